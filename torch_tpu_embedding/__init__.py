@@ -1,0 +1,24 @@
+"""Large embedding tables for PyTorch on TPU: TensorFlow's TPUEmbedding, ported to PyTorch/XLA."""
+
+from . import runtime
+from .config import FeatureConfig, TableConfig
+from .embedding import TPUEmbedding
+from .embedding_optimizer import EmbeddingOptimizer
+from .optimizers import SGD, Adagrad, Adam
+from .ragged import Ragged
+from .serving import serving_embedding_lookup
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "EmbeddingOptimizer",
+    "FeatureConfig",
+    "Ragged",
+    "TPUEmbedding",
+    "TableConfig",
+    "runtime",
+    "serving_embedding_lookup",
+]

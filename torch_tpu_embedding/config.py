@@ -1,0 +1,185 @@
+"""What the user declares: tables, features, and how the two resolve into a fixed order.
+
+Letters: V vocabulary, D dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .nest import flatten_with_paths
+from .optimizers import Optimizer
+
+Initializer = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
+
+COMBINERS = ("mean", "sum", "sqrtn")
+
+
+@dataclass(frozen=True, eq=False)
+class TableConfig:
+    """One embedding table, after `tf.tpu.experimental.embedding.TableConfig`.
+
+    Tables compare by identity: two configs with equal fields are two tables. The object is never
+    changed by the library.
+
+    Raises:
+        ValueError: a field is out of range, naming the field, the value and what is allowed.
+    """
+
+    vocabulary_size: int
+    """V: the number of rows; ids are 0 … V-1."""
+    dim: int
+    """D: the length of one embedding vector."""
+    initializer: Initializer | None = field(default=None, kw_only=True)
+    """`initializer(shape, dtype)` gives the start values `[V, D]`. None: a normal with standard
+    deviation 1/√D, cut at two deviations."""
+    optimizer: Optimizer | None = field(default=None, kw_only=True)
+    """This table's own optimizer; None takes the one given to `TPUEmbedding`."""
+    combiner: str = field(default="mean", kw_only=True)
+    """How the rows of one bag become one vector: 'mean' Σwe/Σw, 'sum' Σwe, 'sqrtn' Σwe/√Σw².
+    Ignored for dense and sequence features, whose bags hold one id."""
+    name: str | None = field(default=None, kw_only=True)
+    """The table's name in checkpoints and messages; None becomes `table_<position>`."""
+
+    def __post_init__(self) -> None:
+        _require_int("TableConfig", "vocabulary_size", self.vocabulary_size, 1)
+        _require_int("TableConfig", "dim", self.dim, 1)
+        if self.initializer is not None and not callable(self.initializer):
+            raise ValueError(
+                f"TableConfig: initializer must be None or a callable (shape, dtype) -> tensor, "
+                f"got {self.initializer!r}"
+            )
+        if self.combiner not in COMBINERS:
+            raise ValueError(
+                f"TableConfig: combiner must be one of {', '.join(map(repr, COMBINERS))}, "
+                f"got {self.combiner!r}"
+            )
+        if self.name is not None and (not isinstance(self.name, str) or not self.name):
+            raise ValueError(
+                f"TableConfig: name must be None or a non-empty str, got {self.name!r}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureConfig:
+    """One input feature, after `tf.tpu.experimental.embedding.FeatureConfig`.
+
+    Raises:
+        ValueError: a field has the wrong type or is out of range.
+    """
+
+    table: TableConfig
+    """The table that this feature looks up; several features may share one."""
+    max_sequence_length: int = field(default=0, kw_only=True)
+    """0: the ids of a sample are combined into one vector `[B, D]`. L > 0: a sequence feature, one
+    vector per position `[B, L, D]`, longer samples cut, shorter ones padded with zeros."""
+    name: str | None = field(default=None, kw_only=True)
+    """The feature's name in messages; None takes its place in feature_config, as in 'user/age'."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.table, TableConfig):
+            raise ValueError(f"FeatureConfig: table must be a TableConfig, got {self.table!r}")
+        _require_int("FeatureConfig", "max_sequence_length", self.max_sequence_length, 0)
+        if self.name is not None and not isinstance(self.name, str):
+            raise ValueError(f"FeatureConfig: name must be None or a str, got {self.name!r}")
+
+
+def _require_int(owner: str, name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f"{owner}: {name} must be a Python int of at least {least}, got {value!r} "
+            f"({type(value).__name__})"
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its name and optimizer settled."""
+
+    name: str
+    config: TableConfig
+    optimizer: Optimizer | None
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.config.vocabulary_size
+
+    @property
+    def dim(self) -> int:
+        return self.config.dim
+
+    @property
+    def combiner(self) -> str:
+        return self.config.combiner
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature with its name settled and its table as a position in `Resolved.tables`."""
+
+    name: str
+    config: FeatureConfig
+    table_index: int
+
+    @property
+    def max_sequence_length(self) -> int:
+        return self.config.max_sequence_length
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Every table once, in the order of first occurrence, and every feature in flattening order."""
+
+    structure: Any
+    tables: tuple[Table, ...]
+    features: tuple[Feature, ...]
+
+    def table_of(self, feature: Feature) -> Table:
+        return self.tables[feature.table_index]
+
+
+def resolve(feature_config: Any, optimizer: Optimizer | None) -> Resolved:
+    """Flatten `feature_config`, name its tables and give each its optimizer.
+
+    The configs themselves are left as they are (TF writes names and optimizers into them).
+
+    Raises:
+        TypeError: a leaf is not a FeatureConfig.
+        ValueError: there is no feature, an optimizer is of no known class, or two tables would have
+            the same name.
+    """
+    leaves = list(flatten_with_paths(feature_config))
+    if not leaves:
+        raise ValueError("feature_config holds no feature: give at least one FeatureConfig")
+    for path, leaf in leaves:
+        if not isinstance(leaf, FeatureConfig):
+            raise TypeError(
+                f"feature_config at {path!r} must be a FeatureConfig, got {type(leaf).__name__}"
+            )
+    configs = list(dict.fromkeys(leaf.table for _, leaf in leaves))  # order of first occurrence
+    tables = []
+    owners: dict[str, int] = {}
+    for position, config in enumerate(configs):
+        name = config.name if config.name is not None else f"table_{position}"
+        chosen = config.optimizer if config.optimizer is not None else optimizer
+        if chosen is not None and not isinstance(chosen, Optimizer):
+            raise ValueError(
+                f"table {name!r}: {chosen!r} is an unsupported optimizer class; give one of "
+                "torch_tpu_embedding.SGD, Adagrad, Adam"
+            )
+        if name in owners:
+            raise ValueError(
+                f"Multiple tables with name {name!r} found (tables {owners[name]} and {position} "
+                "in order of first occurrence): give each TableConfig its own name"
+            )
+        owners[name] = position
+        tables.append(Table(name, config, chosen))
+    places = {config: position for position, config in enumerate(configs)}
+    features = tuple(
+        Feature(leaf.name or path or "feature", leaf, places[leaf.table]) for path, leaf in leaves
+    )
+    return Resolved(feature_config, tuple(tables), features)

@@ -1,0 +1,69 @@
+"""A readable picture of an embedding: tables, features, and where things lie on the device."""
+
+from __future__ import annotations
+
+import torch
+
+from .config import Resolved
+from .layout import StackLayout
+
+
+def describe(
+    resolved: Resolved,
+    batch_size: int,
+    device: torch.device,
+    stacks: tuple[StackLayout, ...] | None,
+) -> str:
+    """Tables, features and, once built for a device, the physical arrays, as aligned text."""
+    tables = [["table", "vocabulary", "dim", "combiner", "optimizer", "slots", "MB"]]
+    for table in resolved.tables:
+        slots = table.optimizer.slot_variable_names if table.optimizer else ()
+        size = table.vocabulary_size * table.dim * 4 * (1 + len(slots))
+        optimizer = type(table.optimizer).__name__ if table.optimizer else "none (frozen)"
+        tables.append(
+            [
+                table.name,
+                f"{table.vocabulary_size:,}",
+                str(table.dim),
+                table.combiner,
+                optimizer,
+                ", ".join(slots) or "-",
+                _megabytes(size),
+            ]
+        )
+    features = [["feature", "table", "activation"]]
+    for feature in resolved.features:
+        table = resolved.table_of(feature)
+        length = f"{feature.max_sequence_length}, " if feature.max_sequence_length else ""
+        features.append([feature.name, table.name, f"[{batch_size}, {length}{table.dim}]"])
+    parts = [f"TPUEmbedding on {device}", _align(tables), _align(features)]
+    if stacks is not None:
+        arrays = [["stack", "tables", "array", "shape", "records a row", "MB"]]
+        for number, stack in enumerate(stacks):
+            for array in stack.arrays:
+                arrays.append(
+                    [
+                        str(number),
+                        str(len(stack.table_indices)),
+                        " | ".join(array.fields),
+                        f"[{array.num_rows}, {array.row_width}]",
+                        str(array.records_per_row),
+                        _megabytes(array.num_elements * 4),
+                    ]
+                )
+        parts.append(_align(arrays))
+    return "\n\n".join(parts)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.2f}"
+
+
+def _align(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)

@@ -1,0 +1,338 @@
+"""TPUEmbedding: the module a training script holds. Queues, order of calls, nests and errors live here;
+what is computed is in `engine.py`.
+
+Letters: B batch, V vocabulary, D dim, L max_sequence_length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import runtime, state_dict
+from .config import TableConfig, resolve
+from .describe import describe
+from .engine import Engine
+from .features import ID_BOUNDS, Bags
+from .gradients import collect_gradients
+from .initial import table_values
+from .layout import WEIGHT
+from .learning_rates import current_rates
+from .nest import flatten_like, pack_like
+from .optimizers import Optimizer
+from .serving import look_up_features, parse_features
+from .step_queue import Awaiting, Queued, StepQueue
+
+
+class TPUEmbedding(nn.Module):
+    """Embedding tables on an XLA device, after `tf.tpu.experimental.embedding.TPUEmbedding`.
+
+    On an XLA device a step is `enqueue` (host ids in), `dequeue` (activations out), a backward pass,
+    `apply_gradients` (the looked-up rows change, nothing else does). `forward` joins the first two;
+    `EmbeddingOptimizer` wraps the last one as a torch optimizer. The tables are not `parameters()` there;
+    `state_dict` reads them.
+
+    With `device="cpu"` the tables are plain parameters for serving and inspection: `forward` and
+    `embedding_tables` work, the three calls above raise RuntimeError.
+
+    Args:
+        feature_config: a FeatureConfig, or a nest of them (dict, list, tuple).
+        batch_size: B, samples in each enqueued batch.
+        optimizer: for tables that have none of their own; None leaves those tables as they are.
+        device: None for the default XLA device, or 'cpu'.
+        id_bounds: what an id outside [0, V) does: 'raise', 'drop' (as if it were not there: a pooled
+            feature ignores it, a dense or sequence feature gives zeros) or 'warn_and_drop'.
+        seed: for start values; None draws one from torch's default generator.
+        enqueue_depth: how many batches of one name may wait between enqueue and dequeue.
+        layout: None for the layout that suits the device, or 'CPU' or 'TPU' to trace for another.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong; the message says which and what is allowed.
+    """
+
+    def __init__(
+        self,
+        feature_config: Any,
+        batch_size: int,
+        optimizer: Optimizer | None,
+        *,
+        device: torch.device | str | None = None,
+        id_bounds: str = "raise",
+        seed: int | None = None,
+        enqueue_depth: int = 2,
+        layout: runtime.DeviceKind | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("enqueue_depth", enqueue_depth)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"TPUEmbedding: {name} must be an int of at least 1, got {value!r}"
+                )
+        if id_bounds not in ID_BOUNDS:
+            raise ValueError(
+                f"TPUEmbedding: id_bounds must be one of {', '.join(map(repr, ID_BOUNDS))}, "
+                f"got {id_bounds!r}"
+            )
+        if layout not in (None, "CPU", "TPU"):
+            raise ValueError(f"TPUEmbedding: layout must be None, 'CPU' or 'TPU', got {layout!r}")
+        self.resolved = resolve(feature_config, optimizer)
+        self.batch_size = batch_size
+        self.id_bounds = id_bounds
+        self.device = torch.device(device) if device is not None else runtime.device()
+        self.layout = layout
+        self.activations_by_table: list[list[Tensor]] = [[] for _ in self.resolved.tables]
+        """Per table the activations that await gradients; the `params` of EmbeddingOptimizer's groups."""
+        self._seed = seed if seed is not None else int(torch.randint(2**62, ()))
+        self._engine: Engine | None = None
+        self._queue = StepQueue(enqueue_depth)
+        if self.on_accelerator:
+            if runtime.world_size() > 1:
+                raise RuntimeError(
+                    "TPUEmbedding: this version trains in one process, but "
+                    f"{runtime.world_size()} were started; run it without torchrun"
+                )
+        elif self.device.type == "cpu":
+            self._make_parameters()
+        else:
+            raise ValueError(
+                f"TPUEmbedding: device must be an XLA device or 'cpu', got {self.device}; on a GPU use "
+                "torch.nn.EmbeddingBag or TorchRec"
+            )
+
+    @property
+    def on_accelerator(self) -> bool:
+        """True on an XLA device (train), False on the CPU (serve)."""
+        return runtime.is_accelerated(self.device)
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Create and fill the tables on the device; the first `enqueue` does it if you do not."""
+        if self._engine is None and self.on_accelerator:
+            kind = self.layout or runtime.device_kind()
+            engine = Engine(self.resolved, self.batch_size, self.device, kind)
+            engine.store.fill(lambda t: table_values(self.resolved.tables[t], self._seed))
+            self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        """The built engine (XLA device only)."""
+        self.build()
+        assert self._engine is not None
+        return self._engine
+
+    # -- a step ------------------------------------------------------------------------------------
+
+    def enqueue(
+        self, features: Any, weights: Any = None, *, training: bool = True, name: str | None = None
+    ) -> None:
+        """Check a batch, deduplicate its ids on the host, and send it to the device.
+
+        Args:
+            features: nested like feature_config; each leaf a host tensor of ids: dense `[B]` or
+                `[B, 1]`, sparse COO `[B, width]`, `Ragged`, or jagged `[B, *]`.
+            weights: None, or nested like feature_config; each leaf None (all 1) or the kind of its
+                feature with floating-point values.
+            training: whether `apply_gradients` will follow.
+            name: batches of different names have queues of their own; give the same name to `dequeue`
+                and `apply_gradients`.
+
+        Raises:
+            TypeError, ValueError: the input is wrong; tables and queue are as before.
+            RuntimeError: `enqueue_depth` batches already wait, or the device is the CPU.
+        """
+        self._require_accelerator("enqueue")
+        self._queue.check_room(name)
+        bags = self._parse(features, weights, self.batch_size)
+        self._queue.push(name, Queued(self.engine.send(bags), training))
+
+    def dequeue(self, name: str | None = None) -> Any:
+        """The activations of the oldest enqueued batch, nested like feature_config.
+
+        Returns:
+            float32 device tensors `[B, D]`, or `[B, L, D]` for sequence features; for a training batch
+            they are leaves that require grad.
+
+        Raises:
+            RuntimeError: nothing was enqueued, the last training batch still awaits its gradients, or
+                the device is the CPU.
+        """
+        self._require_accelerator("dequeue")
+        queued = self._queue.pop(name)
+        looked_up, activations = self.engine.look_up(queued.sent)
+        if queued.training:
+            activations = [each.requires_grad_() for each in activations]
+            self._queue.await_gradients(name, Awaiting(looked_up, activations))
+            if name is None:
+                for feature, each in zip(self.resolved.features, activations, strict=True):
+                    self.activations_by_table[feature.table_index].append(each)
+        return pack_like(self.resolved.structure, activations)
+
+    def apply_gradients(
+        self,
+        gradients: Any = None,
+        name: str | None = None,
+        *,
+        learning_rates: Sequence[float] | None = None,
+    ) -> None:
+        """Update the rows looked up by the training batch dequeued last, one optimizer step per id.
+
+        Gradients of all places of an id are summed, over samples and features of its table, never
+        averaged. A feature without a gradient counts as zero: its rows still take a step (which moves
+        them under Adam or weight decay), with a warning, as in TF.
+
+        Args:
+            gradients: of the loss with respect to the activations, nested like feature_config; None
+                takes the `.grad` that backward left on them.
+            name: as given to `enqueue`.
+            learning_rates: one per table, in the order of first occurrence in feature_config; None
+                reads those of the tables' optimizers.
+
+        Raises:
+            TypeError, ValueError: a gradient has the wrong nest, shape, dtype or device.
+            RuntimeError: no training batch awaits gradients, backward has not run, or the device is
+                the CPU. In every case the tables are as before.
+        """
+        self._require_accelerator("apply_gradients")
+        awaiting = self._queue.require_awaiting(name)
+        given = None
+        if gradients is not None:
+            given = flatten_like(self.resolved.structure, gradients, "gradients")
+        found = collect_gradients(self.resolved.features, awaiting.activations, given)
+        rates = self.learning_rates() if learning_rates is None else learning_rates
+        if len(rates) != len(self.resolved.tables):
+            raise ValueError(
+                f"apply_gradients: learning_rates must have one rate for each of the "
+                f"{len(self.resolved.tables)} tables, got {len(rates)}"
+            )
+        self.engine.update(awaiting.looked_up, found, rates)
+        self._queue.applied(name)
+        self._forget_activations(name)
+
+    def forward(self, features: Any, weights: Any = None) -> Any:
+        """`enqueue` and `dequeue` in one; a training batch while `self.training`.
+
+        On the CPU the plain differentiable lookup of `serving_embedding_lookup`.
+        """
+        if not self.on_accelerator:
+            bags = self._parse(features, weights, None)
+            outputs = look_up_features(self.resolved, bags, list(self.embedding_tables.values()))
+            return pack_like(self.resolved.structure, outputs)
+        self._queue.check_empty(None)
+        if self.training:
+            self._queue.check_applied(None, "forward")
+        self.enqueue(features, weights, training=self.training)
+        return self.dequeue()
+
+    def discard(self, name: str | None = None) -> None:
+        """Forget the batches of `name` that wait, and the one that awaits gradients (to skip a step)."""
+        self._queue.discard(name)
+        self._forget_activations(name)
+
+    def learning_rates(self) -> list[float]:
+        """The learning rate of each table now; a callable shared by several tables is called once.
+
+        Raises:
+            ValueError: a callable returned something that is not a finite number.
+        """
+        return current_rates(self.resolved.tables)
+
+    # -- tables ------------------------------------------------------------------------------------
+
+    @property
+    def embedding_tables(self) -> dict[TableConfig, Tensor]:
+        """The tables by their config, `[V, D]` parameters (CPU only).
+
+        Raises:
+            RuntimeError: on an XLA device, where a table is no single tensor; use `state_dict`.
+        """
+        if self.on_accelerator:
+            raise RuntimeError(
+                "embedding_tables: on an XLA device the tables are not single tensors; read them with "
+                "state_dict(), or load that into a TPUEmbedding with device='cpu'"
+            )
+        return {
+            table.config: self._parameters[f"{table.name}.{WEIGHT}"]  # type: ignore[misc]
+            for table in self.resolved.tables
+        }
+
+    def describe(self) -> str:
+        """Tables, features and, once built, the layout on the device, as text for logs."""
+        stacks = self._engine.store.stacks if self._engine is not None else None
+        return describe(self.resolved, self.batch_size, self.device, stacks)
+
+    def extra_repr(self) -> str:
+        tables, features = len(self.resolved.tables), len(self.resolved.features)
+        return (
+            f"tables={tables}, features={features}, batch_size={self.batch_size}, "
+            f"device={str(self.device)!r}"
+        )
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        if self.on_accelerator:
+            destination.update(state_dict.retrieve(self.resolved, self.engine.store, prefix))
+        else:
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + state_dict.EXTRA_KEY] = state_dict.extra_state(self.resolved)
+
+    def _load_from_state_dict(
+        self,
+        state: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        plan = state_dict.plan_load(self.resolved, state, prefix)
+        missing_keys += plan.missing
+        unexpected_keys += plan.unexpected
+        error_msgs += plan.errors
+        if plan.errors or (strict and (plan.missing or plan.unexpected)):
+            return  # torch raises what was reported; nothing has changed
+        if self.on_accelerator:
+            self.engine.store.replace(plan.values)
+            self.engine.version += 1
+        else:
+            with torch.no_grad():
+                for table, fields in plan.values.items():
+                    for field, value in fields.items():
+                        key = f"{self.resolved.tables[table].name}.{field}"
+                        held = self._parameters.get(key)
+                        (held if held is not None else self._buffers[key]).copy_(value)  # type: ignore[union-attr]
+
+    def _make_parameters(self) -> None:
+        """Tables as parameters and slots as buffers, under the logical checkpoint keys.
+
+        Those keys hold a dot, which `register_parameter` refuses for fear of submodules; nn.Module's
+        own machinery works on whatever the two dicts hold.
+        """
+        for table in self.resolved.tables:
+            for field, value in table_values(table, self._seed).items():
+                key = f"{table.name}.{field}"
+                if field == WEIGHT:
+                    self._parameters[key] = nn.Parameter(value)
+                else:
+                    self._buffers[key] = value
+
+    def _parse(self, features: Any, weights: Any, batch_size: int | None) -> list[Bags]:
+        return parse_features(self.resolved, features, weights, batch_size, self.id_bounds)
+
+    def _require_accelerator(self, call: str) -> None:
+        if not self.on_accelerator:
+            raise RuntimeError(
+                f"{call}: this TPUEmbedding is on the CPU, where tables are plain parameters; call it "
+                "directly (forward) for a lookup, or create it without device='cpu' to train"
+            )
+
+    def _forget_activations(self, name: str | None) -> None:
+        # An activation that is still referenced at the end of the step is written out by its program.
+        if name is None:
+            for activations in self.activations_by_table:
+                activations.clear()

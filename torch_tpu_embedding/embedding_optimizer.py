@@ -1,0 +1,110 @@
+"""EmbeddingOptimizer: the tables' updates as a `torch.optim.Optimizer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .learning_rates import finite_rate
+
+if TYPE_CHECKING:
+    from .embedding import TPUEmbedding
+
+
+class EmbeddingOptimizer(torch.optim.Optimizer):
+    """Drives `TPUEmbedding.apply_gradients` with the protocol of torch optimizers.
+
+    There is one param group per table, with its `name` and its `lr`; schedulers and code that sets
+    `group["lr"]` work, without recompiling. Between forward and step a group's `params` are the
+    activations of its table's features, so `clip_grad_norm_` on them clips what the tables will get.
+
+    The update rule and its other settings stay those of the table's optimizer. A table whose learning
+    rate is a callable keeps it: its group shows the value read last, and setting it is an error.
+
+    Args:
+        embedding: a TPUEmbedding on an XLA device.
+    """
+
+    def __init__(self, embedding: TPUEmbedding) -> None:
+        self._embedding = embedding
+        self._callables = [
+            table.optimizer is not None and callable(table.optimizer.learning_rate)
+            for table in embedding.resolved.tables
+        ]
+        rates = embedding.learning_rates()
+        groups = [
+            {"params": [], "lr": rate, "name": table.name}
+            for table, rate in zip(embedding.resolved.tables, rates, strict=True)
+        ]
+        self._shown = rates
+        super().__init__(groups, {})
+        for group, activations in zip(
+            self.param_groups, embedding.activations_by_table, strict=True
+        ):
+            group["params"] = activations  # the embedding fills and clears this very list
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Apply the gradients of the batch looked up last.
+
+        Args:
+            closure: evaluated first, with gradients enabled; its value is returned.
+
+        Raises:
+            RuntimeError: no training batch awaits gradients, or backward has not run.
+            ValueError: a group's lr is not a finite number, or was set though the table's learning rate
+                is a callable.
+        """
+        result = None
+        if closure is not None:
+            with torch.enable_grad():  # type: ignore[no-untyped-call]
+                result = closure()
+        rates = self._rates()
+        self._embedding.apply_gradients(learning_rates=rates)
+        self._shown = rates
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Name and learning rate of each group; slots are in the embedding's own state_dict."""
+        groups = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.param_groups
+        ]
+        return {"state": {}, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: it is of other tables.
+        """
+        saved = state_dict["param_groups"]
+        names = [group["name"] for group in self.param_groups]
+        if [group.get("name") for group in saved] != names:
+            raise ValueError(
+                f"EmbeddingOptimizer: the state is of tables {[g.get('name') for g in saved]}, this "
+                f"optimizer is of {names}"
+            )
+        for group, values in zip(self.param_groups, saved, strict=True):
+            group.update(values)
+        self._shown = [group["lr"] for group in self.param_groups]
+
+    def _rates(self) -> list[float]:
+        read = self._embedding.learning_rates()
+        rates = []
+        for number, group in enumerate(self.param_groups):
+            if not self._callables[number]:
+                rates.append(finite_rate(group["name"], group["lr"]))
+                continue
+            if group["lr"] != self._shown[number]:
+                raise ValueError(
+                    f"EmbeddingOptimizer: lr of table {group['name']!r} was set to {group['lr']}, but "
+                    "its optimizer's learning_rate is a callable; give that table a number to set it "
+                    "here"
+                )
+            rates.append(read[number])
+        return rates

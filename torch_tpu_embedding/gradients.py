@@ -1,0 +1,57 @@
+"""The gradients of a step: taken from the activations or given by the caller, and checked."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from .config import Feature
+
+
+def collect_gradients(
+    features: tuple[Feature, ...], activations: list[Tensor], given: list[object] | None
+) -> list[Tensor]:
+    """One gradient per feature, zeros where there is none.
+
+    Args:
+        activations: of the batch that awaits its gradients.
+        given: one gradient or None per feature, or None altogether to take each activation's `.grad`.
+
+    Raises:
+        ValueError: a gradient is no tensor, or has another shape, dtype or device than its activation.
+        RuntimeError: no activation has a `.grad`.
+    """
+    if given is None:
+        given = [activation.grad for activation in activations]
+        if all(gradient is None for gradient in given):
+            raise RuntimeError(
+                "apply_gradients: no activation has a gradient; call loss.backward() first, or pass "
+                "the gradients"
+            )
+    found: list[Tensor] = []
+    for feature, activation, gradient in zip(features, activations, given, strict=True):
+        if gradient is None:
+            found.append(torch.zeros_like(activation))
+            continue
+        where = f"gradients of feature {feature.name!r}"
+        if not isinstance(gradient, Tensor):
+            raise ValueError(f"{where}: expected a tensor or None, got {type(gradient).__name__}")
+        wanted = (activation.shape, activation.dtype, activation.device)
+        if (gradient.shape, gradient.dtype, gradient.device) != wanted:
+            raise ValueError(
+                f"{where}: expected {activation.dtype} {[*activation.shape]} on "
+                f"{activation.device}, the activation's, got {gradient.dtype} "
+                f"{[*gradient.shape]} on {gradient.device}"
+            )
+        found.append(gradient.detach())
+    missing = [f.name for f, g in zip(features, given, strict=True) if g is None]
+    if missing:
+        warnings.warn(
+            f"apply_gradients: no gradient for the features {missing}; it counts as zero, and their "
+            "rows still take an optimizer step",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return found

@@ -1,0 +1,232 @@
+"""One batch on the host: per stack its unique records, the way back from each id, and the gains.
+
+All that depends on the data happens here; what leaves is one int32 and one float32 buffer of sizes that
+rarely change, so the device runs the same program at every step.
+
+Letters: B batch, N ids, U unique rows, D dim.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .config import Resolved
+from .features import NO_ID, Bags
+from .layout import StackLayout
+
+logger = logging.getLogger(__name__)
+
+_LADDER = 2**0.25  # ratio of neighbouring bucket sizes
+_HEADROOM = 1.125  # over the batch that makes a bucket grow
+_ROUND = 8
+
+
+class Bucket:
+    """A padded size that only grows, in geometric steps; each growth means one compile.
+
+    >>> bucket = Bucket("ids of table 'user'")
+    >>> bucket.fit(100), bucket.fit(90), bucket.fit(113)
+    (128, 128, 128)
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.size = 0
+
+    def fit(self, count: int, limit: int | None = None) -> int:
+        """The padded size for `count` items, of which there can never be more than `limit`."""
+        if count > self.size:
+            wanted = max(count * _HEADROOM, _ROUND)
+            size = float(_ROUND)
+            while size < wanted:
+                size *= _LADDER
+            grown = -(-int(size) // _ROUND) * _ROUND
+            if limit is not None:
+                grown = max(min(grown, -(-limit // _ROUND) * _ROUND), count)
+            level = logging.INFO if self.size else logging.DEBUG
+            logger.log(level, "bucket for %s grows from %d to %d", self.what, self.size, grown)
+            self.size = grown
+        return self.size
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Where one feature's activations lie in the `[num_direct, D]` or `[num_bags, D]` of its stack."""
+
+    feature_index: int
+    direct: bool
+    first: int
+    count: int
+    length: int
+    """L of a sequence feature, else 0."""
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """The order of a stack's features, the direct ones first, for one pattern of input kinds."""
+
+    stack: StackLayout
+    segments: tuple[Segment, ...]
+    num_direct: int
+    num_bags: int
+
+    @cached_property
+    def direct(self) -> tuple[Segment, ...]:
+        return tuple(segment for segment in self.segments if segment.direct)
+
+    @cached_property
+    def pooled(self) -> tuple[Segment, ...]:
+        return tuple(segment for segment in self.segments if not segment.direct)
+
+
+@dataclass(frozen=True)
+class StackSizes:
+    """A plan with its padded sizes: everything that decides the program of this stack."""
+
+    plan: StackPlan
+    num_unique: int
+    """U, at least one more than the unique records: the last place holds the padding record."""
+    num_pooled: int
+    """N of the pooled features; 0 if there are none."""
+
+    @property
+    def has_groups(self) -> bool:
+        return len(self.plan.stack.table_indices) > 1
+
+    @property
+    def int_parts(self) -> tuple[int, ...]:
+        """Lengths of: records, tables of the records, number of valid records, inverse of the direct
+        places, inverse of the pooled ids, bags of the pooled ids."""
+        groups = self.num_unique if self.has_groups else 0
+        return (
+            self.num_unique,
+            groups,
+            1,
+            self.plan.num_direct,
+            self.num_pooled,
+            self.num_pooled,
+        )
+
+
+@dataclass(frozen=True)
+class HostBatch:
+    """What one enqueue sends to the device."""
+
+    sizes: tuple[StackSizes, ...]
+    ints: Tensor
+    floats: Tensor
+
+
+def make_plans(
+    resolved: Resolved,
+    stacks: tuple[StackLayout, ...],
+    batch_size: int,
+    direct: tuple[bool, ...],
+) -> tuple[StackPlan, ...]:
+    """Give each feature its place, given which of them are direct in this batch."""
+    plans = []
+    for stack in stacks:
+        members = [
+            (index, feature)
+            for index, feature in enumerate(resolved.features)
+            if feature.table_index in stack.table_indices
+        ]
+        segments: list[Segment] = []
+        ends = {True: 0, False: 0}
+        for index, feature in sorted(members, key=lambda member: not direct[member[0]]):
+            length = feature.max_sequence_length
+            count = batch_size * max(length, 1)
+            kind = direct[index]
+            segments.append(Segment(index, kind, ends[kind], count, length))
+            ends[kind] += count
+        plans.append(StackPlan(stack, tuple(segments), ends[True], ends[False]))
+    return tuple(plans)
+
+
+class Batcher:
+    """Turns the bags of all features into host batches; owns the plans and the buckets."""
+
+    def __init__(
+        self, resolved: Resolved, stacks: tuple[StackLayout, ...], batch_size: int
+    ) -> None:
+        self._resolved = resolved
+        self._stacks = stacks
+        self._batch_size = batch_size
+        self._plans: dict[tuple[bool, ...], tuple[StackPlan, ...]] = {}
+        names = [
+            ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
+            for stack in stacks
+        ]
+        self._unique_buckets = [Bucket(f"unique rows of {name}") for name in names]
+        self._pooled_buckets = [Bucket(f"ids of {name}") for name in names]
+
+    def make(self, bags: list[Bags]) -> HostBatch:
+        """Deduplicate and pad one batch; `bags` in feature order."""
+        direct = tuple(each.sample is None for each in bags)
+        if direct not in self._plans:
+            self._plans[direct] = make_plans(self._resolved, self._stacks, self._batch_size, direct)
+        parts = [
+            self._make_stack(number, plan, bags) for number, plan in enumerate(self._plans[direct])
+        ]
+        return HostBatch(
+            tuple(sizes for sizes, _, _ in parts),
+            torch.cat([ints for _, ints, _ in parts]),
+            torch.cat([floats for _, _, floats in parts]),
+        )
+
+    def _make_stack(
+        self, number: int, plan: StackPlan, bags: list[Bags]
+    ) -> tuple[StackSizes, Tensor, Tensor]:
+        stack = plan.stack
+        first = dict(zip(stack.table_indices, stack.first_records, strict=True))
+        pieces = []
+        for segment in plan.segments:
+            ids = bags[segment.feature_index].ids
+            offset = first[self._resolved.features[segment.feature_index].table_index]
+            records = ids + offset
+            if segment.direct:
+                records = records.where(ids != NO_ID, stack.padding_record)
+            pieces.append(records.to(torch.int32))
+        unique, inverse = torch.unique(torch.cat(pieces), return_inverse=True)
+        num_valid = len(unique)
+        if num_valid and int(unique[-1]) == stack.padding_record:
+            num_valid -= 1
+        num_ids = len(inverse)
+        num_pooled = num_ids - plan.num_direct
+        sizes = StackSizes(
+            plan,
+            self._unique_buckets[number].fit(
+                num_valid + 1,
+                limit=min(stack.num_records, plan.num_direct) + 1 if not plan.num_bags else None,
+            ),
+            self._pooled_buckets[number].fit(num_pooled) if plan.num_bags else 0,
+        )
+        ints = torch.empty(sum(sizes.int_parts), dtype=torch.int32)
+        records, groups, valid, to_direct, to_pooled, bag = torch.split(ints, [*sizes.int_parts])
+        records[: len(unique)] = unique
+        records[len(unique) :] = stack.padding_record
+        if sizes.has_groups:
+            starts = torch.tensor(stack.first_records, dtype=torch.int32)
+            groups[:num_valid] = torch.searchsorted(starts, unique[:num_valid], right=True) - 1
+            groups[num_valid:] = 0
+        valid[0] = num_valid
+        to_direct[:] = inverse[: plan.num_direct]
+        to_pooled[:num_pooled] = inverse[plan.num_direct :]
+        to_pooled[num_pooled:] = sizes.num_unique - 1
+        gain = torch.zeros(sizes.num_pooled, dtype=torch.float32)
+        at = 0
+        for segment in plan.pooled:
+            source = bags[segment.feature_index]
+            assert source.sample is not None
+            assert source.gain is not None
+            end = at + len(source.ids)
+            bag[at:end] = source.sample + segment.first
+            gain[at:end] = source.gain
+            at = end
+        bag[num_pooled:] = max(plan.num_bags - 1, 0)
+        return sizes, ints, gain

@@ -1,0 +1,89 @@
+"""Start values of tables and slots, made on the host and checked. Letters: V vocabulary, D dim."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+
+from .config import Table
+from .layout import WEIGHT
+
+_BLOCK_ROWS = 1 << 16
+
+
+def table_values(table: Table, seed: int) -> dict[str, Tensor]:
+    """Field name → start values `[V, D]` of one table: 'weight', then its slots.
+
+    The default weights depend on the seed, the table's name and the row alone, not on the other tables.
+
+    Raises:
+        ValueError: an initializer returned something of another shape or type, or not finite.
+    """
+    shape = (table.vocabulary_size, table.dim)
+    generator = torch.Generator().manual_seed(_mix(seed, table.name))
+    if table.config.initializer is None:
+        weight = truncated_normal(shape, generator)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator.initial_seed())
+            weight = table.config.initializer(shape, torch.float32)
+        _check(f"table {table.name!r}: its initializer", weight, shape)
+    values = {WEIGHT: weight}
+    if table.optimizer is None:
+        return values
+    starts = table.optimizer.slot_initial_values()
+    creation = getattr(table.optimizer, "slot_variable_creation_fn", None)
+    if creation is None:
+        return values | {name: torch.full(shape, start) for name, start in starts.items()}
+
+    def filler(start: float):  # type: ignore[no-untyped-def]
+        return lambda shape, dtype=torch.float32: torch.full(shape, start, dtype=dtype)
+
+    created = creation(weight, list(starts), [filler(start) for start in starts.values()])
+    if not isinstance(created, dict) or set(created) != set(starts):
+        got = sorted(created) if isinstance(created, dict) else type(created).__name__
+        raise ValueError(
+            f"table {table.name!r}: slot_variable_creation_fn must return a dict with the keys "
+            f"{sorted(starts)}, got {got}"
+        )
+    for name, value in created.items():
+        _check(f"table {table.name!r}: slot_variable_creation_fn for {name!r}", value, shape)
+    return values | created
+
+
+def truncated_normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """A normal with standard deviation 1/√D, redrawn from within two deviations (TF's default)."""
+    deviation = 1.0 / math.sqrt(shape[1])
+    out = torch.empty(shape)
+    for start in range(0, shape[0], _BLOCK_ROWS):  # trunc_normal_ makes several temporaries
+        torch.nn.init.trunc_normal_(
+            out[start : start + _BLOCK_ROWS],
+            std=deviation,
+            a=-2 * deviation,
+            b=2 * deviation,
+            generator=generator,
+        )
+    return out
+
+
+def _check(what: str, value: object, shape: tuple[int, int]) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what} must return a torch.Tensor, got {type(value).__name__}")
+    if value.shape != shape or value.dtype != torch.float32 or value.device.type != "cpu":
+        raise ValueError(
+            f"{what} must return a float32 CPU tensor of shape {list(shape)}, got {value.dtype} "
+            f"{[*value.shape]} on {value.device}"
+        )
+    if not bool(value.isfinite().all()):
+        row, column = (~value.isfinite()).nonzero()[0].tolist()
+        raise ValueError(
+            f"{what} returned {float(value[row, column])} at row {row}, column {column}"
+        )
+
+
+def _mix(seed: int, name: str) -> int:
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

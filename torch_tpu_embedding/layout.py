@@ -1,0 +1,161 @@
+"""Where a table's rows lie on the device: stacks of tables, records of fields, lanes of a physical row.
+
+A *stack* holds all tables that one update program can serve (same dim and optimizer rule); its records
+are numbered table after table, so (table, id) ↔ record is one addition. A *record* is what belongs to
+one id: its weights and its slots. Each stack has one or more physical arrays; an array holds some fields
+of every record, one or several records to a physical row.
+
+Nothing here shows in the public API: state_dict, errors and names speak of tables only.
+Letters: V vocabulary, D dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .config import Table
+from .optimizers import Optimizer
+from .runtime import DeviceKind
+
+WEIGHT = "weight"
+LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
+_ROW_STEP = 8  # physical rows come in multiples of the tile height
+_MAX_RECORDS = 2**31 - 8  # record numbers are int32 on the device
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """One physical array `[num_rows, row_width]` of a stack."""
+
+    fields: tuple[str, ...]
+    """What one record holds here, in lane order: 'weight' or slot names, D lanes each."""
+    record_width: int
+    """Lanes of one record, padding included; at least `len(fields)` * D."""
+    records_per_row: int
+    """How many records lie side by side in one physical row; a power of two."""
+    num_rows: int
+    """Physical rows, with those that only pad the byte size."""
+
+    @property
+    def row_width(self) -> int:
+        return self.record_width * self.records_per_row
+
+    @property
+    def num_elements(self) -> int:
+        return self.num_rows * self.row_width
+
+    @property
+    def shift(self) -> int:
+        """record >> shift is the physical row."""
+        return self.records_per_row.bit_length() - 1
+
+
+@dataclass(frozen=True)
+class StackLayout:
+    """The tables of one stack and its arrays; `arrays[0]` holds the weights."""
+
+    table_indices: tuple[int, ...]
+    """Positions in `Resolved.tables`, in record order."""
+    first_records: tuple[int, ...]
+    """The record of id 0 of each table."""
+    dim: int
+    rule: Optimizer | None
+    """What updates these rows; None: they never change."""
+    num_records: int
+    """Records of ids; the record of this number is the padding record, always zero."""
+    arrays: tuple[ArrayLayout, ...]
+
+    @property
+    def padding_record(self) -> int:
+        return self.num_records
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(name for array in self.arrays for name in array.fields)
+
+
+def record_arrays(kind: DeviceKind, dim: int, slots: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Which fields share an array: a pure function of the device kind, the dim and the slots.
+
+    One array for all where that is possible: a single gather then brings the slots with the weights, a
+    single scatter-add writes both, and the update cannot but depend on the read. (XLA:CPU copies a
+    whole array whose read and in-place update do not depend on each other, which is the case of an
+    Adagrad accumulator that lies alone.)
+
+    On TPU a record may not be wider than one row of 128 lanes: what does not fit gets an array of its
+    own, which the compiler likes better than wide rows.
+    """
+    fields = (WEIGHT, *slots)
+    if kind == "CPU" or dim * len(fields) <= LANES:
+        return [fields]
+    if slots and dim * len(slots) <= LANES:
+        return [(WEIGHT,), slots]
+    return [(name,) for name in fields]
+
+
+def record_lanes(kind: DeviceKind, lanes: int) -> tuple[int, int]:
+    """(record_width, records_per_row) for a record of `lanes` numbers.
+
+    CPU: exact width. TPU: a physical row is a multiple of 128 lanes, for any other width makes the
+    compiler copy the whole table; records narrower than that share a row in powers of two.
+    """
+    if kind == "CPU":
+        return lanes, 1
+    if lanes > LANES:
+        return -(-lanes // LANES) * LANES, 1
+    width = 1 << (lanes - 1).bit_length()
+    return width, LANES // width
+
+
+def build_stacks(
+    tables: tuple[Table, ...], kind: DeviceKind, taken_sizes: Iterable[int] = ()
+) -> tuple[StackLayout, ...]:
+    """Group tables into stacks and lay out their arrays.
+
+    Args:
+        tables: in checkpoint order.
+        kind: what the programs are compiled for.
+        taken_sizes: numbers of elements of other persistent arrays of this process. XLA pairs donated
+            buffers with outputs by byte size, so two arrays of one size may be swapped, which costs a
+            copy of both at every step; extra rows keep all sizes distinct.
+
+    Raises:
+        ValueError: a table has more rows than int32 can number.
+    """
+    groups: dict[tuple[int, Optimizer | None, int], list[int]] = {}
+    sizes: dict[tuple[int, Optimizer | None, int], int] = {}
+    for index, table in enumerate(tables):
+        if table.vocabulary_size > _MAX_RECORDS:
+            raise ValueError(
+                f"table {table.name!r}: vocabulary_size {table.vocabulary_size} is more than one "
+                f"process can number ({_MAX_RECORDS}); split the table"
+            )
+        rule = table.optimizer.rule() if table.optimizer is not None else None
+        part = 0  # a stack that is full is followed by another of the same kind
+        while sizes.get((table.dim, rule, part), 0) + table.vocabulary_size > _MAX_RECORDS:
+            part += 1
+        key = (table.dim, rule, part)
+        groups.setdefault(key, []).append(index)
+        sizes[key] = sizes.get(key, 0) + table.vocabulary_size
+    taken = set(taken_sizes)
+    stacks = []
+    for (dim, rule, _), members in groups.items():
+        first_records, next_record = [], 0
+        for index in members:
+            first_records.append(next_record)
+            next_record += tables[index].vocabulary_size
+        slots = rule.slot_variable_names if rule is not None else ()
+        arrays = []
+        for fields in record_arrays(kind, dim, slots):
+            width, per_row = record_lanes(kind, dim * len(fields))
+            rows = -(-(next_record + 1) // per_row)  # one more record: the padding record
+            rows = -(-rows // _ROW_STEP) * _ROW_STEP
+            while rows * width * per_row in taken:
+                rows += _ROW_STEP
+            taken.add(rows * width * per_row)
+            arrays.append(ArrayLayout(fields, width, per_row, rows))
+        stacks.append(
+            StackLayout(tuple(members), tuple(first_records), dim, rule, next_record, tuple(arrays))
+        )
+    return tuple(stacks)

@@ -1,0 +1,44 @@
+"""The learning rate of each table at the time of an update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from .config import Table
+
+
+def current_rates(tables: tuple[Table, ...]) -> list[float]:
+    """One per table, 0 for a table without optimizer; equal callables are called once.
+
+    Raises:
+        ValueError: a callable returned something that is not a finite number.
+    """
+    read: dict[Callable[[], float], float] = {}
+    rates = []
+    for table in tables:
+        rate = table.optimizer.learning_rate if table.optimizer is not None else 0.0
+        if callable(rate):
+            if rate not in read:
+                read[rate] = finite_rate(table.name, rate())
+            rates.append(read[rate])
+        else:
+            rates.append(float(rate))
+    return rates
+
+
+def finite_rate(table_name: str, value: object) -> float:
+    """`value` as a float (a number, or a one-element CPU tensor).
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    try:
+        rate = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"table {table_name!r}: learning rate must be a number, got {value!r}"
+        ) from error
+    if not math.isfinite(rate):
+        raise ValueError(f"table {table_name!r}: learning rate must be finite, got {rate}")
+    return rate

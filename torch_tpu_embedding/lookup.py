@@ -1,0 +1,108 @@
+"""The forward program: gather the unique records of a stack, hand them to every place that asked.
+
+Static shapes, plain ATen: `index_select` and `index_add_` are the forms that XLA turns into one gather
+and one in-place scatter. Letters: B batch, N ids, U unique rows, D dim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .host_batch import HostBatch, StackSizes
+from .layout import ArrayLayout
+
+
+@dataclass(frozen=True)
+class StackIndex:
+    """One stack's part of a batch, on the device."""
+
+    sizes: StackSizes
+    record: Tensor
+    """`[U]` int32, rising; the padding record at the end."""
+    group: Tensor
+    """`[U]` int32: which of the stack's tables the record is of; empty if there is one table."""
+    num_valid: Tensor
+    """`[1]` int32: records beyond it are padding."""
+    to_direct: Tensor
+    """`[num_direct]` int32: the unique record at each direct place."""
+    to_pooled: Tensor
+    """`[N]` int32: the unique record of each pooled id."""
+    bag: Tensor
+    """`[N]` int32, rising: the bag of each pooled id."""
+    gain: Tensor
+    """`[N]` float32: its factor in the bag's sum; 0 where there is only padding."""
+
+
+def split_buffers(
+    sizes: tuple[StackSizes, ...], ints: Tensor, floats: Tensor
+) -> tuple[StackIndex, ...]:
+    """Name the parts of a batch's two device buffers."""
+    parts = iter(cut(ints, [part for stack in sizes for part in stack.int_parts]))
+    gains = iter(cut(floats, [stack.num_pooled for stack in sizes]))
+    return tuple(
+        StackIndex(
+            stack,
+            record=next(parts),
+            group=next(parts),
+            num_valid=next(parts),
+            to_direct=next(parts),
+            to_pooled=next(parts),
+            bag=next(parts),
+            gain=next(gains),
+        )
+        for stack in sizes
+    )
+
+
+def cut(tensor: Tensor, lengths: list[int]) -> list[Tensor]:
+    """`tensor.split(lengths)`, as slices: torch_xla 2.9 aborts the process when one result of an
+    operator with several (split, sort) is used as an index."""
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    return [tensor.narrow(0, start, length) for start, length in zip(starts, lengths, strict=True)]
+
+
+def send(batch: HostBatch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Copy a batch to the device: two transfers, whatever the number of tables."""
+    return batch.ints.to(device), batch.floats.to(device)
+
+
+def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
+    """The records `[U, record_width]` of an array."""
+    rows = array.index_select(0, record >> layout.shift if layout.shift else record)
+    if layout.records_per_row == 1:
+        return rows
+    rows = rows.view(-1, layout.records_per_row, layout.record_width)
+    # A select, not a product with 0 and 1: the neighbours in the row may hold inf or nan.
+    return torch.where(lane_mask(layout, record), rows, 0.0).sum(1)
+
+
+def lane_mask(layout: ArrayLayout, record: Tensor) -> Tensor:
+    """`[U, records_per_row, 1]` bool: which place of its physical row a record has."""
+    places = torch.arange(layout.records_per_row, dtype=torch.int32, device=record.device)
+    return ((record & (layout.records_per_row - 1))[:, None] == places)[:, :, None]
+
+
+def activations(index: StackIndex, records: Tensor) -> list[Tensor]:
+    """The activations of each segment of the plan, `[B, D]` or `[B, L, D]`.
+
+    Args:
+        records: the gathered weights array; its first D lanes are the weights.
+    """
+    plan = index.sizes.plan
+    weights = records[:, : plan.stack.dim]
+    outputs = []
+    if plan.num_direct:
+        rows = weights.index_select(0, index.to_direct)
+        outputs += cut(rows, [segment.count for segment in plan.direct])
+    if plan.num_bags:
+        rows = weights.index_select(0, index.to_pooled) * index.gain[:, None]
+        sums = torch.zeros(plan.num_bags, plan.stack.dim, dtype=rows.dtype, device=rows.device)
+        sums.index_add_(0, index.bag, rows)
+        outputs += cut(sums, [segment.count for segment in plan.pooled])
+    return [
+        out.view(-1, segment.length, plan.stack.dim) if segment.length else out
+        for out, segment in zip(outputs, plan.segments, strict=True)
+    ]

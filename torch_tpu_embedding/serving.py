@@ -1,0 +1,101 @@
+"""Lookup on the CPU in plain differentiable torch, for serving and inspection.
+
+Letters: B batch, N ids, V vocabulary, D dim, L max_sequence_length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .config import Feature, Resolved, TableConfig, resolve
+from .features import ID_BOUNDS, Bags, parse
+from .nest import flatten_like, pack_like
+
+
+def serving_embedding_lookup(
+    inputs: Any,
+    weights: Any,
+    tables: Mapping[TableConfig, Tensor],
+    feature_config: Any,
+    *,
+    id_bounds: str = "raise",
+) -> Any:
+    """Look up features in CPU tables, after `tf.tpu.experimental.embedding.serving_embedding_lookup`.
+
+    The same inputs, checks and results as `TPUEmbedding` on an XLA device; any batch size.
+
+    Args:
+        inputs: nested like feature_config; dense, sparse, `Ragged` or jagged ids.
+        weights: None, or nested like feature_config.
+        tables: TableConfig → `[V, D]`; `TPUEmbedding(device="cpu").embedding_tables` is one.
+        feature_config: a nest of FeatureConfig.
+        id_bounds: as for TPUEmbedding.
+
+    Returns:
+        Activations nested like feature_config, `[B, D]` or `[B, L, D]`.
+
+    Raises:
+        KeyError: a table is not in `tables`.
+        TypeError, ValueError: an input is wrong.
+    """
+    if id_bounds not in ID_BOUNDS:
+        raise ValueError(f"id_bounds must be one of {ID_BOUNDS}, got {id_bounds!r}")
+    resolved = resolve(feature_config, None)
+    held = []
+    for table in resolved.tables:
+        if table.config not in tables:
+            raise KeyError(f"table {table.name!r} of feature_config is not in tables")
+        value = tables[table.config]
+        if value.shape != (table.vocabulary_size, table.dim):
+            raise ValueError(
+                f"table {table.name!r}: expected shape {[table.vocabulary_size, table.dim]}, got "
+                f"{[*value.shape]}"
+            )
+        held.append(value)
+    bags = parse_features(resolved, inputs, weights, None, id_bounds)
+    return pack_like(resolved.structure, look_up_features(resolved, bags, held))
+
+
+def parse_features(
+    resolved: Resolved, features: Any, weights: Any, batch_size: int | None, id_bounds: str
+) -> list[Bags]:
+    """Check a nest of inputs and bring it into bags, in feature order."""
+    flat = flatten_like(resolved.structure, features, "features")
+    flat_weights: list[Any] = [None] * len(flat)
+    if weights is not None:
+        flat_weights = flatten_like(resolved.structure, weights, "weights")
+    return [
+        parse(
+            feature,
+            resolved.table_of(feature),
+            value,
+            weight,
+            batch_size=batch_size,
+            id_bounds=id_bounds,
+        )
+        for feature, value, weight in zip(resolved.features, flat, flat_weights, strict=True)
+    ]
+
+
+def look_up_features(
+    resolved: Resolved, bags: Sequence[Bags], tables: Sequence[Tensor]
+) -> list[Tensor]:
+    """Activations in feature order; `tables` in the order of `resolved.tables`."""
+    return [
+        _look_up(feature, each, tables[feature.table_index])
+        for feature, each in zip(resolved.features, bags, strict=True)
+    ]
+
+
+def _look_up(feature: Feature, bags: Bags, table: Tensor) -> Tensor:
+    if bags.sample is None or bags.gain is None:
+        rows = table.index_select(0, bags.ids.clamp(min=0))
+        rows = rows.where(bags.ids[:, None] >= 0, 0.0)
+        length = feature.max_sequence_length
+        return rows.view(-1, length, table.shape[1]) if length else rows
+    rows = table.index_select(0, bags.ids) * bags.gain[:, None]
+    sums = table.new_zeros(bags.batch_size, table.shape[1])
+    return sums.index_add(0, bags.sample, rows)

@@ -1,0 +1,111 @@
+"""The order of calls: batches that wait for dequeue, and the one that awaits its gradients."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .engine import LookedUp, SentBatch
+
+
+@dataclass(frozen=True)
+class Queued:
+    """An enqueued batch."""
+
+    sent: SentBatch
+    training: bool
+
+
+@dataclass(frozen=True)
+class Awaiting:
+    """A dequeued training batch whose gradients have not been applied."""
+
+    looked_up: LookedUp
+    activations: list[Tensor]
+    """In feature order; leaves that collect `.grad`."""
+
+
+class StepQueue:
+    """First in, first out per name; a call out of order raises and changes nothing."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self._waiting: dict[str | None, deque[Queued]] = {}
+        self._awaiting: dict[str | None, Awaiting] = {}
+        self._last_call: dict[str | None, str] = {}
+
+    def check_room(self, name: str | None) -> None:
+        """Raise RuntimeError if no further batch may wait."""
+        count = len(self._waiting.get(name, ()))
+        if count >= self.depth:
+            raise RuntimeError(
+                f"enqueue{_named(name)}: {count} batches already wait, which is all that "
+                f"enqueue_depth={self.depth} allows; call dequeue first"
+            )
+
+    def check_empty(self, name: str | None) -> None:
+        """Raise RuntimeError if a batch waits: forward would return that one, not its own."""
+        if self._waiting.get(name):
+            raise RuntimeError(
+                f"forward: {len(self._waiting[name])} enqueued batches wait; dequeue them first, or "
+                "use enqueue and dequeue throughout"
+            )
+
+    def check_applied(self, name: str | None, call: str) -> None:
+        """Raise RuntimeError if a training batch still awaits its gradients."""
+        if name in self._awaiting:
+            raise RuntimeError(
+                f"{call}{_named(name)}: the training batch dequeued before still awaits its "
+                "gradients; call apply_gradients (or the EmbeddingOptimizer's step) for it, or "
+                "discard() to drop it, or use training=False / eval() for evaluation"
+            )
+
+    def push(self, name: str | None, batch: Queued) -> None:
+        self._waiting.setdefault(name, deque()).append(batch)
+
+    def pop(self, name: str | None) -> Queued:
+        """The batch to look up next, or RuntimeError if it is not its turn."""
+        waiting = self._waiting.get(name)
+        if not waiting:
+            raise RuntimeError(f"dequeue{_named(name)}: no batch waits; call enqueue first")
+        if waiting[0].training:
+            self.check_applied(name, "dequeue")
+        queued = waiting.popleft()
+        self._last_call[name] = "training" if queued.training else "inference"
+        return queued
+
+    def await_gradients(self, name: str | None, batch: Awaiting) -> None:
+        self._awaiting[name] = batch
+
+    def awaiting(self, name: str | None) -> Awaiting | None:
+        """The training batch that awaits its gradients, if there is one."""
+        return self._awaiting.get(name)
+
+    def require_awaiting(self, name: str | None) -> Awaiting:
+        """The training batch that awaits its gradients, or RuntimeError saying why there is none."""
+        found = self._awaiting.get(name)
+        if found is not None:
+            return found
+        why = {
+            None: "no training batch was dequeued; call enqueue and dequeue first",
+            "inference": "the batch dequeued last is an inference batch (training=False), which has "
+            "no gradients to apply; enqueue with training=True to train",
+            "apply": "it was already called for the training batch dequeued last; enqueue and dequeue "
+            "the next one first",
+        }[self._last_call.get(name)]
+        raise RuntimeError(f"apply_gradients{_named(name)}: {why}")
+
+    def applied(self, name: str | None) -> None:
+        del self._awaiting[name]
+        self._last_call[name] = "apply"
+
+    def discard(self, name: str | None) -> None:
+        """Forget everything of `name`."""
+        for held in (self._waiting, self._awaiting, self._last_call):
+            held.pop(name, None)
+
+
+def _named(name: str | None) -> str:
+    return f"(name={name!r})" if name is not None else ""

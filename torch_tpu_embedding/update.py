@@ -1,0 +1,100 @@
+"""The backward program: one gradient per unique record, one optimizer step, one scatter-add per array.
+
+Letters: N ids, U unique rows, D dim.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .layout import WEIGHT, ArrayLayout
+from .lookup import StackIndex, gather_records, lane_mask
+
+
+def record_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
+    """Sum the gradients of all places of each unique record, `[U, D]`.
+
+    Args:
+        gradients: one per segment of the plan, shaped like its activations.
+    """
+    plan = index.sizes.plan
+    dim = plan.stack.dim
+    flat = [gradient.reshape(-1, dim) for gradient in gradients]
+    sums = torch.zeros(index.sizes.num_unique, dim, dtype=flat[0].dtype, device=flat[0].device)
+    split = len(plan.direct)
+    if plan.num_direct:
+        sums.index_add_(0, index.to_direct, _join(flat[:split]))
+    if plan.num_bags:
+        per_id = _join(flat[split:]).index_select(0, index.bag) * index.gain[:, None]
+        sums.index_add_(0, index.to_pooled, per_id)
+    return sums
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def apply_stack(
+    arrays: list[Tensor],
+    index: StackIndex,
+    weight_records: Tensor,
+    gradients: list[Tensor],
+    rates: Tensor,
+) -> None:
+    """Update the looked-up records of one stack in place.
+
+    Args:
+        arrays: the stack's physical arrays; changed.
+        index: the batch's part for this stack.
+        weight_records: what `gather_records` read of `arrays[0]`, unchanged since.
+        gradients: one per segment, shaped like its activations.
+        rates: learning rate of each table of the stack, `[tables]`.
+    """
+    stack = index.sizes.plan.stack
+    assert stack.rule is not None
+    records = [weight_records]
+    records += [
+        gather_records(layout, array, index.record)
+        for layout, array in zip(stack.arrays[1:], arrays[1:], strict=True)
+    ]
+    values = {
+        name: part
+        for layout, record in zip(stack.arrays, records, strict=True)
+        for name, part in _fields(layout, record, stack.dim).items()
+    }
+    weights = values.pop(WEIGHT)
+    rate = rates.index_select(0, index.group)[:, None] if index.sizes.has_groups else rates
+    gradient = record_gradients(index, gradients)
+    changes: dict[str, Tensor] = {}
+    changes[WEIGHT], slot_changes = stack.rule.step(weights, values, gradient, rate)
+    changes.update(slot_changes)
+    valid = (torch.arange(index.sizes.num_unique, device=rate.device) < index.num_valid)[:, None]
+    for layout, array in zip(stack.arrays, arrays, strict=True):
+        change = _join_lanes(layout, [changes[name] for name in layout.fields])
+        # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding
+        # -0.0, not 0.0, leaves every bit pattern as it is.
+        _scatter_records(layout, array, index.record, torch.where(valid, change, -0.0))
+
+
+def _fields(layout: ArrayLayout, record: Tensor, dim: int) -> dict[str, Tensor]:
+    return {
+        name: record[:, lane * dim : (lane + 1) * dim] for lane, name in enumerate(layout.fields)
+    }
+
+
+def _join_lanes(layout: ArrayLayout, parts: list[Tensor]) -> Tensor:
+    """Fields side by side as one record, padded to its width."""
+    used = sum(part.shape[1] for part in parts)
+    if used < layout.record_width:
+        blank = parts[0].new_zeros(parts[0].shape[0], layout.record_width - used)
+        parts = [*parts, blank]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _scatter_records(layout: ArrayLayout, array: Tensor, record: Tensor, change: Tensor) -> None:
+    """Add `change` to the records; records that share a physical row may both be in it."""
+    if layout.records_per_row > 1:
+        change = torch.where(lane_mask(layout, record), change[:, None, :], -0.0)
+        change = change.reshape(-1, layout.row_width)
+    array.index_add_(0, record >> layout.shift if layout.shift else record, change)
