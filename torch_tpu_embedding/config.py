@@ -14,7 +14,7 @@ import torch
 from .nest import flatten_with_paths
 from .optimizers import Optimizer
 
-Initializer = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
+Initializer = Callable[..., torch.Tensor]
 
 COMBINERS = ("mean", "sum", "sqrtn")
 
@@ -35,8 +35,9 @@ class TableConfig:
     dim: int
     """D: the length of one embedding vector."""
     initializer: Initializer | None = field(default=None, kw_only=True)
-    """`initializer(shape, dtype)` gives the start values `[V, D]`. None: a normal with standard
-    deviation 1/√D, cut at two deviations."""
+    """Gives the start values `[V, D]`: a callable (shape, dtype) → tensor, a factory such as
+    `torch.zeros`, or a function of `torch.nn.init`. None: a normal with standard deviation 1/√D, cut at
+    two deviations."""
     optimizer: Optimizer | None = field(default=None, kw_only=True)
     """This table's own optimizer; None takes the one given to `TPUEmbedding`."""
     combiner: str = field(default="mean", kw_only=True)
@@ -50,8 +51,7 @@ class TableConfig:
         _require_int("TableConfig", "dim", self.dim, 1)
         if self.initializer is not None and not callable(self.initializer):
             raise ValueError(
-                f"TableConfig: initializer must be None or a callable (shape, dtype) -> tensor, "
-                f"got {self.initializer!r}"
+                f"TableConfig: initializer must be None or a callable, got {self.initializer!r}"
             )
         if self.combiner not in COMBINERS:
             raise ValueError(

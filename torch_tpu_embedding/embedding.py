@@ -6,13 +6,13 @@ Letters: B batch, V vocabulary, D dim, L max_sequence_length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import runtime, state_dict
+from . import logical_state, runtime
 from .config import TableConfig, resolve
 from .describe import describe
 from .engine import Engine
@@ -255,8 +255,7 @@ class TPUEmbedding(nn.Module):
                 "state_dict(), or load that into a TPUEmbedding with device='cpu'"
             )
         return {
-            table.config: self._parameters[f"{table.name}.{WEIGHT}"]  # type: ignore[misc]
-            for table in self.resolved.tables
+            table.config: self._held(f"{table.name}.{WEIGHT}") for table in self.resolved.tables
         }
 
     def describe(self) -> str:
@@ -271,14 +270,38 @@ class TPUEmbedding(nn.Module):
             f"device={str(self.device)!r}"
         )
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load tables and slots after checking every entry; a refused state changes nothing.
+
+        Args:
+            state_dict: as `state_dict` gives it: CPU tensors `[V, D]` under `<table>.weight` and
+                `<table>.<slot>`.
+            strict: False loads the entries that fit by name and reports the rest.
+            assign: must be False; the values are always copied.
+
+        Returns:
+            `missing_keys` and `unexpected_keys`, as `nn.Module.load_state_dict` does.
+
+        Raises:
+            RuntimeError: listing every entry that is missing, unexpected or wrong.
+        """
+        plan = logical_state.plan_load(self.resolved, state_dict, "", assign)
+        if plan.errors or (strict and (plan.missing or plan.unexpected)):
+            raise RuntimeError(plan.message())
+        return super().load_state_dict(state_dict, strict)
+
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         if self.on_accelerator:
-            destination.update(state_dict.retrieve(self.resolved, self.engine.store, prefix))
+            held = logical_state.retrieve(self.resolved, self.engine.store)
         else:
-            super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + state_dict.EXTRA_KEY] = state_dict.extra_state(self.resolved)
+            held = {key: self._held(key) for key in logical_state.all_keys(self.resolved)}
+        for key, value in held.items():
+            destination[prefix + key] = value if keep_vars else value.detach()
+        destination[prefix + logical_state.EXTRA_KEY] = logical_state.extra_state(self.resolved)
 
     def _load_from_state_dict(
         self,
@@ -290,22 +313,27 @@ class TPUEmbedding(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        plan = state_dict.plan_load(self.resolved, state, prefix)
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        plan = logical_state.plan_load(self.resolved, state, prefix, assign)
         missing_keys += plan.missing
         unexpected_keys += plan.unexpected
         error_msgs += plan.errors
-        if plan.errors or (strict and (plan.missing or plan.unexpected)):
-            return  # torch raises what was reported; nothing has changed
+        if plan.errors:
+            return  # torch raises what was reported; these tables have not changed
         if self.on_accelerator:
             self.engine.store.replace(plan.values)
             self.engine.version += 1
-        else:
-            with torch.no_grad():
-                for table, fields in plan.values.items():
-                    for field, value in fields.items():
-                        key = f"{self.resolved.tables[table].name}.{field}"
-                        held = self._parameters.get(key)
-                        (held if held is not None else self._buffers[key]).copy_(value)  # type: ignore[union-attr]
+            return
+        with torch.no_grad():
+            for table, fields in plan.values.items():
+                for field, value in fields.items():
+                    self._held(f"{self.resolved.tables[table].name}.{field}").copy_(value)
+
+    def _held(self, key: str) -> Tensor:
+        """A table or slot of CPU mode by its checkpoint key."""
+        held = self._buffers[key] if key in self._buffers else self._parameters[key]
+        assert held is not None
+        return held
 
     def _make_parameters(self) -> None:
         """Tables as parameters and slots as buffers, under the logical checkpoint keys.

@@ -9,6 +9,7 @@ Letters: B batch, N ids, U unique rows, D dim.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +23,10 @@ from .layout import StackLayout
 logger = logging.getLogger(__name__)
 
 _LADDER = 2**0.25  # ratio of neighbouring bucket sizes
-_HEADROOM = 1.125  # over the batch that makes a bucket grow
+# Room over the batch that makes a bucket grow: an eighth, and for small batches four standard deviations
+# of a count that scatters like a Poisson one, lest chance alone make it grow again.
+_SHARE = 0.125
+_DEVIATIONS = 4.0
 _ROUND = 8
 
 
@@ -30,8 +34,8 @@ class Bucket:
     """A padded size that only grows, in geometric steps; each growth means one compile.
 
     >>> bucket = Bucket("ids of table 'user'")
-    >>> bucket.fit(100), bucket.fit(90), bucket.fit(113)
-    (128, 128, 128)
+    >>> bucket.fit(100), bucket.fit(90), bucket.fit(140), bucket.fit(200)
+    (152, 152, 152, 256)
     """
 
     def __init__(self, what: str) -> None:
@@ -41,7 +45,7 @@ class Bucket:
     def fit(self, count: int, limit: int | None = None) -> int:
         """The padded size for `count` items, of which there can never be more than `limit`."""
         if count > self.size:
-            wanted = max(count * _HEADROOM, _ROUND)
+            wanted = count + max(_SHARE * count, _DEVIATIONS * math.sqrt(count))
             size = float(_ROUND)
             while size < wanted:
                 size *= _LADDER

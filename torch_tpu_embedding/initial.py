@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +32,7 @@ def table_values(table: Table, seed: int) -> dict[str, Tensor]:
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator.initial_seed())
-            weight = table.config.initializer(shape, torch.float32)
+            weight = _call(table.config.initializer, shape)
         _check(f"table {table.name!r}: its initializer", weight, shape)
     values = {WEIGHT: weight}
     if table.optimizer is None:
@@ -52,6 +55,20 @@ def table_values(table: Table, seed: int) -> dict[str, Tensor]:
     for name, value in created.items():
         _check(f"table {table.name!r}: slot_variable_creation_fn for {name!r}", value, shape)
     return values | created
+
+
+def _call(initializer: Callable[..., Any], shape: tuple[int, int]) -> Any:
+    """Call an initializer of one of three forms: `f(shape, dtype)`, torch's own factories such as
+    `torch.zeros`, or one that fills a tensor in place, as those of `torch.nn.init` do."""
+    try:
+        first = next(iter(inspect.signature(initializer).parameters), None)
+    except ValueError:  # a torch factory: written in C, no signature
+        return initializer(shape, dtype=torch.float32)
+    if first == "tensor":
+        out = torch.empty(shape)
+        initializer(out)
+        return out
+    return initializer(shape, torch.float32)
 
 
 def truncated_normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

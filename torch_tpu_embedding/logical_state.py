@@ -29,11 +29,16 @@ def state_keys(table: Table) -> dict[str, str]:
     return {name: f"{table.name}.{name}" for name in (WEIGHT, *slots)}
 
 
-def retrieve(resolved: Resolved, store: TableStore, prefix: str) -> dict[str, Tensor]:
-    """What the device holds now, under the checkpoint keys with `prefix`."""
+def all_keys(resolved: Resolved) -> list[str]:
+    """The checkpoint keys of all tables, in order."""
+    return [key for table in resolved.tables for key in state_keys(table).values()]
+
+
+def retrieve(resolved: Resolved, store: TableStore) -> dict[str, Tensor]:
+    """What the device holds now, under the checkpoint keys."""
     held = store.read()
     return {
-        prefix + key: held[index][name]
+        key: held[index][name]
         for index, table in enumerate(resolved.tables)
         for name, key in state_keys(table).items()
     }
@@ -69,10 +74,22 @@ class LoadPlan:
     unexpected: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    def message(self) -> str:
+        """Everything that is wrong, a line each."""
+        lines = [f"Missing key: {key}" for key in self.missing]
+        lines += [f"Unexpected key: {key}" for key in self.unexpected]
+        return "\n\t".join(
+            ["Error(s) in loading state_dict for TPUEmbedding:", *lines, *self.errors]
+        )
 
-def plan_load(resolved: Resolved, state: Mapping[str, Any], prefix: str) -> LoadPlan:
+
+def plan_load(
+    resolved: Resolved, state: Mapping[str, Any], prefix: str, assign: bool = False
+) -> LoadPlan:
     """Check the entries of `state` under `prefix` against the tables; nothing is changed."""
     plan = LoadPlan()
+    if assign:
+        plan.errors.append("assign=True is not possible: table values are copied; leave it False")
     extra = state.get(prefix + EXTRA_KEY)
     if extra is not None:
         plan.errors += _check_extra(extra)

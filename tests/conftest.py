@@ -1,0 +1,17 @@
+"""Test settings: XLA's CPU device, and one Hypothesis profile for all."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("PJRT_DEVICE", "CPU")
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default",
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("default")

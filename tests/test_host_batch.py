@@ -1,0 +1,95 @@
+"""Padding, buckets and buffers of one batch on the host."""
+
+from __future__ import annotations
+
+import logging
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+import torch_tpu_embedding as tte
+from torch_tpu_embedding.config import resolve
+from torch_tpu_embedding.features import Bags, parse
+from torch_tpu_embedding.host_batch import Batcher, Bucket, HostBatch
+from torch_tpu_embedding.layout import build_stacks
+from torch_tpu_embedding.lookup import split_buffers
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1))
+def test_a_bucket_holds_what_it_must_never_shrinks_and_grows_seldom(counts: list[int]) -> None:
+    bucket = Bucket("ids")
+    sizes = [bucket.fit(count) for count in counts]
+    assert all(size >= count for size, count in zip(sizes, counts, strict=True))
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) <= 30
+    largest = max(counts)
+    assert sizes[-1] <= 1.2 * (largest + max(largest / 8, 4 * largest**0.5)) + 16
+
+
+@given(st.integers(1, 500), st.integers(0, 500))
+def test_a_bucket_with_a_limit_stays_near_it(limit: int, count: int) -> None:
+    count = min(limit, count)
+    assert count <= Bucket("ids").fit(count, limit) < limit + 8
+
+
+def test_growth_after_the_first_batch_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    bucket = Bucket("unique rows of 'user'")
+    with caplog.at_level(logging.INFO, logger="torch_tpu_embedding"):
+        bucket.fit(10)
+        bucket.fit(100)
+    assert [record.message for record in caplog.records] == [
+        "bucket for unique rows of 'user' grows from 32 to 152"
+    ]
+
+
+def make(rows: list[list[int]], dense: list[int]) -> tuple[HostBatch, list[Bags]]:
+    table = tte.TableConfig(20, 4, combiner="mean", name="t")
+    other = tte.TableConfig(10, 4, combiner="sum", name="u")
+    resolved = resolve([tte.FeatureConfig(table), tte.FeatureConfig(other)], tte.SGD())
+    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"), len(rows))
+    inputs = [tte.Ragged.from_lists(rows), torch.tensor(dense)]
+    bags = [
+        parse(feature, resolved.table_of(feature), value)
+        for feature, value in zip(resolved.features, inputs, strict=True)
+    ]
+    return batcher.make(bags), bags
+
+
+samples = st.lists(st.lists(st.integers(0, 19), max_size=6), min_size=1, max_size=6)
+
+
+@given(samples, st.data())
+def test_buffers_lead_every_id_back_to_its_record(
+    rows: list[list[int]], data: st.DataObject
+) -> None:
+    dense = data.draw(st.lists(st.integers(0, 9), min_size=len(rows), max_size=len(rows)))
+    batch, bags = make(rows, dense)
+    (index,) = split_buffers(batch.sizes, batch.ints, batch.floats)
+    (sizes,) = batch.sizes
+    flat = [i for row in rows for i in row]
+    valid = int(index.num_valid)
+    records = index.record[:valid]
+    assert records.tolist() == sorted({*flat, *(20 + i for i in dense)})
+    assert index.group[:valid].tolist() == [int(record >= 20) for record in records.tolist()]
+    assert (index.record[valid:] == sizes.plan.stack.padding_record).all()
+    assert valid < sizes.num_unique, "at least one place is padding"
+    assert records[index.to_direct].tolist() == [20 + i for i in dense]
+    assert records[index.to_pooled[: len(flat)]].tolist() == flat
+    assert (index.to_pooled[len(flat) :] >= valid).all(), "padding ids read the padding record"
+    assert (index.gain[len(flat) :] == 0).all()
+    assert torch.equal(index.gain[: len(flat)], bags[0].gain)
+    assert index.bag.tolist() == sorted(index.bag.tolist())
+
+
+def test_a_batch_without_any_id_is_all_padding() -> None:
+    table = tte.TableConfig(20, 4)
+    resolved = resolve([tte.FeatureConfig(table)], tte.SGD())
+    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"), 2)
+    (feature,) = resolved.features
+    bags = parse(feature, resolved.tables[0], tte.Ragged.from_lists([[], []]))
+    batch = batcher.make([bags])
+    (index,) = split_buffers(batch.sizes, batch.ints, batch.floats)
+    assert int(index.num_valid) == 0
+    assert (index.gain == 0).all()

@@ -1,0 +1,298 @@
+"""Laws that hold for all inputs, each on generated batches.
+
+Most run the engine on plain torch tensors, where the very same operators run without compiling; the XLA
+law ties that to the device. Values are compared in float32 against a float64 reference.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import helpers
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+import torch_tpu_embedding as tte
+from torch_tpu_embedding.config import Resolved, resolve
+from torch_tpu_embedding.engine import Engine
+from torch_tpu_embedding.features import parse
+from torch_tpu_embedding.initial import table_values
+from torch_tpu_embedding.learning_rates import current_rates
+from torch_tpu_embedding.reference import ReferenceEmbedding, Sample
+from torch_tpu_embedding.runtime import DeviceKind
+
+BATCH = 4
+LAYOUTS: tuple[DeviceKind, ...] = ("CPU", "TPU")
+OPTIMIZERS = {
+    "sgd": tte.SGD(0.1),
+    "sgd-decay-clip": tte.SGD(
+        0.1, weight_decay_factor=0.1, clipvalue=(-0.5, None), clip_weight_max=0.4
+    ),
+    "adagrad": tte.Adagrad(0.1),
+    "adagrad-decay": tte.Adagrad(
+        0.1, weight_decay_factor=0.5, multiply_weight_decay_factor_by_learning_rate=True
+    ),
+    "adam": tte.Adam(0.1, epsilon=1e-3),
+    "adam-eps-outside": tte.Adam(0.1, epsilon=1e-3, sum_inside_sqrt=False, clipvalue=0.3),
+}
+
+
+def config(optimizer: tte.optimizers.Optimizer) -> list[tte.FeatureConfig]:
+    """Four tables in three stacks, two features on one table, every combiner, one sequence."""
+    a = tte.TableConfig(7, 4, combiner="sum", name="a")
+    b = tte.TableConfig(5, 4, combiner="mean", name="b")
+    c = tte.TableConfig(9, 3, combiner="sqrtn", name="c")
+    own = tte.TableConfig(6, 4, combiner="mean", name="own", optimizer=tte.SGD(0.3))
+    return [
+        tte.FeatureConfig(a, name="a0"),
+        tte.FeatureConfig(b, name="b0"),
+        tte.FeatureConfig(a, name="a1"),
+        tte.FeatureConfig(c, name="c0"),
+        tte.FeatureConfig(own, name="own0"),
+        tte.FeatureConfig(b, name="sequence", max_sequence_length=3),
+    ]
+
+
+Batch = list[list[Sample]]
+
+
+@st.composite
+def batches(draw: st.DrawFn, weighted: bool = True) -> Batch:
+    """One batch for `config`, with empty bags, repeated ids, and weights of both signs."""
+    weight = st.floats(0.25, 2.0, width=32) if weighted else st.just(1.0)
+    batch = []
+    for feature in config(tte.SGD()):
+        ids = st.integers(0, feature.table.vocabulary_size - 1)
+        weights = st.just(1.0) if feature.max_sequence_length else weight
+        sample = st.lists(st.tuples(ids, weights), max_size=5)
+        batch.append(draw(st.lists(sample, min_size=BATCH, max_size=BATCH)))
+    return batch
+
+
+class Fast:
+    """The engine on plain torch tensors, fed with the reference's batches."""
+
+    def __init__(
+        self,
+        features: Sequence[tte.FeatureConfig],
+        optimizer: tte.optimizers.Optimizer,
+        kind: DeviceKind,
+    ) -> None:
+        self.resolved: Resolved = resolve(list(features), optimizer)
+        self.engine = Engine(self.resolved, BATCH, torch.device("cpu"), kind)
+        self.engine.store.fill(lambda t: table_values(self.resolved.tables[t], seed=0))
+
+    def step(self, batch: Batch, kind: str = "ragged", train: bool = True) -> list[Tensor]:
+        ids, weights = helpers.as_inputs(batch, kind)
+        bags = [
+            parse(f, self.resolved.table_of(f), i, None if f.max_sequence_length else w)
+            for f, i, w in zip(self.resolved.features, ids, weights, strict=True)
+        ]
+        looked_up, activations = self.engine.look_up(self.engine.send(bags))
+        if train:
+            gradients = [helpers.gradient_of(each) for each in activations]
+            self.engine.update(looked_up, gradients, current_rates(self.resolved.tables))
+        return activations
+
+    def state(self) -> dict[str, Tensor]:
+        held = self.engine.store.read()
+        return {
+            f"{self.resolved.tables[t].name}.{field}": value
+            for t, fields in held.items()
+            for field, value in fields.items()
+        }
+
+
+def assert_close(
+    found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float = 2e-5
+) -> None:
+    assert set(found) == set(wanted)
+    for key, value in found.items():
+        torch.testing.assert_close(
+            value.to(torch.float64), wanted[key].to(torch.float64), rtol=tolerance, atol=tolerance,
+            msg=lambda text, key=key: f"{key}: {text}",
+        )  # fmt: skip
+
+
+def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    for key, value in found.items():
+        assert torch.equal(value, wanted[key]), key
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@given(st.lists(batches(), min_size=1, max_size=3))
+def test_every_layout_equals_the_reference(name: str, kind: DeviceKind, steps: list[Batch]) -> None:
+    optimizer = OPTIMIZERS[name]
+    features = config(optimizer)
+    fast = Fast(features, optimizer, kind)
+    reference = ReferenceEmbedding(features, optimizer, fast.state())
+    for batch in steps:
+        wanted = reference.look_up(batch)
+        for found, expected in zip(fast.step(batch), wanted, strict=True):
+            torch.testing.assert_close(found.to(torch.float64), expected, rtol=2e-5, atol=2e-5)
+        reference.apply_gradients(batch, [helpers.gradient_of(each) for each in wanted])
+    assert_close(fast.state(), reference.state)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@given(batches())
+def test_rows_not_looked_up_stay_bit_identical(name: str, batch: Batch) -> None:
+    fast = Fast(config(OPTIMIZERS[name]), OPTIMIZERS[name], "TPU")
+    # signed zeros and values that a careless product with 0 would spoil
+    start = fast.state()
+    for value in start.values():
+        value[::2, 0] = -0.0
+    touched: dict[str, set[int]] = {table.name: set() for table in fast.resolved.tables}
+    for feature, samples in zip(fast.resolved.features, batch, strict=True):
+        length = feature.max_sequence_length or None
+        for sample in samples:
+            touched[fast.resolved.table_of(feature).name] |= {i for i, _ in sample[:length]}
+    names = [table.name for table in fast.resolved.tables]
+    for key, value in start.items():
+        if key.endswith(".weight"):
+            for row in set(range(len(value))) - touched[key.split(".")[0]]:
+                value[row, -1] = float("inf")
+    fast.engine.store.replace(
+        {
+            t: {k.split(".")[1]: v for k, v in start.items() if k.split(".")[0] == n}
+            for t, n in enumerate(names)
+        }
+    )
+    before = fast.state()
+    fast.step(batch)
+    for key, value in fast.state().items():
+        for row in set(range(len(value))) - touched[key.split(".")[0]]:
+            bits = [tensor[row].view(torch.int32) for tensor in (value, before[key])]
+            assert torch.equal(*bits), f"{key}[{row}]"
+
+
+@given(batches(), st.randoms(use_true_random=False))
+def test_the_order_of_ids_in_a_bag_does_not_matter(batch: Batch, random: object) -> None:
+    shuffled = [
+        [
+            list(sample) if feature.max_sequence_length else random.sample(sample, len(sample))
+            for sample in samples
+        ]
+        for feature, samples in zip(config(tte.SGD()), batch, strict=True)
+    ]
+    optimizer = OPTIMIZERS["adagrad"]
+    one, other = (Fast(config(optimizer), optimizer, "CPU") for _ in range(2))
+    for a, b in zip(one.step(batch), other.step(shuffled), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert_close(one.state(), other.state())
+
+
+@given(batches())
+def test_an_id_given_twice_counts_as_the_sum_of_its_weights(batch: Batch) -> None:
+    def merge(sample: Sample) -> Sample:
+        sums: dict[int, float] = {}
+        for row, weight in sample:
+            sums[row] = sums.get(row, 0.0) + weight
+        return list(sums.items())
+
+    optimizer = OPTIMIZERS["adagrad"]
+    features = config(optimizer)
+    merged = [
+        [s if f.max_sequence_length or f.table.combiner == "sqrtn" else merge(s) for s in samples]
+        for f, samples in zip(features, batch, strict=True)
+    ]
+    one, other = (Fast(features, optimizer, "CPU") for _ in range(2))
+    for a, b in zip(one.step(batch), other.step(merged), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert_close(one.state(), other.state())
+
+
+@pytest.mark.parametrize("kind", ["sparse", "jagged"])
+@given(batches())
+def test_sparse_and_jagged_inputs_are_the_ragged_one(kind: str, batch: Batch) -> None:
+    optimizer = OPTIMIZERS["adam"]
+    one, other = (Fast(config(optimizer), optimizer, "CPU") for _ in range(2))
+    for a, b in zip(one.step(batch), other.step(batch, kind), strict=True):
+        assert torch.equal(a, b)
+    assert_same(one.state(), other.state())
+
+
+@given(st.lists(st.integers(0, 6), min_size=BATCH, max_size=BATCH))
+def test_a_dense_feature_is_a_bag_of_one(ids: list[int]) -> None:
+    optimizer = OPTIMIZERS["adagrad"]
+    states = []
+    for value in (torch.tensor(ids), tte.Ragged.from_lists([[i] for i in ids])):
+        table = tte.TableConfig(7, 4, name="a")
+        fast = Fast([tte.FeatureConfig(table)], optimizer, "CPU")
+        (feature,) = fast.resolved.features
+        bags = [parse(feature, fast.resolved.tables[0], value)]
+        looked_up, activations = fast.engine.look_up(fast.engine.send(bags))
+        fast.engine.update(looked_up, [helpers.gradient_of(each) for each in activations], [0.1])
+        states.append(fast.state())
+    assert_close(states[0], states[1])
+
+
+@given(batches())
+def test_features_of_one_table_may_come_in_any_order(batch: Batch) -> None:
+    optimizer = OPTIMIZERS["adagrad"]
+    features = config(optimizer)
+    one = Fast(features, optimizer, "TPU")
+    other = Fast(features[::-1], optimizer, "TPU")
+    gradients_match = zip(
+        one.step(batch, train=False), other.step(batch[::-1], train=False)[::-1], strict=True
+    )
+    for a, b in gradients_match:
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    one.step(batch)
+    other.step(batch[::-1])
+    assert_close(one.state(), other.state())
+
+
+@given(batches())
+def test_lookup_without_training_changes_nothing(batch: Batch) -> None:
+    fast = Fast(config(tte.Adam()), tte.Adam(), "TPU")
+    before = fast.state()
+    fast.step(batch, train=False)
+    assert_same(fast.state(), before)
+
+
+@functools.cache
+def on_device(name: str, kind: DeviceKind) -> tuple[tte.TPUEmbedding, dict[str, Tensor]]:
+    """One embedding for all examples of a test, for its programs are compiled once, and its start."""
+    optimizer = OPTIMIZERS[name]
+    embedding = tte.TPUEmbedding(config(optimizer), BATCH, optimizer, seed=0, layout=kind)
+    return embedding, embedding.state_dict()
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("name", ["adagrad", "adam"])
+@settings(max_examples=15)
+@given(st.lists(batches(), min_size=2, max_size=2))
+def test_xla_equals_plain_torch(name: str, kind: DeviceKind, steps: list[Batch]) -> None:
+    fast = Fast(config(OPTIMIZERS[name]), OPTIMIZERS[name], kind)
+    embedding, start = on_device(name, kind)
+    embedding.load_state_dict(start)
+    for batch in steps:
+        ids, weights = helpers.as_inputs(batch, "ragged")
+        given_weights = [
+            None if f.max_sequence_length else w
+            for f, w in zip(fast.resolved.features, weights, strict=True)
+        ]
+        found = helpers.train_step(embedding, ids, given_weights)
+        for a, b in zip(found, fast.step(batch), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    assert_close(helpers.tensors(embedding), fast.state(), tolerance=1e-5)
+
+
+@settings(max_examples=10)
+@given(batches(weighted=False), batches(weighted=False))
+def test_batches_come_out_in_the_order_they_went_in(first: Batch, second: Batch) -> None:
+    fast = Fast(config(OPTIMIZERS["adam"]), OPTIMIZERS["adam"], "CPU")
+    embedding, start = on_device("adam", "CPU")
+    embedding.load_state_dict(start)
+    for batch in (first, second):
+        ids, _ = helpers.as_inputs(batch, "ragged")
+        embedding.enqueue(ids, training=False)
+    for batch in (first, second):
+        for a, b in zip(embedding.dequeue(), fast.step(batch, train=False), strict=True):
+            torch.testing.assert_close(a.cpu(), b, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,149 @@
+"""Stacks, records and lanes: which tables share an array, and how rows lie in it."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+import torch_tpu_embedding as tte
+from torch_tpu_embedding.config import Table, resolve
+from torch_tpu_embedding.layout import LANES, build_stacks, record_arrays, record_lanes
+from torch_tpu_embedding.runtime import DeviceKind
+from torch_tpu_embedding.store import TableStore
+
+OPTIMIZERS = (tte.SGD(0.1), tte.SGD(0.2), tte.Adagrad(0.1), tte.Adam(0.1), None)
+KINDS: tuple[DeviceKind, ...] = ("CPU", "TPU")
+
+
+def tables_of(specs: list[tuple[int, int, tte.optimizers.Optimizer | None]]) -> tuple[Table, ...]:
+    features = [
+        tte.FeatureConfig(tte.TableConfig(rows, dim, optimizer=optimizer))
+        for rows, dim, optimizer in specs
+    ]
+    return resolve(features, None).tables
+
+
+specs = st.lists(
+    st.tuples(st.integers(1, 40), st.sampled_from([1, 3, 8, 64, 130]), st.sampled_from(OPTIMIZERS)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("dim", "slots", "arrays"),
+    [
+        (16, (), [("weight",)]),
+        (64, ("accumulators",), [("weight", "accumulators")]),
+        (65, ("accumulators",), [("weight",), ("accumulators",)]),
+        (128, ("accumulators",), [("weight",), ("accumulators",)]),
+        (32, ("momenta", "velocities"), [("weight", "momenta", "velocities")]),
+        (64, ("momenta", "velocities"), [("weight",), ("momenta", "velocities")]),
+        (128, ("momenta", "velocities"), [("weight",), ("momenta",), ("velocities",)]),
+    ],
+)
+def test_on_tpu_what_fits_into_a_row_of_128_lanes_shares_it(
+    dim: int, slots: tuple[str, ...], arrays: list[tuple[str, ...]]
+) -> None:
+    assert record_arrays("TPU", dim, slots) == arrays
+    assert record_arrays("CPU", dim, slots) == [("weight", *slots)]
+
+
+@pytest.mark.parametrize(
+    ("lanes", "width", "per_row"),
+    [(1, 1, 128), (3, 4, 32), (64, 64, 2), (65, 128, 1), (130, 256, 1)],
+)
+def test_on_tpu_a_physical_row_is_a_multiple_of_128_lanes(
+    lanes: int, width: int, per_row: int
+) -> None:
+    assert record_lanes("TPU", lanes) == (width, per_row)
+    assert record_lanes("CPU", lanes) == (lanes, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(specs)
+def test_every_table_lies_in_one_stack_with_room_for_a_padding_record(
+    kind: DeviceKind, specs: list[tuple[int, int, tte.optimizers.Optimizer | None]]
+) -> None:
+    tables = tables_of(specs)
+    stacks = build_stacks(tables, kind)
+    members = [index for stack in stacks for index in stack.table_indices]
+    assert sorted(members) == list(range(len(tables)))
+    sizes = []
+    for stack in stacks:
+        ends = [*stack.first_records[1:], stack.num_records]
+        for index, first, end in zip(stack.table_indices, stack.first_records, ends, strict=True):
+            assert end - first == tables[index].vocabulary_size
+            assert tables[index].dim == stack.dim
+        assert stack.arrays[0].fields[0] == "weight"
+        for array in stack.arrays:
+            assert array.num_rows * array.records_per_row > stack.padding_record
+            assert array.num_rows % 8 == 0
+            if kind == "TPU":
+                assert array.row_width % LANES == 0
+            sizes.append(array.num_elements)
+    assert len(set(sizes)) == len(sizes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(specs)
+def test_what_is_written_to_a_table_is_read_back_from_it(
+    kind: DeviceKind, specs: list[tuple[int, int, tte.optimizers.Optimizer | None]]
+) -> None:
+    features = [
+        tte.FeatureConfig(tte.TableConfig(rows, dim, optimizer=optimizer))
+        for rows, dim, optimizer in specs
+    ]
+    resolved = resolve(features, None)
+    store = TableStore(resolved, torch.device("cpu"), kind)
+
+    def values(index: int) -> dict[str, torch.Tensor]:
+        table = resolved.tables[index]
+        slots = table.optimizer.slot_variable_names if table.optimizer else ()
+        shape = (table.vocabulary_size, table.dim)
+        return {
+            name: torch.rand(shape) + 100 * index + 10 * number
+            for number, name in enumerate(("weight", *slots))
+        }
+
+    written = {index: values(index) for index in range(len(resolved.tables))}
+    store.fill(written.__getitem__)
+    one = {"weight": torch.full_like(written[0]["weight"], 7.0)}
+    store.replace({0: one})  # a part of one table; the rest stays
+    written[0].update(one)
+    for index, fields in store.read().items():
+        assert fields.keys() == written[index].keys()
+        for name, value in fields.items():
+            assert torch.equal(value, written[index][name]), (index, name)
+
+
+def test_tables_with_different_rates_share_a_stack_and_different_rules_do_not() -> None:
+    tables = tables_of(
+        [(4, 8, tte.SGD(0.1)), (5, 8, tte.SGD(0.2)), (6, 8, tte.SGD(0.1, clipvalue=1.0))]
+    )
+    assert [stack.table_indices for stack in build_stacks(tables, "CPU")] == [(0, 1), (2,)]
+
+
+def test_sizes_of_other_live_embeddings_are_avoided() -> None:
+    features = [tte.FeatureConfig(tte.TableConfig(10, 4))]
+    stores = [
+        TableStore(resolve(features, tte.SGD()), torch.device("cpu"), "CPU") for _ in range(3)
+    ]
+    sizes = [store.stacks[0].arrays[0].num_elements for store in stores]
+    assert len(set(sizes)) == 3
+    del stores
+
+
+def test_a_table_too_large_to_number_names_the_table_and_the_limit() -> None:
+    tables = tables_of([(2**31, 1, None)])
+    with pytest.raises(
+        ValueError, match=r"table 'table_0': vocabulary_size 2147483648 .*split the table"
+    ):
+        build_stacks(tables, "TPU")
+
+
+def test_a_full_stack_is_followed_by_another() -> None:
+    tables = tables_of([(2**30, 1, None), (2**30, 1, None), (5, 1, None)])
+    assert [stack.table_indices for stack in build_stacks(tables, "TPU")] == [(0, 2), (1,)]

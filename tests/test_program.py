@@ -1,0 +1,135 @@
+"""What the compiled step does: its structure, and that it is compiled once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import torch_tpu_embedding as tte
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "trace_step.py"
+
+
+def traced(tmp_path: Path, *options: str) -> dict[str, Any]:
+    """The report of scripts/trace_step.py, in a process of its own: dumping is set at start-up."""
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(SCRIPT),
+        "--out",
+        str(tmp_path / "dump"),
+        "--json",
+    ]
+    done = subprocess.run(
+        [*command, "--vocabulary", "20000", "--batch-size", "64", *options],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.mark.parametrize(
+    ("options", "num_arrays"),
+    [
+        (["--optimizer", "SGD", "--dim", "16"], 1),
+        (["--optimizer", "Adagrad", "--dim", "64", "--tables", "3"], 1),
+        (["--optimizer", "Adam", "--dim", "64", "--tables", "2", "--ids-per-sample", "5"], 1),
+        (["--optimizer", "Adagrad", "--dim", "16", "--layout", "TPU", "--ids-per-sample", "2"], 1),
+        (["--optimizer", "Adam", "--dim", "64", "--layout", "TPU", "--tables", "2"], 2),
+    ],
+)
+def test_each_array_has_one_gather_one_scatter_no_copy_and_is_donated(
+    tmp_path: Path, options: list[str], num_arrays: int
+) -> None:
+    report = traced(tmp_path, *options)
+    assert report["programs"] == 1, "the whole step is one program"
+    assert len(report["arrays"]) == num_arrays
+    sizes = []
+    for array in report["arrays"]:
+        rows, width = array["shape"]
+        sizes.append(rows * width)
+        assert (array["gathers"], array["scatters"]) == (1, 1), array
+        assert array["copies"] == 0, array
+        assert array["donated"], array
+    assert len(set(sizes)) == num_arrays, "equal byte sizes would let XLA swap the buffers"
+    assert report["temporary_bytes"] < min(sizes) * 4 / 2, "no temporary of table size"
+
+
+def ragged_batches(rows: int, vocabulary: int, seed: int) -> Iterator[tte.Ragged]:
+    """Bags of 0 to 8 ids, without end."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        lengths = torch.randint(0, 9, (rows,), generator=generator)
+        ids = torch.randint(0, vocabulary, (int(lengths.sum()),), generator=generator)
+        yield tte.Ragged.from_lengths(ids, lengths)
+
+
+def test_nothing_is_compiled_after_warm_up_with_ragged_input_and_a_changing_rate() -> None:
+    rate = iter(0.1 / (1 + step) * (step % 7) for step in range(10_000))  # 0 and odd values
+    small = tte.TableConfig(50, 8, optimizer=tte.Adam(0.0), name="small")
+    large = tte.TableConfig(5000, 16, optimizer=tte.Adagrad(lambda: next(rate)), name="large")
+    config = {
+        "bags": tte.FeatureConfig(large),
+        "sequence": tte.FeatureConfig(large, max_sequence_length=5),
+        "dense": tte.FeatureConfig(small),
+    }
+    embedding = tte.TPUEmbedding(config, 32, None)
+    optimizer = tte.EmbeddingOptimizer(embedding)
+    head = torch.nn.Linear(16 + 5 * 16 + 8, 1).to(embedding.device)
+    bags, sequences = ragged_batches(32, 5000, 1), ragged_batches(32, 5000, 2)
+
+    def step(training: bool) -> torch.Tensor:
+        features = {
+            "bags": next(bags),
+            "sequence": next(sequences),
+            "dense": torch.randint(0, 50, (32,)),
+        }
+        embedding.train(training)
+        parts = embedding(features)
+        x = torch.cat([parts["bags"], parts["sequence"].flatten(1), parts["dense"]], dim=1)
+        loss = (torch.tanh(head(x)) ** 2).mean()
+        if training:
+            optimizer.param_groups[1]["lr"] *= 0.99  # 'small' is second in flattening order
+            loss.backward()
+            head.zero_grad()
+            optimizer.step()
+        return loss.detach()
+
+    assert [group["name"] for group in optimizer.param_groups] == ["large", "small"]
+    optimizer.param_groups[1]["lr"] = 0.1
+    for number in range(20):
+        loss = step(training=number % 10 != 9)
+        tte.runtime.sync()
+    compiled, fallbacks = tte.runtime.compile_count(), tte.runtime.cpu_fallbacks()
+    for number in range(200):
+        loss = step(training=number % 10 != 9)
+        tte.runtime.sync()
+    assert torch.isfinite(loss.cpu())
+    assert tte.runtime.compile_count() == compiled
+    assert tte.runtime.cpu_fallbacks() == fallbacks, "no operator left the device"
+
+
+def test_only_the_runtime_module_imports_torch_xla() -> None:
+    package = Path(tte.__file__).parent
+    importing = {
+        path.name
+        for path in package.rglob("*.py")
+        if any(
+            line.strip().startswith(("import torch_xla", "from torch_xla"))
+            for line in path.read_text().splitlines()
+        )
+    }
+    assert importing == {"runtime.py"}
+
+
+def test_importing_the_package_does_not_load_torch_xla() -> None:
+    code = "import sys, torch_tpu_embedding; assert 'torch_xla' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,24 @@
+"""The README's Python runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_readmes_python_blocks_run_in_order() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 3
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    assert float(names["loss"].cpu()) >= 0
+
+
+def test_the_files_to_read_exist() -> None:
+    root = Path(__file__).parent.parent
+    section = README[README.index("## Read these files") :]
+    for name in re.findall(r"`((?:torch_tpu_embedding/)?\w+\.py)`", section):
+        assert (root / name).exists() or (root / "torch_tpu_embedding" / name).exists(), name
