@@ -18,6 +18,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+OPTIMIZERS = ["SGD", "Adagrad", "RowWiseAdagrad", "AdagradMomentum", "Adam", "FTRL"]
+
 
 def main() -> None:
     """Run from the command line."""
@@ -28,7 +30,7 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder for the dumps; emptied first"
     )
     parser.add_argument("--layout", choices=["CPU", "TPU"], default="CPU")
-    parser.add_argument("--optimizer", choices=["SGD", "Adagrad", "Adam"], default="Adagrad")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="Adagrad")
     parser.add_argument("--dim", type=int, default=64, help="D of every table")
     parser.add_argument("--tables", type=int, default=1, help="tables, with one feature each")
     parser.add_argument("--vocabulary", type=int, default=1 << 20, help="V of every table")
@@ -71,7 +73,7 @@ def trace(args: argparse.Namespace) -> list[dict[str, Any]]:
         )
         for _ in range(args.tables)
     ]
-    optimizer = getattr(tte, args.optimizer)(0.05)
+    optimizer = getattr(tte.optimizers, args.optimizer)(0.05)
     embedding = tte.TPUEmbedding(features, args.batch_size, optimizer, layout=args.layout)
     count = args.batch_size * max(args.ids_per_sample, 1)
     inputs: list[Any] = []
@@ -94,7 +96,7 @@ def trace(args: argparse.Namespace) -> list[dict[str, Any]]:
     step()
     tte.runtime.sync(wait=True)
     return [
-        {"fields": "|".join(array.fields), "shape": [array.num_rows, array.row_width]}
+        {"fields": "|".join(array.fields), "shape": [*array.shape]}
         for stack in embedding.engine.store.stacks
         for array in stack.arrays
     ]
@@ -116,7 +118,7 @@ def inspect(folder: Path, arrays: list[dict[str, Any]]) -> dict[str, Any]:
     parameters = re.findall(r"= (\w+\[[\d,]*\])\S* parameter\((\d+)\)", entry)
     results = []
     for array in arrays:
-        shape = "f32[{},{}]".format(*array["shape"])
+        shape = "f32[{}]".format(",".join(map(str, array["shape"])))
         operands = re.findall(r" gather\((?:\S+ )?(%[\w.-]+),", text)
         copies = rf"= {re.escape(shape)}\S* (?:copy|transpose|concatenate|select)\("
         results.append(

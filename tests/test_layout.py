@@ -8,12 +8,19 @@ import torch
 from hypothesis import given
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config import Table, resolve
+from torch_tpu_embedding.config import Table, field_shape, resolve
 from torch_tpu_embedding.layout import LANES, build_stacks, record_arrays, record_lanes
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.store import TableStore
 
-OPTIMIZERS = (tte.SGD(0.1), tte.SGD(0.2), tte.Adagrad(0.1), tte.Adam(0.1), None)
+OPTIMIZERS = (
+    tte.SGD(0.1),
+    tte.SGD(0.2),
+    tte.Adagrad(0.1),
+    tte.Adam(0.1),
+    tte.optimizers.RowWiseAdagrad(),
+    None,
+)
 KINDS: tuple[DeviceKind, ...] = ("CPU", "TPU")
 
 
@@ -47,8 +54,17 @@ specs = st.lists(
 def test_on_tpu_what_fits_into_a_row_of_128_lanes_shares_it(
     dim: int, slots: tuple[str, ...], arrays: list[tuple[str, ...]]
 ) -> None:
-    assert record_arrays("TPU", dim, slots) == arrays
-    assert record_arrays("CPU", dim, slots) == [("weight", *slots)]
+    widths = dict.fromkeys(slots, dim)
+    assert record_arrays("TPU", dim, widths) == arrays
+    assert record_arrays("CPU", dim, widths) == [("weight", *slots)]
+
+
+def test_on_tpu_a_slot_of_one_number_a_row_is_a_vector() -> None:
+    assert record_arrays("TPU", 64, {"accumulators": 1}) == [("weight",), ("accumulators",)]
+    (stack,) = build_stacks(tables_of([(100, 64, tte.optimizers.RowWiseAdagrad())]), "TPU")
+    assert [array.shape for array in stack.arrays] == [(56, 128), (1024,)]
+    (stack,) = build_stacks(tables_of([(100, 64, tte.optimizers.RowWiseAdagrad())]), "CPU")
+    assert [array.shape for array in stack.arrays] == [(104, 65)]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +98,7 @@ def test_every_table_lies_in_one_stack_with_room_for_a_padding_record(
             assert array.num_rows * array.records_per_row > stack.padding_record
             assert array.num_rows % 8 == 0
             if kind == "TPU":
-                assert array.row_width % LANES == 0
+                assert array.is_vector or array.row_width % LANES == 0
             sizes.append(array.num_elements)
     assert len(set(sizes)) == len(sizes)
 
@@ -102,9 +118,8 @@ def test_what_is_written_to_a_table_is_read_back_from_it(
     def values(index: int) -> dict[str, torch.Tensor]:
         table = resolved.tables[index]
         slots = table.optimizer.slot_variable_names if table.optimizer else ()
-        shape = (table.vocabulary_size, table.dim)
         return {
-            name: torch.rand(shape) + 100 * index + 10 * number
+            name: torch.rand(field_shape(table, name)) + 100 * index + 10 * number
             for number, name in enumerate(("weight", *slots))
         }
 

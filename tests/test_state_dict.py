@@ -95,7 +95,7 @@ def test_the_state_shares_no_memory_with_the_tables() -> None:
         (lambda s: s.update({"stray": torch.zeros(1)}), "Unexpected key.*stray"),
         (
             lambda s: s.update({"user.weight": torch.zeros(15, 2)}),
-            r"user.weight: expected shape \[16, 2\] \(vocabulary_size, dim\), got \[15, 2\]",
+            r"user.weight: expected shape \[16, 2\] \(vocabulary_size, width\), got \[15, 2\]",
         ),
         (
             lambda s: s.update({"user.weight": torch.zeros(16, 2, dtype=torch.float64)}),

@@ -117,6 +117,14 @@ class Table:
         return self.config.combiner
 
 
+def field_shape(table: Table, name: str) -> tuple[int, int]:
+    """`[V, width]` of a field of a table: its 'weight' or one of its slots."""
+    width = table.dim
+    if table.optimizer is not None and name in table.optimizer.slot_variable_names:
+        width = table.optimizer.slot_width(name, table.dim)
+    return table.vocabulary_size, width
+
+
 @dataclass(frozen=True)
 class Feature:
     """A feature with its name settled and its table as a position in `Resolved.tables`."""

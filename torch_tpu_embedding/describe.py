@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from .config import Resolved
-from .layout import StackLayout
+from .config import Resolved, field_shape
+from .layout import WEIGHT, StackLayout
 
 
 def describe(
@@ -18,7 +20,7 @@ def describe(
     tables = [["table", "vocabulary", "dim", "combiner", "optimizer", "slots", "MB"]]
     for table in resolved.tables:
         slots = table.optimizer.slot_variable_names if table.optimizer else ()
-        size = table.vocabulary_size * table.dim * 4 * (1 + len(slots))
+        size = 4 * sum(math.prod(field_shape(table, name)) for name in (WEIGHT, *slots))
         optimizer = type(table.optimizer).__name__ if table.optimizer else "none (frozen)"
         tables.append(
             [
@@ -46,7 +48,7 @@ def describe(
                         str(number),
                         str(len(stack.table_indices)),
                         " | ".join(array.fields),
-                        f"[{array.num_rows}, {array.row_width}]",
+                        str([*array.shape]),
                         str(array.records_per_row),
                         _megabytes(array.num_elements * 4),
                     ]

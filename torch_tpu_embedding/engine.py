@@ -12,13 +12,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from . import runtime
 from .config import Resolved
 from .features import Bags
 from .host_batch import Batcher, StackSizes
 from .lookup import StackIndex, activations, gather_records, send, split_buffers
+from .occurrences import Chunk
 from .runtime import DeviceKind
 from .store import TableStore
-from .update import apply_stack
+from .update import apply_stack, place_gradients
+from .update_all_rows import apply_to_all_rows
+from .update_each import apply_chunks
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class SentBatch:
     sizes: tuple[StackSizes, ...]
     ints: Tensor
     floats: Tensor
+    chunks: tuple[tuple[Chunk, ...], ...]
 
 
 @dataclass
@@ -39,6 +44,7 @@ class LookedUp:
     """A batch whose records were read; kept until its gradients come."""
 
     indices: tuple[StackIndex, ...]
+    chunks: tuple[tuple[Chunk, ...], ...]
     weight_records: list[Tensor]
     version: int
     """Of the tables when the records were read."""
@@ -66,7 +72,7 @@ class Engine:
     def send(self, bags: list[Bags]) -> SentBatch:
         """Deduplicate a checked batch and copy it to the device; `bags` in feature order."""
         batch = self._batcher.make(bags)
-        return SentBatch(batch.sizes, *send(batch, self._device))
+        return SentBatch(batch.sizes, *send(batch, self._device), batch.chunks)
 
     @torch.no_grad()
     def look_up(self, batch: SentBatch) -> tuple[LookedUp, list[Tensor]]:
@@ -78,7 +84,7 @@ class Engine:
             parts = activations(index, gathered)
             for segment, part in zip(index.sizes.plan.segments, parts, strict=True):
                 outputs[segment.feature_index] = part
-        looked_up = LookedUp(indices, records, self.version)
+        looked_up = LookedUp(indices, batch.chunks, records, self.version)
         return looked_up, [outputs[number] for number in range(self._num_features)]
 
     @torch.no_grad()
@@ -97,16 +103,25 @@ class Engine:
             plan = index.sizes.plan
             if plan.stack.rule is None:
                 continue
-            apply_stack(
-                self.store.arrays[number],
-                index,
-                looked_up.weight_records[number],
-                [gradients[segment.feature_index] for segment in plan.segments],
-                self._rates_on_device(
-                    number, tuple(rates[table] for table in plan.stack.table_indices)
-                ),
+            arrays = self.store.arrays[number]
+            of_stack = [gradients[segment.feature_index] for segment in plan.segments]
+            rate = self._rates_on_device(
+                number, tuple(rates[table] for table in plan.stack.table_indices)
             )
+            if plan.stack.rule.steps_per_occurrence:
+                parts = [part for part in place_gradients(index, of_stack) if part is not None]
+                per_place = torch.cat(parts) if len(parts) > 1 else parts[0]
+                chunks = looked_up.chunks[number]
+                apply_chunks(arrays, plan.stack, chunks, per_place, rate, self._end_program)
+            elif plan.stack.rule.moves_all_rows:
+                apply_to_all_rows(arrays, index, of_stack, rate)
+            else:
+                apply_stack(arrays, index, looked_up.weight_records[number], of_stack, rate)
         self.version += 1
+
+    def _end_program(self) -> None:
+        if runtime.is_accelerated(self._device):
+            runtime.sync()
 
     def _gather(self, indices: tuple[StackIndex, ...]) -> list[Tensor]:
         return [

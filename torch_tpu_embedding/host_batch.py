@@ -19,6 +19,7 @@ from torch import Tensor
 from .config import Resolved
 from .features import NO_ID, Bags
 from .layout import StackLayout
+from .occurrences import Chunk, make_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Bucket:
 
     >>> bucket = Bucket("ids of table 'user'")
     >>> bucket.fit(100), bucket.fit(90), bucket.fit(140), bucket.fit(200)
-    (152, 152, 152, 256)
+    (152, 152, 152, 304)
     """
 
     def __init__(self, what: str) -> None:
@@ -124,6 +125,8 @@ class HostBatch:
     sizes: tuple[StackSizes, ...]
     ints: Tensor
     floats: Tensor
+    chunks: tuple[tuple[Chunk, ...], ...]
+    """Per stack, the occurrences in order, if its optimizer steps once for each of them."""
 
 
 def make_plans(
@@ -174,17 +177,24 @@ class Batcher:
         direct = tuple(each.sample is None for each in bags)
         if direct not in self._plans:
             self._plans[direct] = make_plans(self._resolved, self._stacks, self._batch_size, direct)
+        chunks: list[tuple[Chunk, ...]] = []
         parts = [
-            self._make_stack(number, plan, bags) for number, plan in enumerate(self._plans[direct])
+            self._make_stack(number, plan, bags, chunks)
+            for number, plan in enumerate(self._plans[direct])
         ]
         return HostBatch(
             tuple(sizes for sizes, _, _ in parts),
             torch.cat([ints for _, ints, _ in parts]),
             torch.cat([floats for _, _, floats in parts]),
+            tuple(chunks),
         )
 
     def _make_stack(
-        self, number: int, plan: StackPlan, bags: list[Bags]
+        self,
+        number: int,
+        plan: StackPlan,
+        bags: list[Bags],
+        chunks: list[tuple[Chunk, ...]],
     ) -> tuple[StackSizes, Tensor, Tensor]:
         stack = plan.stack
         first = dict(zip(stack.table_indices, stack.first_records, strict=True))
@@ -233,4 +243,17 @@ class Batcher:
             gain[at:end] = source.gain
             at = end
         bag[num_pooled:] = max(plan.num_bags - 1, 0)
+        per_occurrence = stack.rule is not None and stack.rule.steps_per_occurrence
+        if per_occurrence:
+            order = _batch_order(plan, [len(piece) for piece in pieces])
+            chunks.append(make_chunks(stack, unique[:num_valid], inverse, order))
+        else:
+            chunks.append(())
         return sizes, ints, gain
+
+
+def _batch_order(plan: StackPlan, lengths: list[int]) -> Tensor:
+    """The places of a batch, which lie segment after segment, in the order of the features."""
+    ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
+    numbers = sorted(range(len(lengths)), key=lambda number: plan.segments[number].feature_index)
+    return torch.cat([torch.arange(ends[n] - lengths[n], ends[n]) for n in numbers])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import Table
+from .config import Table, field_shape
 from .layout import WEIGHT
 
 _BLOCK_ROWS = 1 << 16
@@ -40,7 +40,9 @@ def table_values(table: Table, seed: int) -> dict[str, Tensor]:
     starts = table.optimizer.slot_initial_values()
     creation = getattr(table.optimizer, "slot_variable_creation_fn", None)
     if creation is None:
-        return values | {name: torch.full(shape, start) for name, start in starts.items()}
+        return values | {
+            name: torch.full(field_shape(table, name), start) for name, start in starts.items()
+        }
 
     def filler(start: float):  # type: ignore[no-untyped-def]
         return lambda shape, dtype=torch.float32: torch.full(shape, start, dtype=dtype)
@@ -53,7 +55,8 @@ def table_values(table: Table, seed: int) -> dict[str, Tensor]:
             f"{sorted(starts)}, got {got}"
         )
     for name, value in created.items():
-        _check(f"table {table.name!r}: slot_variable_creation_fn for {name!r}", value, shape)
+        what = f"table {table.name!r}: slot_variable_creation_fn for {name!r}"
+        _check(what, value, field_shape(table, name))
     return values | created
 
 

@@ -11,7 +11,7 @@ Letters: V vocabulary, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .config import Table
@@ -21,6 +21,7 @@ from .runtime import DeviceKind
 WEIGHT = "weight"
 LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
 _ROW_STEP = 8  # physical rows come in multiples of the tile height
+_VECTOR_STEP = 1024  # and vectors in multiples of a whole tile
 _MAX_RECORDS = 2**31 - 8  # record numbers are int32 on the device
 
 
@@ -29,13 +30,27 @@ class ArrayLayout:
     """One physical array `[num_rows, row_width]` of a stack."""
 
     fields: tuple[str, ...]
-    """What one record holds here, in lane order: 'weight' or slot names, D lanes each."""
+    """What one record holds here, in lane order: 'weight' or slot names."""
+    widths: tuple[int, ...]
+    """Lanes of each field: D, or 1 for a slot that is one number a row."""
     record_width: int
-    """Lanes of one record, padding included; at least `len(fields)` * D."""
+    """Lanes of one record, padding included; at least the sum of `widths`."""
     records_per_row: int
     """How many records lie side by side in one physical row; a power of two."""
     num_rows: int
     """Physical rows, with those that only pad the byte size."""
+    is_vector: bool = False
+    """A record is one number, and the array `[num_rows]`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.num_rows,) if self.is_vector else (self.num_rows, self.row_width)
+
+    def lanes(self, field: str) -> slice:
+        """Where a field lies in a record of this array."""
+        place = self.fields.index(field)
+        start = sum(self.widths[:place])
+        return slice(start, start + self.widths[place])
 
     @property
     def row_width(self) -> int:
@@ -75,8 +90,8 @@ class StackLayout:
         return tuple(name for array in self.arrays for name in array.fields)
 
 
-def record_arrays(kind: DeviceKind, dim: int, slots: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Which fields share an array: a pure function of the device kind, the dim and the slots.
+def record_arrays(kind: DeviceKind, dim: int, slots: Mapping[str, int]) -> list[tuple[str, ...]]:
+    """Which fields share an array: a pure function of the device kind, the dim and the slots' widths.
 
     One array for all where that is possible: a single gather then brings the slots with the weights, a
     single scatter-add writes both, and the update cannot but depend on the read. (XLA:CPU copies a
@@ -84,14 +99,17 @@ def record_arrays(kind: DeviceKind, dim: int, slots: tuple[str, ...]) -> list[tu
     Adagrad accumulator that lies alone.)
 
     On TPU a record may not be wider than one row of 128 lanes: what does not fit gets an array of its
-    own, which the compiler likes better than wide rows.
+    own, which the compiler likes better than wide rows; so does a slot of one number a row, a vector.
     """
-    fields = (WEIGHT, *slots)
-    if kind == "CPU" or dim * len(fields) <= LANES:
-        return [fields]
-    if slots and dim * len(slots) <= LANES:
-        return [(WEIGHT,), slots]
-    return [(name,) for name in fields]
+    if kind == "CPU":
+        return [(WEIGHT, *slots)]
+    wide = tuple(name for name, width in slots.items() if width == dim)
+    narrow = [(name,) for name in slots if name not in wide]
+    if dim * (1 + len(wide)) <= LANES:
+        return [(WEIGHT, *wide), *narrow]
+    if wide and dim * len(wide) <= LANES:
+        return [(WEIGHT,), wide, *narrow]
+    return [(WEIGHT,), *((name,) for name in wide), *narrow]
 
 
 def record_lanes(kind: DeviceKind, lanes: int) -> tuple[int, int]:
@@ -145,16 +163,21 @@ def build_stacks(
         for index in members:
             first_records.append(next_record)
             next_record += tables[index].vocabulary_size
-        slots = rule.slot_variable_names if rule is not None else ()
+        slots = (
+            {name: rule.slot_width(name, dim) for name in rule.slot_variable_names} if rule else {}
+        )
         arrays = []
         for fields in record_arrays(kind, dim, slots):
-            width, per_row = record_lanes(kind, dim * len(fields))
+            widths = tuple(slots.get(name, dim) for name in fields)
+            is_vector = kind == "TPU" and widths == (1,) and dim > 1
+            width, per_row = (1, 1) if is_vector else record_lanes(kind, sum(widths))
+            step = _VECTOR_STEP if is_vector else _ROW_STEP
             rows = -(-(next_record + 1) // per_row)  # one more record: the padding record
-            rows = -(-rows // _ROW_STEP) * _ROW_STEP
+            rows = -(-rows // step) * step
             while rows * width * per_row in taken:
-                rows += _ROW_STEP
+                rows += step
             taken.add(rows * width * per_row)
-            arrays.append(ArrayLayout(fields, width, per_row, rows))
+            arrays.append(ArrayLayout(fields, widths, width, per_row, rows, is_vector))
         stacks.append(
             StackLayout(tuple(members), tuple(first_records), dim, rule, next_record, tuple(arrays))
         )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import Resolved, Table
+from .config import Resolved, Table, field_shape
 from .layout import WEIGHT
 from .store import TableStore
 
@@ -101,7 +101,7 @@ def plan_load(
                 plan.missing.append(prefix + key)
                 continue
             value = state[prefix + key]
-            error = _check_value(prefix + key, value, table)
+            error = _check_value(prefix + key, value, [*field_shape(table, name)])
             if error:
                 plan.errors.append(error)
             else:
@@ -110,12 +110,11 @@ def plan_load(
     return plan
 
 
-def _check_value(key: str, value: object, table: Table) -> str | None:
-    wanted = [table.vocabulary_size, table.dim]
+def _check_value(key: str, value: object, wanted: list[int]) -> str | None:
     if not isinstance(value, Tensor):
         return f"{key}: expected a tensor {wanted}, got {type(value).__name__}"
     if [*value.shape] != wanted:
-        return f"{key}: expected shape {wanted} (vocabulary_size, dim), got {[*value.shape]}"
+        return f"{key}: expected shape {wanted} (vocabulary_size, width), got {[*value.shape]}"
     if value.dtype != torch.float32:
         return f"{key}: expected torch.float32, got {value.dtype}; convert it before loading"
     return None

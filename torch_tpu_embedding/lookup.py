@@ -71,6 +71,8 @@ def send(batch: HostBatch, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
     """The records `[U, record_width]` of an array."""
+    if layout.is_vector:
+        return array.index_select(0, record)[:, None]
     rows = array.index_select(0, record >> layout.shift if layout.shift else record)
     if layout.records_per_row == 1:
         return rows

@@ -8,8 +8,7 @@ Letters: B batch, V vocabulary, D dim, L max_sequence_length.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,36 +49,54 @@ class ReferenceEmbedding:
     def apply_gradients(
         self, batch: Sequence[Sequence[Sample]], gradients: Sequence[Tensor]
     ) -> None:
-        """One optimizer step for each distinct (table, id) of the batch, with its summed gradient."""
-        sums: dict[tuple[int, int], Tensor] = defaultdict(
-            lambda: torch.zeros((), dtype=torch.float64)
-        )
+        """One optimizer step for each distinct (table, id) with its summed gradient, or, without
+        gradient accumulation, one for each occurrence."""
+        rates = current_rates(self.resolved.tables)
+        sums: dict[tuple[int, int], Tensor] = {}
+        for index, table in enumerate(self.resolved.tables):
+            if table.optimizer is not None and table.optimizer.moves_all_rows:
+                for row in range(table.vocabulary_size):
+                    sums[index, row] = torch.zeros(table.dim, dtype=torch.float64)
+        for index, row, gradient in self._occurrences(batch, gradients):
+            optimizer = self.resolved.tables[index].optimizer
+            if optimizer is not None and optimizer.use_gradient_accumulation:
+                sums[index, row] = sums.get((index, row), 0.0) + gradient
+            else:
+                self._step(index, row, gradient, rates[index])
+        for (index, row), gradient in sums.items():
+            self._step(index, row, gradient, rates[index])
+
+    def _occurrences(
+        self, batch: Sequence[Sequence[Sample]], gradients: Sequence[Tensor]
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """(table, id, gradient) of each id: feature by feature, sample by sample."""
         for feature, samples, gradient in zip(
             self.resolved.features, batch, gradients, strict=True
         ):
             for sample, of_sample in zip(samples, gradient.to(torch.float64), strict=True):
-                for place, (row, _) in enumerate(sample):
-                    key = (feature.table_index, row)
-                    if feature.max_sequence_length:
-                        if place < feature.max_sequence_length:
-                            sums[key] = sums[key] + of_sample[place]
-                    else:
-                        sums[key] = sums[key] + of_sample * self._gain(feature, sample, place)
-        rates = current_rates(self.resolved.tables)
-        for (index, row), gradient in sums.items():
-            table = self.resolved.tables[index]
-            if table.optimizer is None:
-                continue
-            weight = self.state[f"{table.name}.{WEIGHT}"][row]
-            slots = {
-                name: self.state[f"{table.name}.{name}"][row]
-                for name in table.optimizer.slot_variable_names
-            }
-            rate = torch.tensor([rates[index]], dtype=torch.float64)
-            change, slot_changes = table.optimizer.step(weight, slots, gradient, rate)
-            weight += change
-            for name, slot_change in slot_changes.items():
-                slots[name] += slot_change
+                if feature.max_sequence_length:
+                    kept = sample[: feature.max_sequence_length]
+                    for (row, _), of_place in zip(kept, of_sample, strict=False):
+                        yield feature.table_index, row, of_place
+                else:
+                    for place, (row, _) in enumerate(sample):
+                        gain = self._gain(feature, sample, place)
+                        yield feature.table_index, row, of_sample * gain
+
+    def _step(self, index: int, row: int, gradient: Tensor, rate: float) -> None:
+        table = self.resolved.tables[index]
+        if table.optimizer is None:
+            return
+        weight = self.state[f"{table.name}.{WEIGHT}"][row]
+        slots = {
+            name: self.state[f"{table.name}.{name}"][row]
+            for name in table.optimizer.slot_variable_names
+        }
+        lr = torch.tensor([rate], dtype=torch.float64)
+        change, slot_changes = table.optimizer.step(weight, slots, gradient, lr)
+        weight += change
+        for name, slot_change in slot_changes.items():
+            slots[name] += slot_change
 
     def _combine(self, feature: Feature, sample: Sample) -> Tensor:
         table = self.state[f"{self.resolved.table_of(feature).name}.{WEIGHT}"]

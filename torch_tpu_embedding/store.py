@@ -61,10 +61,7 @@ class TableStore:
         }
 
     def _blank(self) -> list[list[Tensor]]:
-        return [
-            [torch.zeros(array.num_rows, array.row_width) for array in stack.arrays]
-            for stack in self.stacks
-        ]
+        return [[torch.zeros(array.shape) for array in stack.arrays] for stack in self.stacks]
 
     def _retrieve(self) -> list[list[Tensor]]:
         return [[array.cpu() for array in arrays] for arrays in self.arrays]
@@ -93,9 +90,8 @@ def _view(
     resolved: Resolved,
     name: str,
 ) -> Tensor:
-    """One field of one table inside a host copy of an array, `[V, D]`, without copying."""
+    """One field of one table inside a host copy of an array, `[V, width]`, without copying."""
     first = stack.first_records[stack.table_indices.index(table)]
-    lane = layout.fields.index(name) * stack.dim
     records = array.view(-1, layout.record_width)
     rows = resolved.tables[table].vocabulary_size
-    return records[first : first + rows, lane : lane + stack.dim]
+    return records[first : first + rows, layout.lanes(name)]

@@ -5,11 +5,31 @@ Letters: N ids, U unique rows, D dim.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .layout import WEIGHT, ArrayLayout
 from .lookup import StackIndex, gather_records, lane_mask
+
+
+def place_gradients(
+    index: StackIndex, gradients: list[Tensor]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of the direct places `[num_direct, D]` and of the pooled ids `[N, D]`, if any.
+
+    Args:
+        gradients: one per segment of the plan, shaped like its activations.
+    """
+    plan = index.sizes.plan
+    flat = [gradient.reshape(-1, plan.stack.dim) for gradient in gradients]
+    split = len(plan.direct)
+    direct = _join(flat[:split]) if plan.num_direct else None
+    pooled = None
+    if plan.num_bags:
+        pooled = _join(flat[split:]).index_select(0, index.bag) * index.gain[:, None]
+    return direct, pooled
 
 
 def record_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
@@ -18,21 +38,14 @@ def record_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     Args:
         gradients: one per segment of the plan, shaped like its activations.
     """
-    plan = index.sizes.plan
-    dim = plan.stack.dim
-    flat = [gradient.reshape(-1, dim) for gradient in gradients]
-    sums = torch.zeros(index.sizes.num_unique, dim, dtype=flat[0].dtype, device=flat[0].device)
-    split = len(plan.direct)
-    if plan.num_direct:
-        sums.index_add_(0, index.to_direct, _join(flat[:split]))
-    if plan.num_bags:
-        per_id = _join(flat[split:]).index_select(0, index.bag) * index.gain[:, None]
-        sums.index_add_(0, index.to_pooled, per_id)
+    dim = index.sizes.plan.stack.dim
+    direct, pooled = place_gradients(index, gradients)
+    sums = torch.zeros(index.sizes.num_unique, dim, dtype=torch.float32, device=index.record.device)
+    if direct is not None:
+        sums.index_add_(0, index.to_direct, direct)
+    if pooled is not None:
+        sums.index_add_(0, index.to_pooled, pooled)
     return sums
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def apply_stack(
@@ -58,29 +71,42 @@ def apply_stack(
         gather_records(layout, array, index.record)
         for layout, array in zip(stack.arrays[1:], arrays[1:], strict=True)
     ]
-    values = {
-        name: part
-        for layout, record in zip(stack.arrays, records, strict=True)
-        for name, part in _fields(layout, record, stack.dim).items()
-    }
+    values = read_fields(stack.arrays, records)
     weights = values.pop(WEIGHT)
     rate = rates.index_select(0, index.group)[:, None] if index.sizes.has_groups else rates
     gradient = record_gradients(index, gradients)
-    changes: dict[str, Tensor] = {}
-    changes[WEIGHT], slot_changes = stack.rule.step(weights, values, gradient, rate)
-    changes.update(slot_changes)
+    change, slot_changes = stack.rule.step(weights, values, gradient, rate)
     valid = (torch.arange(index.sizes.num_unique, device=rate.device) < index.num_valid)[:, None]
-    for layout, array in zip(stack.arrays, arrays, strict=True):
+    changes = {WEIGHT: change, **slot_changes}
+    write_changes(arrays, stack.arrays, index.record, changes, valid)
+
+
+def read_fields(layouts: Sequence[ArrayLayout], records: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Field name → `[U, width]`, out of the gathered records of each array."""
+    return {
+        name: record[:, layout.lanes(name)]
+        for layout, record in zip(layouts, records, strict=True)
+        for name in layout.fields
+    }
+
+
+def write_changes(
+    arrays: Sequence[Tensor],
+    layouts: Sequence[ArrayLayout],
+    record: Tensor,
+    changes: dict[str, Tensor],
+    valid: Tensor,
+) -> None:
+    """Add the changes of the fields `[U, width]` to the records, in place, where `valid` `[U, 1]`."""
+    for layout, array in zip(layouts, arrays, strict=True):
         change = _join_lanes(layout, [changes[name] for name in layout.fields])
         # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding
         # -0.0, not 0.0, leaves every bit pattern as it is.
-        _scatter_records(layout, array, index.record, torch.where(valid, change, -0.0))
+        _scatter_records(layout, array, record, torch.where(valid, change, -0.0))
 
 
-def _fields(layout: ArrayLayout, record: Tensor, dim: int) -> dict[str, Tensor]:
-    return {
-        name: record[:, lane * dim : (lane + 1) * dim] for lane, name in enumerate(layout.fields)
-    }
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _join_lanes(layout: ArrayLayout, parts: list[Tensor]) -> Tensor:
@@ -94,6 +120,9 @@ def _join_lanes(layout: ArrayLayout, parts: list[Tensor]) -> Tensor:
 
 def _scatter_records(layout: ArrayLayout, array: Tensor, record: Tensor, change: Tensor) -> None:
     """Add `change` to the records; records that share a physical row may both be in it."""
+    if layout.is_vector:
+        array.index_add_(0, record, change[:, 0])
+        return
     if layout.records_per_row > 1:
         change = torch.where(lane_mask(layout, record), change[:, None, :], -0.0)
         change = change.reshape(-1, layout.row_width)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 LearningRate = float | Callable[[], float]
@@ -34,8 +33,8 @@ class Optimizer:
     """A number, or a callable without arguments that is read at each `apply_gradients` (tables that
     hold the same callable share one call)."""
     use_gradient_accumulation: bool = field(default=True, kw_only=True)
-    """True: gradients of one id are summed over the whole step, then the row gets one update. False
-    (an update per occurrence) is only taken where it is the same thing: SGD without clipping or decay."""
+    """True: gradients of one id are summed over the whole step, then the row gets one update. False: an
+    update per occurrence of the id, in batch order, which takes several device programs a step."""
     clip_weight_min: float | None = field(default=None, kw_only=True)
     """Lower bound of the weights of updated rows."""
     clip_weight_max: float | None = field(default=None, kw_only=True)
@@ -53,16 +52,14 @@ class Optimizer:
         name = type(self).__name__
         rate = self.learning_rate
         if not callable(rate):
-            _require_number(name, "learning_rate", rate)
+            require_number(name, "learning_rate", rate)
         for argument in ("clip_weight_min", "clip_weight_max", "weight_decay_factor"):
             if getattr(self, argument) is not None:
-                _require_number(name, argument, getattr(self, argument))
+                require_number(name, argument, getattr(self, argument))
         low, high = self.clip_weight_min, self.clip_weight_max
         if low is not None and high is not None and low > high:
             raise ValueError(f"{name}: clip_weight_min {low} is above clip_weight_max {high}")
         self._check_clipvalue(name)
-        if not self.use_gradient_accumulation:
-            self._check_without_accumulation(name)
 
     def _check_clipvalue(self, name: str) -> None:
         if self.clipvalue is None:
@@ -72,7 +69,7 @@ class Optimizer:
         low, high = self.gradient_bounds
         for bound in (low, high):
             if bound is not None:
-                _require_number(name, "clipvalue", bound)
+                require_number(name, "clipvalue", bound)
         if low is not None and high is not None and low > high:
             raise ValueError(
                 f"{name}: clipvalue {self.clipvalue!r} leaves no gradient: {low} > {high}"
@@ -82,12 +79,6 @@ class Optimizer:
                 f"{name}: clipvalue={self.clipvalue!r} needs use_gradient_accumulation=True, "
                 "for the clipped value is the sum over the step"
             )
-
-    def _check_without_accumulation(self, name: str) -> None:
-        raise ValueError(
-            f"{name}: use_gradient_accumulation=False (one update per occurrence of an id) is not "
-            "supported; leave it True for one update per distinct id"
-        )
 
     @property
     def gradient_bounds(self) -> tuple[float | None, float | None]:
@@ -111,6 +102,20 @@ class Optimizer:
     def slot_initial_values(self) -> dict[str, float]:
         """Slot name → the number that fills a new slot `[V, D]`."""
         return {}
+
+    def slot_width(self, name: str, dim: int) -> int:
+        """Numbers that a slot keeps for each row: D, or 1 for a slot of the whole row."""
+        return dim
+
+    @property
+    def steps_per_occurrence(self) -> bool:
+        """Whether each occurrence of an id is an update of its own."""
+        return not self.use_gradient_accumulation
+
+    @property
+    def moves_all_rows(self) -> bool:
+        """Whether rows that were not looked up move too."""
+        return False
 
     def rule(self) -> Optimizer:
         """This optimizer without what may differ between tables that share one update program."""
@@ -147,25 +152,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
-class SGD(Optimizer):
-    """Stochastic gradient descent: w ← w − lr·g.
-
-    >>> sgd = SGD(0.1)
-    >>> sgd.step(torch.ones(1, 2), {}, torch.tensor([[1.0, -2.0]]), torch.tensor([0.1]))
-    (tensor([[-0.1000,  0.2000]]), {})
-    """
-
-    def _check_without_accumulation(self, name: str) -> None:
-        bounded = self.clip_weight_min is not None or self.clip_weight_max is not None
-        if bounded or self.weight_decay_factor:
-            super()._check_without_accumulation(name)
-
-    def update(self, w: Tensor, slots: Slots, g: Tensor, lr: Tensor) -> tuple[Tensor, Slots]:
-        return g * -lr, {}
-
-
-@dataclass(frozen=True)
-class _Slotted(Optimizer):
+class SlottedOptimizer(Optimizer):
     """An optimizer that keeps state beside each weight."""
 
     slot_variable_creation_fn: SlotFn | None = field(default=None, kw_only=True)
@@ -185,99 +172,6 @@ class _Slotted(Optimizer):
         return replace(self, learning_rate=0.0, slot_variable_creation_fn=None)
 
 
-@dataclass(frozen=True)
-class Adagrad(_Slotted):
-    """Adagrad without an epsilon: a ← a + g²; w ← w − lr·g/√a.
-
-    Source: Duchi et al. 2011, in the form of TPUEmbedding (the accumulator starts above zero instead).
-
-    >>> adagrad = Adagrad(0.1)
-    >>> rows = {"accumulators": torch.full((1, 1), 0.1)}
-    >>> adagrad.step(torch.ones(1, 1), rows, torch.full((1, 1), 3.0), torch.tensor([0.1]))
-    (tensor([[-0.0994]]), {'accumulators': tensor([[9.]])})
-    """
-
-    learning_rate: LearningRate = 0.001
-    initial_accumulator_value: float = field(default=0.1, kw_only=True)
-    """What new accumulators hold; must be above 0."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_number("Adagrad", "initial_accumulator_value", self.initial_accumulator_value)
-        if self.initial_accumulator_value <= 0:
-            raise ValueError(
-                "Adagrad: initial_accumulator_value must be above 0, got "
-                f"{self.initial_accumulator_value}"
-            )
-
-    def slot_initial_values(self) -> dict[str, float]:
-        return {"accumulators": self.initial_accumulator_value}
-
-    def update(self, w: Tensor, slots: Slots, g: Tensor, lr: Tensor) -> tuple[Tensor, Slots]:
-        squared = g * g
-        accumulators = slots["accumulators"] + squared
-        return g * torch.rsqrt(accumulators) * -lr, {"accumulators": squared}
-
-
-@dataclass(frozen=True)
-class Adam(_Slotted):
-    """Lazy Adam without bias correction, on the rows looked up only.
-
-    m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²;
-    w ← w − lr·m/√(v + ε²) with `sum_inside_sqrt`, else w ← w − lr·m/(√v + ε).
-
-    Source: Kingma and Ba 2015, in the form of TPUEmbedding. For the corrected form give a callable
-    learning rate lr·√(1−β₂ᵗ)/(1−β₁ᵗ).
-
-    >>> adam = Adam(0.1)
-    >>> zero = {"momenta": torch.zeros(1, 1), "velocities": torch.zeros(1, 1)}
-    >>> adam.step(torch.ones(1, 1), zero, torch.ones(1, 1), torch.tensor([0.1]))[0]
-    tensor([[-0.3162]])
-    """
-
-    learning_rate: LearningRate = 0.001
-    beta_1: float = field(default=0.9, kw_only=True)
-    """Decay of the first moment, in [0, 1)."""
-    beta_2: float = field(default=0.999, kw_only=True)
-    """Decay of the second moment, in [0, 1)."""
-    epsilon: float = field(default=1e-7, kw_only=True)
-    """Keeps the step finite where v is 0; above 0."""
-    lazy_adam: bool = field(default=True, kw_only=True)
-    """True: only rows looked up change. False would touch every row each step; not supported."""
-    sum_inside_sqrt: bool = field(default=True, kw_only=True)
-    """Where ε stands; see the formula."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("beta_1", "beta_2"):
-            value = getattr(self, name)
-            _require_number("Adam", name, value)
-            if not 0.0 <= value < 1.0:
-                raise ValueError(f"Adam: {name} must be in [0, 1), got {value}")
-        _require_number("Adam", "epsilon", self.epsilon)
-        if self.epsilon <= 0.0:
-            raise ValueError(f"Adam: epsilon must be above 0, got {self.epsilon}")
-        if not self.lazy_adam:
-            raise ValueError(
-                "Adam: lazy_adam=False moves every row of the table at every step and is not "
-                "supported; leave it True to move the rows looked up"
-            )
-
-    def slot_initial_values(self) -> dict[str, float]:
-        return {"momenta": 0.0, "velocities": 0.0}
-
-    def update(self, w: Tensor, slots: Slots, g: Tensor, lr: Tensor) -> tuple[Tensor, Slots]:
-        momenta, velocities = slots["momenta"], slots["velocities"]
-        d_m = (g - momenta) * (1.0 - self.beta_1)
-        d_v = (g * g - velocities) * (1.0 - self.beta_2)
-        m, v = momenta + d_m, velocities + d_v
-        if self.sum_inside_sqrt:
-            change = m * torch.rsqrt(v + self.epsilon**2) * -lr
-        else:
-            change = m / (torch.sqrt(v) + self.epsilon) * -lr
-        return change, {"momenta": d_m, "velocities": d_v}
-
-
-def _require_number(owner: str, name: str, value: Any) -> None:
+def require_number(owner: str, name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{owner}: {name} must be a finite number, got {value!r}")
