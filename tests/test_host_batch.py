@@ -48,7 +48,7 @@ def make(rows: list[list[int]], dense: list[int]) -> tuple[HostBatch, list[Bags]
     table = tte.TableConfig(20, 4, combiner="mean", name="t")
     other = tte.TableConfig(10, 4, combiner="sum", name="u")
     resolved = resolve([tte.FeatureConfig(table), tte.FeatureConfig(other)], tte.SGD())
-    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"), len(rows))
+    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"))
     inputs = [tte.Ragged.from_lists(rows), torch.tensor(dense)]
     bags = [
         parse(feature, resolved.table_of(feature), value)
@@ -86,7 +86,7 @@ def test_buffers_lead_every_id_back_to_its_record(
 def test_a_batch_without_any_id_is_all_padding() -> None:
     table = tte.TableConfig(20, 4)
     resolved = resolve([tte.FeatureConfig(table)], tte.SGD())
-    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"), 2)
+    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"))
     (feature,) = resolved.features
     bags = parse(feature, resolved.tables[0], tte.Ragged.from_lists([[], []]))
     batch = batcher.make([bags])

@@ -5,7 +5,7 @@ Letters: V vocabulary, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from .nest import flatten_with_paths
 from .optimizers import Optimizer
+from .quantization import QuantizationConfig
 
 Initializer = Callable[..., torch.Tensor]
 
@@ -45,6 +46,10 @@ class TableConfig:
     Ignored for dense and sequence features, whose bags hold one id."""
     name: str | None = field(default=None, kw_only=True)
     """The table's name in checkpoints and messages; None becomes `table_<position>`."""
+    quantization_config: QuantizationConfig | None = field(default=None, kw_only=True)
+    """Rounds the rows as they are looked up, as a table in low precision would; the table stays."""
+    dtype: torch.dtype = field(default=torch.float32, kw_only=True)
+    """Of the table; only torch.float32."""
 
     def __post_init__(self) -> None:
         _require_int("TableConfig", "vocabulary_size", self.vocabulary_size, 1)
@@ -58,6 +63,14 @@ class TableConfig:
                 f"TableConfig: combiner must be one of {', '.join(map(repr, COMBINERS))}, "
                 f"got {self.combiner!r}"
             )
+        quantization = self.quantization_config
+        if quantization is not None and not isinstance(quantization, QuantizationConfig):
+            raise ValueError(
+                "TableConfig: quantization_config must be None or a QuantizationConfig, got "
+                f"{quantization!r}"
+            )
+        if self.dtype != torch.float32:
+            raise ValueError(f"TableConfig: dtype must be torch.float32, got {self.dtype!r}")
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise ValueError(
                 f"TableConfig: name must be None or a non-empty str, got {self.name!r}"
@@ -77,6 +90,12 @@ class FeatureConfig:
     max_sequence_length: int = field(default=0, kw_only=True)
     """0: the ids of a sample are combined into one vector `[B, D]`. L > 0: a sequence feature, one
     vector per position `[B, L, D]`, longer samples cut, shorter ones padded with zeros."""
+    validate_weights_and_indices: bool = field(default=True, kw_only=True)
+    """False trusts the weights and saves the check that they are finite and do not cancel. Ids are
+    checked in any case, for one out of range would touch another table's row."""
+    output_shape: Sequence[int] | None = field(default=None, kw_only=True)
+    """Shape of the activations without D; None takes it from `build` or from the first input. It may
+    begin with another number than the batch size."""
     name: str | None = field(default=None, kw_only=True)
     """The feature's name in messages; None takes its place in feature_config, as in 'user/age'."""
 
@@ -84,6 +103,25 @@ class FeatureConfig:
         if not isinstance(self.table, TableConfig):
             raise ValueError(f"FeatureConfig: table must be a TableConfig, got {self.table!r}")
         _require_int("FeatureConfig", "max_sequence_length", self.max_sequence_length, 0)
+        if not isinstance(self.validate_weights_and_indices, bool):
+            raise ValueError(
+                "FeatureConfig: validate_weights_and_indices must be a bool, got "
+                f"{self.validate_weights_and_indices!r}"
+            )
+        if self.output_shape is not None:
+            if isinstance(self.output_shape, str) or not isinstance(self.output_shape, Sequence):
+                raise TypeError(
+                    "FeatureConfig: output_shape must be None or a sequence of ints, got "
+                    f"{self.output_shape!r}"
+                )
+            for size in self.output_shape:
+                _require_int("FeatureConfig", "each size in output_shape", size, 1)
+            if self.max_sequence_length > 0:
+                raise ValueError(
+                    f"FeatureConfig: max_sequence_length={self.max_sequence_length} and output_shape="
+                    f"{[*self.output_shape]} exclude each other; leave max_sequence_length 0 and give "
+                    "ragged ids with one row per sequence"
+                )
         if self.name is not None and not isinstance(self.name, str):
             raise ValueError(f"FeatureConfig: name must be None or a str, got {self.name!r}")
 
@@ -136,6 +174,11 @@ class Feature:
     @property
     def max_sequence_length(self) -> int:
         return self.config.max_sequence_length
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        shape = self.config.output_shape
+        return None if shape is None else tuple(shape)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -12,6 +13,7 @@ from .layout import WEIGHT, StackLayout
 
 def describe(
     resolved: Resolved,
+    shapes: Sequence[tuple[int, ...] | None],
     batch_size: int,
     device: torch.device,
     stacks: tuple[StackLayout, ...] | None,
@@ -34,10 +36,12 @@ def describe(
             ]
         )
     features = [["feature", "table", "activation"]]
-    for feature in resolved.features:
+    for feature, shape in zip(resolved.features, shapes, strict=True):
         table = resolved.table_of(feature)
-        length = f"{feature.max_sequence_length}, " if feature.max_sequence_length else ""
-        features.append([feature.name, table.name, f"[{batch_size}, {length}{table.dim}]"])
+        if shape is None:  # not settled yet: the usual one
+            length = feature.max_sequence_length
+            shape = (batch_size, length) if length else (batch_size,)
+        features.append([feature.name, table.name, str([*shape, table.dim])])
     parts = [f"TPUEmbedding on {device}", _align(tables), _align(features)]
     if stacks is not None:
         arrays = [["stack", "tables", "array", "shape", "records a row", "MB"]]

@@ -24,6 +24,7 @@ from .learning_rates import current_rates
 from .nest import flatten_like, pack_like
 from .optimizers import Optimizer
 from .serving import look_up_features, parse_features
+from .shapes import OutputShapes
 from .step_queue import Awaiting, Queued, StepQueue
 
 
@@ -88,6 +89,7 @@ class TPUEmbedding(nn.Module):
         self._seed = seed if seed is not None else int(torch.randint(2**62, ()))
         self._engine: Engine | None = None
         self._queue = StepQueue(enqueue_depth)
+        self._shapes = OutputShapes(self.resolved, batch_size)
         if self.on_accelerator:
             if runtime.world_size() > 1:
                 raise RuntimeError(
@@ -109,11 +111,21 @@ class TPUEmbedding(nn.Module):
 
     # -- life --------------------------------------------------------------------------------------
 
-    def build(self) -> None:
-        """Create and fill the tables on the device; the first `enqueue` does it if you do not."""
+    def build(self, per_replica_input_shapes: Any = None) -> None:
+        """Create and fill the tables on the device; the first `enqueue` does it if you do not.
+
+        Args:
+            per_replica_input_shapes: None, the batch size, or nested like feature_config: the shape of
+                each input. Its last size (ids per bag) may be None; it is dropped.
+
+        Raises:
+            ValueError: a shape is not known or at odds with the configuration.
+        """
+        if per_replica_input_shapes is not None:
+            self._shapes.give(per_replica_input_shapes)
         if self._engine is None and self.on_accelerator:
             kind = self.layout or runtime.device_kind()
-            engine = Engine(self.resolved, self.batch_size, self.device, kind)
+            engine = Engine(self.resolved, self.device, kind)
             engine.store.fill(lambda t: table_values(self.resolved.tables[t], self._seed))
             self._engine = engine
 
@@ -133,7 +145,7 @@ class TPUEmbedding(nn.Module):
 
         Args:
             features: nested like feature_config; each leaf a host tensor of ids: dense `[B]` or
-                `[B, 1]`, sparse COO `[B, width]`, `Ragged`, or jagged `[B, *]`.
+                `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged `[B, *]`.
             weights: None, or nested like feature_config; each leaf None (all 1) or the kind of its
                 feature with floating-point values.
             training: whether `apply_gradients` will follow.
@@ -147,14 +159,16 @@ class TPUEmbedding(nn.Module):
         self._require_accelerator("enqueue")
         self._queue.check_room(name)
         bags = self._parse(features, weights, self.batch_size)
+        self._shapes.check(bags)
+        self._shapes.settle(bags)
         self._queue.push(name, Queued(self.engine.send(bags), training))
 
     def dequeue(self, name: str | None = None) -> Any:
         """The activations of the oldest enqueued batch, nested like feature_config.
 
         Returns:
-            float32 device tensors `[B, D]`, or `[B, L, D]` for sequence features; for a training batch
-            they are leaves that require grad.
+            float32 device tensors `[B, D]`, or `[B, L, D]` for sequence features, or an output shape
+            and D; for a training batch they are leaves that require grad.
 
         Raises:
             RuntimeError: nothing was enqueued, the last training batch still awaits its gradients, or
@@ -261,7 +275,7 @@ class TPUEmbedding(nn.Module):
     def describe(self) -> str:
         """Tables, features and, once built, the layout on the device, as text for logs."""
         stacks = self._engine.store.stacks if self._engine is not None else None
-        return describe(self.resolved, self.batch_size, self.device, stacks)
+        return describe(self.resolved, self._shapes.settled, self.batch_size, self.device, stacks)
 
     def extra_repr(self) -> str:
         tables, features = len(self.resolved.tables), len(self.resolved.features)
@@ -350,7 +364,10 @@ class TPUEmbedding(nn.Module):
                     self._buffers[key] = value
 
     def _parse(self, features: Any, weights: Any, batch_size: int | None) -> list[Bags]:
-        return parse_features(self.resolved, features, weights, batch_size, self.id_bounds)
+        explicit = self._shapes.explicit
+        return parse_features(
+            self.resolved, features, weights, batch_size, self.id_bounds, explicit
+        )
 
     def _require_accelerator(self, call: str) -> None:
         if not self.on_accelerator:

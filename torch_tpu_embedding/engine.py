@@ -59,14 +59,12 @@ class _Rates:
 class Engine:
     """Lookup and update of all stacks on one device."""
 
-    def __init__(
-        self, resolved: Resolved, batch_size: int, device: torch.device, kind: DeviceKind
-    ) -> None:
+    def __init__(self, resolved: Resolved, device: torch.device, kind: DeviceKind) -> None:
         self.store = TableStore(resolved, device, kind)
         self.version = 0
         self._num_features = len(resolved.features)
         self._device = device
-        self._batcher = Batcher(resolved, self.store.stacks, batch_size)
+        self._batcher = Batcher(resolved, self.store.stacks)
         self._rates = [_Rates() for _ in self.store.stacks]
 
     def send(self, bags: list[Bags]) -> SentBatch:

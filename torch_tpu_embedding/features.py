@@ -1,4 +1,4 @@
-"""From one feature's input to bags of ids: kinds, shapes, ids and weights checked, combiners folded in.
+"""From one feature's input to bags of ids: shapes and ids checked, combiners folded into gains.
 
 All combiners become one operation, a weighted sum, by giving each id a *gain*: w for 'sum', w/Σw for
 'mean', w/√Σw² for 'sqrtn', and 0 where the divisor is 0. Everything here runs on the host.
@@ -7,6 +7,7 @@ Letters: B batch, N ids, V vocabulary, L max_sequence_length.
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -14,39 +15,28 @@ import torch
 from torch import Tensor
 
 from .config import Feature, Table
-from .ragged import Ragged
+from .inputs import Entries, bag_name, check_ids, is_dense, read_entries, read_weights
 
 ID_BOUNDS = ("raise", "drop", "warn_and_drop")
 NO_ID = -1
-_ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True)
 class Bags:
     """The checked ids of one feature.
 
-    A *pooled* feature has N ids in any number per sample, each with its sample and gain. A *direct*
-    feature (dense, or a sequence) has at most one id at each output position and needs neither.
+    A *pooled* feature has N ids in any number per bag, each with its bag and gain. A *direct* feature
+    (dense, or a sequence) has at most one id at each output place and needs neither.
     """
 
     ids: Tensor
-    """`[N]` int64; direct: `[B]` or `[B * L]`, `NO_ID` where there is none."""
-    sample: Tensor | None
-    """`[N]` int64, rising: the sample of each id; None if direct."""
+    """`[N]` int64; direct: one per output place, `NO_ID` where there is none."""
+    bag: Tensor | None
+    """`[N]` int64, rising: the bag of each id, counted through `shape`; None if direct."""
     gain: Tensor | None
     """`[N]` float32; None if direct."""
-    batch_size: int
-    """B."""
-
-
-@dataclass(frozen=True)
-class _Entries:
-    """A sparse or ragged input in one form: each id with its sample and its position in the sample."""
-
-    ids: Tensor
-    sample: Tensor
-    position: Tensor
-    batch_size: int
+    shape: tuple[int, ...]
+    """Of the activations without their last dimension D: `(B,)`, `(B, L)` or an output_shape."""
 
 
 def parse(
@@ -56,51 +46,50 @@ def parse(
     weights: object = None,
     *,
     batch_size: int | None = None,
+    output_shape: tuple[int, ...] | None = None,
     id_bounds: str = "raise",
 ) -> Bags:
     """Check one feature's input and bring it into bags.
 
     Args:
         feature, table: what the ids look up.
-        value: dense `[B]` or `[B, 1]`, sparse COO `[B, width]`, `Ragged`, or jagged nested tensor.
+        value: dense `[B]` or `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged.
         weights: None, or the same kind with floating-point values at the same places.
-        batch_size: B, if it is fixed.
+        batch_size: B, if it is fixed; not looked at where there is an output_shape.
+        output_shape: what the input must fill; None takes the shape of the input. A ragged input with
+            one row per output place is combined; with one row per k places it is a sequence of k.
         id_bounds: what an id outside [0, V) does: 'raise', 'drop' or 'warn_and_drop'.
 
     Raises:
         ValueError: naming the feature, its table, the value, its place, and what to do.
     """
     where = f"feature {feature.name!r} (table {table.name!r})"
-    if _is_dense(value):
-        return _parse_dense(where, feature, table, value, weights, batch_size, id_bounds)
-    entries, splits = _entries(where, value)
-    _check_batch(where, entries.batch_size, batch_size)
+    if is_dense(value):
+        return _parse_dense(
+            where, feature, table, value, weights, batch_size, output_shape, id_bounds
+        )
+    entries = read_entries(where, value)
+    length, shape = _output(where, feature, entries, batch_size, output_shape)
     gains = None
     if weights is not None:
-        if feature.max_sequence_length > 0:
+        if length:
             raise ValueError(
                 f"{where}: weights were given for a sequence feature, whose positions are not "
                 "combined; pass None for its weights"
             )
-        gains = _weights(where, value, weights, entries, splits)
-    inside = _inside(where, table, entries.ids, entries.sample, entries.position, id_bounds)
-    if inside is not None:
-        entries = _Entries(
-            entries.ids[inside],
-            entries.sample[inside],
-            entries.position[inside],
-            entries.batch_size,
+        gains = read_weights(
+            where, value, weights, entries, feature.config.validate_weights_and_indices
         )
+    inside = _inside(where, table, entries.ids, entries, None, id_bounds)
+    if inside is not None:
+        entries = entries.select(inside)
         gains = gains[inside] if gains is not None else None
-    if feature.max_sequence_length > 0:
-        places = _sequence(where, entries, feature.max_sequence_length)
-        return Bags(places, None, None, entries.batch_size)
-    gain = _gain(where, entries, gains, table.combiner)
-    return Bags(entries.ids, entries.sample, gain, entries.batch_size)
-
-
-def _is_dense(value: object) -> bool:
-    return isinstance(value, Tensor) and not value.is_nested and value.layout == torch.strided
+    if length:
+        return Bags(_sequence(where, entries, length), None, None, shape)
+    check = feature.config.validate_weights_and_indices
+    return Bags(
+        entries.ids, entries.bag, _gain(where, entries, gains, table.combiner, check), shape
+    )
 
 
 def _parse_dense(
@@ -110,6 +99,7 @@ def _parse_dense(
     value: object,
     weights: object,
     batch_size: int | None,
+    output_shape: tuple[int, ...] | None,
     id_bounds: str,
 ) -> Bags:
     assert isinstance(value, Tensor)
@@ -123,151 +113,83 @@ def _parse_dense(
             f"{where}: a sequence feature (max_sequence_length={feature.max_sequence_length}) takes "
             "Ragged, jagged or sparse ids, got a dense tensor"
         )
-    _check_ids(where, value)
-    if value.dim() != 1 and not (value.dim() == 2 and value.shape[1] == 1):
+    check_ids(where, value)
+    if value.dim() != 1 and not (value.dim() > 1 and value.shape[-1] == 1):
         raise ValueError(
-            f"{where}: a dense feature must have shape [B] or [B, 1], one id per sample, got "
-            f"{[*value.shape]}; pass several ids per sample as Ragged or sparse"
+            f"{where}: a dense feature must have shape [B], [B, 1] or [B, …, 1], one id per place, got "
+            f"{[*value.shape]}; add a last dimension of 1 for several activations per sample, or pass "
+            "ids that are to be combined as Ragged or sparse"
         )
-    ids = value.reshape(-1).to(torch.int64)
-    _check_batch(where, len(ids), batch_size)
-    inside = _inside(where, table, ids, None, None, id_bounds)
-    return Bags(ids if inside is None else ids.where(inside, NO_ID), None, None, len(ids))
-
-
-def _entries(where: str, value: object) -> tuple[_Entries, Tensor | None]:
-    """The ids of a sparse or ragged input, sorted by sample, and the row splits if it has them."""
-    ragged = _as_ragged(where, value)
-    if ragged is not None:
-        _check_ids(where, ragged.values)
-        splits = ragged.row_splits.to(torch.int64)
-        lengths = splits.diff()
-        sample = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-        position = torch.arange(len(sample)) - splits[:-1].repeat_interleave(lengths)
-        ids = ragged.values.to(torch.int64)
-        return _Entries(ids, sample, position, ragged.batch_size), splits
-    if isinstance(value, Tensor) and value.layout == torch.sparse_coo:
-        _check_sparse(where, value)
-        _check_ids(where, value._values())
-        order = _sample_order(value)
-        sample, position = value._indices()[:, order]
-        ids = value._values()[order].to(torch.int64)
-        return _Entries(ids, sample, position, value.shape[0]), None
-    got = f"{value.layout} tensor" if isinstance(value, Tensor) else type(value).__name__
-    raise ValueError(
-        f"{where}: expected a dense tensor, a sparse COO tensor, a Ragged or a jagged nested tensor "
-        f"(layout=torch.jagged) of ids, got {got}"
-    )
-
-
-def _as_ragged(where: str, value: object) -> Ragged | None:
-    """Ragged and jagged inputs as Ragged; None for any other kind."""
-    if isinstance(value, Ragged):
-        return value
-    if not (isinstance(value, Tensor) and value.is_nested and value.layout == torch.jagged):
-        return None
-    if value.dim() != 2:
-        raise ValueError(
-            f"{where}: a jagged tensor must have two dimensions [B, ids], got {value.dim()}"
-        )
-    _check_host(where, value)
-    # torch's stubs do not know the accessors of jagged tensors
-    values = value.values()
-    offsets, lengths = value.offsets(), value.lengths()  # type: ignore[attr-defined]
-    if lengths is None:
-        return Ragged(values[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
-    starts = offsets[: len(lengths)]  # a narrowed view: gaps lie between the samples
-    inner = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(
-        lengths
-    )
-    return Ragged.from_lengths(values[starts.repeat_interleave(lengths) + inner], lengths)
-
-
-def _sample_order(value: Tensor) -> Tensor | slice:
-    """What sorts the entries of a sparse tensor by sample and position.
-
-    Never coalesce here: that would add up the ids of two entries at one place.
-    """
-    rows, columns = value._indices()
-    key = rows * max(value.shape[1], 1) + columns
-    if value.is_coalesced() or bool((key[1:] >= key[:-1]).all()):
-        return slice(None)
-    return torch.argsort(key, stable=True)
-
-
-def _weights(
-    where: str, value: object, weights: object, entries: _Entries, splits: Tensor | None
-) -> Tensor:
-    """The weights `[N]` float64, in the order of the entries."""
-    ragged = _as_ragged(where, weights)
-    if splits is not None and ragged is not None:
-        if not torch.equal(ragged.row_splits.to(torch.int64), splits):
-            other = ragged.row_splits.diff().tolist()
-            pairs = zip(splits.diff().tolist(), other, strict=False)
-            at = next((b for b, (n, m) in enumerate(pairs) if n != m), None)
-            place = (
-                f"{len(other)} samples instead of {len(splits) - 1}"
-                if at is None
-                else f"sample {at} has {int(splits.diff()[at])} ids and {other[at]} weights"
-            )
-            raise ValueError(f"{where}: weights must have the row splits of the ids: {place}")
-        flat = ragged.values
-    elif (
-        splits is None
-        and isinstance(weights, Tensor)
-        and isinstance(value, Tensor)
-        and weights.layout == torch.sparse_coo
-    ):
-        _check_sparse(where, weights)
-        if weights.shape != value.shape or not torch.equal(weights._indices(), value._indices()):
-            raise ValueError(
-                f"{where}: sparse weights must have the shape and the indices of the ids, in the "
-                f"same order; got shape {[*weights.shape]} with {weights._nnz()} entries for ids of "
-                f"shape {[*value.shape]} with {value._nnz()}"
-            )
-        flat = weights._values()[_sample_order(value)]
+    shape = tuple(value.shape) if value.dim() == 1 else tuple(value.shape[:-1])
+    if output_shape is not None:
+        _check_shape(where, shape, output_shape)
     else:
-        wanted = "a Ragged or jagged tensor" if splits is not None else "a sparse COO tensor"
-        raise ValueError(
-            f"{where}: weights must be {wanted}, the kind of its ids, got {type(weights).__name__}"
-        )
-    if not flat.dtype.is_floating_point:
-        raise ValueError(f"{where}: weights must be floating point, got {flat.dtype}")
-    if not bool(flat.isfinite().all()):
-        at = int((~flat.isfinite()).nonzero()[0])
-        raise ValueError(
-            f"{where}: weight {float(flat[at])} at sample {int(entries.sample[at])}, position "
-            f"{int(entries.position[at])} is not finite; clean the weights before enqueue"
-        )
-    return flat.to(torch.float64)
+        _check_batch(where, shape[0], batch_size)
+    ids = value.reshape(-1).to(torch.int64)
+    inside = _inside(where, table, ids, None, shape, id_bounds)
+    return Bags(ids if inside is None else ids.where(inside, NO_ID), None, None, shape)
 
 
-def _gain(where: str, entries: _Entries, weights: Tensor | None, combiner: str) -> Tensor:
+def _output(
+    where: str,
+    feature: Feature,
+    entries: Entries,
+    batch_size: int | None,
+    output_shape: tuple[int, ...] | None,
+) -> tuple[int, tuple[int, ...]]:
+    """(sequence length or 0, shape of the activations without D) of a sparse or ragged input."""
+    length, outer = feature.max_sequence_length, entries.outer
+    if output_shape is not None and entries.splits is not None:
+        places, rows = math.prod(output_shape), outer[0]
+        if rows == places:
+            return 0, output_shape
+        if rows and places % rows == 0:
+            return places // rows, output_shape
+        raise ValueError(
+            f"{where}: a ragged input of {rows} rows cannot fill the output shape "
+            f"{[*output_shape]}: it needs {places} rows to combine, or a divisor of that for sequences"
+        )
+    if output_shape is not None:
+        _check_shape(where, outer, output_shape)
+        return 0, outer
+    _check_batch(where, outer[0], batch_size)
+    if length and len(outer) > 1:
+        raise ValueError(
+            f"{where}: a sequence feature (max_sequence_length={length}) takes sparse ids of shape "
+            f"[B, width], got rank {len(outer) + 1}; set max_sequence_length=0 to combine the last "
+            "dimension"
+        )
+    return length, (*outer, length) if length else outer
+
+
+def _gain(
+    where: str, entries: Entries, weights: Tensor | None, combiner: str, check: bool
+) -> Tensor:
     """The factor of each id in its bag's weighted sum, `[N]` float32."""
     w = torch.ones(len(entries.ids), dtype=torch.float64) if weights is None else weights
     if combiner == "sum":
         return w.to(torch.float32)
-    zeros = torch.zeros(entries.batch_size, dtype=torch.float64)
+    zeros = torch.zeros(math.prod(entries.outer), dtype=torch.float64)
     if combiner == "mean":
-        divisor = zeros.index_add_(0, entries.sample, w)
+        divisor = zeros.index_add_(0, entries.bag, w)
     else:
-        divisor = zeros.index_add_(0, entries.sample, w * w).sqrt_()
-    divisor = divisor[entries.sample]
+        divisor = zeros.index_add_(0, entries.bag, w * w).sqrt_()
+    divisor = divisor[entries.bag]
     gain = torch.where(divisor == 0, 0.0, w / divisor).to(torch.float32)
-    if weights is not None and not bool(gain.isfinite().all()):
+    if check and weights is not None and not bool(gain.isfinite().all()):
         at = int((~gain.isfinite()).nonzero()[0])
         raise ValueError(
-            f"{where}: the weights of sample {int(entries.sample[at])} cancel to "
+            f"{where}: the weights of {bag_name(int(entries.bag[at]), entries.outer)} cancel to "
             f"{float(divisor[at])}, too little to divide by for combiner {combiner!r}; use 'sum' or "
             "larger weights"
         )
     return gain
 
 
-def _sequence(where: str, entries: _Entries, length: int) -> Tensor:
+def _sequence(where: str, entries: Entries, length: int) -> Tensor:
     """Ids by place, `[B * L]`, `NO_ID` where the sample has none; what lies beyond L is cut."""
     kept = entries.position < length
-    place = entries.sample[kept] * length + entries.position[kept]
+    place = entries.bag[kept] * length + entries.position[kept]
     twice = (place[1:] == place[:-1]).nonzero()
     if len(twice):
         at = int(place[int(twice[0])])
@@ -275,7 +197,7 @@ def _sequence(where: str, entries: _Entries, length: int) -> Tensor:
             f"{where}: two ids at sample {at // length}, position {at % length} of a sequence "
             "feature; give each entry of the sparse tensor its own column"
         )
-    ids = torch.full((entries.batch_size * length,), NO_ID, dtype=torch.int64)
+    ids = torch.full((entries.outer[0] * length,), NO_ID, dtype=torch.int64)
     ids[place] = entries.ids[kept]
     return ids
 
@@ -284,8 +206,8 @@ def _inside(
     where: str,
     table: Table,
     ids: Tensor,
-    sample: Tensor | None,
-    position: Tensor | None,
+    entries: Entries | None,
+    dense_shape: tuple[int, ...] | None,
     id_bounds: str,
 ) -> Tensor | None:
     """None if all ids are in [0, V), else a mask of those that are; or the error."""
@@ -297,9 +219,7 @@ def _inside(
     inside = (ids >= 0) & (ids < table.vocabulary_size)
     outside = (~inside).nonzero()[:, 0]
     at = int(outside[0])
-    place = f"sample {at}"
-    if sample is not None and position is not None:
-        place = f"sample {int(sample[at])}, position {int(position[at])}"
+    place = entries.place(at) if entries is not None else bag_name(at, dense_shape or (len(ids),))
     more = f" ({len(outside) - 1} more like it)" if len(outside) > 1 else ""
     found = f"{where}: id {int(ids[at])} at {place} is outside [0, {table.vocabulary_size}){more}"
     if id_bounds == "raise":
@@ -312,35 +232,17 @@ def _inside(
     return inside
 
 
-def _check_ids(where: str, ids: Tensor) -> None:
-    if ids.dtype not in _ID_DTYPES:
-        raise ValueError(
-            f"{where}: ids must be integers (int64 or int32), got {ids.dtype}; convert them with "
-            ".to(torch.int64) if that is what they are"
-        )
-    _check_host(where, ids)
-
-
-def _check_host(where: str, value: Tensor) -> None:
-    if value.device.type != "cpu":
-        raise ValueError(
-            f"{where}: input must be a host (CPU) tensor, got one on {value.device}; leave ids on "
-            "the CPU, enqueue moves what the device needs"
-        )
-
-
-def _check_sparse(where: str, value: Tensor) -> None:
-    _check_host(where, value)
-    if value.sparse_dim() != 2 or value.dense_dim() != 0:
-        raise ValueError(
-            f"{where}: a sparse tensor must have shape [B, width] with scalar entries, got shape "
-            f"{[*value.shape]} with {value.sparse_dim()} sparse dimensions"
-        )
-
-
 def _check_batch(where: str, got: int, wanted: int | None) -> None:
     if wanted is not None and got != wanted:
         raise ValueError(
             f"{where}: got {got} samples, but TPUEmbedding was built for batch_size={wanted}; pad "
             "or drop the last batch of an epoch"
+        )
+
+
+def _check_shape(where: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if got != wanted:
+        raise ValueError(
+            f"{where}: an input of shape [{', '.join(map(str, got))}, …] does not fill the output "
+            f"shape {[*wanted]}"
         )

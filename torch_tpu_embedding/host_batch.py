@@ -67,8 +67,8 @@ class Segment:
     direct: bool
     first: int
     count: int
-    length: int
-    """L of a sequence feature, else 0."""
+    shape: tuple[int, ...]
+    """Of the activations, without D."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,10 @@ class HostBatch:
 def make_plans(
     resolved: Resolved,
     stacks: tuple[StackLayout, ...],
-    batch_size: int,
     direct: tuple[bool, ...],
+    shapes: tuple[tuple[int, ...], ...],
 ) -> tuple[StackPlan, ...]:
-    """Give each feature its place, given which of them are direct in this batch."""
+    """Give each feature its place, given which are direct and the shapes of their activations."""
     plans = []
     for stack in stacks:
         members = [
@@ -145,26 +145,24 @@ def make_plans(
         ]
         segments: list[Segment] = []
         ends = {True: 0, False: 0}
-        for index, feature in sorted(members, key=lambda member: not direct[member[0]]):
-            length = feature.max_sequence_length
-            count = batch_size * max(length, 1)
-            kind = direct[index]
-            segments.append(Segment(index, kind, ends[kind], count, length))
+        for index, _ in sorted(members, key=lambda member: not direct[member[0]]):
+            count, kind = math.prod(shapes[index]), direct[index]
+            segments.append(Segment(index, kind, ends[kind], count, shapes[index]))
             ends[kind] += count
         plans.append(StackPlan(stack, tuple(segments), ends[True], ends[False]))
     return tuple(plans)
 
 
+_Kinds = tuple[tuple[bool, ...], tuple[tuple[int, ...], ...]]
+
+
 class Batcher:
     """Turns the bags of all features into host batches; owns the plans and the buckets."""
 
-    def __init__(
-        self, resolved: Resolved, stacks: tuple[StackLayout, ...], batch_size: int
-    ) -> None:
+    def __init__(self, resolved: Resolved, stacks: tuple[StackLayout, ...]) -> None:
         self._resolved = resolved
         self._stacks = stacks
-        self._batch_size = batch_size
-        self._plans: dict[tuple[bool, ...], tuple[StackPlan, ...]] = {}
+        self._plans: dict[_Kinds, tuple[StackPlan, ...]] = {}
         names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
             for stack in stacks
@@ -174,13 +172,13 @@ class Batcher:
 
     def make(self, bags: list[Bags]) -> HostBatch:
         """Deduplicate and pad one batch; `bags` in feature order."""
-        direct = tuple(each.sample is None for each in bags)
-        if direct not in self._plans:
-            self._plans[direct] = make_plans(self._resolved, self._stacks, self._batch_size, direct)
+        kinds = tuple(each.bag is None for each in bags), tuple(each.shape for each in bags)
+        if kinds not in self._plans:
+            self._plans[kinds] = make_plans(self._resolved, self._stacks, *kinds)
         chunks: list[tuple[Chunk, ...]] = []
         parts = [
             self._make_stack(number, plan, bags, chunks)
-            for number, plan in enumerate(self._plans[direct])
+            for number, plan in enumerate(self._plans[kinds])
         ]
         return HostBatch(
             tuple(sizes for sizes, _, _ in parts),
@@ -236,10 +234,10 @@ class Batcher:
         at = 0
         for segment in plan.pooled:
             source = bags[segment.feature_index]
-            assert source.sample is not None
+            assert source.bag is not None
             assert source.gain is not None
             end = at + len(source.ids)
-            bag[at:end] = source.sample + segment.first
+            bag[at:end] = source.bag + segment.first
             gain[at:end] = source.gain
             at = end
         bag[num_pooled:] = max(plan.num_bags - 1, 0)

@@ -1,6 +1,6 @@
 """Where a table's rows lie on the device: stacks of tables, records of fields, lanes of a physical row.
 
-A *stack* holds all tables that one update program can serve (same dim and optimizer rule); its records
+A *stack* holds all tables that one program can serve (same dim, optimizer rule and rounding); its records
 are numbered table after table, so (table, id) ↔ record is one addition. A *record* is what belongs to
 one id: its weights and its slots. Each stack has one or more physical arrays; an array holds some fields
 of every record, one or several records to a physical row.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from .config import Table
 from .optimizers import Optimizer
+from .quantization import QuantizationConfig
 from .runtime import DeviceKind
 
 WEIGHT = "weight"
@@ -80,6 +81,8 @@ class StackLayout:
     num_records: int
     """Records of ids; the record of this number is the padding record, always zero."""
     arrays: tuple[ArrayLayout, ...]
+    quantization: QuantizationConfig | None
+    """How rows are rounded as they are looked up."""
 
     @property
     def padding_record(self) -> int:
@@ -126,6 +129,9 @@ def record_lanes(kind: DeviceKind, lanes: int) -> tuple[int, int]:
     return width, LANES // width
 
 
+_StackKey = tuple[int, Optimizer | None, QuantizationConfig | None, int]
+
+
 def build_stacks(
     tables: tuple[Table, ...], kind: DeviceKind, taken_sizes: Iterable[int] = ()
 ) -> tuple[StackLayout, ...]:
@@ -141,8 +147,8 @@ def build_stacks(
     Raises:
         ValueError: a table has more rows than int32 can number.
     """
-    groups: dict[tuple[int, Optimizer | None, int], list[int]] = {}
-    sizes: dict[tuple[int, Optimizer | None, int], int] = {}
+    groups: dict[_StackKey, list[int]] = {}
+    sizes: dict[_StackKey, int] = {}
     for index, table in enumerate(tables):
         if table.vocabulary_size > _MAX_RECORDS:
             raise ValueError(
@@ -151,14 +157,17 @@ def build_stacks(
             )
         rule = table.optimizer.rule() if table.optimizer is not None else None
         part = 0  # a stack that is full is followed by another of the same kind
-        while sizes.get((table.dim, rule, part), 0) + table.vocabulary_size > _MAX_RECORDS:
+        rounding = table.config.quantization_config
+        while (
+            sizes.get((table.dim, rule, rounding, part), 0) + table.vocabulary_size > _MAX_RECORDS
+        ):
             part += 1
-        key = (table.dim, rule, part)
+        key = (table.dim, rule, rounding, part)
         groups.setdefault(key, []).append(index)
         sizes[key] = sizes.get(key, 0) + table.vocabulary_size
     taken = set(taken_sizes)
     stacks = []
-    for (dim, rule, _), members in groups.items():
+    for (dim, rule, rounding, _), members in groups.items():
         first_records, next_record = [], 0
         for index in members:
             first_records.append(next_record)
@@ -179,6 +188,14 @@ def build_stacks(
             taken.add(rows * width * per_row)
             arrays.append(ArrayLayout(fields, widths, width, per_row, rows, is_vector))
         stacks.append(
-            StackLayout(tuple(members), tuple(first_records), dim, rule, next_record, tuple(arrays))
+            StackLayout(
+                tuple(members),
+                tuple(first_records),
+                dim,
+                rule,
+                next_record,
+                tuple(arrays),
+                rounding,
+            )
         )
     return tuple(stacks)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .host_batch import HostBatch, StackSizes
 from .layout import ArrayLayout
+from .quantization import quantize
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,16 @@ def lane_mask(layout: ArrayLayout, record: Tensor) -> Tensor:
 
 
 def activations(index: StackIndex, records: Tensor) -> list[Tensor]:
-    """The activations of each segment of the plan, `[B, D]` or `[B, L, D]`.
+    """The activations of each segment of the plan, `[*shape, D]`.
 
     Args:
         records: the gathered weights array; its first D lanes are the weights.
     """
     plan = index.sizes.plan
-    weights = records[:, : plan.stack.dim]
+    weights = quantize(records[:, : plan.stack.dim], plan.stack.quantization)
+    if plan.stack.quantization is not None:  # 0 may round to another value: padding must stay 0
+        places = torch.arange(index.sizes.num_unique, device=weights.device)
+        weights = torch.where((places < index.num_valid)[:, None], weights, 0.0)
     outputs = []
     if plan.num_direct:
         rows = weights.index_select(0, index.to_direct)
@@ -105,6 +109,6 @@ def activations(index: StackIndex, records: Tensor) -> list[Tensor]:
         sums.index_add_(0, index.bag, rows)
         outputs += cut(sums, [segment.count for segment in plan.pooled])
     return [
-        out.view(-1, segment.length, plan.stack.dim) if segment.length else out
+        out.view(*segment.shape, plan.stack.dim)
         for out, segment in zip(outputs, plan.segments, strict=True)
     ]

@@ -22,13 +22,21 @@ def flatten_with_paths(structure: Any, path: str = "") -> Iterator[tuple[str, An
         yield path, structure
 
 
-def flatten_like(template: Any, structure: Any, what: str, path: str = "") -> list[Any]:
+def flatten_like(
+    template: Any,
+    structure: Any,
+    what: str,
+    path: str = "",
+    *,
+    containers_are_leaves: bool = False,
+) -> list[Any]:
     """The items of `structure` at the places where `template` has its leaves.
 
     Args:
         template: the nest that gives the places, for example the feature configuration.
         structure: the nest to read; anything may stand where the template has a leaf.
         what: the name of `structure` in error messages.
+        containers_are_leaves: whether a container may stand where the template has a leaf.
 
     Raises:
         TypeError: a container has another type than the template's.
@@ -55,10 +63,16 @@ def flatten_like(template: Any, structure: Any, what: str, path: str = "") -> li
             )
         parts = [(k, template[k], structure[k]) for k in range(len(template))]
     else:
-        if isinstance(structure, (Mapping, list, tuple)):
+        if isinstance(structure, (Mapping, list, tuple)) and not containers_are_leaves:
             raise TypeError(_other_type(what, path, "one item, not a container", structure))
         return [structure]
-    return [leaf for key, t, s in parts for leaf in flatten_like(t, s, what, _join(path, key))]
+    return [
+        leaf
+        for key, inner, part in parts
+        for leaf in flatten_like(
+            inner, part, what, _join(path, key), containers_are_leaves=containers_are_leaves
+        )
+    ]
 
 
 def pack_like(template: Any, leaves: Sequence[Any]) -> Any:

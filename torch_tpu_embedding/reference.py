@@ -18,6 +18,7 @@ from .config import Feature, resolve
 from .layout import WEIGHT
 from .learning_rates import current_rates
 from .optimizers import Optimizer
+from .quantization import quantize
 
 Sample = Sequence[tuple[int, float]]
 """The (id, weight) pairs of one sample of one feature; of a sequence, in order of position."""
@@ -104,12 +105,17 @@ class ReferenceEmbedding:
         if length:
             out = table.new_zeros(length, table.shape[1])
             for place, (row, _) in enumerate(sample[:length]):
-                out[place] = table[row]
+                out[place] = self._row(feature, row)
             return out
         out = table.new_zeros(table.shape[1])
         for place, (row, _) in enumerate(sample):
-            out += table[row] * self._gain(feature, sample, place)
+            out += self._row(feature, row) * self._gain(feature, sample, place)
         return out
+
+    def _row(self, feature: Feature, row: int) -> Tensor:
+        table = self.resolved.table_of(feature)
+        value = self.state[f"{table.name}.{WEIGHT}"][row]
+        return quantize(value, table.config.quantization_config)
 
     def _gain(self, feature: Feature, sample: Sample, place: int) -> float:
         weights = [weight for _, weight in sample]

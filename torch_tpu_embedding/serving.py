@@ -5,6 +5,7 @@ Letters: B batch, N ids, V vocabulary, D dim, L max_sequence_length.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from .config import Feature, Resolved, TableConfig, resolve
 from .features import ID_BOUNDS, Bags, parse
 from .nest import flatten_like, pack_like
+from .quantization import quantize
 
 
 def serving_embedding_lookup(
@@ -55,12 +57,18 @@ def serving_embedding_lookup(
                 f"{[*value.shape]}"
             )
         held.append(value)
-    bags = parse_features(resolved, inputs, weights, None, id_bounds)
+    shapes = [feature.output_shape for feature in resolved.features]
+    bags = parse_features(resolved, inputs, weights, None, id_bounds, shapes)
     return pack_like(resolved.structure, look_up_features(resolved, bags, held))
 
 
 def parse_features(
-    resolved: Resolved, features: Any, weights: Any, batch_size: int | None, id_bounds: str
+    resolved: Resolved,
+    features: Any,
+    weights: Any,
+    batch_size: int | None,
+    id_bounds: str,
+    output_shapes: Sequence[tuple[int, ...] | None],
 ) -> list[Bags]:
     """Check a nest of inputs and bring it into bags, in feature order."""
     flat = flatten_like(resolved.structure, features, "features")
@@ -74,9 +82,12 @@ def parse_features(
             value,
             weight,
             batch_size=batch_size,
+            output_shape=shape,
             id_bounds=id_bounds,
         )
-        for feature, value, weight in zip(resolved.features, flat, flat_weights, strict=True)
+        for feature, value, weight, shape in zip(
+            resolved.features, flat, flat_weights, output_shapes, strict=True
+        )
     ]
 
 
@@ -91,11 +102,16 @@ def look_up_features(
 
 
 def _look_up(feature: Feature, bags: Bags, table: Tensor) -> Tensor:
-    if bags.sample is None or bags.gain is None:
-        rows = table.index_select(0, bags.ids.clamp(min=0))
-        rows = rows.where(bags.ids[:, None] >= 0, 0.0)
-        length = feature.max_sequence_length
-        return rows.view(-1, length, table.shape[1]) if length else rows
-    rows = table.index_select(0, bags.ids) * bags.gain[:, None]
-    sums = table.new_zeros(bags.batch_size, table.shape[1])
-    return sums.index_add(0, bags.sample, rows)
+    rows = _quantized(table.index_select(0, bags.ids.clamp(min=0)), feature)
+    if bags.bag is None or bags.gain is None:
+        sums = rows.where(bags.ids[:, None] >= 0, 0.0)
+    else:
+        sums = table.new_zeros(math.prod(bags.shape), table.shape[1])
+        sums = sums.index_add(0, bags.bag, rows * bags.gain[:, None])
+    return sums.view(*bags.shape, table.shape[1])
+
+
+def _quantized(rows: Tensor, feature: Feature) -> Tensor:
+    """Rounded rows whose gradient is that of the rows (straight-through)."""
+    config = feature.config.table.quantization_config
+    return rows if config is None else rows + (quantize(rows, config) - rows).detach()

@@ -1,0 +1,210 @@
+"""The kinds of input a feature takes, each brought into one form: ids, their bags, their positions.
+
+Dense inputs need no such form and are read in `features.py`. Everything here runs on the host.
+Letters: B batch, N ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .ragged import Ragged
+
+_ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A sparse or ragged input: N ids in bags, in rising order of the bag."""
+
+    ids: Tensor
+    """`[N]` int64."""
+    bag: Tensor
+    """`[N]` int64: the bag of each id, counted through `outer`."""
+    position: Tensor
+    """`[N]` int64: its position in the bag."""
+    outer: tuple[int, ...]
+    """The shape in which the bags stand: `(B,)`, or more for a sparse tensor of higher rank."""
+    splits: Tensor | None
+    """The row splits of a ragged input."""
+
+    def select(self, mask: Tensor) -> Entries:
+        """Only the ids that `mask` `[N]` keeps."""
+        return Entries(self.ids[mask], self.bag[mask], self.position[mask], self.outer, self.splits)
+
+    def place(self, number: int) -> str:
+        """Where an id stands, for messages."""
+        return (
+            f"{bag_name(int(self.bag[number]), self.outer)}, position {int(self.position[number])}"
+        )
+
+
+def bag_name(bag: int, outer: tuple[int, ...]) -> str:
+    """'sample 3', or 'sample 3, place 0/1' where a sample has several bags."""
+    if len(outer) == 1:
+        return f"sample {bag}"
+    indices = []
+    for size in outer[::-1]:
+        indices.append(bag % size)
+        bag //= size
+    return f"sample {indices[-1]}, place {'/'.join(map(str, indices[-2::-1]))}"
+
+
+def is_dense(value: object) -> bool:
+    """Whether the input is an ordinary tensor: one id at each place."""
+    return isinstance(value, Tensor) and not value.is_nested and value.layout == torch.strided
+
+
+def read_entries(where: str, value: object) -> Entries:
+    """The ids of a sparse or ragged input, sorted by bag.
+
+    Raises:
+        ValueError: it is of no known kind, or its ids are not integers on the host.
+    """
+    ragged = as_ragged(where, value)
+    if ragged is not None:
+        check_ids(where, ragged.values)
+        splits = ragged.row_splits.to(torch.int64)
+        lengths = splits.diff()
+        bag = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        position = torch.arange(len(bag)) - splits[:-1].repeat_interleave(lengths)
+        ids = ragged.values.to(torch.int64)
+        return Entries(ids, bag, position, (ragged.batch_size,), splits)
+    if isinstance(value, Tensor) and value.layout == torch.sparse_coo:
+        check_sparse(where, value)
+        check_ids(where, value._values())
+        order = _bag_order(value)
+        indices = value._indices()[:, order]
+        outer = tuple(value.shape[:-1])
+        ids = value._values()[order].to(torch.int64)
+        return Entries(ids, _ravel(indices[:-1], outer), indices[-1], outer, None)
+    got = f"{value.layout} tensor" if isinstance(value, Tensor) else type(value).__name__
+    raise ValueError(
+        f"{where}: expected a dense tensor, a sparse COO tensor, a Ragged or a jagged nested tensor "
+        f"(layout=torch.jagged) of ids, got {got}"
+    )
+
+
+def as_ragged(where: str, value: object) -> Ragged | None:
+    """Ragged and jagged inputs as Ragged; None for any other kind."""
+    if isinstance(value, Ragged):
+        return value
+    if not (isinstance(value, Tensor) and value.is_nested and value.layout == torch.jagged):
+        return None
+    if value.dim() != 2:
+        raise ValueError(
+            f"{where}: a jagged tensor must have two dimensions [B, ids], got {value.dim()}"
+        )
+    check_host(where, value)
+    # torch's stubs do not know the accessors of jagged tensors
+    values = value.values()
+    offsets, lengths = value.offsets(), value.lengths()  # type: ignore[attr-defined]
+    if lengths is None:
+        return Ragged(values[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
+    starts = offsets[: len(lengths)]  # a narrowed view: gaps lie between the samples
+    inner = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(
+        lengths
+    )
+    return Ragged.from_lengths(values[starts.repeat_interleave(lengths) + inner], lengths)
+
+
+def _ravel(indices: Tensor, outer: tuple[int, ...]) -> Tensor:
+    flat = torch.zeros_like(indices[0])
+    for index, size in zip(indices, outer, strict=True):
+        flat = flat * size + index
+    return flat
+
+
+def _bag_order(value: Tensor) -> Tensor | slice:
+    """What sorts the entries of a sparse tensor by bag and position.
+
+    Never coalesce here: that would add up the ids of two entries at one place.
+    """
+    key = _ravel(value._indices(), tuple(value.shape))
+    if value.is_coalesced() or bool((key[1:] >= key[:-1]).all()):
+        return slice(None)
+    return torch.argsort(key, stable=True)
+
+
+def read_weights(
+    where: str, value: object, weights: object, entries: Entries, check_values: bool
+) -> Tensor:
+    """The weights `[N]` float64, in the order of the entries.
+
+    Args:
+        check_values: whether each weight must be finite.
+
+    Raises:
+        ValueError: they are of another kind than the ids, at other places, or not finite numbers.
+    """
+    splits = entries.splits
+    ragged = as_ragged(where, weights)
+    if splits is not None and ragged is not None:
+        if not torch.equal(ragged.row_splits.to(torch.int64), splits):
+            other = ragged.row_splits.diff().tolist()
+            pairs = zip(splits.diff().tolist(), other, strict=False)
+            at = next((b for b, (n, m) in enumerate(pairs) if n != m), None)
+            place = (
+                f"{len(other)} samples instead of {len(splits) - 1}"
+                if at is None
+                else f"sample {at} has {int(splits.diff()[at])} ids and {other[at]} weights"
+            )
+            raise ValueError(f"{where}: weights must have the row splits of the ids: {place}")
+        flat = ragged.values
+    elif (
+        splits is None
+        and isinstance(weights, Tensor)
+        and isinstance(value, Tensor)
+        and weights.layout == torch.sparse_coo
+    ):
+        check_sparse(where, weights)
+        if weights.shape != value.shape or not torch.equal(weights._indices(), value._indices()):
+            raise ValueError(
+                f"{where}: sparse weights must have the shape and the indices of the ids, in the "
+                f"same order; got shape {[*weights.shape]} with {weights._nnz()} entries for ids of "
+                f"shape {[*value.shape]} with {value._nnz()}"
+            )
+        flat = weights._values()[_bag_order(value)]
+    else:
+        wanted = "a Ragged or jagged tensor" if splits is not None else "a sparse COO tensor"
+        raise ValueError(
+            f"{where}: weights must be {wanted}, the kind of its ids, got {type(weights).__name__}"
+        )
+    if not flat.dtype.is_floating_point:
+        raise ValueError(f"{where}: weights must be floating point, got {flat.dtype}")
+    if check_values and not bool(flat.isfinite().all()):
+        at = int((~flat.isfinite()).nonzero()[0])
+        raise ValueError(
+            f"{where}: weight {float(flat[at])} at {entries.place(at)} is not finite; clean the "
+            "weights before enqueue"
+        )
+    return flat.to(torch.float64)
+
+
+def check_ids(where: str, ids: Tensor) -> None:
+    if ids.dtype not in _ID_DTYPES:
+        raise ValueError(
+            f"{where}: ids must be integers (int64 or int32), got {ids.dtype}; convert them with "
+            ".to(torch.int64) if that is what they are"
+        )
+    check_host(where, ids)
+
+
+def check_host(where: str, value: Tensor) -> None:
+    if value.device.type != "cpu":
+        raise ValueError(
+            f"{where}: input must be a host (CPU) tensor, got one on {value.device}; leave ids on "
+            "the CPU, enqueue moves what the device needs"
+        )
+
+
+def check_sparse(where: str, value: Tensor) -> None:
+    check_host(where, value)
+    if value.sparse_dim() < 2 or value.dense_dim() != 0:
+        raise ValueError(
+            f"{where}: a sparse tensor must have shape [B, width] or [B, …, width] with scalar "
+            f"entries, got shape {[*value.shape]} with {value.sparse_dim()} sparse dimensions"
+        )

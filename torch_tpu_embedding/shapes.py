@@ -1,0 +1,103 @@
+"""The shape of each feature's activations: configured, given to `build`, or taken from the first batch.
+
+In that order of priority, as in TF. Once settled a shape stays, so that the programs do.
+Letters: B batch, D dim, L max_sequence_length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .config import Feature, Resolved
+from .features import Bags
+from .nest import flatten_like
+
+Shape = tuple[int, ...]
+
+
+class OutputShapes:
+    """The activation shapes (without D) of all features, as far as they are known."""
+
+    def __init__(self, resolved: Resolved, batch_size: int) -> None:
+        self._features = resolved.features
+        self._structure = resolved.structure
+        self._batch_size = batch_size
+        self.explicit: list[Shape | None] = [feature.output_shape for feature in resolved.features]
+        """Configured, or given to build: what an input must fill."""
+        self.settled: list[Shape | None] = list(self.explicit)
+        """Known in any way: what all batches must agree with."""
+
+    def give(self, input_shapes: Any) -> None:
+        """Take the shapes given to `build`.
+
+        Args:
+            input_shapes: the batch size, or nested like feature_config with the shape of each input:
+                `[B]` for a dense one, else its last size (ids per bag, None if it varies) is dropped.
+
+        Raises:
+            ValueError: a size is not known, or a shape is at odds with output_shape or the batch size.
+        """
+        if isinstance(input_shapes, int) and not isinstance(input_shapes, bool):
+            if input_shapes != self._batch_size:
+                raise ValueError(
+                    f"build: per_replica_input_shapes={input_shapes}, but batch_size is "
+                    f"{self._batch_size}"
+                )
+            return
+        given = flatten_like(
+            self._structure, input_shapes, "per_replica_input_shapes", containers_are_leaves=True
+        )
+        found = [
+            self._one(number, feature, shape)
+            for number, (feature, shape) in enumerate(zip(self._features, given, strict=True))
+        ]
+        for number, shape in enumerate(found):
+            if self._features[number].max_sequence_length == 0:
+                self.explicit[number] = shape
+            self.settled[number] = shape
+
+    def check(self, bags: Sequence[Bags]) -> None:
+        """Raise ValueError if a batch has another shape than those before."""
+        for feature, settled, each in zip(self._features, self.settled, bags, strict=True):
+            if settled is not None and settled != each.shape:
+                raise ValueError(
+                    f"feature {feature.name!r}: this batch gives activations of shape "
+                    f"{[*each.shape]} (without dim), but {[*settled]} was settled before; every batch "
+                    "must give the same"
+                )
+
+    def settle(self, bags: Sequence[Bags]) -> None:
+        """Keep the shapes of the first batch."""
+        self.settled = [each.shape for each in bags]
+
+    def _one(self, number: int, feature: Feature, shape: object) -> Shape:
+        where = f"build: input shape of feature {feature.name!r}"
+        if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) == 0:
+            raise ValueError(f"{where} must be a non-empty sequence of ints, got {shape!r}")
+        outer = tuple(shape) if len(shape) == 1 else tuple(shape[:-1])
+        configured = feature.config.output_shape
+        if configured is not None:
+            fits = len(outer) == len(configured) and all(
+                size is None or size == wanted
+                for size, wanted in zip(outer, configured, strict=True)
+            )
+            if not fits:
+                raise ValueError(
+                    f"{where}: {[*shape]} is inconsistent with its output_shape {[*configured]}"
+                )
+            return tuple(configured)
+        for size in outer:
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise ValueError(
+                    f"{where}: every size but the last must be a known int, got {[*shape]}"
+                )
+        length = feature.max_sequence_length
+        if length:
+            outer = (outer[0], length) if len(outer) == 1 else outer
+            if outer != (self._batch_size, length):
+                raise ValueError(
+                    f"{where}: {[*shape]} is not [{self._batch_size}, ids] or "
+                    f"[{self._batch_size}, {length}, ids], as max_sequence_length={length} asks"
+                )
+        return outer
