@@ -5,7 +5,7 @@ Letters: V vocabulary, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,8 +193,15 @@ class Resolved:
         return self.tables[feature.table_index]
 
 
-def resolve(feature_config: Any, optimizer: Optimizer | None) -> Resolved:
+def resolve(
+    feature_config: Any,
+    optimizer: Optimizer | None,
+    names: Mapping[TableConfig, str] | None = None,
+) -> Resolved:
     """Flatten `feature_config`, name its tables and give each its optimizer.
+
+    Args:
+        names: of the tables, where they are settled already.
 
     The configs themselves are left as they are (TF writes names and optimizers into them).
 
@@ -209,13 +216,15 @@ def resolve(feature_config: Any, optimizer: Optimizer | None) -> Resolved:
     for path, leaf in leaves:
         if not isinstance(leaf, FeatureConfig):
             raise TypeError(
-                f"feature_config at {path!r} must be a FeatureConfig, got {type(leaf).__name__}"
+                f"feature_config{f' at {path!r}' if path else ''} must be a FeatureConfig, got "
+                f"{type(leaf).__name__}"
             )
     configs = list(dict.fromkeys(leaf.table for _, leaf in leaves))  # order of first occurrence
     tables = []
     owners: dict[str, int] = {}
     for position, config in enumerate(configs):
         name = config.name if config.name is not None else f"table_{position}"
+        name = names[config] if names is not None else name
         chosen = config.optimizer if config.optimizer is not None else optimizer
         if chosen is not None and not isinstance(chosen, Optimizer):
             raise ValueError(

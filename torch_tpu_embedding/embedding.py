@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import logical_state, runtime
+from . import logical_state, runtime, shared_engines
 from .config import TableConfig, resolve
 from .describe import describe
 from .engine import Engine
@@ -20,10 +20,10 @@ from .features import ID_BOUNDS, Bags
 from .gradients import collect_gradients
 from .initial import table_values
 from .layout import WEIGHT
-from .learning_rates import current_rates
+from .learning_rates import check_rates, current_rates
 from .nest import flatten_like, pack_like
 from .optimizers import Optimizer
-from .serving import look_up_features, parse_features
+from .serving import parse_features, serving_embedding_lookup
 from .shapes import OutputShapes
 from .step_queue import Awaiting, Queued, StepQueue
 
@@ -48,6 +48,8 @@ class TPUEmbedding(nn.Module):
             feature ignores it, a dense or sequence feature gives zeros) or 'warn_and_drop'.
         seed: for start values; None draws one from torch's default generator.
         enqueue_depth: how many batches of one name may wait between enqueue and dequeue.
+        initialize_tpu_embedding: False makes this a second object on the tables that another one, of an
+            equal configuration, has built on the device; both see and change the same rows.
         layout: None for the layout that suits the device, or 'CPU' or 'TPU' to trace for another.
 
     Raises:
@@ -64,6 +66,7 @@ class TPUEmbedding(nn.Module):
         id_bounds: str = "raise",
         seed: int | None = None,
         enqueue_depth: int = 2,
+        initialize_tpu_embedding: bool = True,
         layout: runtime.DeviceKind | None = None,
     ) -> None:
         super().__init__()
@@ -89,6 +92,7 @@ class TPUEmbedding(nn.Module):
         self._seed = seed if seed is not None else int(torch.randint(2**62, ()))
         self._engine: Engine | None = None
         self._queue = StepQueue(enqueue_depth)
+        self._warned: set[str] = set()
         self._shapes = OutputShapes(self.resolved, batch_size)
         if self.on_accelerator:
             if runtime.world_size() > 1:
@@ -96,7 +100,13 @@ class TPUEmbedding(nn.Module):
                     "TPUEmbedding: this version trains in one process, but "
                     f"{runtime.world_size()} were started; run it without torchrun"
                 )
+            if not initialize_tpu_embedding:
+                self._engine = shared_engines.find(self.device, self.resolved)
         elif self.device.type == "cpu":
+            if not initialize_tpu_embedding:
+                raise ValueError(
+                    "TPUEmbedding: initialize_tpu_embedding=False needs an XLA device, got device='cpu'"
+                )
             self._make_parameters()
         else:
             raise ValueError(
@@ -128,6 +138,7 @@ class TPUEmbedding(nn.Module):
             engine = Engine(self.resolved, self.device, kind)
             engine.store.fill(lambda t: table_values(self.resolved.tables[t], self._seed))
             self._engine = engine
+            shared_engines.register(self.device, self.resolved, engine)
 
     @property
     def engine(self) -> Engine:
@@ -158,7 +169,7 @@ class TPUEmbedding(nn.Module):
         """
         self._require_accelerator("enqueue")
         self._queue.check_room(name)
-        bags = self._parse(features, weights, self.batch_size)
+        bags = self._parse(features, weights)
         self._shapes.check(bags)
         self._shapes.settle(bags)
         self._queue.push(name, Queued(self.engine.send(bags), training))
@@ -175,11 +186,13 @@ class TPUEmbedding(nn.Module):
                 the device is the CPU.
         """
         self._require_accelerator("dequeue")
-        queued = self._queue.pop(name)
+        queued = self._queue.next(name)
         looked_up, activations = self.engine.look_up(queued.sent)
-        if queued.training:
+        if not queued.training:
+            self._queue.looked_up(name, None)
+        else:
             activations = [each.requires_grad_() for each in activations]
-            self._queue.await_gradients(name, Awaiting(looked_up, activations))
+            self._queue.looked_up(name, Awaiting(looked_up, activations))
             if name is None:
                 for feature, each in zip(self.resolved.features, activations, strict=True):
                     self.activations_by_table[feature.table_index].append(each)
@@ -196,7 +209,7 @@ class TPUEmbedding(nn.Module):
 
         Gradients of all places of an id are summed, over samples and features of its table, never
         averaged. A feature without a gradient counts as zero: its rows still take a step (which moves
-        them under Adam or weight decay), with a warning, as in TF.
+        them under Adam or weight decay), with one warning, as in TF.
 
         Args:
             gradients: of the loss with respect to the activations, nested like feature_config; None
@@ -215,13 +228,14 @@ class TPUEmbedding(nn.Module):
         given = None
         if gradients is not None:
             given = flatten_like(self.resolved.structure, gradients, "gradients")
-        found = collect_gradients(self.resolved.features, awaiting.activations, given)
+        found = collect_gradients(self.resolved.features, awaiting.activations, given, self._warned)
         rates = self.learning_rates() if learning_rates is None else learning_rates
         if len(rates) != len(self.resolved.tables):
             raise ValueError(
                 f"apply_gradients: learning_rates must have one rate for each of the "
                 f"{len(self.resolved.tables)} tables, got {len(rates)}"
             )
+        rates = check_rates(self.resolved.tables, rates)
         self.engine.update(awaiting.looked_up, found, rates)
         self._queue.applied(name)
         self._forget_activations(name)
@@ -232,9 +246,13 @@ class TPUEmbedding(nn.Module):
         On the CPU the plain differentiable lookup of `serving_embedding_lookup`.
         """
         if not self.on_accelerator:
-            bags = self._parse(features, weights, None)
-            outputs = look_up_features(self.resolved, bags, list(self.embedding_tables.values()))
-            return pack_like(self.resolved.structure, outputs)
+            return serving_embedding_lookup(
+                features,
+                weights,
+                self.embedding_tables,
+                self.resolved.structure,
+                id_bounds=self.id_bounds,
+            )
         self._queue.check_empty(None)
         if self.training:
             self._queue.check_applied(None, "forward")
@@ -363,10 +381,10 @@ class TPUEmbedding(nn.Module):
                 else:
                     self._buffers[key] = value
 
-    def _parse(self, features: Any, weights: Any, batch_size: int | None) -> list[Bags]:
+    def _parse(self, features: Any, weights: Any) -> list[Bags]:
         explicit = self._shapes.explicit
         return parse_features(
-            self.resolved, features, weights, batch_size, self.id_bounds, explicit
+            self.resolved, features, weights, self.batch_size, self.id_bounds, explicit
         )
 
     def _require_accelerator(self, call: str) -> None:

@@ -11,13 +11,17 @@ from .config import Feature
 
 
 def collect_gradients(
-    features: tuple[Feature, ...], activations: list[Tensor], given: list[object] | None
+    features: tuple[Feature, ...],
+    activations: list[Tensor],
+    given: list[object] | None,
+    warned: set[str],
 ) -> list[Tensor]:
     """One gradient per feature, zeros where there is none.
 
     Args:
         activations: of the batch that awaits its gradients.
         given: one gradient or None per feature, or None altogether to take each activation's `.grad`.
+        warned: names of the features whose missing gradient was warned of; grows.
 
     Raises:
         ValueError: a gradient is no tensor, or has another shape, dtype or device than its activation.
@@ -47,11 +51,12 @@ def collect_gradients(
             )
         found.append(gradient.detach())
     missing = [f.name for f, g in zip(features, given, strict=True) if g is None]
-    if missing:
+    if not warned.issuperset(missing):
         warnings.warn(
             f"apply_gradients: no gradient for the features {missing}; it counts as zero, and their "
-            "rows still take an optimizer step",
+            "rows still take an optimizer step (this is said once)",
             RuntimeWarning,
             stacklevel=3,
         )
+        warned.update(missing)
     return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,22 @@ from .config import Table, field_shape
 from .layout import WEIGHT
 
 _BLOCK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class RowIdInitializer:
+    """Fills row i with offset + i, after `tf.tpu.experimental.embedding.RowIdInitializer`: for tests.
+
+    >>> RowIdInitializer(10)((2, 3), torch.float32)
+    tensor([[10., 10., 10.],
+            [11., 11., 11.]])
+    """
+
+    offset: int = 0
+
+    def __call__(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        rows = torch.arange(self.offset, self.offset + shape[0], dtype=dtype)
+        return rows[:, None].expand(*shape).contiguous()
 
 
 def table_values(table: Table, seed: int) -> dict[str, Tensor]:
@@ -34,6 +51,7 @@ def table_values(table: Table, seed: int) -> dict[str, Tensor]:
             torch.manual_seed(generator.initial_seed())
             weight = _call(table.config.initializer, shape)
         _check(f"table {table.name!r}: its initializer", weight, shape)
+        weight = weight.detach().clone()  # the user may keep, or give twice, what was returned
     values = {WEIGHT: weight}
     if table.optimizer is None:
         return values
@@ -48,8 +66,8 @@ def table_values(table: Table, seed: int) -> dict[str, Tensor]:
         return lambda shape, dtype=torch.float32: torch.full(shape, start, dtype=dtype)
 
     created = creation(weight, list(starts), [filler(start) for start in starts.values()])
-    if not isinstance(created, dict) or set(created) != set(starts):
-        got = sorted(created) if isinstance(created, dict) else type(created).__name__
+    if not isinstance(created, Mapping) or set(created) != set(starts):
+        got = sorted(created) if isinstance(created, Mapping) else type(created).__name__
         raise ValueError(
             f"table {table.name!r}: slot_variable_creation_fn must return a dict with the keys "
             f"{sorted(starts)}, got {got}"
@@ -57,7 +75,7 @@ def table_values(table: Table, seed: int) -> dict[str, Tensor]:
     for name, value in created.items():
         what = f"table {table.name!r}: slot_variable_creation_fn for {name!r}"
         _check(what, value, field_shape(table, name))
-    return values | created
+    return values | {name: value.detach().clone() for name, value in created.items()}
 
 
 def _call(initializer: Callable[..., Any], shape: tuple[int, int]) -> Any:

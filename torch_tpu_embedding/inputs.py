@@ -81,7 +81,9 @@ def read_entries(where: str, value: object) -> Entries:
         outer = tuple(value.shape[:-1])
         ids = value._values()[order].to(torch.int64)
         return Entries(ids, _ravel(indices[:-1], outer), indices[-1], outer, None)
-    got = f"{value.layout} tensor" if isinstance(value, Tensor) else type(value).__name__
+    got = type(value).__name__
+    if isinstance(value, Tensor):
+        got = f"a {'nested ' if value.is_nested else ''}tensor with layout {value.layout}"
     raise ValueError(
         f"{where}: expected a dense tensor, a sparse COO tensor, a Ragged or a jagged nested tensor "
         f"(layout=torch.jagged) of ids, got {got}"
@@ -175,11 +177,12 @@ def read_weights(
         )
     if not flat.dtype.is_floating_point:
         raise ValueError(f"{where}: weights must be floating point, got {flat.dtype}")
-    if check_values and not bool(flat.isfinite().all()):
-        at = int((~flat.isfinite()).nonzero()[0])
+    finite = flat.to(torch.float32).isfinite()  # the gains are float32
+    if check_values and not bool(finite.all()):
+        at = int((~finite).nonzero()[0])
         raise ValueError(
-            f"{where}: weight {float(flat[at])} at {entries.place(at)} is not finite; clean the "
-            "weights before enqueue"
+            f"{where}: weight {float(flat[at])} at {entries.place(at)} is not finite in "
+            "float32; clean the weights before enqueue"
         )
     return flat.to(torch.float64)
 

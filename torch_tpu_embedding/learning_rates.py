@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .config import Table
 
@@ -27,6 +27,23 @@ def current_rates(tables: tuple[Table, ...]) -> list[float]:
     return rates
 
 
+def check_rates(tables: tuple[Table, ...], rates: Sequence[float]) -> list[float]:
+    """The rates as finite floats.
+
+    Raises:
+        ValueError: one is not, or an optimizer cannot work with its rate: FTRL divides by it.
+    """
+    found = [finite_rate(table.name, rate) for table, rate in zip(tables, rates, strict=True)]
+    for table, rate in zip(tables, found, strict=True):
+        if table.optimizer is not None and table.optimizer.divides_by_rate and rate <= 0:
+            raise ValueError(
+                f"table {table.name!r}: {type(table.optimizer).__name__} divides by the learning rate, "
+                f"which must be above 0, got {rate}; to freeze the table give it no gradient, or set "
+                "multiply_linear_by_learning_rate=True"
+            )
+    return found
+
+
 def finite_rate(table_name: str, value: object) -> float:
     """`value` as a float (a number, or a one-element CPU tensor).
 
@@ -34,6 +51,8 @@ def finite_rate(table_name: str, value: object) -> float:
         ValueError: it is none, or not finite.
     """
     try:
+        if isinstance(value, str):
+            raise TypeError("a text is no number")
         rate = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(

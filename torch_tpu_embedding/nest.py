@@ -75,6 +75,22 @@ def flatten_like(
     ]
 
 
+def prune_like(template: Any, structure: Any) -> Any:
+    """`template` without the dict entries that `structure` does not have."""
+    if isinstance(template, Mapping) and isinstance(structure, Mapping):
+        return {
+            key: prune_like(inner, structure[key])
+            for key, inner in template.items()
+            if key in structure
+        }
+    if isinstance(template, (list, tuple)) and type(structure) is type(template):
+        if len(template) != len(structure):
+            return template
+        parts = [prune_like(t, s) for t, s in zip(template, structure, strict=True)]
+        return type(template)(*parts) if hasattr(template, "_fields") else type(template)(parts)
+    return template
+
+
 def pack_like(template: Any, leaves: Sequence[Any]) -> Any:
     """Rebuild the nest of `template` around `leaves`, given in flattening order."""
     packed, used = _pack(template, leaves, 0)

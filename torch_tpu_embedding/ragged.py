@@ -53,7 +53,14 @@ class Ragged:
 
     @classmethod
     def from_lengths(cls, values: Tensor, lengths: Tensor) -> Ragged:
-        """From flat values `[N]` and the number of values of each sample `[B]`."""
+        """From flat values `[N]` and the number of values of each sample `[B]`, integers."""
+        if not isinstance(lengths, Tensor):
+            raise TypeError(f"Ragged: lengths must be a torch.Tensor, got {type(lengths).__name__}")
+        if lengths.dim() != 1 or lengths.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"Ragged: lengths must be 1-dimensional int64 or int32, got {lengths.dtype} "
+                f"{[*lengths.shape]}"
+            )
         splits = torch.zeros(len(lengths) + 1, dtype=torch.int64)
         torch.cumsum(lengths, 0, out=splits[1:])
         return cls(values, splits)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .config import Feature, Resolved, TableConfig, resolve
 from .features import ID_BOUNDS, Bags, parse
-from .nest import flatten_like, pack_like
+from .keyed_jagged import is_keyed_jagged, split_keyed_jagged
+from .nest import flatten_like, pack_like, prune_like
 from .quantization import quantize
 
 
@@ -27,17 +28,19 @@ def serving_embedding_lookup(
 ) -> Any:
     """Look up features in CPU tables, after `tf.tpu.experimental.embedding.serving_embedding_lookup`.
 
-    The same inputs, checks and results as `TPUEmbedding` on an XLA device; any batch size.
+    The same inputs, checks and results as `TPUEmbedding` on an XLA device; any batch size, and any
+    part of the features.
 
     Args:
-        inputs: nested like feature_config; dense, sparse, `Ragged` or jagged ids.
+        inputs: nested like feature_config; dense, sparse, `Ragged` or jagged ids. Entries of a dict may
+            be left out.
         weights: None, or nested like feature_config.
         tables: TableConfig → `[V, D]`; `TPUEmbedding(device="cpu").embedding_tables` is one.
         feature_config: a nest of FeatureConfig.
         id_bounds: as for TPUEmbedding.
 
     Returns:
-        Activations nested like feature_config, `[B, D]` or `[B, L, D]`.
+        Activations nested like inputs, `[B, D]` or `[B, L, D]`.
 
     Raises:
         KeyError: a table is not in `tables`.
@@ -45,12 +48,17 @@ def serving_embedding_lookup(
     """
     if id_bounds not in ID_BOUNDS:
         raise ValueError(f"id_bounds must be one of {ID_BOUNDS}, got {id_bounds!r}")
-    resolved = resolve(feature_config, None)
+    names = {table.config: table.name for table in resolve(feature_config, None).tables}
+    resolved = resolve(prune_like(feature_config, inputs), None, names)
     held = []
     for table in resolved.tables:
         if table.config not in tables:
             raise KeyError(f"table {table.name!r} of feature_config is not in tables")
         value = tables[table.config]
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"table {table.name!r}: expected a torch.Tensor, got {type(value).__name__}"
+            )
         if value.shape != (table.vocabulary_size, table.dim):
             raise ValueError(
                 f"table {table.name!r}: expected shape {[table.vocabulary_size, table.dim]}, got "
@@ -71,6 +79,12 @@ def parse_features(
     output_shapes: Sequence[tuple[int, ...] | None],
 ) -> list[Bags]:
     """Check a nest of inputs and bring it into bags, in feature order."""
+    if is_keyed_jagged(features):
+        if weights is not None:
+            raise ValueError(
+                "weights were given beside a KeyedJaggedTensor, which brings its own; pass None"
+            )
+        features, weights = split_keyed_jagged(features)
     flat = flatten_like(resolved.structure, features, "features")
     flat_weights: list[Any] = [None] * len(flat)
     if weights is not None:
@@ -107,7 +121,7 @@ def _look_up(feature: Feature, bags: Bags, table: Tensor) -> Tensor:
         sums = rows.where(bags.ids[:, None] >= 0, 0.0)
     else:
         sums = table.new_zeros(math.prod(bags.shape), table.shape[1])
-        sums = sums.index_add(0, bags.bag, rows * bags.gain[:, None])
+        sums = sums.index_add(0, bags.bag, rows * bags.gain[:, None].to(table.dtype))
     return sums.view(*bags.shape, table.shape[1])
 
 

@@ -65,19 +65,21 @@ class StepQueue:
     def push(self, name: str | None, batch: Queued) -> None:
         self._waiting.setdefault(name, deque()).append(batch)
 
-    def pop(self, name: str | None) -> Queued:
-        """The batch to look up next, or RuntimeError if it is not its turn."""
+    def next(self, name: str | None) -> Queued:
+        """The batch to look up next, still waiting, or RuntimeError if it is not its turn."""
         waiting = self._waiting.get(name)
         if not waiting:
             raise RuntimeError(f"dequeue{_named(name)}: no batch waits; call enqueue first")
         if waiting[0].training:
             self.check_applied(name, "dequeue")
-        queued = waiting.popleft()
-        self._last_call[name] = "training" if queued.training else "inference"
-        return queued
+        return waiting[0]
 
-    def await_gradients(self, name: str | None, batch: Awaiting) -> None:
-        self._awaiting[name] = batch
+    def looked_up(self, name: str | None, awaiting: Awaiting | None) -> None:
+        """The next batch waits no longer; a training batch now awaits its gradients."""
+        self._waiting[name].popleft()
+        self._last_call[name] = "inference" if awaiting is None else "training"
+        if awaiting is not None:
+            self._awaiting[name] = awaiting
 
     def awaiting(self, name: str | None) -> Awaiting | None:
         """The training batch that awaits its gradients, if there is one."""

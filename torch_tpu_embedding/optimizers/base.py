@@ -66,6 +66,8 @@ class Optimizer:
             return
         if isinstance(self.clipvalue, list):
             raise TypeError(f"{name}: clipvalue must be a number or a tuple (min, max), got a list")
+        if not isinstance(self.clipvalue, tuple):
+            require_number(name, "clipvalue", self.clipvalue)
         low, high = self.gradient_bounds
         for bound in (low, high):
             if bound is not None:
@@ -111,6 +113,11 @@ class Optimizer:
     def steps_per_occurrence(self) -> bool:
         """Whether each occurrence of an id is an update of its own."""
         return not self.use_gradient_accumulation
+
+    @property
+    def divides_by_rate(self) -> bool:
+        """Whether a learning rate of 0 has no meaning."""
+        return False
 
     @property
     def moves_all_rows(self) -> bool:

@@ -69,6 +69,10 @@ class FTRL(SlottedOptimizer):
                 "allow_zero_accumulator=True to start from 0"
             )
 
+    @property
+    def divides_by_rate(self) -> bool:
+        return not self.multiply_linear_by_learning_rate
+
     def slot_initial_values(self) -> dict[str, float]:
         return {"accumulators": self.initial_accumulator_value, "linears": 0.0}
 
