@@ -2,9 +2,14 @@
 
 from . import runtime
 from .config import FeatureConfig, TableConfig
+from .config_io import config_from_dict, config_to_dict
 from .embedding import TPUEmbedding
 from .embedding_optimizer import EmbeddingOptimizer
+from .export import export_serving
+from .for_serving import TPUEmbeddingForServing
+from .initial import RowIdInitializer
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
+from .quantization import QuantizationConfig
 from .ragged import Ragged
 from .serving import serving_embedding_lookup
 
@@ -18,10 +23,16 @@ __all__ = [
     "Adam",
     "EmbeddingOptimizer",
     "FeatureConfig",
+    "QuantizationConfig",
     "Ragged",
+    "RowIdInitializer",
     "RowWiseAdagrad",
     "TPUEmbedding",
+    "TPUEmbeddingForServing",
     "TableConfig",
+    "config_from_dict",
+    "config_to_dict",
+    "export_serving",
     "runtime",
     "serving_embedding_lookup",
 ]

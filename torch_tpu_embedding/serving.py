@@ -49,7 +49,10 @@ def serving_embedding_lookup(
     if id_bounds not in ID_BOUNDS:
         raise ValueError(f"id_bounds must be one of {ID_BOUNDS}, got {id_bounds!r}")
     names = {table.config: table.name for table in resolve(feature_config, None).tables}
-    resolved = resolve(prune_like(feature_config, inputs), None, names)
+    asked = prune_like(feature_config, inputs)
+    if not is_keyed_jagged(inputs):
+        flatten_like(asked, inputs, "inputs")  # says which keys are not of the configuration
+    resolved = resolve(asked, None, names)
     held = []
     for table in resolved.tables:
         if table.config not in tables:

@@ -1,0 +1,124 @@
+"""Second objects on the same tables, and TorchRec's input type."""
+
+from __future__ import annotations
+
+import gc
+
+import helpers
+import pytest
+import torch
+
+import torch_tpu_embedding as tte
+
+
+def features() -> tuple[object, ...]:
+    return tuple(helpers.as_kind(rows, "ragged") for rows in helpers.GOLDEN_IDS)
+
+
+def test_a_second_object_sees_and_changes_the_same_tables() -> None:
+    owner = tte.TPUEmbedding(helpers.golden_config(), 4, tte.Adagrad(0.1))
+    owner.build()
+    second = tte.TPUEmbedding(
+        helpers.golden_config(), 4, tte.Adagrad(0.7), initialize_tpu_embedding=False
+    )
+    helpers.train_step(second, features())
+    one, other = owner.state_dict(), second.state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one), (
+        "saving gives what the device holds"
+    )
+    assert float(one["video.accumulators"].max()) > 1
+    # an update by one between dequeue and apply of the other is not lost
+    owner.enqueue(features())
+    activations = owner.dequeue()
+    helpers.train_step(second, features(), gradients=[torch.ones(a.shape) for a in activations])
+    before = owner.state_dict()
+    owner.apply_gradients(tuple(torch.ones_like(each) for each in activations))
+    tte.runtime.sync()
+    g = (owner.state_dict()["user.accumulators"] - before["user.accumulators"])[3]
+    torch.testing.assert_close(g, torch.full((2,), 4.0))
+
+
+@pytest.mark.parametrize("how", ["other", "gone"])
+def test_without_tables_of_an_equal_config_there_is_a_runtime_error(how: str) -> None:
+    owner = tte.TPUEmbedding(helpers.golden_config(), 4, tte.FTRL(0.123, beta=7.0))
+    owner.build()
+    optimizer = owner.resolved.tables[0].optimizer
+    if how == "other":
+        optimizer = tte.FTRL(0.123, beta=8.0)
+    else:
+        del owner
+        gc.collect()
+    with pytest.raises(
+        RuntimeError, match="no tables of this configuration are initialised on xla"
+    ):
+        tte.TPUEmbedding(helpers.golden_config(), 4, optimizer, initialize_tpu_embedding=False)
+
+
+def test_restoring_before_build_is_what_build_starts_from() -> None:
+    source = tte.TPUEmbedding(helpers.golden_config(), 4, tte.SGD(), device="cpu")
+    state = {key: value + 1 for key, value in helpers.tensors(source).items()}
+    embedding = tte.TPUEmbedding(helpers.golden_config(), 4, tte.SGD())
+    embedding.load_state_dict(state)
+    embedding.build()
+    assert all(torch.equal(embedding.state_dict()[key], state[key]) for key in state)
+
+
+def test_serving_objects_coexist_serve_part_of_the_features_and_name_variables_as_tf() -> None:
+    config = dict(zip(("watched", "favorited", "friends"), helpers.golden_config(), strict=True))
+    plain = tte.TPUEmbeddingForServing(config)
+    with_slots = tte.TPUEmbeddingForServing(config, tte.Adagrad())
+    assert list(plain.variables["video"]) == ["parameters"]
+    assert list(with_slots.variables["video"]) == ["parameters", "accumulators"]
+    found = plain({"friends": tte.Ragged.from_lists([[0, 1], []])})
+    assert list(found) == ["friends"]
+    assert torch.equal(found["friends"], torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"unexpected \['strangers'\]"):
+        plain({"strangers": torch.tensor([0])})
+
+
+class KeyedJagged:
+    """The methods of TorchRec's KeyedJaggedTensor that count here."""
+
+    def __init__(
+        self, rows: dict[str, list[list[int]]], weights: list[float] | None = None
+    ) -> None:
+        self.rows = rows
+        self.weights = weights
+
+    def keys(self) -> list[str]:
+        return list(self.rows)
+
+    def values(self) -> torch.Tensor:
+        return torch.tensor([i for rows in self.rows.values() for row in rows for i in row])
+
+    def offsets(self) -> torch.Tensor:
+        lengths = [len(row) for rows in self.rows.values() for row in rows]
+        return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
+
+    def stride(self) -> int:
+        return len(next(iter(self.rows.values())))
+
+    def weights_or_none(self) -> torch.Tensor | None:
+        return None if self.weights is None else torch.tensor(self.weights)
+
+
+def test_a_keyed_jagged_tensor_is_a_dict_of_ragged_features() -> None:
+    a = tte.TableConfig(4, 2, combiner="sum", initializer=helpers.arange_table, name="a")
+    config = {"x": tte.FeatureConfig(a), "y": tte.FeatureConfig(a)}
+    rows = {"y": [[1], [2, 3]], "x": [[], [0, 0]]}
+    plain = {key: tte.Ragged.from_lists(value) for key, value in rows.items()}
+    weights = {"y": [[1.0], [2.0, 3.0]], "x": [[], [4.0, 5.0]]}
+    flat = [w for value in weights.values() for row in value for w in row]
+    ragged = {key: tte.Ragged.from_lists(value, torch.float32) for key, value in weights.items()}
+    embedding = tte.TPUEmbedding(config, 2, tte.SGD())
+    for keyed, wanted in (
+        (KeyedJagged(rows), embedding.eval()(plain)),
+        (KeyedJagged(rows, flat), embedding.eval()(plain, ragged)),
+    ):
+        found = embedding.eval()(keyed)
+        assert list(found) == ["x", "y"]
+        assert all(torch.equal(found[key].cpu(), wanted[key].cpu()) for key in found)
+    with pytest.raises(ValueError, match="beside a KeyedJaggedTensor, which brings its own"):
+        embedding.enqueue(KeyedJagged(rows), ragged)
+    with pytest.raises(ValueError, match=r"missing \['x'\]"):
+        embedding.enqueue(KeyedJagged({"y": rows["y"]}))
