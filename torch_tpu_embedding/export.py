@@ -71,8 +71,8 @@ class ServingModule(nn.Module):
             return rows.squeeze(-2) if value.dim() > 1 else rows
         ids, splits, *weights = value
         length, shape = feature.max_sequence_length, feature.output_shape
-        if shape is not None and math.prod(shape) != len(splits) - 1:
-            length = math.prod(shape) // (len(splits) - 1)  # rows of a sequence, as in training
+        if shape is not None and math.prod(shape) != splits.shape[0] - 1:
+            length = math.prod(shape) // (splits.shape[0] - 1)  # rows of a sequence, as in training
         if length:
             out = _sequence(table.weight, ids, splits, length)
         else:
@@ -85,7 +85,7 @@ def _sequence(table: Tensor, ids: Tensor, splits: Tensor, length: int) -> Tensor
     place = splits[:-1, None] + torch.arange(length)
     there = place < splits[1:, None]
     padded = torch.cat([ids, ids.new_zeros(1)])
-    rows = functional.embedding(padded[place.where(there, len(ids))], table)
+    rows = functional.embedding(padded[place.where(there, ids.shape[0])], table)
     return rows.where(there[:, :, None], 0.0)
 
 

@@ -51,7 +51,7 @@ def serving_embedding_lookup(
     names = {table.config: table.name for table in resolve(feature_config, None).tables}
     asked = prune_like(feature_config, inputs)
     if not is_keyed_jagged(inputs):
-        flatten_like(asked, inputs, "inputs")  # says which keys are not of the configuration
+        flatten_like(asked, inputs, "features")  # says which keys are not of the configuration
     resolved = resolve(asked, None, names)
     held = []
     for table in resolved.tables:
