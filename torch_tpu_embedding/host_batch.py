@@ -168,6 +168,7 @@ class Batcher:
             for stack in stacks
         ]
         self._unique_buckets = [Bucket(f"unique rows of {name}") for name in names]
+        self._chunk_sizes: list[list[int]] = [[] for _ in stacks]
         self._pooled_buckets = [Bucket(f"ids of {name}") for name in names]
 
     def make(self, bags: list[Bags]) -> HostBatch:
@@ -244,7 +245,9 @@ class Batcher:
         per_occurrence = stack.rule is not None and stack.rule.steps_per_occurrence
         if per_occurrence:
             order = _batch_order(plan, [len(piece) for piece in pieces])
-            chunks.append(make_chunks(stack, unique[:num_valid], inverse, order))
+            sizes_so_far = self._chunk_sizes[number]
+            valid_records = unique[:num_valid]
+            chunks.append(make_chunks(stack, valid_records, inverse, order, sizes_so_far))
         else:
             chunks.append(())
         return sizes, ints, gain

@@ -10,6 +10,7 @@ Letters: N ids, U unique rows, D dim.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from .layout import StackLayout
 _ROUNDS = (1, 1, 2, 4, 8)  # occurrences of one id taken by the first chunks; the last size repeats
 _SMALLEST = 8
 _GROWTH = 4
+_DEVIATIONS = 3.0  # room for a count that scatters like a Poisson one
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Chunk:
 
 
 def make_chunks(
-    stack: StackLayout, records: Tensor, of_place: Tensor, batch_order: Tensor
+    stack: StackLayout, records: Tensor, of_place: Tensor, batch_order: Tensor, sizes: list[int]
 ) -> tuple[Chunk, ...]:
     """Cut the occurrences of one batch into chunks, on the host.
 
@@ -43,6 +45,8 @@ def make_chunks(
         records: the unique records `[U]`, padding excluded.
         of_place: for each place of the batch its position in `records`; beyond U where it is padding.
         batch_order: the places in the order in which their updates are due.
+        sizes: the rows of the first, second, … chunk so far; they only grow, lest chance alone make new
+            programs.
     """
     order = batch_order[of_place[batch_order] < len(records)]
     grouped = order[torch.argsort(of_place[order], stable=True)]
@@ -57,9 +61,15 @@ def make_chunks(
     while len(counts) and done < int(counts[0]):
         rounds = _ROUNDS[min(len(chunks), len(_ROUNDS) - 1)]
         active = int((counts > done).sum())
-        rows = _SMALLEST
-        while rows < active:
-            rows *= _GROWTH
+        number = len(chunks)
+        if number == len(sizes):
+            sizes.append(0)
+        if active > sizes[number]:
+            rows = _SMALLEST
+            while rows < active + _DEVIATIONS * math.sqrt(active):
+                rows *= _GROWTH
+            sizes[number] = rows
+        rows = sizes[number]
         ints = torch.full((2 + rounds, rows), -1, dtype=torch.int32)
         ints[0] = stack.padding_record
         ints[0, :active] = records[:active]
