@@ -1,0 +1,352 @@
+"""Train a DLRM click model with its embedding tables in `TPUEmbedding`.
+
+    python examples/train_dlrm.py                           # synthetic click log, 1 to 2 minutes
+    python examples/train_dlrm.py --data train.txt.gz       # Criteo's Kaggle log, or a part of it
+    python examples/train_dlrm.py --help
+
+Read dlrm_model.py first (the model, its tables, its steps), then dlrm_data.py (what a batch is);
+dlrm_report.py has metrics, table and plot.
+This file is the program around them: a loop that measures without recompiling, checkpoints that
+survive a crash and resume exactly, reports and options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+os.environ.setdefault("PJRT_DEVICE", "CPU")
+
+import torch
+from dlrm_data import ClickLog, read_criteo, synthetic
+from dlrm_model import LEARNING_RATES, Settings, Trainer
+from dlrm_report import plot, result_table
+from tqdm import tqdm
+
+import torch_tpu_embedding as tte
+
+WARM_UP = 20  # steps; with the first evaluation, all that may compile
+CHECKPOINT = "dlrm.pt"
+SAMPLES = 700_000
+
+
+def save_checkpoint(directory: Path, trainer: Trainer) -> None:
+    """Write the checkpoint so that a crash at any moment leaves the old or the new one, whole."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / CHECKPOINT
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        torch.save(trainer.state_dict(), file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(directory: Path, trainer: Trainer) -> None:
+    """Resume from the checkpoint of `directory`.
+
+    Raises:
+        ValueError: it belongs to a run with other settings, or is no whole checkpoint.
+    """
+    path = directory / CHECKPOINT
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception as error:  # whatever the unpickler stumbles on
+        raise ValueError(f"{path} is no whole checkpoint ({error}); delete it") from error
+    try:
+        trainer.load_state_dict(state)
+    except ValueError as error:
+        raise ValueError(f"cannot resume from {path}: {error}") from error
+
+
+@contextmanager
+def stop_on_ctrl_c() -> Iterator[list[int]]:
+    """Collect the first Ctrl-C (or SIGTERM) instead of raising; the second one raises as usual."""
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        tqdm.write("stopping after this step; Ctrl-C again to abort at once", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def run(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> dict[str, Any]:
+    """Train until `args.steps` or a signal, with evaluations and checkpoints on the way.
+
+    Returns the results, by the names in `dlrm_report.TABLE`.
+    """
+    first, warm_compiles = trainer.step, None
+    pending: list[torch.Tensor] = []  # losses still on the device: fetching one waits for its step
+    rates: list[float] = []
+    losses, evaluations = trainer.history["loss"], trainer.history["evaluations"]
+
+    def evaluate() -> dict[str, float]:
+        scores = trainer.evaluate()
+        at, due = trainer.step, trainer.step == args.steps or trainer.step % args.eval_every == 0
+        if due and not any(recorded["step"] == at for recorded in evaluations):
+            evaluations.append({"step": at, **scores})
+        baseline = f"   dense-only {scores['dense_only_auc']:.4f}" if args.baseline else ""
+        shown = f"log loss {scores['log_loss']:.4f}   AUC {scores['auc']:.4f}{baseline}"
+        tqdm.write(f"step {at:>7,}   held-out {shown}")
+        return scores
+
+    def fetch() -> None:
+        losses.extend(float(loss.cpu()) for loss in pending)
+        pending.clear()
+
+    with tqdm(total=args.steps, initial=first, unit="step", disable=None) as bar:
+        scores = evaluate()  # the start of the curve, and one of the two programs to compile
+        clock = time.perf_counter()
+        while trainer.step < args.steps and not signals:
+            pending.append(trainer.advance())
+            step = trainer.step
+            if step - first == WARM_UP:
+                warm_compiles = tte.runtime.compile_count()
+            evaluation_due = step % args.eval_every == 0 or step == args.steps
+            save_due = args.checkpoint and step % args.checkpoint_every == 0
+            if evaluation_due or save_due or step % args.log_every == 0:
+                count = len(pending)
+                fetch()
+                rate = count * args.batch_size / (time.perf_counter() - clock)
+                if step - first - count >= WARM_UP:
+                    rates.append(rate)
+                loss = statistics.fmean(losses[-100:])
+                bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} samples/s", refresh=False)
+                bar.update(count)
+                if evaluation_due and not signals:
+                    scores = evaluate()
+                if save_due:
+                    save_checkpoint(args.checkpoint, trainer)
+                clock = time.perf_counter()
+        fetch()
+    if args.checkpoint:
+        save_checkpoint(args.checkpoint, trainer)
+    compiles = tte.runtime.compile_count()
+    return {
+        "steps": trainer.step,
+        "train_loss": statistics.fmean(losses[-100:]) if losses else None,
+        **scores,
+        "samples_per_second": statistics.median(rates) if rates else None,
+        "compiles": compiles,
+        "compiles_after_warm_up": None if warm_compiles is None else compiles - warm_compiles,
+    }
+
+
+DESCRIPTION = """\
+Train a DLRM click model on the XLA device that PJRT_DEVICE names (CPU unless set).
+
+Without --data it trains on a synthetic click log in Criteo's shape, whose best possible AUC is
+known. Beside the DLRM, a model of the same layers without embeddings is trained on the same
+batches, to show what the embeddings are worth.
+"""
+
+EPILOG = """\
+the format of --data:
+  Criteo's train.txt, plain or .gz (by its name): one sample a line, 40 fields separated by tabs,
+      label  I1 .. I13  C1 .. C26
+  or the same fields separated by commas; a header line label,I1,..,I13,C1,..,C26 is skipped.
+  The label is 0 or 1 (clicked); I fields are numbers, used as log(1 + max(I, 0)); C fields have up
+  to 8 hexadecimal digits. I and C fields may be empty: they count as 0 and as id 0.
+
+examples:
+  python examples/train_dlrm.py --plot curves.png --json results.json
+  python examples/train_dlrm.py --checkpoint run1     (Ctrl-C saves; the same command resumes)
+  python examples/train_dlrm.py --data train.txt.gz --limit 5000000 --batch-size 4096 --dim 32
+"""
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An option type: whole numbers from `least` on."""
+
+    def whole_number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return whole_number
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    """An option type: numbers above `low` and below `high`."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low < value < high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number above {low}, below {high}")
+        return value
+
+    return number
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    count, rate = at_least(1), between(0, math.inf)
+
+    group = parser.add_argument_group("data")
+    add = group.add_argument
+    add("--data", type=Path, metavar="FILE", help="a Criteo file, see below (default: synthetic)")
+    add("--limit", type=count, metavar="N", help="read the first N samples of it (default: all)")
+    add(
+        "--categories",
+        choices=("hash", "index"),
+        default="hash",
+        help="its C fields: a stable hash (dlrm_data.hash_ids), or an index of the values in the "
+        "training part, where unseen ones get id 0 (default: %(default)s)",
+    )
+    text = "ids per C field, at most, id 0 included (default: %(default)s)"
+    add("--vocabulary", type=at_least(2), default=100_000, metavar="N", help=text)
+    text = "size of the synthetic log, with its held-out part (default: %(default)s)"
+    add("--samples", type=count, default=SAMPLES, metavar="N", help=text)
+    text = "multiplies its vocabularies of 3 to 100,000 ids (default: %(default)s)"
+    add("--scale", type=rate, default=1.0, metavar="X", help=text)
+    text = "last part of the samples, kept from training (default: %(default)s)"
+    add("--held-out", type=between(0, 1), default=0.1, metavar="PART", help=text)
+
+    group = parser.add_argument_group("model and training")
+    add = group.add_argument
+    add("--dim", type=count, default=16, metavar="D", help="embedding width (default: %(default)s)")
+    text = "samples per step (default: %(default)s)"
+    add("--batch-size", type=count, default=1024, metavar="B", help=text)
+    length = group.add_mutually_exclusive_group()
+    text = "passes over the training samples (default: %(default)s)"
+    length.add_argument("--epochs", type=count, default=1, metavar="N", help=text)
+    text = "steps in all, those before a resume included (default: by --epochs)"
+    length.add_argument("--steps", type=count, metavar="N", help=text)
+    text = "of the tables and of the dense layers (default: %(default)s)"
+    add("--optimizer", choices=tuple(LEARNING_RATES), default="adagrad", help=text)
+    tables, dense = (", ".join(f"{o} {r[k]}" for o, r in LEARNING_RATES.items()) for k in (0, 1))
+    add("--lr", type=rate, metavar="X", help=f"learning rate of the tables (default: {tables})")
+    text = f"learning rate of the dense layers (default: {dense})"
+    add("--dense-lr", type=rate, metavar="X", help=text)
+    text = "of data, start values and order (default: %(default)s)"
+    add("--seed", type=at_least(0), default=0, metavar="N", help=text)
+    text = "do not train the dense-only model beside"
+    add("--no-baseline", dest="baseline", action="store_false", help=text)
+
+    group = parser.add_argument_group("reports and checkpoints")
+    add = group.add_argument
+    text = "evaluate every N steps (default: %(default)s)"
+    add("--eval-every", type=count, default=100, metavar="N", help=text)
+    text = "fetch losses and move the progress bar every N steps (default: %(default)s)"
+    add("--log-every", type=count, default=10, metavar="N", help=text)
+    add("--plot", type=Path, metavar="FILE", help="draw loss and AUC curves into a .png")
+    add("--json", type=Path, metavar="FILE", help="write options, results and history")
+    text = "resume from this directory if it holds a checkpoint; save there every "
+    text += "--checkpoint-every steps, at the end and on Ctrl-C"
+    add("--checkpoint", type=Path, metavar="DIR", help=text)
+    add("--checkpoint-every", type=count, default=500, metavar="N", help="(default: %(default)s)")
+
+    args = parser.parse_args(argv)
+    table_lr, dense_lr = LEARNING_RATES[args.optimizer]
+    args.lr = args.lr or table_lr
+    args.dense_lr = args.dense_lr or dense_lr
+    return args
+
+
+def load_data(args: argparse.Namespace) -> tuple[ClickLog, str]:
+    """The click log and its name for titles.
+
+    Raises:
+        ValueError: the file is malformed, or there are too few samples for one batch.
+    """
+    if args.data:
+        if not args.data.is_file():
+            raise ValueError(f"--data {args.data} is no file; give the path of a Criteo train.txt")
+        name = args.data.name
+        log = read_criteo(
+            args.data,
+            categories=args.categories,
+            vocabulary=args.vocabulary,
+            limit=args.limit,
+            held_out=args.held_out,
+        )
+    else:
+        name = "synthetic click log"
+        log = synthetic(args.samples, scale=args.scale, held_out=args.held_out, seed=args.seed)
+    if log.train_rows < args.batch_size or log.train_rows == len(log):
+        raise ValueError(
+            f"{len(log)} samples make {log.train_rows} for training and "
+            f"{len(log) - log.train_rows} held out with --held-out {args.held_out}; one batch of "
+            f"--batch-size {args.batch_size} and one held-out sample are the least: use more samples "
+            "or smaller batches"
+        )
+    return log, name
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the example; returns the exit status."""
+    args = parse_args(argv)
+    if os.environ["PJRT_DEVICE"] == "CPU":
+        # Host work is small index arrays; torch's threads would only take the cores from XLA's.
+        torch.set_num_threads(1)
+    try:
+        log, name = load_data(args)
+        settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+        trainer = Trainer(log, settings)
+        args.steps = args.steps or args.epochs * trainer.order.batches
+        if args.checkpoint and (args.checkpoint / CHECKPOINT).exists():
+            load_checkpoint(args.checkpoint, trainer)
+            print(f"resumed at step {trainer.step:,} from {args.checkpoint / CHECKPOINT}")
+    except (OSError, ValueError) as error:
+        print(f"train_dlrm.py: error: {error}", file=sys.stderr)
+        return 2
+    rows = sum(column.vocabulary for column in log.columns)
+    title = (
+        f"DLRM on {name}: {len(log):,} samples, {len(log.columns)} tables with {rows:,} rows of "
+        f"{args.dim}, {args.optimizer}, batch {args.batch_size:,}"
+    )
+    print(title)
+    print(f"{args.steps:,} steps; the first evaluation and the first step compile for some seconds")
+    with stop_on_ctrl_c() as signals:
+        results = run(trainer, args, signals)
+    if signals:
+        where = f"saved in {args.checkpoint / CHECKPOINT}" if args.checkpoint else "nothing saved"
+        print(f"stopped after step {trainer.step:,}: {where}", file=sys.stderr)
+        return 128 + signals[0]
+    print(f"\n{title}\n{result_table(results)}")
+    if args.plot:
+        args.plot.parent.mkdir(parents=True, exist_ok=True)
+        plot(args.plot, title, trainer.history)
+        print(f"curves: {args.plot}")
+    if args.json:
+        options = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
+        content = {"options": options, "results": results, "history": trainer.history}
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        print(f"results: {args.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("aborted", file=sys.stderr)
+        sys.exit(130)
