@@ -163,11 +163,7 @@ class Trainer:
         self.dense_optimizer = dense_optimizer(
             settings.optimizer, self.dense_models.parameters(), settings.dense_lr
         )
-        # Distinct ids of a batch are padded to a size that only grows, and each size is a program of
-        # its own. A training batch often has more than a held-out one, so it is to set the size.
-        batch = log.batch(self.order.shuffled[: settings.batch_size])
-        self.embedding.enqueue(batch.features, batch.weights, training=False)
-        self.embedding.discard()
+        self.embedding.build()
         # Make the tables and Adagrad's first state now. Else the first step makes them, which is
         # another program than the second step, and the compiler runs twice.
         tte.runtime.sync()

@@ -172,7 +172,7 @@ class TPUEmbedding(nn.Module):
         bags = self._parse(features, weights)
         self._shapes.check(bags)
         self._shapes.settle(bags)
-        self._queue.push(name, Queued(self.engine.send(bags), training))
+        self._queue.push(name, Queued(self.engine.send(bags, training), training))
 
     def dequeue(self, name: str | None = None) -> Any:
         """The activations of the oldest enqueued batch, nested like feature_config.

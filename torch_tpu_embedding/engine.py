@@ -67,9 +67,9 @@ class Engine:
         self._batcher = Batcher(resolved, self.store.stacks)
         self._rates = [_Rates() for _ in self.store.stacks]
 
-    def send(self, bags: list[Bags]) -> SentBatch:
+    def send(self, bags: list[Bags], training: bool = True) -> SentBatch:
         """Deduplicate a checked batch and copy it to the device; `bags` in feature order."""
-        batch = self._batcher.make(bags)
+        batch = self._batcher.make(bags, training)
         return SentBatch(batch.sizes, *send(batch, self._device), batch.chunks)
 
     @torch.no_grad()

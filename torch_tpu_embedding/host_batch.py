@@ -156,6 +156,15 @@ def make_plans(
 _Kinds = tuple[tuple[bool, ...], tuple[tuple[int, ...], ...]]
 
 
+class _Padding:
+    """The padded sizes of one stack."""
+
+    def __init__(self, what: str) -> None:
+        self.unique = Bucket(f"unique rows of {what}")
+        self.pooled = Bucket(f"ids of {what}")
+        self.chunks: list[int] = []
+
+
 class Batcher:
     """Turns the bags of all features into host batches; owns the plans and the buckets."""
 
@@ -167,19 +176,21 @@ class Batcher:
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
             for stack in stacks
         ]
-        self._unique_buckets = [Bucket(f"unique rows of {name}") for name in names]
-        self._chunk_sizes: list[list[int]] = [[] for _ in stacks]
-        self._pooled_buckets = [Bucket(f"ids of {name}") for name in names]
+        # Training and inference are different programs anyway: neither shall make the other's grow.
+        self._padding = {
+            training: [_Padding(f"{name} in {kind}") for name in names]
+            for training, kind in ((True, "training"), (False, "inference"))
+        }
 
-    def make(self, bags: list[Bags]) -> HostBatch:
+    def make(self, bags: list[Bags], training: bool = True) -> HostBatch:
         """Deduplicate and pad one batch; `bags` in feature order."""
         kinds = tuple(each.bag is None for each in bags), tuple(each.shape for each in bags)
         if kinds not in self._plans:
             self._plans[kinds] = make_plans(self._resolved, self._stacks, *kinds)
         chunks: list[tuple[Chunk, ...]] = []
         parts = [
-            self._make_stack(number, plan, bags, chunks)
-            for number, plan in enumerate(self._plans[kinds])
+            self._make_stack(plan, bags, padding, chunks if training else None)
+            for plan, padding in zip(self._plans[kinds], self._padding[training], strict=True)
         ]
         return HostBatch(
             tuple(sizes for sizes, _, _ in parts),
@@ -190,10 +201,10 @@ class Batcher:
 
     def _make_stack(
         self,
-        number: int,
         plan: StackPlan,
         bags: list[Bags],
-        chunks: list[tuple[Chunk, ...]],
+        padding: _Padding,
+        chunks: list[tuple[Chunk, ...]] | None,
     ) -> tuple[StackSizes, Tensor, Tensor]:
         stack = plan.stack
         first = dict(zip(stack.table_indices, stack.first_records, strict=True))
@@ -211,13 +222,11 @@ class Batcher:
             num_valid -= 1
         num_ids = len(inverse)
         num_pooled = num_ids - plan.num_direct
+        most = stack.num_records if plan.num_bags else min(stack.num_records, plan.num_direct)
         sizes = StackSizes(
             plan,
-            self._unique_buckets[number].fit(
-                num_valid + 1,
-                limit=min(stack.num_records, plan.num_direct) + 1 if not plan.num_bags else None,
-            ),
-            self._pooled_buckets[number].fit(num_pooled) if plan.num_bags else 0,
+            padding.unique.fit(num_valid + 1, limit=most + 1),
+            padding.pooled.fit(num_pooled) if plan.num_bags else 0,
         )
         ints = torch.empty(sum(sizes.int_parts), dtype=torch.int32)
         records, groups, valid, to_direct, to_pooled, bag = torch.split(ints, [*sizes.int_parts])
@@ -242,15 +251,24 @@ class Batcher:
             gain[at:end] = source.gain
             at = end
         bag[num_pooled:] = max(plan.num_bags - 1, 0)
-        per_occurrence = stack.rule is not None and stack.rule.steps_per_occurrence
-        if per_occurrence:
-            order = _batch_order(plan, [len(piece) for piece in pieces])
-            sizes_so_far = self._chunk_sizes[number]
-            valid_records = unique[:num_valid]
-            chunks.append(make_chunks(stack, valid_records, inverse, order, sizes_so_far))
-        else:
-            chunks.append(())
+        if chunks is not None:
+            chunks.append(self._chunks(plan, pieces, unique[:num_valid], inverse, padding))
         return sizes, ints, gain
+
+    def _chunks(
+        self,
+        plan: StackPlan,
+        pieces: list[Tensor],
+        records: Tensor,
+        inverse: Tensor,
+        padding: _Padding,
+    ) -> tuple[Chunk, ...]:
+        """The occurrences in order, if the optimizer steps once for each."""
+        rule = plan.stack.rule
+        if rule is None or not rule.steps_per_occurrence:
+            return ()
+        order = _batch_order(plan, [len(piece) for piece in pieces])
+        return make_chunks(plan.stack, records, inverse, order, padding.chunks)
 
 
 def _batch_order(plan: StackPlan, lengths: list[int]) -> Tensor:

@@ -1,0 +1,238 @@
+"""A rating model whose tables live in `TPUEmbedding`, and the steps that train and evaluate it.
+
+    user ──────────────────────────┐
+    watched  (ragged, weighted) ───┼── a profile of the user ──┐
+    taste    (ragged, weighted) ───┤                           │ dot products ─┬─ stars
+    recent   (sequence) ─ attention┘                 movie ────┘               │
+    genres   (ragged) ─────────────────── all of these and their products ─ MLP┤
+    user_bias, movie_bias (D = 1) ─────────────────────────────────────────────┘
+
+Three things to look for: two features that share a table (`watched` and `taste`; also `movie` and
+`recent`), tables of different width, and tables with an optimizer of their own.
+
+Shape letters: B batch, L length of the sequence feature, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from movielens_data import GENRES, Batch, Samples, rmse
+from torch import Tensor, nn
+
+import torch_tpu_embedding as tte
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides, with the data, how a training run goes."""
+
+    epochs: int = 8
+    batch_size: int = 1024
+    dim: int = 16
+    lr: float = 0.04  # of the tables
+    decay: float = 0.2  # weight decay of the wide tables; a lookup costs a row this share, times lr
+    dense_lr: float = 0.001
+    dropout: float = 0.4
+    seed: int = 0
+
+
+def feature_config(samples: Samples, settings: Settings) -> dict[str, tte.FeatureConfig]:
+    """The tables and the features that look into them."""
+    users, movies = int(samples.ratings.user.max()) + 1, len(samples.movies)
+
+    def table(name: str, rows: int, combiner: str = "mean") -> tte.TableConfig:
+        return tte.TableConfig(
+            rows, settings.dim, initializer=small_normal, combiner=combiner, name=name
+        )
+
+    def bias(name: str, rows: int) -> tte.TableConfig:
+        # One number a row says little that is wrong: it needs hardly any weight decay.
+        optimizer = adagrad(settings.lr, decay=0.01)
+        return tte.TableConfig(rows, 1, initializer=torch.zeros, optimizer=optimizer, name=name)
+
+    movie = table("movie", movies)
+    # sqrtn keeps a history's size in the result: longer ones weigh more, though not in proportion.
+    history = table("history", movies, combiner="sqrtn")
+    return {
+        "user": tte.FeatureConfig(table("user", users)),
+        "user_bias": tte.FeatureConfig(bias("user_bias", users)),
+        "movie": tte.FeatureConfig(movie),
+        "movie_bias": tte.FeatureConfig(bias("movie_bias", movies)),
+        "genres": tte.FeatureConfig(table("genre", GENRES)),
+        "recent": tte.FeatureConfig(movie, max_sequence_length=samples.recent),
+        "watched": tte.FeatureConfig(history),
+        "taste": tte.FeatureConfig(history),
+    }
+
+
+def small_normal(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Start values near 0, so that what is not learned yet adds little noise."""
+    return torch.randn(shape, dtype=dtype) * 0.1
+
+
+def adagrad(lr: float, decay: float) -> tte.Adagrad:
+    """Adagrad with weight decay; a row's weights shrink by decay·lr whenever it is looked up."""
+    return tte.Adagrad(
+        lr,
+        # One row's gradient of the mean loss is near 1e-3: TF's default of 0.1 would drown it.
+        initial_accumulator_value=1e-6,
+        weight_decay_factor=decay,
+        multiply_weight_decay_factor_by_learning_rate=True,
+    )
+
+
+class RatingModel(nn.Module):
+    """Stars from embedding activations; plain torch, it does not know where they come from."""
+
+    mean: Tensor
+    places: Tensor
+
+    def __init__(self, mean: float, dim: int, length: int, dropout: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([mean]))
+        self.register_buffer("places", torch.arange(length, dtype=torch.float32))
+        self.age_bias = nn.Parameter(torch.zeros(length))
+        last = nn.Linear(32, 1)
+        nn.init.zeros_(last.weight)  # the MLP starts silent, as a correction to the rest
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(10 * dim, 64),
+            nn.ReLU(),
+            nn.Dropout(dropout / 2),
+            nn.Linear(64, 32),
+            nn.ReLU(),
+            last,
+        )
+
+    def forward(self, acts: dict[str, Tensor], recent_count: Tensor) -> Tensor:
+        """Predicted stars `[B]`; `recent_count` `[B]` says how many places of `recent` are taken."""
+        user, movie, genres = acts["user"], acts["movie"], acts["genres"]
+        watched, taste = acts["watched"], acts["taste"]
+        recent = self.attend(movie, acts["recent"], recent_count)
+        profile = user + watched + taste
+        bias = (acts["user_bias"] + acts["movie_bias"]).squeeze(1)
+        alone = [user, movie, genres, watched, taste, recent]
+        products = [user * movie, watched * movie, taste * movie, recent * movie]
+        correction = self.mlp(torch.cat([*alone, *products], dim=1)).squeeze(1)
+        return self.mean + bias + (profile * movie).sum(1) + correction
+
+    def attend(self, movie: Tensor, recent: Tensor, count: Tensor) -> Tensor:
+        """The recent movies `[B, L, D]` averaged to `[B, D]`, those that resemble `movie` first.
+
+        Places without a movie hold zeros. They must not share in the attention, so their scores are
+        pushed far down; without any movie the average of zeros is zero.
+        """
+        scores = torch.einsum("bld,bd->bl", recent, movie) / recent.shape[2] ** 0.5 + self.age_bias
+        taken = self.places < count[:, None]
+        weights = torch.where(taken, scores, -1e4).softmax(dim=1)
+        return torch.einsum("bl,bld->bd", weights, recent)
+
+
+class Trainer:
+    """Tables, model and their optimizers, on the device."""
+
+    def __init__(self, samples: Samples, settings: Settings) -> None:
+        self.samples, self.settings = samples, settings
+        self.device = tte.runtime.device()
+        self.rng = np.random.default_rng(settings.seed)
+        self.train_rows = np.flatnonzero(~samples.held_out)
+        # In random order, so that all batches are alike. Sorted by user they would differ in their number
+        # of distinct ids, and the padded size it sets would grow from batch to batch, each time for a
+        # compile.
+        self.test_rows = self.rng.permutation(np.flatnonzero(samples.held_out))
+        torch.manual_seed(settings.seed)
+
+        self.embedding = tte.TPUEmbedding(
+            feature_config(samples, settings),
+            batch_size=settings.batch_size,
+            optimizer=adagrad(settings.lr, settings.decay),  # of the tables that bring none
+            seed=settings.seed,
+        )
+        mean = float(samples.train.stars.mean())
+        self.model = RatingModel(mean, settings.dim, samples.recent, settings.dropout)
+        self.model.to(self.device)
+
+        # capturable: Adam's step count stays on the device. On the host it would be a constant of the
+        # program, and every step another program to compile.
+        dense = torch.optim.Adam(self.model.parameters(), settings.dense_lr, capturable=True)
+        self.optimizers = [tte.EmbeddingOptimizer(self.embedding), dense]
+        # Both optimizers are torch optimizers, so torch's schedulers drive both: a straight line to 0.
+        self.schedulers = [
+            torch.optim.lr_scheduler.LinearLR(each, 1.0, 0.0, total_iters=self.total_steps)
+            for each in self.optimizers
+        ]
+        tte.runtime.sync()  # start values reach the device now, not as a part of the first step
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches only: another batch size would be another program."""
+        return len(self.train_rows) // self.settings.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        return self.settings.epochs * self.steps_per_epoch
+
+    def epoch(self) -> Iterator[Tensor]:
+        """Train on all training samples in a new order; the losses are device scalars."""
+        self.embedding.train()
+        self.model.train()
+        order = self.rng.permutation(self.train_rows)
+        for step in range(self.steps_per_epoch):
+            rows = order[step * self.settings.batch_size :][: self.settings.batch_size]
+            loss = self.train_step(self.samples.batch(rows))
+            tte.runtime.sync()  # ends the step: runs it as one program, compiled the first time
+            yield loss
+
+    def train_step(self, batch: Batch) -> Tensor:
+        """One step. A function, so that its temporaries are gone before `sync`.
+
+        Whatever is still referenced there becomes an output of the program, which XLA must keep.
+        """
+        predicted, stars = self.predict(batch)
+        loss = (predicted - stars).square().mean()
+        loss.backward()
+        for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
+            optimizer.step()  # of the tables only the rows of this batch change
+            scheduler.step()
+        self.optimizers[1].zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predicted and given stars `[B]`, on the device."""
+        stars, recent_count = batch.dense.to(self.device)
+        activations = self.embedding(
+            batch.ids, batch.weights
+        )  # feature name -> [B, D] or [B, L, D]
+        return self.model(activations, recent_count), stars
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """RMSE on the held-out samples; changes nothing."""
+        self.embedding.eval()
+        self.model.eval()
+        outputs, size, last = [], self.settings.batch_size, len(self.test_rows) - 1
+        for start in range(0, len(self.test_rows), size):
+            # The last batch is filled up with its last sample: one batch size, one program.
+            rows = self.test_rows[np.arange(start, start + size).clip(max=last)]
+            outputs.append(self.predict(self.samples.batch(rows))[0])
+            tte.runtime.sync()
+        predicted = torch.cat([output.cpu() for output in outputs])[: len(self.test_rows)]
+        return rmse(predicted.numpy(), self.samples.ratings.stars[self.test_rows])
+
+    def similar(self, movie: int, count: int = 3, least: int = 100) -> list[int]:
+        """The movies whose rows of the `movie` table point most nearly the same way as that of `movie`.
+
+        Movies with fewer than `least` training ratings are left out: their rows moved too little.
+        """
+        rows = self.embedding.state_dict()["movie.weight"]  # [movies, D] on the host
+        rows = nn.functional.normalize(rows, dim=1)
+        cosine = rows @ rows[movie]
+        rated = np.bincount(self.samples.train.movie, minlength=len(self.samples.movies))
+        cosine[torch.from_numpy(rated < least)] = -2.0
+        cosine[movie] = -3.0
+        return cosine.topk(count).indices.tolist()
