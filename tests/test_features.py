@@ -492,7 +492,10 @@ def sparse_on(device, dtype=torch.int64):
         (lambda: [1, 2], "of ids, got list"),
         (lambda: 3, "of ids, got int"),
         (lambda: np.array([1]), "of ids, got ndarray"),
-        (lambda: torch.eye(2).long().to_sparse_csr(), "of ids, got a tensor with layout torch.sparse_csr"),
+        (
+            lambda: torch.eye(2).long().to_sparse_csr(),
+            "of ids, got a tensor with layout torch.sparse_csr",
+        ),
         (hybrid, "a sparse tensor must have shape [B, width]"),
         (hybrid, "with scalar entries, got shape [1, 1, 2] with 2 sparse"),
         (

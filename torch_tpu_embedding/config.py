@@ -229,7 +229,7 @@ def resolve(
         if chosen is not None and not isinstance(chosen, Optimizer):
             raise ValueError(
                 f"table {name!r}: {chosen!r} is an unsupported optimizer class; give one of "
-                "torch_tpu_embedding.SGD, Adagrad, Adam"
+                "torch_tpu_embedding.optimizers"
             )
         if name in owners:
             raise ValueError(
