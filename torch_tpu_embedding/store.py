@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -36,50 +36,47 @@ class TableStore:
 
     def fill(self, values_of: Callable[[int], Fields]) -> None:
         """Write the arrays from logical values; `values_of(t)` gives those of table t."""
-        self._upload(self._blank(), values_of, range(len(self._resolved.tables)))
+        self.arrays = [self._upload(stack, _blank(stack), values_of) for stack in self.stacks]
 
     def replace(self, values: dict[int, Fields]) -> None:
         """Overwrite the given fields of the given tables; the others keep their values."""
-        full = all(
-            set(values.get(table, ())) == set(stack.fields)
-            for stack in self.stacks
-            for table in stack.table_indices
-        )
-        self._upload(self._blank() if full else self._retrieve(), values.__getitem__, values)
+        for number, stack in enumerate(self.stacks):
+            given = [set(values.get(table, ())) for table in stack.table_indices]
+            if any(given):
+                full = all(fields == set(stack.fields) for fields in given)
+                held = _blank(stack) if full else self._retrieve(number)
+                self.arrays[number] = self._upload(stack, held, lambda t: values.get(t, {}))
 
     def read(self) -> dict[int, Fields]:
         """What the device holds now: table → field → CPU tensor `[V, D]`, sharing no memory with it."""
-        held = self._retrieve()
-        return {
-            table: {
-                name: _view(stack, layout, array, table, self._resolved, name).clone()
-                for layout, array in zip(stack.arrays, arrays, strict=True)
-                for name in layout.fields
-            }
-            for stack, arrays in zip(self.stacks, held, strict=True)
-            for table in stack.table_indices
-        }
+        found: dict[int, Fields] = {}
+        for number, stack in enumerate(self.stacks):
+            held = self._retrieve(number)
+            for table in stack.table_indices:
+                found[table] = {
+                    name: _view(stack, layout, array, table, self._resolved, name).clone()
+                    for layout, array in zip(stack.arrays, held, strict=True)
+                    for name in layout.fields
+                }
+        return found
 
-    def _blank(self) -> list[list[Tensor]]:
-        return [[torch.zeros(array.shape) for array in stack.arrays] for stack in self.stacks]
-
-    def _retrieve(self) -> list[list[Tensor]]:
-        return [[array.cpu() for array in arrays] for arrays in self.arrays]
+    def _retrieve(self, number: int) -> list[Tensor]:
+        return [array.cpu() for array in self.arrays[number]]
 
     def _upload(
-        self, held: list[list[Tensor]], values_of: Callable[[int], Fields], tables: Container[int]
-    ) -> None:
-        for stack, arrays in zip(self.stacks, held, strict=True):
-            for table in stack.table_indices:
-                if table not in tables:
-                    continue
-                values = values_of(table)
-                for layout, array in zip(stack.arrays, arrays, strict=True):
-                    for name in layout.fields:
-                        if name in values:
-                            view = _view(stack, layout, array, table, self._resolved, name)
-                            view.copy_(values[name])
-        self.arrays = [[array.to(self._device) for array in arrays] for arrays in held]
+        self, stack: StackLayout, held: list[Tensor], values_of: Callable[[int], Fields]
+    ) -> list[Tensor]:
+        """Write the values of one stack's tables into host arrays, and these to the device."""
+        for table in stack.table_indices:
+            values = values_of(table)
+            for layout, array in zip(stack.arrays, held, strict=True):
+                for name in values.keys() & set(layout.fields):
+                    _view(stack, layout, array, table, self._resolved, name).copy_(values[name])
+        return [array.to(self._device) for array in held]
+
+
+def _blank(stack: StackLayout) -> list[Tensor]:
+    return [torch.zeros(array.shape) for array in stack.arrays]
 
 
 def _view(

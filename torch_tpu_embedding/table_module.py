@@ -1,0 +1,180 @@
+"""The module that owns the tables: on an accelerator in an engine, on the CPU as parameters.
+
+What a training step does with them is in `embedding.py`. Letters: V vocabulary, D dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import logical_state, runtime, shared_engines
+from .config import TableConfig, resolve
+from .engine import Engine
+from .initial import table_values
+from .layout import WEIGHT
+from .optimizers import Optimizer
+
+
+class TableModule(nn.Module):
+    """Tables of a feature configuration on one device, with their state_dict.
+
+    Args:
+        feature_config, optimizer, device, seed, initialize_tpu_embedding, layout: as for TPUEmbedding.
+    """
+
+    def __init__(
+        self,
+        feature_config: Any,
+        optimizer: Optimizer | None,
+        *,
+        device: torch.device | str | None,
+        seed: int | None,
+        initialize_tpu_embedding: bool,
+        layout: runtime.DeviceKind | None,
+    ) -> None:
+        super().__init__()
+        if layout not in (None, "CPU", "TPU"):
+            raise ValueError(f"TPUEmbedding: layout must be None, 'CPU' or 'TPU', got {layout!r}")
+        self.resolved = resolve(feature_config, optimizer)
+        self.device = torch.device(device) if device is not None else runtime.device()
+        self.layout = layout
+        self._seed = seed if seed is not None else int(torch.randint(2**62, ()))
+        self._engine: Engine | None = None
+        if self.on_accelerator:
+            if runtime.world_size() > 1:
+                raise RuntimeError(
+                    "TPUEmbedding: this version trains in one process, but "
+                    f"{runtime.world_size()} were started; run it without torchrun"
+                )
+            if not initialize_tpu_embedding:
+                self._engine = shared_engines.find(self.device, self.resolved)
+        elif self.device.type == "cpu":
+            if not initialize_tpu_embedding:
+                raise ValueError(
+                    "TPUEmbedding: initialize_tpu_embedding=False needs an XLA device, got device='cpu'"
+                )
+            self._make_parameters()
+        else:
+            raise ValueError(
+                f"TPUEmbedding: device must be an XLA device or 'cpu', got {self.device}; on a GPU use "
+                "torch.nn.EmbeddingBag or TorchRec"
+            )
+
+    @property
+    def on_accelerator(self) -> bool:
+        """True on an XLA device (train), False on the CPU (serve)."""
+        return runtime.is_accelerated(self.device)
+
+    def _build_engine(self) -> Engine:
+        """The engine of an accelerator, created and filled on the first call."""
+        if self._engine is None:
+            kind = self.layout or runtime.device_kind()
+            engine = Engine(self.resolved, self.device, kind)
+            engine.store.fill(lambda t: table_values(self.resolved.tables[t], self._seed))
+            self._engine = engine
+            shared_engines.register(self.device, self.resolved, engine)
+        return self._engine
+
+    @property
+    def engine(self) -> Engine:
+        """The built engine (XLA device only)."""
+        return self._build_engine()
+
+    @property
+    def embedding_tables(self) -> dict[TableConfig, Tensor]:
+        """The tables by their config, `[V, D]` parameters (CPU only).
+
+        Raises:
+            RuntimeError: on an XLA device, where a table is no single tensor; use `state_dict`.
+        """
+        if self.on_accelerator:
+            raise RuntimeError(
+                "embedding_tables: on an XLA device the tables are not single tensors; read them with "
+                "state_dict(), or load that into a TPUEmbedding with device='cpu'"
+            )
+        return {
+            table.config: self._held(f"{table.name}.{WEIGHT}") for table in self.resolved.tables
+        }
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load tables and slots after checking every entry; a refused state changes nothing.
+
+        Args:
+            state_dict: as `state_dict` gives it: CPU tensors `[V, D]` under `<table>.weight` and
+                `<table>.<slot>`.
+            strict: False loads the entries that fit by name and reports the rest.
+            assign: must be False; the values are always copied.
+
+        Returns:
+            `missing_keys` and `unexpected_keys`, as `nn.Module.load_state_dict` does.
+
+        Raises:
+            RuntimeError: listing every entry that is missing, unexpected or wrong.
+        """
+        plan = logical_state.plan_load(self.resolved, state_dict, "", assign)
+        if plan.errors or (strict and (plan.missing or plan.unexpected)):
+            raise RuntimeError(plan.message())
+        return super().load_state_dict(state_dict, strict)
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        if self.on_accelerator:
+            held = logical_state.retrieve(self.resolved, self.engine.store)
+        else:
+            held = {key: self._held(key) for key in logical_state.all_keys(self.resolved)}
+        for key, value in held.items():
+            destination[prefix + key] = value if keep_vars else value.detach()
+        destination[prefix + logical_state.EXTRA_KEY] = logical_state.extra_state(self.resolved)
+
+    def _load_from_state_dict(
+        self,
+        state: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        plan = logical_state.plan_load(self.resolved, state, prefix, assign)
+        missing_keys += plan.missing
+        unexpected_keys += plan.unexpected
+        error_msgs += plan.errors
+        if plan.errors:
+            return  # torch raises what was reported; these tables have not changed
+        if self.on_accelerator:
+            self.engine.store.replace(plan.values)
+            self.engine.version += 1
+            return
+        with torch.no_grad():
+            for table, fields in plan.values.items():
+                for field, value in fields.items():
+                    self._held(f"{self.resolved.tables[table].name}.{field}").copy_(value)
+
+    def _held(self, key: str) -> Tensor:
+        """A table or slot of CPU mode by its checkpoint key."""
+        held = self._buffers[key] if key in self._buffers else self._parameters[key]
+        assert held is not None
+        return held
+
+    def _make_parameters(self) -> None:
+        """Tables as parameters and slots as buffers, under the logical checkpoint keys.
+
+        Those keys hold a dot, which `register_parameter` refuses for fear of submodules; nn.Module's
+        own machinery works on whatever the two dicts hold.
+        """
+        for table in self.resolved.tables:
+            for field, value in table_values(table, self._seed).items():
+                key = f"{table.name}.{field}"
+                if field == WEIGHT:
+                    self._parameters[key] = nn.Parameter(value)
+                else:
+                    self._buffers[key] = value
