@@ -17,8 +17,10 @@ OPTIMIZERS = (
     tte.SGD(0.1),
     tte.SGD(0.2),
     tte.Adagrad(0.1),
+    tte.RowWiseAdagrad(0.1),
+    tte.AdagradMomentum(0.1),
     tte.Adam(0.1),
-    tte.optimizers.RowWiseAdagrad(),
+    tte.FTRL(0.1),
     None,
 )
 KINDS: tuple[DeviceKind, ...] = ("CPU", "TPU")
@@ -61,9 +63,9 @@ def test_on_tpu_what_fits_into_a_row_of_128_lanes_shares_it(
 
 def test_on_tpu_a_slot_of_one_number_a_row_is_a_vector() -> None:
     assert record_arrays("TPU", 64, {"accumulators": 1}) == [("weight",), ("accumulators",)]
-    (stack,) = build_stacks(tables_of([(100, 64, tte.optimizers.RowWiseAdagrad())]), "TPU")
+    (stack,) = build_stacks(tables_of([(100, 64, tte.RowWiseAdagrad())]), "TPU")
     assert [array.shape for array in stack.arrays] == [(56, 128), (1024,)]
-    (stack,) = build_stacks(tables_of([(100, 64, tte.optimizers.RowWiseAdagrad())]), "CPU")
+    (stack,) = build_stacks(tables_of([(100, 64, tte.RowWiseAdagrad())]), "CPU")
     assert [array.shape for array in stack.arrays] == [(104, 65)]
 
 

@@ -11,6 +11,8 @@ import safetensors.torch
 import torch
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding.config import resolve
+from torch_tpu_embedding.initial import table_values
 
 
 def golden(optimizer: tte.optimizers.Optimizer, **options: object) -> tte.TPUEmbedding:
@@ -166,3 +168,13 @@ def test_start_values_depend_on_seed_and_name_alone() -> None:
     assert not torch.equal(one["a.weight"], one["b.weight"])
     assert not torch.equal(weights(2, "b")["b.weight"], other["b.weight"])
     assert float(one["a.weight"].abs().max()) <= 2 / 4**0.5, "cut at two standard deviations"
+
+
+def test_a_row_of_a_larger_table_starts_as_that_of_a_smaller_one() -> None:
+    small, large = (
+        table_values(resolve(tte.FeatureConfig(tte.TableConfig(rows, 3)), None).tables[0], seed=5)
+        for rows in (70_000, 140_001)
+    )
+    assert torch.equal(large["weight"][:70_000], small["weight"])
+    blocks = large["weight"][: 2 * 65_536].split(65_536)
+    assert not torch.equal(*blocks)

@@ -43,12 +43,11 @@ def table_values(table: Table, seed: int) -> dict[str, Tensor]:
         ValueError: an initializer returned something of another shape or type, or not finite.
     """
     shape = (table.vocabulary_size, table.dim)
-    generator = torch.Generator().manual_seed(_mix(seed, table.name))
     if table.config.initializer is None:
-        weight = truncated_normal(shape, generator)
+        weight = truncated_normal(shape, f"{seed}/{table.name}")
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator.initial_seed())
+            torch.manual_seed(_seed_of(f"{seed}/{table.name}"))
             weight = _call(table.config.initializer, shape)
         _check(f"table {table.name!r}: its initializer", weight, shape)
         weight = weight.detach().clone()  # the user may keep, or give twice, what was returned
@@ -92,17 +91,21 @@ def _call(initializer: Callable[..., Any], shape: tuple[int, int]) -> Any:
     return initializer(shape, torch.float32)
 
 
-def truncated_normal(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """A normal with standard deviation 1/√D, redrawn from within two deviations (TF's default)."""
+def truncated_normal(shape: tuple[int, int], key: str) -> Tensor:
+    """A normal with standard deviation 1/√D, cut at two deviations (TF's default).
+
+    Blocks of rows are drawn on their own, each from `key` and its number: any part of a table can be made
+    without the rest, and the temporaries are those of a block.
+    """
     deviation = 1.0 / math.sqrt(shape[1])
     out = torch.empty(shape)
-    for start in range(0, shape[0], _BLOCK_ROWS):  # trunc_normal_ makes several temporaries
+    for block, start in enumerate(range(0, shape[0], _BLOCK_ROWS)):
         torch.nn.init.trunc_normal_(
             out[start : start + _BLOCK_ROWS],
             std=deviation,
             a=-2 * deviation,
             b=2 * deviation,
-            generator=generator,
+            generator=torch.Generator().manual_seed(_seed_of(f"{key}/{block}")),
         )
     return out
 
@@ -122,6 +125,6 @@ def _check(what: str, value: object, shape: tuple[int, int]) -> None:
         )
 
 
-def _mix(seed: int, name: str) -> int:
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+def _seed_of(key: str) -> int:
+    digest = hashlib.sha256(key.encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
