@@ -20,7 +20,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -33,6 +33,7 @@ import torch
 from dlrm_data import ClickLog, read_criteo, synthetic
 from dlrm_model import LEARNING_RATES, Settings, Trainer
 from dlrm_report import plot, result_table
+from option_types import at_least, between
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
@@ -172,32 +173,6 @@ examples:
   python examples/train_dlrm.py --checkpoint run1     (Ctrl-C saves; the same command resumes)
   python examples/train_dlrm.py --data train.txt.gz --limit 5000000 --batch-size 4096 --dim 32
 """
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """An option type: whole numbers from `least` on."""
-
-    def whole_number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
-
-    return whole_number
-
-
-def between(low: float, high: float) -> Callable[[str], float]:
-    """An option type: numbers above `low` and below `high`."""
-
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low < value < high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number above {low}, below {high}")
-        return value
-
-    return number
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

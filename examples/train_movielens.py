@@ -17,7 +17,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ os.environ.setdefault("PJRT_DEVICE", "CPU")
 import torch
 from movielens_data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
 from movielens_model import Settings, Trainer
+from option_types import at_least, between
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
@@ -204,28 +205,6 @@ exit status: 0, 1 if --check fails, 2 if the data is missing or malformed.
 """
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """An option type: whole numbers from `least` on."""
-
-    def whole_number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
-
-    return whole_number
-
-
-def positive(text: str) -> float:
-    """An option type: numbers above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
 def seed_list(text: str) -> list[int]:
     """An option type: whole numbers separated by commas, each once."""
     seeds = [at_least(0)(part) for part in text.split(",")]
@@ -258,14 +237,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "embedding width (default: %(default)s)"
     add("--dim", type=count, default=default.dim, metavar="D", help=text)
     text = "learning rate of the tables (default: %(default)s)"
-    add("--lr", type=positive, default=default.lr, metavar="X", help=text)
+    add("--lr", type=between(0, math.inf), default=default.lr, metavar="X", help=text)
     text = "one run for each, of start values, order and dropout (default: 0)"
     add("--seeds", type=seed_list, default=[0], metavar="N,N,…", help=text)
 
     group = parser.add_argument_group("reports")
     add = group.add_argument
     text = f"exit with 1 unless each run beats both baselines by X stars (default X: {MARGIN})"
-    add("--check", type=positive, nargs="?", const=MARGIN, metavar="X", help=text)
+    add("--check", type=between(0, math.inf), nargs="?", const=MARGIN, metavar="X", help=text)
     add("--plot", type=Path, metavar="FILE", help="draw loss and RMSE curves into a .png")
     add("--json", type=Path, metavar="FILE", help="write options, results and curves")
     return parser.parse_args(argv)
