@@ -163,6 +163,7 @@ class _Padding:
         self.unique = Bucket(f"unique rows of {what}")
         self.pooled = Bucket(f"ids of {what}")
         self.chunks: list[int] = []
+        """Of the chunks of occurrences (`occurrences.py`)."""
 
 
 class Batcher:
@@ -187,25 +188,20 @@ class Batcher:
         kinds = tuple(each.bag is None for each in bags), tuple(each.shape for each in bags)
         if kinds not in self._plans:
             self._plans[kinds] = make_plans(self._resolved, self._stacks, *kinds)
-        chunks: list[tuple[Chunk, ...]] = []
         parts = [
-            self._make_stack(plan, bags, padding, chunks if training else None)
+            self._make_stack(plan, bags, padding, training)
             for plan, padding in zip(self._plans[kinds], self._padding[training], strict=True)
         ]
-        return HostBatch(
-            tuple(sizes for sizes, _, _ in parts),
-            torch.cat([ints for _, ints, _ in parts]),
-            torch.cat([floats for _, _, floats in parts]),
-            tuple(chunks),
-        )
+        sizes, ints, floats, chunks = zip(*parts, strict=True)
+        return HostBatch(sizes, torch.cat(ints), torch.cat(floats), chunks)
 
     def _make_stack(
         self,
         plan: StackPlan,
         bags: list[Bags],
         padding: _Padding,
-        chunks: list[tuple[Chunk, ...]] | None,
-    ) -> tuple[StackSizes, Tensor, Tensor]:
+        training: bool,
+    ) -> tuple[StackSizes, Tensor, Tensor, tuple[Chunk, ...]]:
         stack = plan.stack
         first = dict(zip(stack.table_indices, stack.first_records, strict=True))
         pieces = []
@@ -251,24 +247,11 @@ class Batcher:
             gain[at:end] = source.gain
             at = end
         bag[num_pooled:] = max(plan.num_bags - 1, 0)
-        if chunks is not None:
-            chunks.append(self._chunks(plan, pieces, unique[:num_valid], inverse, padding))
-        return sizes, ints, gain
-
-    def _chunks(
-        self,
-        plan: StackPlan,
-        pieces: list[Tensor],
-        records: Tensor,
-        inverse: Tensor,
-        padding: _Padding,
-    ) -> tuple[Chunk, ...]:
-        """The occurrences in order, if the optimizer steps once for each."""
-        rule = plan.stack.rule
-        if rule is None or not rule.steps_per_occurrence:
-            return ()
-        order = _batch_order(plan, [len(piece) for piece in pieces])
-        return make_chunks(plan.stack, records, inverse, order, padding.chunks)
+        chunks: tuple[Chunk, ...] = ()
+        if training and stack.rule is not None and stack.rule.steps_per_occurrence:
+            order = _batch_order(plan, [len(piece) for piece in pieces])
+            chunks = make_chunks(stack, unique[:num_valid], inverse, order, padding.chunks)
+        return sizes, ints, gain, chunks
 
 
 def _batch_order(plan: StackPlan, lengths: list[int]) -> Tensor:
