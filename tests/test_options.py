@@ -148,3 +148,37 @@ def test_describe_shows_tables_features_and_arrays() -> None:
         "weight | accumulators",
     ):
         assert part in text
+
+
+def test_several_processes_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        RuntimeError, match="trains in one process, but 2 were started; run it without"
+    ):
+        tte.TPUEmbedding(helpers.golden_config(), 4, tte.SGD())
+    tte.TPUEmbedding(helpers.golden_config(), 4, tte.SGD(), device="cpu")  # serving may
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "meta"}, "device must be an XLA device or 'cpu', got meta"),
+        (
+            {"device": "cpu", "initialize_tpu_embedding": False},
+            "needs an XLA device, got device='cpu'",
+        ),
+        ({"layout": "GPU"}, "layout must be None, 'CPU' or 'TPU', got 'GPU'"),
+        (
+            {"id_bounds": "clamp"},
+            "id_bounds must be one of 'raise', 'drop', 'warn_and_drop', got 'clamp'",
+        ),
+        ({"enqueue_depth": 0}, "enqueue_depth must be an int of at least 1, got 0"),
+        ({"batch_size": True}, "batch_size must be an int of at least 1, got True"),
+    ],
+)
+def test_a_wrong_constructor_argument_says_what_is_allowed(
+    options: dict[str, object], message: str
+) -> None:
+    given = {"batch_size": 4, "optimizer": tte.SGD(), **options}
+    with pytest.raises(ValueError, match=message):
+        tte.TPUEmbedding(helpers.golden_config(), **given)
