@@ -13,7 +13,6 @@ survive a crash and resume exactly, reports and options.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import signal
@@ -30,10 +29,10 @@ from typing import Any
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
+from command_line import at_least, between, write_results
 from dlrm_data import ClickLog, read_criteo, synthetic
 from dlrm_model import LEARNING_RATES, Settings, Trainer
 from dlrm_report import plot, result_table
-from option_types import at_least, between
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
@@ -311,11 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plot(args.plot, title, trainer.history)
         print(f"curves: {args.plot}")
     if args.json:
-        options = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
-        content = {"options": options, "results": results, "history": trainer.history}
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
-        print(f"results: {args.json}")
+        write_results(args.json, args, {"results": results, "history": trainer.history})
     return 0
 
 

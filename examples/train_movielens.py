@@ -11,7 +11,6 @@ tables, the model, its steps). This file is the program around them.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -24,9 +23,9 @@ from pathlib import Path
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
+from command_line import at_least, between, write_results
 from movielens_data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
 from movielens_model import Settings, Trainer
-from option_types import at_least, between
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
@@ -308,12 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         plot(args.plot, title, runs, scores)
         print(f"\ncurves: {args.plot}")
     if args.json:
-        options = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
-        content = {"options": options, "results": dict(lines), "baselines": scores}
-        content["runs"] = [asdict(run) for run in runs]
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
-        print(f"results: {args.json}")
+        content = {"results": dict(lines), "baselines": scores}
+        write_results(args.json, args, {**content, "runs": [asdict(run) for run in runs]})
     if args.check is not None:
         worst = max(run.rmses[-1] for run in runs)
         margin = min(scores.values()) - worst

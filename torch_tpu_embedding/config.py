@@ -154,11 +154,15 @@ class Table:
     def combiner(self) -> str:
         return self.config.combiner
 
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        return self.optimizer.slot_variable_names if self.optimizer is not None else ()
+
 
 def field_shape(table: Table, name: str) -> tuple[int, int]:
     """`[V, width]` of a field of a table: its 'weight' or one of its slots."""
     width = table.dim
-    if table.optimizer is not None and name in table.optimizer.slot_variable_names:
+    if table.optimizer is not None and name in table.slot_names:
         width = table.optimizer.slot_width(name, table.dim)
     return table.vocabulary_size, width
 

@@ -21,8 +21,8 @@ def describe(
     """Tables, features and, once built for a device, the physical arrays, as aligned text."""
     tables = [["table", "vocabulary", "dim", "combiner", "optimizer", "slots", "MB"]]
     for table in resolved.tables:
-        slots = table.optimizer.slot_variable_names if table.optimizer else ()
-        size = 4 * sum(math.prod(field_shape(table, name)) for name in (WEIGHT, *slots))
+        fields = (WEIGHT, *table.slot_names)
+        size = 4 * sum(math.prod(field_shape(table, name)) for name in fields)
         optimizer = type(table.optimizer).__name__ if table.optimizer else "none (frozen)"
         tables.append(
             [
@@ -31,7 +31,7 @@ def describe(
                 str(table.dim),
                 table.combiner,
                 optimizer,
-                ", ".join(slots) or "-",
+                ", ".join(table.slot_names) or "-",
                 _megabytes(size),
             ]
         )

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from .embedding import TPUEmbedding
+from .layout import WEIGHT
+from .logical_state import state_keys
 from .optimizers import Optimizer
 
 
@@ -37,11 +39,8 @@ class TPUEmbeddingForServing(TPUEmbedding):
         """Table name → 'parameters' and slot names → tensors, as in TF."""
         return {
             table.name: {
-                "parameters" if field == "weight" else field: self._held(f"{table.name}.{field}")
-                for field in (
-                    "weight",
-                    *(table.optimizer.slot_variable_names if table.optimizer else ()),
-                )
+                "parameters" if field == WEIGHT else field: self._held(key)
+                for field, key in state_keys(table).items()
             }
             for table in self.resolved.tables
         }

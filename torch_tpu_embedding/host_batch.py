@@ -19,7 +19,7 @@ from torch import Tensor
 from .config import Resolved
 from .features import NO_ID, Bags
 from .layout import StackLayout
-from .occurrences import Chunk, make_chunks
+from .occurrences import Chunk, make_chunks, tables_of
 
 logger = logging.getLogger(__name__)
 
@@ -229,8 +229,7 @@ class Batcher:
         records[: len(unique)] = unique
         records[len(unique) :] = stack.padding_record
         if sizes.has_groups:
-            starts = torch.tensor(stack.first_records, dtype=torch.int32)
-            groups[:num_valid] = torch.searchsorted(starts, unique[:num_valid], right=True) - 1
+            groups[:num_valid] = tables_of(stack, unique[:num_valid])
             groups[num_valid:] = 0
         valid[0] = num_valid
         to_direct[:] = inverse[: plan.num_direct]

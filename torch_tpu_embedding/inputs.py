@@ -177,13 +177,14 @@ def read_weights(
         )
     if not flat.dtype.is_floating_point:
         raise ValueError(f"{where}: weights must be floating point, got {flat.dtype}")
-    finite = flat.to(torch.float32).isfinite()  # the gains are float32
-    if check_values and not bool(finite.all()):
-        at = int((~finite).nonzero()[0])
-        raise ValueError(
-            f"{where}: weight {float(flat[at])} at {entries.place(at)} is not finite in "
-            "float32; clean the weights before enqueue"
-        )
+    if check_values:
+        finite = flat.to(torch.float32).isfinite()  # the gains are float32
+        if not bool(finite.all()):
+            at = int((~finite).nonzero()[0])
+            raise ValueError(
+                f"{where}: weight {float(flat[at])} at {entries.place(at)} is not finite in "
+                "float32; clean the weights before enqueue"
+            )
     return flat.to(torch.float64)
 
 

@@ -25,8 +25,7 @@ FORMAT_VERSION = 1
 
 def state_keys(table: Table) -> dict[str, str]:
     """Field name → checkpoint key of one table."""
-    slots = table.optimizer.slot_variable_names if table.optimizer is not None else ()
-    return {name: f"{table.name}.{name}" for name in (WEIGHT, *slots)}
+    return {name: f"{table.name}.{name}" for name in (WEIGHT, *table.slot_names)}
 
 
 def all_keys(resolved: Resolved) -> list[str]:

@@ -7,6 +7,7 @@ and one in-place scatter. Letters: B batch, N ids, U unique rows, D dim.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -36,6 +37,12 @@ class StackIndex:
     gain: Tensor
     """`[N]` float32: its factor in the bag's sum; 0 where there is only padding."""
 
+    @property
+    def valid(self) -> Tensor:
+        """`[U, 1]` bool: False for the padding at the end."""
+        places = torch.arange(self.sizes.num_unique, device=self.record.device)
+        return (places < self.num_valid)[:, None]
+
 
 def split_buffers(
     sizes: tuple[StackSizes, ...], ints: Tensor, floats: Tensor
@@ -61,8 +68,8 @@ def split_buffers(
 def cut(tensor: Tensor, lengths: list[int]) -> list[Tensor]:
     """`tensor.split(lengths)`, as slices: torch_xla 2.9 aborts the process when one result of an
     operator with several (split, sort) is used as an index."""
-    starts = [sum(lengths[:number]) for number in range(len(lengths))]
-    return [tensor.narrow(0, start, length) for start, length in zip(starts, lengths, strict=True)]
+    ends = accumulate(lengths)
+    return [tensor.narrow(0, end - size, size) for end, size in zip(ends, lengths, strict=True)]
 
 
 def send(batch: HostBatch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -74,12 +81,17 @@ def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor
     """The records `[U, record_width]` of an array."""
     if layout.is_vector:
         return array.index_select(0, record)[:, None]
-    rows = array.index_select(0, record >> layout.shift if layout.shift else record)
+    rows = array.index_select(0, physical_row(layout, record))
     if layout.records_per_row == 1:
         return rows
     rows = rows.view(-1, layout.records_per_row, layout.record_width)
     # A select, not a product with 0 and 1: the neighbours in the row may hold inf or nan.
     return torch.where(lane_mask(layout, record), rows, 0.0).sum(1)
+
+
+def physical_row(layout: ArrayLayout, record: Tensor) -> Tensor:
+    """The row of its array in which a record lies."""
+    return record >> layout.shift if layout.shift else record
 
 
 def lane_mask(layout: ArrayLayout, record: Tensor) -> Tensor:
@@ -97,8 +109,7 @@ def activations(index: StackIndex, records: Tensor) -> list[Tensor]:
     plan = index.sizes.plan
     weights = quantize(records[:, : plan.stack.dim], plan.stack.quantization)
     if plan.stack.quantization is not None:  # 0 may round to another value: padding must stay 0
-        places = torch.arange(index.sizes.num_unique, device=weights.device)
-        weights = torch.where((places < index.num_valid)[:, None], weights, 0.0)
+        weights = torch.where(index.valid, weights, 0.0)
     outputs = []
     if plan.num_direct:
         rows = weights.index_select(0, index.to_direct)

@@ -36,6 +36,12 @@ class Chunk:
     gradients, -1 where a record has no further occurrence."""
 
 
+def tables_of(stack: StackLayout, records: Tensor) -> Tensor:
+    """Which of the stack's tables each of its int32 records is of."""
+    starts = torch.tensor(stack.first_records, dtype=torch.int32)
+    return torch.searchsorted(starts, records, right=True) - 1
+
+
 def make_chunks(
     stack: StackLayout, records: Tensor, of_place: Tensor, batch_order: Tensor, sizes: list[int]
 ) -> tuple[Chunk, ...]:
@@ -54,8 +60,7 @@ def make_chunks(
     starts = counts.cumsum(0) - counts
     by_count = torch.argsort(counts, descending=True, stable=True)
     counts, starts, records = counts[by_count], starts[by_count], records[by_count]
-    bounds = torch.tensor(stack.first_records)
-    tables = torch.searchsorted(bounds, records.to(torch.int64), right=True) - 1
+    tables = tables_of(stack, records)
     chunks: list[Chunk] = []
     done = 0
     while len(counts) and done < int(counts[0]):

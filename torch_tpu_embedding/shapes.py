@@ -49,8 +49,7 @@ class OutputShapes:
             self._structure, input_shapes, "per_replica_input_shapes", containers_are_leaves=True
         )
         found = [
-            self._one(number, feature, shape)
-            for number, (feature, shape) in enumerate(zip(self._features, given, strict=True))
+            self._one(feature, shape) for feature, shape in zip(self._features, given, strict=True)
         ]
         for number, shape in enumerate(found):
             if self._features[number].max_sequence_length == 0:
@@ -71,12 +70,12 @@ class OutputShapes:
         """Keep the shapes of the first batch."""
         self.settled = [each.shape for each in bags]
 
-    def _one(self, number: int, feature: Feature, shape: object) -> Shape:
+    def _one(self, feature: Feature, shape: object) -> Shape:
         where = f"build: input shape of feature {feature.name!r}"
         if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) == 0:
             raise ValueError(f"{where} must be a non-empty sequence of ints, got {shape!r}")
         outer = tuple(shape) if len(shape) == 1 else tuple(shape[:-1])
-        configured = feature.config.output_shape
+        configured = feature.output_shape
         if configured is not None:
             fits = len(outer) == len(configured) and all(
                 size is None or size == wanted
@@ -86,7 +85,7 @@ class OutputShapes:
                 raise ValueError(
                     f"{where}: {[*shape]} is inconsistent with its output_shape {[*configured]}"
                 )
-            return tuple(configured)
+            return configured
         for size in outer:
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(

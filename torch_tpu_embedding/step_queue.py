@@ -81,10 +81,6 @@ class StepQueue:
         if awaiting is not None:
             self._awaiting[name] = awaiting
 
-    def awaiting(self, name: str | None) -> Awaiting | None:
-        """The training batch that awaits its gradients, if there is one."""
-        return self._awaiting.get(name)
-
     def require_awaiting(self, name: str | None) -> Awaiting:
         """The training batch that awaits its gradients, or RuntimeError saying why there is none."""
         found = self._awaiting.get(name)

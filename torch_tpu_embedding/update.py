@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .layout import WEIGHT, ArrayLayout
-from .lookup import StackIndex, gather_records, lane_mask
+from .lookup import StackIndex, gather_records, lane_mask, physical_row
 
 
 def place_gradients(
@@ -73,12 +73,20 @@ def apply_stack(
     ]
     values = read_fields(stack.arrays, records)
     weights = values.pop(WEIGHT)
-    rate = rates.index_select(0, index.group)[:, None] if index.sizes.has_groups else rates
     gradient = record_gradients(index, gradients)
+    rate = rates_of(rates, index.group)
     change, slot_changes = stack.rule.step(weights, values, gradient, rate)
-    valid = (torch.arange(index.sizes.num_unique, device=rate.device) < index.num_valid)[:, None]
     changes = {WEIGHT: change, **slot_changes}
-    write_changes(arrays, stack.arrays, index.record, changes, valid)
+    write_changes(arrays, stack.arrays, index.record, changes, index.valid)
+
+
+def rates_of(rates: Tensor, table: Tensor) -> Tensor:
+    """The learning rate of each record `[U, 1]`, or `[1]` where all records are of one table.
+
+    Args:
+        rates: of the stack's tables. table: `[U]`, which of them each record is of.
+    """
+    return rates if len(rates) == 1 else rates.index_select(0, table)[:, None]
 
 
 def read_fields(layouts: Sequence[ArrayLayout], records: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -99,7 +107,7 @@ def write_changes(
 ) -> None:
     """Add the changes of the fields `[U, width]` to the records, in place, where `valid` `[U, 1]`."""
     for layout, array in zip(layouts, arrays, strict=True):
-        change = _join_lanes(layout, [changes[name] for name in layout.fields])
+        change = join_lanes(layout, changes)
         # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding
         # -0.0, not 0.0, leaves every bit pattern as it is.
         _scatter_records(layout, array, record, torch.where(valid, change, -0.0))
@@ -109,8 +117,9 @@ def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _join_lanes(layout: ArrayLayout, parts: list[Tensor]) -> Tensor:
-    """Fields side by side as one record, padded to its width."""
+def join_lanes(layout: ArrayLayout, changes: dict[str, Tensor]) -> Tensor:
+    """The fields of an array side by side as one record, padded to its width."""
+    parts = [changes[name] for name in layout.fields]
     used = sum(part.shape[1] for part in parts)
     if used < layout.record_width:
         blank = parts[0].new_zeros(parts[0].shape[0], layout.record_width - used)
@@ -126,4 +135,4 @@ def _scatter_records(layout: ArrayLayout, array: Tensor, record: Tensor, change:
     if layout.records_per_row > 1:
         change = torch.where(lane_mask(layout, record), change[:, None, :], -0.0)
         change = change.reshape(-1, layout.row_width)
-    array.index_add_(0, record >> layout.shift if layout.shift else record, change)
+    array.index_add_(0, physical_row(layout, record), change)

@@ -13,7 +13,7 @@ from torch import Tensor
 from .layout import WEIGHT, StackLayout
 from .lookup import cut, gather_records
 from .occurrences import Chunk
-from .update import read_fields, write_changes
+from .update import rates_of, read_fields, write_changes
 
 
 def apply_chunks(
@@ -37,7 +37,7 @@ def apply_chunks(
     for chunk in chunks:
         ints = chunk.ints.to(gradients.device)
         record, table, *places = cut(ints, [chunk.rows] * (2 + chunk.rounds))
-        rate = rates.index_select(0, table)[:, None] if len(stack.table_indices) > 1 else rates
+        rate = rates_of(rates, table)
         held = [
             gather_records(layout, array, record)
             for layout, array in zip(stack.arrays, arrays, strict=True)

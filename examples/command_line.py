@@ -1,10 +1,13 @@
-"""Types of command line options that both examples use."""
+"""What the command lines of both examples share: types of options, and the file of results."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -31,3 +34,11 @@ def between(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return number
+
+
+def write_results(path: Path, args: argparse.Namespace, content: dict[str, Any]) -> None:
+    """Write the options and `content` as JSON, and say where."""
+    options = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"options": options, **content}, indent=1) + "\n")
+    print(f"results: {path}")
