@@ -1,0 +1,202 @@
+"""In-memory shards and groups of threads: what the checkpoint tests save and load."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from torch_tpu_embedding.checkpoint.offline import shard_ids
+from torch_tpu_embedding.checkpoint.shard import field_widths
+from torch_tpu_embedding.config import Table, TableConfig
+from torch_tpu_embedding.host_group import Alone, HostGroup
+from torch_tpu_embedding.optimizers import Adagrad, Optimizer
+
+T = TypeVar("T")
+Tables = dict[str, dict[str, Tensor]]
+ADAGRAD = Adagrad(0.1)
+
+
+def table(name: str, rows: int, dim: int = 4, optimizer: Optimizer | None = ADAGRAD) -> Table:
+    return Table(name, TableConfig(rows, dim, name=name), optimizer)
+
+
+def random_values(tables: Sequence[Table], seed: int = 0) -> Tables:
+    """Whole tables, every float bit pattern possible: name → field → `[V, width]`."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        each.name: {
+            field: torch.randint(
+                -(2**31), 2**31, (each.vocabulary_size, width), generator=generator
+            ).to(torch.int32).view(torch.float32)
+            for field, width in field_widths(each).items()
+        }
+        for each in tables
+    }  # fmt: skip
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Bit for bit, NaNs too."""
+    return one.shape == other.shape and torch.equal(
+        one.contiguous().view(torch.int32), other.contiguous().view(torch.int32)
+    )
+
+
+class FakeShard:
+    """One process's rows in memory. Tables are rotated, as in the real one."""
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        group: HostGroup | None = None,
+        strategy: str = "mod",
+        values: Tables | None = None,
+    ) -> None:
+        self.tables = tables
+        self.group = group or Alone()
+        self.strategy = strategy
+        self.held: list[dict[str, Tensor]] = []
+        self._epoch = 0
+        self._touched = [torch.full((len(self.ids(t)),), -1) for t in range(len(tables))]
+        for number, each in enumerate(tables):
+            ids = torch.tensor([*self.ids(number)], dtype=torch.int64)
+            self.held.append(
+                {
+                    field: values[each.name][field][ids].clone()
+                    if values
+                    else torch.zeros(len(ids), width)
+                    for field, width in field_widths(each).items()
+                }
+            )
+
+    def ids(self, table: int) -> range:
+        turned = (self.group.rank + (table if self.strategy == "mod" else 0)) % self.group.size
+        return shard_ids(self.strategy, self.tables[table].vocabulary_size, self.group.size, turned)
+
+    def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
+        return {name: rows[start:stop].clone() for name, rows in self.held[table].items()}
+
+    def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
+        for name, rows in values.items():
+            self.held[table][name][start : start + len(rows)] = rows
+
+    def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
+        for name, each in values.items():
+            self.held[table][name][rows] = each
+
+    def epoch(self) -> int:
+        self._epoch += 1
+        return self._epoch
+
+    def touched_since(self, table: int, epoch: int) -> Tensor:
+        return (self._touched[table] >= epoch).nonzero()[:, 0]
+
+    def train(self, ids: Sequence[int], amount: float = 1.0) -> None:
+        """Change these ids of every table, where they are held here."""
+        for number in range(len(self.tables)):
+            held = self.ids(number)
+            rows = torch.tensor([held.index(i) for i in ids if i in held], dtype=torch.int64)
+            for values in self.held[number].values():
+                values[rows] = amount
+            self._touched[number][rows] = self._epoch
+
+
+class FakeEmbedding:
+    """What `save` and `load` take."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.shard = FakeShard(*args, **kwargs)
+
+
+class ThreadGroup:
+    """The group of one of S threads that stand for processes."""
+
+    def __init__(self, rank: int, shared: ThreadGroups) -> None:
+        self.rank, self.size, self._shared = rank, shared.size, shared
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        self._shared.slots[self.rank] = value
+        self._shared.barrier.wait()
+        found = [*self._shared.slots]
+        self._shared.barrier.wait()
+        return found
+
+    def gather(self, values: Tensor) -> Tensor:
+        return torch.stack(self.gather_objects(values))
+
+    def all_to_all(self, pieces: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
+        raise NotImplementedError
+
+    def sum(self, values: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class ThreadGroups:
+    """S processes as threads."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.slots: list[Any] = [None] * size
+        self.barrier = threading.Barrier(size, timeout=20)
+
+    def run(self, work: Callable[[HostGroup], T]) -> list[T]:
+        """Do `work` on all; the first error that is not a peer's is raised."""
+        groups = [ThreadGroup(rank, self) for rank in range(self.size)]
+        with ThreadPoolExecutor(self.size) as pool:
+            futures = [pool.submit(work, group) for group in groups]
+        errors = [each.exception() for each in futures]
+        for error in sorted(
+            filter(None, errors), key=lambda each: type(each).__name__ == "PeerError"
+        ):
+            raise error
+        return [each.result() for each in futures]
+
+
+def whole(shards: Sequence[FakeShard]) -> Tables:
+    """The tables that shards make together."""
+    found: Tables = {}
+    for number, each in enumerate(shards[0].tables):
+        for field, width in field_widths(each).items():
+            rows = torch.full((each.vocabulary_size, width), float("nan"))
+            for shard in shards:
+                rows[torch.tensor([*shard.ids(number)], dtype=torch.int64)] = shard.held[number][
+                    field
+                ]
+            found.setdefault(each.name, {})[field] = rows
+    return found
+
+
+def assert_same(found: Tables, wanted: Tables) -> None:
+    for name, fields in wanted.items():
+        for field, rows in fields.items():
+            assert same(found[name][field], rows), f"{name}.{field}"
+
+
+def read_independently(step: Path) -> Tables:
+    """A step's tables by nothing but `json` and `safetensors`: piece → its ids, row by row."""
+    index = json.loads((step / "model.safetensors.index.json").read_text())
+    described = index["checkpoint"]
+    found: Tables = {
+        name: {
+            field: torch.full((entry["vocabulary_size"], width), float("nan"))
+            for field, width in entry["fields"].items()
+        }
+        for name, entry in described["tables"].items()
+    }
+    for piece in described["pieces"]:
+        assert index["weight_map"][piece["key"]] == piece["file"]
+        with safe_open(step / piece["file"], "pt") as file:
+            rows = file.get_tensor(piece["key"])
+        assert len(rows) == piece["rows"]
+        for place, row in enumerate(rows):
+            found[piece["table"]][piece["field"]][piece["first_id"] + place * piece["id_step"]] = (
+                row
+            )
+    return found

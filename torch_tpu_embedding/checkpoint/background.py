@@ -1,0 +1,112 @@
+"""Saves in the background: handles, and the promise that no failure of one is silent."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+from .shard import HasShard
+
+
+class SaveHandle:
+    """One save. `wait()` returns when the step is complete, or raises what went wrong."""
+
+    def __init__(self, embedding: HasShard, directory: Path, step: int, rank: int) -> None:
+        self.step = step
+        self.directory = directory
+        self._rank = rank
+        self._embedding = weakref.ref(embedding)
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Run `work` in a thread that the interpreter waits for at its end."""
+        self._thread = threading.Thread(target=self._run, args=(work,), name="checkpoint-save")
+        with _lock:
+            _pending.append(self)
+        self._thread.start()
+
+    def done(self) -> bool:
+        """Whether the save has ended, well or not."""
+        return self._thread is None or not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait for the end of the save.
+
+        Raises:
+            CheckpointError, OSError: why there is no complete step; raised once.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        with _lock:
+            if self in _pending:
+                _pending.remove(self)
+            error, self._error = self._error, None
+        if error is not None:
+            error.add_note(f"this was the background save of step {self.step} in {self.directory}")
+            raise error
+
+    def concerns(self, embedding: HasShard, directory: Path, rank: int) -> bool:
+        """Whether a save or load of `embedding` in `directory` has to wait for this one."""
+        same_place = self.directory == directory and self._rank == rank
+        return self._embedding() is embedding or same_place
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self._error = error
+
+
+_lock = threading.Lock()
+_pending: list[SaveHandle] = []
+
+
+def settle(embedding: HasShard, directory: Path, rank: int) -> Exception | None:
+    """Wait for the saves that come before a call; gives the first failure that nobody has seen."""
+    first: Exception | None = None
+    for handle in [*_pending]:
+        if handle.concerns(embedding, directory, rank):
+            try:
+                handle.wait()
+            except Exception as error:
+                first = first or error
+    return first
+
+
+def wait(directory: str | Path | None = None) -> None:
+    """Wait for the background saves of this process, all or those in one directory.
+
+    Raises:
+        CheckpointError, OSError: why a save failed, if no other call has raised it.
+    """
+    chosen = Path(directory).absolute() if directory is not None else None
+    first: Exception | None = None
+    for handle in [*_pending]:
+        if chosen is None or handle.directory == chosen:
+            try:
+                handle.wait()
+            except Exception as error:
+                first = first or error
+    if first is not None:
+        raise first
+
+
+@atexit.register
+def _report_at_exit() -> None:
+    """The last chance to show a failure."""
+    for handle in [*_pending]:
+        try:
+            handle.wait()
+        except Exception:
+            print(
+                f"torch_tpu_embedding: the background save of step {handle.step} in "
+                f"{handle.directory} failed; that step is not complete",
+                file=sys.stderr,
+            )
+            traceback.print_exc()

@@ -1,0 +1,9 @@
+"""What goes wrong with checkpoints on disk, and the advice that goes with it."""
+
+from __future__ import annotations
+
+REMEDY = "restore it from a copy, or load another step (step=…, or fall_back=True)"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, damaged, or could not be written. The message names the file."""

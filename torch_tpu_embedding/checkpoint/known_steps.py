@@ -1,0 +1,62 @@
+"""Which saved steps an embedding still knows, so that a delta can say what changed since.
+
+Per embedding (held weakly): directory and step → the save's id and the epoch of touch tracking that
+began with it. A load ends all of this but for the step loaded, since rows may have changed untracked.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import CheckpointError
+from .index import Base, read_index
+from .shard import HasShard
+from .steps import complete_steps, index_path
+
+_REMEDY = "save without since=, and base the next deltas on that step"
+
+
+@dataclass(frozen=True)
+class _Known:
+    save_id: str
+    epoch: int
+
+
+_known: weakref.WeakKeyDictionary[HasShard, dict[tuple[Path, int], _Known]]
+_known = weakref.WeakKeyDictionary()
+
+
+def remember(embedding: HasShard, directory: Path, step: int, save_id: str, epoch: int) -> None:
+    """Note that the rows stood as in this step when `epoch` began."""
+    _known.setdefault(embedding, {})[directory, step] = _Known(save_id, epoch)
+
+
+def forget(embedding: HasShard) -> None:
+    """Note that the rows were changed from outside: no earlier step can be a base any more."""
+    _known.pop(embedding, None)
+
+
+def base_and_epoch(embedding: HasShard, directory: Path, step: int) -> tuple[Base, int]:
+    """The base for a delta since `step`, and the epoch since which rows count.
+
+    Raises:
+        CheckpointError: this embedding neither saved nor loaded that step, or it is gone.
+    """
+    mine = _known.get(embedding, {})
+    known = mine.get((directory, step))
+    if known is None:
+        steps = sorted(each for where, each in mine if where == directory)
+        raise CheckpointError(
+            f"{directory}: since={step}, but this embedding does not know what changed since that step: "
+            f"it has saved or loaded {steps or 'no step'} here in this run; {_REMEDY}"
+        )
+    if step not in complete_steps(directory):
+        raise CheckpointError(f"{directory}: since={step}, but that step is not there; {_REMEDY}")
+    found = read_index(index_path(directory, step)).save_id
+    if found != known.save_id:
+        raise CheckpointError(
+            f"{directory}: since={step}, but that step was saved anew by another run; {_REMEDY}"
+        )
+    return Base(step, known.save_id), known.epoch

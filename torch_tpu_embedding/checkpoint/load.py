@@ -1,0 +1,154 @@
+"""`checkpoint.load`: the rows of this process out of a checkpoint of any number of shards.
+
+All is checked on all processes before the first row is written. Letters: V vocabulary, S shards.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..host_group import HostGroup, raise_together
+from .background import settle
+from .errors import CheckpointError
+from .known_steps import forget, remember
+from .match import TableMatch, match_tables
+from .reader import Reader
+from .shard import HasShard, Shard, block_rows, field_widths
+from .steps import choose_step, complete_steps, require_step
+
+Resize = Literal["error", "allow"]
+Slots = Literal["require", "skip", "match"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What `load` found."""
+
+    step: int
+    extra: Any
+    """What was given to `save`, or None."""
+
+
+def load(
+    embedding: HasShard,
+    directory: str | Path,
+    step: int | None = None,
+    *,
+    tables: Iterable[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    resize: Resize = "error",
+    slots: Slots = "require",
+    verify: bool = True,
+    fall_back: bool = False,
+) -> Loaded:
+    """Load tables and slots from `directory`; all processes call this together.
+
+    The number of processes and the strategy may be others than those of the save.
+
+    Args:
+        step: None takes the newest complete one.
+        tables: names, in the embedding, of those to load; None takes all, which must then be those of
+            the checkpoint too.
+        rename: name in the checkpoint → name in the embedding.
+        resize: 'allow' accepts another vocabulary: rows that the checkpoint lacks keep what the
+            embedding has, rows that the embedding lacks are left out.
+        slots: 'require' takes a checkpoint of the same slots only; 'skip' loads weights alone; 'match'
+            loads the slots that both have.
+        verify: hash each file that is read (divided among the processes) before anything is written.
+        fall_back: where a step is damaged, warn, and take the newest complete one before it.
+
+    Raises:
+        CheckpointError: the step is missing or damaged; names file and key.
+        ValueError: checkpoint and embedding do not fit; says how, and which argument permits it.
+    """
+    shard = embedding.shard
+    group, root = shard.group, Path(directory).absolute()
+    error = settle(embedding, root, group.rank)
+    steps: list[int] = []
+    try:
+        if error is None:
+            steps = _candidates(root, step, fall_back)
+            for name, value, allowed in (
+                ("resize", resize, ("error", "allow")),
+                ("slots", slots, ("require", "skip", "match")),
+            ):
+                if value not in allowed:
+                    raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+    except Exception as caught:
+        error = caught
+    raise_together(group, "checkpoint.load", error)
+    steps = group.gather_objects(steps)[0]  # those that process 0 saw
+    chosen = None if tables is None else [*tables]
+    for place, candidate in enumerate(steps):
+        following = steps[place + 1] if place + 1 < len(steps) else None
+        reader, matches, error = None, [], None
+        try:
+            reader = Reader(root, candidate)
+            matches = match_tables(
+                shard.tables, reader, chosen, dict(rename or {}), resize == "allow", slots
+            )
+            _check(reader, matches, verify, group)
+        except Exception as caught:
+            error = caught
+        damaged = isinstance(error, (CheckpointError, OSError))
+        outcomes = group.gather_objects((str(error) if error else None, damaged))
+        problems = [(text, bad) for text, bad in outcomes if text is not None]
+        if not problems:
+            break
+        if following is None or not all(bad for _, bad in problems):
+            raise_together(group, f"checkpoint.load of step {candidate}", error)
+        warnings.warn(
+            f"step {candidate} cannot be loaded, step {following} is tried: {problems[0][0]}",
+            stacklevel=2,
+        )
+    assert reader is not None
+    extra = None
+    try:
+        extra = reader.extra()
+    except Exception as caught:
+        error = caught
+    raise_together(group, f"checkpoint.load of step {reader.step}", error)
+    forget(embedding)
+    try:
+        for match in matches:
+            _fill(shard, match, reader)
+    except Exception as caught:
+        caught.add_note("some rows were loaded already: load again before going on")
+        error = caught
+    raise_together(group, f"checkpoint.load of step {reader.step}", error)
+    reader.close()
+    if len(matches) == len(shard.tables) and all(match.is_whole for match in matches):
+        remember(embedding, root, reader.step, reader.index.save_id, shard.epoch())
+    return Loaded(reader.step, extra)
+
+
+def _candidates(root: Path, step: int | None, fall_back: bool) -> list[int]:
+    """The step to load, then those to fall back on."""
+    if step is not None:
+        require_step("step", step)
+    if not fall_back:
+        return [choose_step(root, step)]
+    found = [each for each in complete_steps(root) if step is None or each <= step]
+    return found[::-1] or [choose_step(root, step)]
+
+
+def _check(reader: Reader, matches: list[TableMatch], verify: bool, group: HostGroup) -> None:
+    fields = [(match.source, field) for match in matches for field in match.fields]
+    reader.check(fields)
+    if verify:
+        reader.verify(reader.files(fields)[group.rank :: group.size])
+
+
+def _fill(shard: Shard, match: TableMatch, reader: Reader) -> None:
+    """Write this process's rows of a table, block by block."""
+    ids = shard.ids(match.number)
+    rows = len(ids) if not ids else len(range(ids.start, min(ids.stop, match.rows), ids.step))
+    at_once = block_rows(field_widths(shard.tables[match.number]))
+    for start in range(0, rows, at_once):
+        wanted = ids[start : min(start + at_once, rows)]
+        values = {field: reader.read_ids(match.source, field, wanted) for field in match.fields}
+        shard.write_rows(match.number, start, values)

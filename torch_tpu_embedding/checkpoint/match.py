@@ -1,0 +1,128 @@
+"""Which tables and fields of a checkpoint go where in an embedding, and everything that does not fit.
+
+Letter: V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..config import Table
+from ..layout import WEIGHT
+from .index import TableEntry
+from .reader import Reader
+from .shard import field_widths
+
+
+@dataclass(frozen=True)
+class TableMatch:
+    """One table to be loaded."""
+
+    number: int
+    """Its place in the embedding."""
+    source: str
+    """Its name in the checkpoint."""
+    fields: tuple[str, ...]
+    rows: int
+    """The ids below this are loaded."""
+    is_whole: bool
+    """Afterwards the table is as the checkpoint has it."""
+
+
+def match_tables(
+    tables: Sequence[Table],
+    reader: Reader,
+    chosen: Sequence[str] | None,
+    rename: Mapping[str, str],
+    resize: bool,
+    slots: str,
+) -> list[TableMatch]:
+    """Match by name; arguments as in `load`.
+
+    Raises:
+        ValueError: all that does not fit, a line each, with the argument that permits it.
+    """
+    where = f"step {reader.step}"
+    if unknown := sorted(set(rename) - set(reader.tables)):
+        raise ValueError(
+            f"rename: {where} holds no tables {unknown}; it holds {sorted(reader.tables)}"
+        )
+    sources = {rename.get(name, name): name for name in reader.tables}
+    if len(sources) < len(reader.tables):
+        raise ValueError(f"rename: two tables of {where} would have one name; rename both")
+    names = [table.name for table in tables]
+    if chosen is not None and (unknown := sorted(set(chosen) - set(names))):
+        raise ValueError(f"tables: the embedding holds no {unknown}; it holds {sorted(names)}")
+    wanted = names if chosen is None else chosen
+    problems = [
+        f"table {name!r} is not in {where}, which holds {sorted(sources)}; pass tables=[…] for those "
+        "to load, or rename={…}"
+        for name in wanted
+        if name not in sources
+    ]
+    if chosen is None and (extra := sorted(set(sources) - set(names))):
+        problems.append(
+            f"{where} holds tables {extra} that the embedding has not; pass tables={names} to load the "
+            "others only, or rename={…}"
+        )
+    matches = []
+    for number, table in enumerate(tables):
+        if table.name in wanted and table.name in sources:
+            entry = reader.tables[sources[table.name]]
+            found = _problems(table, entry, resize, slots)
+            problems += found
+            if not found:
+                matches.append(_match(number, table, entry, slots))
+    if problems:
+        raise ValueError("\n\t".join([f"checkpoint.load of {where}:", *problems]))
+    return matches
+
+
+def _problems(table: Table, entry: TableEntry, resize: bool, slots: str) -> list[str]:
+    found = []
+    if entry.dim != table.dim:
+        found.append(
+            f"table {table.name!r}: dim {entry.dim} in the checkpoint, {table.dim} in the embedding; "
+            "give TableConfig the same dim, or leave the table out with tables=[…]"
+        )
+    if entry.vocabulary_size != table.vocabulary_size and not resize:
+        found.append(
+            f"table {table.name!r}: vocabulary_size {entry.vocabulary_size} in the checkpoint, "
+            f"{table.vocabulary_size} in the embedding; pass resize='allow' to load the ids that both have"
+        )
+    widths = field_widths(table)
+    differ = [name for name in entry.slots if entry.fields[name] != widths.get(name)]
+    differ += [name for name in table.slot_names if name not in entry.fields]
+    if slots == "require" and differ:
+        mine = type(table.optimizer).__name__ if table.optimizer else "no optimizer"
+        found.append(
+            f"table {table.name!r}: saved with {entry.optimizer_name} (slots "
+            f"{_shown(entry.fields)}), but the embedding has {mine} (slots {_shown(widths)}); pass "
+            "slots='skip' for the weights alone, or 'match' for the slots that both have"
+        )
+    return found
+
+
+def _match(number: int, table: Table, entry: TableEntry, slots: str) -> TableMatch:
+    widths = field_widths(table)
+    shared = tuple(
+        name
+        for name, width in widths.items()
+        if name == WEIGHT or (slots != "skip" and entry.fields.get(name) == width)
+    )
+    return TableMatch(
+        number,
+        entry.name,
+        shared,
+        min(table.vocabulary_size, entry.vocabulary_size),
+        shared == (*widths,)
+        and {*shared} == {*entry.fields}
+        and entry.vocabulary_size == table.vocabulary_size
+        and entry.name == table.name,
+    )
+
+
+def _shown(fields: Mapping[str, int]) -> str:
+    slots = [f"{name} of width {width}" for name, width in fields.items() if name != WEIGHT]
+    return ", ".join(slots) or "none"

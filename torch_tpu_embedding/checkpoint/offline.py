@@ -1,0 +1,193 @@
+"""`checkpoint.write_tables`: a checkpoint out of arrays, without an embedding or a device.
+
+What converters are built on. Letters: V vocabulary, S shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..layout import WEIGHT
+from ..optimizers import Optimizer
+from .commit import Commit, finish
+from .extra import pack
+from .index import IDS, TableEntry
+from .part import Attempt, PartWriter, remove_part, write_manifest
+from .plan import Run
+from .save import MAX_FILE_BYTES, begin, describe_optimizer
+from .shard import block_rows
+from .steps import step_path
+from .stream import Hasher
+
+Strategy = Literal["mod", "div"]
+
+
+class RowSource(Protocol):
+    """Rows in id order: a tensor, an array, a memory map, `Reader.rows(…)`."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """`[V, width]`."""
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """Rows start … stop-1, as a tensor or array of floats."""
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """One table to be written."""
+
+    fields: Mapping[str, RowSource]
+    """'weight' `[V, D]`, and slots by their names, `[V, D]` or `[V, 1]`. float32 is kept bit for bit,
+    other floats are converted."""
+    optimizer: Optimizer | Mapping[str, Any] | None = None
+    """What the slots belong to; a mapping is taken as another index has it."""
+
+
+def shard_ids(strategy: str, vocabulary_size: int, num_shards: int, shard: int) -> range:
+    """The ids of one shard: every S-th ('mod'), or a run of which the first V mod S are longer ('div')."""
+    if strategy == "mod":
+        return range(shard, vocabulary_size, num_shards)
+    each, more = divmod(vocabulary_size, num_shards)
+    start = shard * each + min(shard, more)
+    return range(start, start + each + (shard < more))
+
+
+def write_tables(
+    directory: str | Path,
+    step: int,
+    tables: Mapping[str, TableSource | Mapping[str, RowSource]],
+    *,
+    extra: Any = None,
+    num_shards: int = 1,
+    strategy: Strategy = "mod",
+    keep_last: int | None = None,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> None:
+    """Write `directory/step-<step>/` as that many processes would have saved it, reading every row once.
+
+    Args:
+        tables: name → its fields. The other arguments are those of `save`.
+
+    Raises:
+        FileExistsError: the step is complete already.
+        ValueError: a field has another shape than its table, or an argument is out of range.
+        OSError: the disk is full, or the like; the step stays incomplete.
+    """
+    root = Path(directory).absolute()
+    sources = {
+        name: given if isinstance(given, TableSource) else TableSource(given)
+        for name, given in tables.items()
+    }
+    if strategy not in ("mod", "div"):
+        raise ValueError(f"strategy must be 'mod' or 'div', got {strategy!r}")
+    if not isinstance(num_shards, int) or num_shards < 1:
+        raise ValueError(f"num_shards must be an int of at least 1, got {num_shards!r}")
+    entries = {name: _entry(name, source) for name, source in sources.items()}
+    content = pack(extra) if extra is not None else None
+    begin(root, step, keep_last, max_file_bytes)
+    save_id = secrets.token_hex(6)
+    attempts = [
+        Attempt(step_path(root, step), save_id, shard, num_shards) for shard in range(num_shards)
+    ]
+    with contextlib.ExitStack() as stack:
+        hasher = stack.enter_context(Hasher())
+        writers = [
+            stack.enter_context(
+                PartWriter(attempt, _runs(entries, strategy, attempt), max_file_bytes, hasher)
+            )
+            for attempt in attempts
+        ]
+        for name, source in sources.items():
+            _deal(name, source, entries[name], strategy, writers)
+        parts = [
+            writer.finish(content if shard == 0 else None) for shard, writer in enumerate(writers)
+        ]
+    try:
+        for attempt, part in zip(attempts, parts, strict=True):
+            write_manifest(attempt, part)
+    except OSError:
+        for attempt, part in zip(attempts, parts, strict=True):
+            remove_part(attempt, part)
+        raise
+    finish(attempts[0], Commit(step, strategy, entries, None, keep_last), timeout=0.0)
+
+
+def _entry(name: str, source: TableSource) -> TableEntry:
+    if WEIGHT not in source.fields:
+        raise ValueError(
+            f"table {name!r}: there is no field 'weight', only {sorted(source.fields)}"
+        )
+    shape = [int(size) for size in source.fields[WEIGHT].shape]
+    widths = {}
+    for field in (WEIGHT, *(each for each in source.fields if each != WEIGHT)):
+        found = [int(size) for size in source.fields[field].shape]
+        if len(found) != 2 or found[0] != shape[0] or not all(found) or field == IDS:
+            raise ValueError(
+                f"table {name!r}: {field!r} has shape {found}, expected [vocabulary_size, width] with "
+                f"the vocabulary_size of the weight, {shape[0] if shape else shape}; reshape it"
+            )
+        widths[field] = found[1]
+    optimizer = source.optimizer
+    if isinstance(optimizer, Optimizer):
+        optimizer = describe_optimizer(optimizer)
+    return TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer)
+
+
+def _runs(
+    entries: Mapping[str, TableEntry], strategy: str, attempt: Attempt
+) -> dict[str, list[Run]]:
+    runs: dict[str, list[Run]] = {}
+    for name, entry in entries.items():
+        ids = shard_ids(strategy, entry.vocabulary_size, attempt.size, attempt.rank)
+        if ids:
+            for field, width in entry.fields.items():
+                run = Run(name, field, ids, len(ids), width, entry.vocabulary_size)
+                runs.setdefault(field, []).append(run)
+    return runs
+
+
+def _deal(
+    name: str,
+    source: TableSource,
+    entry: TableEntry,
+    strategy: str,
+    writers: Sequence[PartWriter],
+) -> None:
+    """Read a table once, in id order, and give each row to the shard that owns it."""
+    shards = [
+        shard_ids(strategy, entry.vocabulary_size, len(writers), shard)
+        for shard in range(len(writers))
+    ]
+    at_once = block_rows(entry.fields)
+    for start in range(0, entry.vocabulary_size, at_once):
+        stop = min(start + at_once, entry.vocabulary_size)
+        for field, width in entry.fields.items():
+            rows = _rows(source.fields[field], start, stop)
+            if [*rows.shape] != [stop - start, width]:
+                raise ValueError(
+                    f"table {name!r}: rows {start} … {stop - 1} of {field!r} have shape "
+                    f"{[*rows.shape]}, expected {[stop - start, width]}"
+                )
+            for ids, writer in zip(shards, writers, strict=True):
+                first = ids.start + max(0, -(-(start - ids.start) // ids.step)) * ids.step
+                mine = range(first, min(stop, ids.stop), ids.step)
+                if mine:
+                    writer.write({field: rows[first - start : mine[-1] + 1 - start : ids.step]})
+
+
+def _rows(source: RowSource, start: int, stop: int) -> Tensor:
+    """Float32 rows in memory of their own."""
+    rows = source[start:stop]
+    if not isinstance(rows, Tensor):
+        rows = torch.from_numpy(np.array(rows))
+    return rows.detach().to("cpu", torch.float32, copy=True)

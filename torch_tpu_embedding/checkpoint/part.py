@@ -1,0 +1,195 @@
+"""One process's part of a save: its files, and then a manifest that says that they are durable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from . import durable
+from .index import FileEntry, Piece
+from .plan import PlannedFile, Run, cut_into_files, file_prefix
+from .shard import Block
+from .stream import FileWriter, Hasher
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try to save one step; a later try of the same step shares no file name with it."""
+
+    directory: Path
+    """Of the step."""
+    save_id: str
+    rank: int
+    size: int
+
+    def file_name(self, prefix: str) -> str:
+        """A data file of this process, with `{}` for its number."""
+        return f"{prefix}-{self.rank:05d}-of-{self.size:05d}-{{}}-{self.save_id}.safetensors"
+
+    def manifest_path(self, rank: int) -> Path:
+        """Appears when the files of process `rank` are durable, or when it has failed."""
+        return self.directory / f"rank-{rank:05d}-{self.save_id}.json"
+
+    @property
+    def extra_name(self) -> str:
+        return f"extra-{self.save_id}.pt"
+
+    @property
+    def failure_path(self) -> Path:
+        """Appears when process 0 gives the attempt up."""
+        return self.directory / f"failed-{self.save_id}.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process wrote."""
+
+    pieces: tuple[Piece, ...]
+    files: Mapping[str, FileEntry]
+
+
+class _Lane:
+    """The files of one field, as one stream of bytes."""
+
+    def __init__(self, directory: Path, files: Iterable[PlannedFile], hasher: Hasher) -> None:
+        self._directory = directory
+        self._files = list(files)
+        self._hasher = hasher
+        self._writer: FileWriter | None = None
+        self._next = 0
+        self.written: dict[str, FileEntry] = {}
+
+    def write(self, rows: Tensor) -> None:
+        data = rows.contiguous().numpy().reshape(-1).view(np.uint8).data
+        while len(data):
+            if self._writer is None:
+                planned = self._files[self._next]
+                path = self._directory / planned.name
+                self._writer = FileWriter(path, planned.tensors, self._hasher)
+            count = min(len(data), self._writer.remaining)
+            self._writer.write(data[:count])
+            data = data[count:]
+            if not self._writer.remaining:
+                self.written[self._files[self._next].name] = self._writer.finish()
+                self._next += 1
+                self._writer = None
+
+    def abandon(self) -> None:
+        if self._writer is not None:
+            self._writer.abandon()
+        for name in self.written:
+            durable.remove(self._directory / name)
+
+
+class PartWriter:
+    """Streams blocks of rows into the files of one process. A context manager: left by an error, it
+    removes what it wrote.
+
+    Args:
+        runs: field → what will come, in the order of the blocks.
+        max_file_bytes: of tensors in a file.
+        hasher: may be shared by several parts.
+    """
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        runs: Mapping[str, list[Run]],
+        max_file_bytes: int,
+        hasher: Hasher,
+    ) -> None:
+        self._attempt = attempt
+        self._pieces: list[Piece] = []
+        self._lanes: dict[str, _Lane] = {}
+        for number, (field, rows) in enumerate(runs.items()):
+            name = attempt.file_name(file_prefix(field, number))
+            files = cut_into_files(rows, name, max_file_bytes)
+            self._pieces += (piece for file in files for piece in file.pieces)
+            self._lanes[field] = _Lane(attempt.directory, files, hasher)
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, Exception):
+            for lane in self._lanes.values():
+                lane.abandon()
+
+    def write(self, values: Mapping[str, Tensor]) -> None:
+        """The next rows of some fields, which must not change any more.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        for field, rows in values.items():
+            self._lanes[field].write(rows)
+
+    def finish(self, extra: bytes | None = None) -> Part:
+        """Put all of it on the disk, with the extra file where this process writes it."""
+        written = {
+            name: entry for lane in self._lanes.values() for name, entry in lane.written.items()
+        }
+        if missing := {piece.file for piece in self._pieces} - set(written):
+            raise ValueError(f"{sorted(missing)}: fewer rows came than were announced")
+        if extra is not None:
+            name = self._attempt.extra_name
+            durable.write_file(self._attempt.directory / name, extra)
+            written[name] = FileEntry(len(extra), hashlib.sha256(extra).hexdigest())
+        durable.sync_directory(self._attempt.directory)
+        return Part(tuple(self._pieces), written)
+
+
+def write_part(
+    attempt: Attempt,
+    runs: Mapping[str, list[Run]],
+    blocks: Iterable[Block],
+    max_file_bytes: int,
+    extra: bytes | None = None,
+) -> Part:
+    """Write a whole part; on return it is on the disk. Arguments as in `PartWriter`."""
+    with Hasher() as hasher, PartWriter(attempt, runs, max_file_bytes, hasher) as writer:
+        for _, values in blocks:
+            writer.write(values)
+        return writer.finish(extra)
+
+
+def remove_part(attempt: Attempt, part: Part) -> None:
+    """Take back the files of a part that will not become a checkpoint."""
+    for path in (attempt.manifest_path(attempt.rank), *map(attempt.directory.joinpath, part.files)):
+        durable.remove(path)
+
+
+def write_manifest(attempt: Attempt, part: Part) -> None:
+    """Tell process 0 that this part is durable."""
+    described = {
+        "pieces": [piece.to_json() for piece in part.pieces],
+        "files": {name: vars(entry) for name, entry in part.files.items()},
+    }
+    durable.write_file(attempt.manifest_path(attempt.rank), json.dumps(described).encode())
+
+
+def write_failure(path: Path, error: Exception) -> None:
+    """Tell the waiting processes at once; if that fails too, their timeout ends their wait."""
+    described = {"error": f"{type(error).__name__}: {error}"}
+    try:
+        durable.write_file(path, json.dumps(described).encode())
+    except OSError as second:
+        error.add_note(f"the other processes could not be told: {second}")
+
+
+def read_manifest(path: Path) -> Part | str:
+    """A part, or the error of the process that failed to write it."""
+    described: dict[str, Any] = json.loads(path.read_text())
+    if "error" in described:
+        return str(described["error"])
+    pieces = tuple(Piece.from_json(piece) for piece in described["pieces"])
+    return Part(pieces, {name: FileEntry(**entry) for name, entry in described["files"].items()})

@@ -1,0 +1,108 @@
+"""How a shard is cut into files of bounded size.
+
+Each field has files of its own: whoever wants weights alone neither reads nor hashes a slot. The tables
+follow one another in them, so that a small table costs no file, and a tensor is cut where a file is full.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from .index import IDS, Piece
+from .shard import Shard, field_widths
+from .stream import TensorSpec
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rows that one process has of one field of one table."""
+
+    table: str
+    field: str
+    ids: range
+    """As in `Piece`."""
+    rows: int
+    width: int
+    """Numbers a row; 0: a vector of int64."""
+    vocabulary_size: int
+    changed: bool = False
+    """These are the changed rows of a delta, not all of `ids`."""
+
+    @property
+    def row_bytes(self) -> int:
+        return 4 * self.width or 8
+
+    def cut(self, start: int, stop: int, file: str) -> tuple[Piece, TensorSpec]:
+        """Rows start … stop-1 as a piece of a file."""
+        name, ids = f"{self.table}.{self.field}", self.ids
+        if self.changed:
+            key = f"{name}[{ids.start}:{ids.stop}:{ids.step}][changed {start}:{stop}]"
+            piece = Piece(file, key, self.table, self.field, ids, stop - start, start)
+        else:
+            ids = ids[start:stop]
+            whole = ids == range(self.vocabulary_size)
+            key = name if whole else f"{name}[{ids.start}:{ids.stop}:{ids.step}]"
+            piece = Piece(file, key, self.table, self.field, ids, stop - start)
+        rows = stop - start
+        shape = (rows, self.width) if self.width else (rows,)
+        return piece, TensorSpec(key, "F32" if self.width else "I64", shape)
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file to be written."""
+
+    name: str
+    pieces: tuple[Piece, ...]
+    tensors: tuple[TensorSpec, ...]
+
+
+def shard_runs(shard: Shard, changed: Sequence[Tensor] | None = None) -> dict[str, list[Run]]:
+    """Field → its rows here, in the order of tables; with `changed`, those of a delta."""
+    runs: dict[str, list[Run]] = {}
+    for number, table in enumerate(shard.tables):
+        ids = shard.ids(number)
+        rows = len(ids) if changed is None else len(changed[number])
+        widths = field_widths(table)
+        if changed is not None:
+            widths = {IDS: 0, **widths}
+        for field, width in widths.items():
+            run = Run(
+                table.name, field, ids, rows, width, table.vocabulary_size, changed is not None
+            )
+            if rows:
+                runs.setdefault(field, []).append(run)
+    return runs
+
+
+def cut_into_files(runs: Iterable[Run], name: str, max_file_bytes: int) -> list[PlannedFile]:
+    """Deal the rows of one field to files.
+
+    Args:
+        name: of the files, with `{}` for their number.
+        max_file_bytes: of tensors in a file; one row is always allowed.
+    """
+    files: list[PlannedFile] = []
+    room = 0
+    for run in runs:
+        start = 0
+        while start < run.rows:
+            if room < run.row_bytes:
+                files.append(PlannedFile(name.format(f"{len(files):05d}"), (), ()))
+                room = max(max_file_bytes, run.row_bytes)
+            stop = min(run.rows, start + room // run.row_bytes)
+            piece, spec = run.cut(start, stop, files[-1].name)
+            last = files[-1]
+            files[-1] = replace(last, pieces=(*last.pieces, piece), tensors=(*last.tensors, spec))
+            room -= spec.num_bytes
+            start = stop
+    return files
+
+
+def file_prefix(field: str, number: int) -> str:
+    """How the files of a field begin."""
+    return field if re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]*", field) else f"field_{number}"

@@ -1,0 +1,187 @@
+"""`checkpoint.open`: the tables of a checkpoint in id order, whatever the shards that wrote it.
+
+Needs no embedding and no device. Letters: V vocabulary, S shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import REMEDY, CheckpointError
+from .extra import unpack
+from .index import Index, TableEntry
+from .step_files import Field, StepFiles
+from .steps import choose_step, complete_steps
+
+
+class Rows:
+    """One field of one table: has a `shape` `[V, width]`, and its slices are rows."""
+
+    def __init__(self, reader: Reader, table: str, field: str) -> None:
+        self._reader, self._table, self._field = reader, table, field
+        entry = reader.tables[table]
+        self.shape = (entry.vocabulary_size, entry.fields[field])
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self._reader.read_ids(self._table, self._field, range(self.shape[0])[rows])
+
+
+class Reader:
+    """One step of a checkpoint, a delta together with what it stands on; `open` makes it.
+
+    Not for use by several threads at once. A context manager.
+
+    Args:
+        root: the directory of the run, absolute.
+
+    Raises:
+        CheckpointError: an index is missing or damaged.
+    """
+
+    def __init__(self, root: Path, step: int) -> None:
+        self.step = step
+        self._chain = _open_chain(root, step)
+
+    @property
+    def index(self) -> Index:
+        """That of the step itself."""
+        return self._chain[-1].index
+
+    @property
+    def tables(self) -> Mapping[str, TableEntry]:
+        """Name → vocabulary, dim, fields and optimizer."""
+        return self.index.tables
+
+    def read(self, table: str, field: str, start: int, stop: int) -> Tensor:
+        """Rows of the ids start … stop-1: float32 `[stop - start, width]`.
+
+        Raises:
+            KeyError: there is no such table or field, with those that there are.
+            IndexError: the ids leave 0 … V-1.
+        """
+        return self.read_ids(table, field, range(start, stop))
+
+    def read_ids(self, table: str, field: str, ids: range) -> Tensor:
+        """Rows of the ids of a rising range; raises as `read` does."""
+        entry = self.tables.get(table)
+        if entry is None or field not in entry.fields:
+            have = [f"{name}.{each}" for name, held in self.tables.items() for each in held.fields]
+            raise KeyError(f"step {self.step} holds no {table}.{field}; it holds {', '.join(have)}")
+        if ids and not (ids.step > 0 and ids[0] >= 0 and ids[-1] < entry.vocabulary_size):
+            raise IndexError(
+                f"{table}: ids {ids} are not within 0 … {entry.vocabulary_size - 1}, rising"
+            )
+        out = np.empty((len(ids), entry.fields[field]), np.float32)
+        if ids:
+            for step in self._chain:
+                step.read_into(out, table, field, ids)
+        return torch.from_numpy(out)
+
+    def rows(self, table: str, field: str) -> Rows:
+        """A field as something to slice, such as `write_tables` takes."""
+        return Rows(self, table, field)
+
+    def extra(self) -> Any:
+        """What the caller of `save` added, or None; nothing but data is ever restored."""
+        name = self.index.extra
+        return None if name is None else unpack(self._chain[-1].path / name)
+
+    def check(self, fields: Iterable[Field] | None = None) -> None:
+        """Check headers, shapes, and that each id is there exactly once; of all or some fields."""
+        for step in self._chain:
+            step.check(self._fields(fields))
+
+    def files(self, fields: Iterable[Field] | None = None) -> list[tuple[StepFiles, str]]:
+        """The files of all or some fields, with the extra file."""
+        chosen = [
+            (step, name) for step in self._chain for name in step.files_of(self._fields(fields))
+        ]
+        if self.index.extra is not None:
+            chosen.append((self._chain[-1], self.index.extra))
+        return chosen
+
+    @staticmethod
+    def verify(files: Iterable[tuple[StepFiles, str]]) -> None:
+        """Hash some of `files()`.
+
+        Raises:
+            CheckpointError: a file is not what was written.
+        """
+        for step, name in files:
+            step.verify([name])
+
+    def close(self) -> None:
+        """Close the files."""
+        for step in self._chain:
+            step.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _fields(self, fields: Iterable[Field] | None) -> list[Field]:
+        if fields is not None:
+            return [*fields]
+        return [(name, field) for name, entry in self.tables.items() for field in entry.fields]
+
+
+def open_checkpoint(
+    directory: str | Path, step: int | None = None, *, verify: bool = True
+) -> Reader:
+    """Open a checkpoint for reading, without an embedding or a device.
+
+    Args:
+        directory: of the run, as given to `save`.
+        step: None takes the newest complete one.
+        verify: hash all files first; sizes, headers and coverage of the ids are checked in any case.
+
+    Raises:
+        CheckpointError: there is no such step, or it is damaged; names the file.
+    """
+    root = Path(directory).absolute()
+    reader = Reader(root, choose_step(root, step))
+    reader.check()
+    if verify:
+        reader.verify(reader.files())
+    return reader
+
+
+def _open_chain(root: Path, step: int) -> list[StepFiles]:
+    """The step, before it what it stands on, the full step first."""
+    chain = [StepFiles(root, step)]
+    while (base := chain[0].index.base) is not None:
+        above = chain[0]
+        if base.step not in complete_steps(root) or base.step >= above.index.step:
+            raise CheckpointError(
+                f"{above.index_path}: a delta on step {base.step}, which is not there; {REMEDY}"
+            )
+        chain.insert(0, StepFiles(root, base.step))
+        if chain[0].index.save_id != base.save_id:
+            raise CheckpointError(
+                f"{above.index_path}: a delta on step {base.step} as another run saved it; {REMEDY}"
+            )
+        for name, entry in above.index.tables.items():
+            below = chain[0].index.tables.get(name)
+            if below is None or (below.vocabulary_size, below.fields) != (
+                entry.vocabulary_size,
+                entry.fields,
+            ):
+                raise CheckpointError(
+                    f"{above.index_path}: table {name!r} is another than in its base, step "
+                    f"{base.step}; {REMEDY}"
+                )
+    return chain

@@ -1,0 +1,239 @@
+"""`checkpoint.save`: every process streams its rows to files; process 0 makes them a step.
+
+In the background nothing but files carries messages between processes, for collectives there would
+mingle with those of training in an order that differs from process to process.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import FeatureConfig, Table, TableConfig
+from ..config_io import config_to_dict
+from ..host_group import HostGroup, raise_together
+from ..optimizers import Optimizer
+from . import durable
+from .background import SaveHandle, settle
+from .commit import Commit, finish
+from .extra import pack
+from .index import TableEntry
+from .known_steps import base_and_epoch, remember
+from .part import Attempt, Part, remove_part, write_failure, write_manifest, write_part
+from .plan import Run, shard_runs
+from .shard import Block, HasShard, Shard, all_blocks, changed_blocks, field_widths
+from .steps import index_path, require_step, step_path
+
+MAX_FILE_BYTES = 2 << 30
+TIMEOUT_S = 1800.0
+
+
+def save(
+    embedding: HasShard,
+    directory: str | Path,
+    step: int,
+    extra: Any = None,
+    *,
+    keep_last: int | None = None,
+    since: int | None = None,
+    asynchronous: bool = False,
+    max_file_bytes: int = MAX_FILE_BYTES,
+    timeout: float = TIMEOUT_S,
+) -> SaveHandle:
+    """Save all tables and slots as `directory/step-<step>/`; all processes call this together.
+
+    The step is complete, and visible to `load`, only when everything is on the disk. Memory: a few
+    blocks of rows; with `asynchronous` a copy of this process's rows.
+
+    Args:
+        directory: of the run, seen by all processes.
+        extra: tensors, numbers, strings and containers of them (dense model, optimizer, place in the
+            data); that of process 0 is saved.
+        keep_last: once this step is complete, keep it and the newest before it, this many in all
+            (and what their deltas stand on), and remove what dead attempts left behind.
+        since: write only the rows changed since this step, which this embedding saved or loaded in
+            this run; the step can then be loaded as long as that one is there.
+        asynchronous: copy the rows, return, and write in the background. The next save or load,
+            `wait()` and the end of the program wait for it and raise its failure.
+        max_file_bytes: size of the tensors in a file.
+        timeout: seconds that the processes wait for one another's files.
+
+    Raises:
+        FileExistsError: the step is complete already.
+        ValueError: an argument is out of range, or differs between processes.
+        CheckpointError, OSError: the step could not be saved; it stays incomplete.
+    """
+    shard = embedding.shard
+    group, root = shard.group, Path(directory).absolute()
+    what = f"checkpoint.save of step {step!r}"
+    error = settle(embedding, root, group.rank)
+    base, epoch, content = None, 0, None
+    try:
+        if error is None:
+            begin(root, step, keep_last, max_file_bytes)
+            if since is not None:
+                base, epoch = base_and_epoch(embedding, root, since)
+            if extra is not None and group.rank == 0:
+                content = pack(extra)
+    except Exception as caught:
+        error = caught
+    raise_together(group, what, error)
+    save_id = _agree(group, {"step": step, "since": since, "asynchronous": asynchronous})
+    attempt = Attempt(step_path(root, step), save_id, group.rank, group.size)
+    commit = Commit(step, shard.strategy, table_entries(shard.tables), base, keep_last)
+    job = None
+    try:
+        changed = _changed_rows(shard, epoch) if base is not None else None
+        new_epoch = shard.epoch()
+        blocks = all_blocks(shard) if changed is None else changed_blocks(shard, changed)
+        if asynchronous:
+            blocks = _draining([*blocks])
+        runs = shard_runs(shard, changed)
+        job = _Job(attempt, commit, runs, blocks, content, max_file_bytes, timeout)
+    except Exception as caught:
+        error = caught
+    raise_together(group, what, error)
+    assert job is not None
+    handle = SaveHandle(embedding, root, step, group.rank)
+    done = functools.partial(remember, embedding, root, step, save_id, new_epoch)
+    if asynchronous:
+        handle.start(lambda: job.run(done))
+        return handle
+    _together(group, what, job.write, job.undo)
+    _together(group, what, job.finish)
+    done()
+    return handle
+
+
+@dataclass
+class _Job:
+    """The writing half of a save: no collectives, and nothing of the embedding but the blocks."""
+
+    attempt: Attempt
+    commit: Commit
+    runs: dict[str, list[Run]]
+    blocks: Iterable[Block]
+    extra: bytes | None
+    max_file_bytes: int
+    timeout: float
+    part: Part | None = None
+
+    def write(self) -> None:
+        """This process's files, and the manifest that says that they are durable."""
+        self.part = write_part(
+            self.attempt, self.runs, self.blocks, self.max_file_bytes, self.extra
+        )
+        write_manifest(self.attempt, self.part)
+
+    def undo(self) -> None:
+        """Remove what `write` wrote; only while no process can be at `finish`."""
+        if self.part is not None:
+            remove_part(self.attempt, self.part)
+
+    def finish(self) -> None:
+        """Return when the step is complete."""
+        finish(self.attempt, self.commit, self.timeout)
+
+    def run(self, done: Callable[[], None]) -> None:
+        """All of it in the background; a failure is told to process 0 through a file."""
+        try:
+            self.write()
+        except Exception as error:
+            self.undo()
+            write_failure(self.attempt.manifest_path(self.attempt.rank), error)
+            if self.attempt.rank == 0:
+                write_failure(self.attempt.failure_path, error)
+            raise
+        self.finish()
+        done()
+
+
+def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
+    """Name → what the index says of a table."""
+    return {
+        table.name: TableEntry(
+            table.name,
+            table.vocabulary_size,
+            table.dim,
+            field_widths(table),
+            describe_optimizer(table.optimizer),
+        )
+        for table in tables
+    }
+
+
+def describe_optimizer(optimizer: Optimizer | None) -> Any:
+    """Class and options, ready for JSON; a callable is only named."""
+    feature = FeatureConfig(TableConfig(1, 1))
+    return config_to_dict(feature, optimizer)["tables"][0]["optimizer"]
+
+
+def begin(root: Path, step: int, keep_last: int | None, max_file_bytes: int) -> None:
+    require_step("step", step)
+    for name, value in (("keep_last", keep_last), ("max_file_bytes", max_file_bytes)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
+    if index_path(root, step).exists():
+        raise FileExistsError(
+            f"{step_path(root, step)}: this step is complete already; save another step, or remove its "
+            "directory first"
+        )
+    durable.make_directory(step_path(root, step))
+
+
+def _agree(group: HostGroup, arguments: dict[str, Any]) -> str:
+    """The id that process 0 gives this save, after all processes were found to save the same thing."""
+    said = group.gather_objects((arguments, secrets.token_hex(6)))
+    for rank, (theirs, _) in enumerate(said):
+        for name, value in theirs.items():
+            if value != said[0][0][name]:
+                raise ValueError(
+                    f"checkpoint.save: {name}={value!r} on process {rank}, but {said[0][0][name]!r} on "
+                    "process 0; all processes must make the same call"
+                )
+    save_id: str = said[0][1]
+    return save_id
+
+
+def _changed_rows(shard: Shard, epoch: int) -> list[Tensor]:
+    """Per table, the local rows that a delta must hold."""
+    return [
+        torch.arange(len(shard.ids(number)))
+        if table.optimizer is not None and table.optimizer.moves_all_rows
+        else shard.touched_since(number, epoch)
+        for number, table in enumerate(shard.tables)
+    ]
+
+
+def _draining(blocks: list[Block]) -> Iterator[Block]:
+    """Give the blocks one by one and let go of each, so that the copy shrinks as it is written."""
+    blocks.reverse()
+    while blocks:
+        yield blocks.pop()
+
+
+def _together(
+    group: HostGroup,
+    what: str,
+    work: Callable[[], None],
+    undo: Callable[[], None] | None = None,
+) -> None:
+    """Do `work` on all processes; where one fails, undo and raise on all."""
+    error = None
+    try:
+        work()
+    except Exception as caught:
+        error = caught
+    try:
+        raise_together(group, what, error)
+    except Exception:
+        if undo is not None:
+            undo()
+        raise

@@ -1,0 +1,120 @@
+"""What the checkpoint package needs of an embedding: the rows that this process holds.
+
+Letters: V vocabulary, S shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..config import Table, field_shape
+from ..host_group import HostGroup
+from ..layout import WEIGHT
+
+BLOCK_BYTES = 8 << 20
+"""How much of a table is in memory at a time, all fields together."""
+
+
+class Shard(Protocol):
+    """This process's rows of every table."""
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """All tables, the same in the same order on every process."""
+
+    @property
+    def group(self) -> HostGroup:
+        """The processes that hold the other rows."""
+
+    @property
+    def strategy(self) -> str:
+        """How ids are dealt to processes: 'mod' or 'div'."""
+
+    def ids(self, table: int) -> range:
+        """The ids held here, in storage order; may be empty."""
+
+    def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
+        """Rows start … stop-1, counted through `ids(table)`: field → CPU float32
+        `[stop - start, width]`, a fresh copy."""
+
+    def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
+        """Set rows from `start` on; any subset of the fields."""
+
+    def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
+        """Set the rows of these local numbers (int64, unique)."""
+
+    def epoch(self) -> int:
+        """Begin an epoch: rows changed from now on count as touched in it. Gives its number."""
+
+    def touched_since(self, table: int, epoch: int) -> Tensor:
+        """Local numbers (int64, rising) of the rows changed in that epoch or later."""
+
+
+class HasShard(Protocol):
+    """An embedding, as the functions of this package take it."""
+
+    @property
+    def shard(self) -> Shard:
+        """The rows of this process."""
+
+
+def field_widths(table: Table) -> dict[str, int]:
+    """Field → numbers a row: 'weight' first, then the slots."""
+    return {name: field_shape(table, name)[1] for name in (WEIGHT, *table.slot_names)}
+
+
+def block_rows(widths: Mapping[str, int]) -> int:
+    """How many rows of a table with such fields make one block."""
+    return max(1, BLOCK_BYTES // (4 * sum(widths.values())))
+
+
+Block = tuple[str, dict[str, Tensor]]
+"""Table name and field → rows `[n, width]`, float32, or int64 `[n]` for the ids of a delta."""
+
+
+def all_blocks(shard: Shard) -> Iterator[Block]:
+    """Every row held here, table by table, block by block."""
+    for number, table in enumerate(shard.tables):
+        rows, step = len(shard.ids(number)), block_rows(field_widths(table))
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            yield table.name, _read(shard, number, start, stop)
+
+
+def changed_blocks(shard: Shard, changed: Sequence[Tensor]) -> Iterator[Block]:
+    """The rows of these local numbers, with their ids under 'ids'.
+
+    Args:
+        changed: per table, int64 and rising.
+
+    Blocks lie on the same grid as those of `all_blocks`, so that a device compiles nothing new; those
+    without a changed row are not read.
+    """
+    for number, table in enumerate(shard.tables):
+        ids, step = shard.ids(number), block_rows(field_widths(table))
+        for start in range(0, len(ids), step):
+            stop = min(start + step, len(ids))
+            bounds = torch.searchsorted(changed[number], torch.tensor([start, stop]))
+            picked = changed[number][bounds[0] : bounds[1]]
+            if not len(picked):
+                continue
+            values = _read(shard, number, start, stop)
+            values = {name: rows[picked - start] for name, rows in values.items()}
+            yield table.name, {"ids": picked * ids.step + ids.start, **values}
+
+
+def _read(shard: Shard, number: int, start: int, stop: int) -> dict[str, Tensor]:
+    values = shard.read_rows(number, start, stop)
+    table = shard.tables[number]
+    for name, width in field_widths(table).items():
+        found = values[name]
+        if [*found.shape] != [stop - start, width] or found.dtype != torch.float32:
+            raise ValueError(
+                f"table {table.name!r}: read_rows gave {found.dtype} {[*found.shape]} for {name!r}, "
+                f"expected torch.float32 {[stop - start, width]}"
+            )
+    return values

@@ -1,0 +1,251 @@
+"""The files of one step: checked against the index, and read by ranges of ids.
+
+Letter: V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import REMEDY, CheckpointError
+from .index import IDS, Index, Piece, check_coverage, read_index
+from .steps import index_path, step_path
+from .stream import TensorFile, hash_file
+
+_READ_BYTES = 8 << 20
+_OPEN_FILES = 32
+
+Field = tuple[str, str]
+"""A table's name and 'weight' or a slot."""
+
+
+class StepFiles:
+    """One step, complete or a delta.
+
+    Raises:
+        CheckpointError: the index is missing or damaged.
+    """
+
+    def __init__(self, directory: Path, step: int) -> None:
+        self.path = step_path(directory, step)
+        self.index: Index = read_index(index_path(directory, step))
+        self.index_path = index_path(directory, step)
+        if self.index.step != step:
+            raise CheckpointError(
+                f"{self.index_path}: it is the index of step {self.index.step}; rename the directory back"
+            )
+        self._pieces: dict[Field, list[Piece]] = {}
+        for piece in self.index.pieces:
+            self._pieces.setdefault((piece.table, piece.field), []).append(piece)
+        self._open: OrderedDict[str, TensorFile] = OrderedDict()
+
+    @property
+    def is_delta(self) -> bool:
+        return self.index.base is not None
+
+    def files_of(self, fields: Iterable[Field]) -> list[str]:
+        """The files that hold these fields, the largest first, each once."""
+        names = {piece.file for field in self._wanted(fields) for piece in self._of(field)}
+        return sorted(names, key=lambda name: (-self.index.files[name].bytes, name))
+
+    def check(self, fields: Iterable[Field]) -> None:
+        """Check that the files of these fields are there, whole, and hold each id exactly once; all
+        but the values.
+
+        Raises:
+            CheckpointError: naming file and key, or table and id.
+        """
+        wanted = self._wanted(fields)
+        for name in self.files_of(wanted):
+            self._check_file(name)
+        for table, field in wanted:
+            pieces, size = self._of((table, field)), self.index.tables[table].vocabulary_size
+            held = {piece.ids for piece in pieces} if self.is_delta else [p.ids for p in pieces]
+            problem = check_coverage(held, size, complete=not self.is_delta)
+            if problem:
+                raise CheckpointError(f"{self.index_path}: {table}.{field}: {problem}; {REMEDY}")
+            if self.is_delta:
+                self._check_changed(table, field)
+
+    def verify(self, names: Iterable[str]) -> None:
+        """Hash files and compare with the index.
+
+        Raises:
+            CheckpointError: a file has changed since it was written.
+        """
+        for name in names:
+            path = self.path / name
+            try:
+                found = hash_file(path)
+            except FileNotFoundError:
+                raise CheckpointError(
+                    f"{path}: missing, though the index names it; {REMEDY}"
+                ) from None
+            stated = self.index.files[name].sha256
+            if found != stated:
+                keys = [piece.key for piece in self.index.pieces if piece.file == name]
+                more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+                held = f" (it holds {', '.join(keys[:3])}{more})" if keys else ""
+                raise CheckpointError(
+                    f"{path}: damaged, its SHA-256 is {found[:12]}… where the index says "
+                    f"{stated[:12]}…{held}; {REMEDY}"
+                )
+
+    def read_into(self, out: NDArray[np.float32], table: str, field: str, ids: range) -> None:
+        """Fill `out` `[n, width]` with the rows of `ids`; a delta fills those that it holds."""
+        if self.is_delta:
+            self._overlay(out, table, field, ids)
+            return
+        for piece in self._of((table, field)):
+            places = _overlap(ids, piece.ids)
+            if places is not None:
+                self._pick(out, *places, piece)
+
+    def changed_ids(self, piece: Piece) -> NDArray[np.int64]:
+        """The ids that a piece of ids lists, mapped from the file."""
+        return self._file(piece.file).map_vector(piece.key)
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _of(self, field: Field) -> list[Piece]:
+        return self._pieces.get(field, [])
+
+    def _wanted(self, fields: Iterable[Field]) -> list[Field]:
+        wanted = list(fields)
+        if self.is_delta:
+            wanted += dict.fromkeys((table, IDS) for table, field in wanted if field != IDS)
+        return wanted
+
+    def _file(self, name: str) -> TensorFile:
+        if name in self._open:
+            self._open.move_to_end(name)
+        else:
+            self._open[name] = TensorFile(self.path / name, self.index.files[name].bytes)
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        return self._open[name]
+
+    def _check_file(self, name: str) -> None:
+        file = self._file(name)
+        for piece in self.index.pieces:
+            if piece.file != name:
+                continue
+            width = self.index.tables[piece.table].fields.get(piece.field)
+            shape = (piece.rows,) if piece.field == IDS else (piece.rows, width)
+            wanted = ("I64" if piece.field == IDS else "F32", shape)
+            spec = file.tensors.get(piece.key)
+            found = (spec.dtype, spec.shape) if spec is not None else None
+            if found != wanted:
+                shown = f"{found[0]} {[*found[1]]}" if found else "nothing"
+                raise CheckpointError(
+                    f"{self.path / name}: foreign, {shown} under {piece.key!r} where the index says "
+                    f"{wanted[0]} {[*shape]}; {REMEDY}"
+                )
+
+    def _check_changed(self, table: str, field: str) -> None:
+        """A delta's lists: as long as the rows, rising, and within the shard that wrote them."""
+        rows = {piece.ids: 0 for piece in self._of((table, IDS))}
+        for piece in sorted(self._of((table, field)), key=lambda each: each.start or 0):
+            if rows.get(piece.ids) != piece.start:
+                raise CheckpointError(
+                    f"{self.index_path}: {piece.key!r} does not follow the rows before it; {REMEDY}"
+                )
+            rows[piece.ids] += piece.rows
+        listed = dict.fromkeys(rows, 0)
+        for piece in self._of((table, IDS)):
+            listed[piece.ids] += piece.rows
+        if rows != listed:
+            raise CheckpointError(
+                f"{self.index_path}: {table}.{field}: {sum(rows.values())} rows for "
+                f"{sum(listed.values())} changed ids; {REMEDY}"
+            )
+        if field == IDS:
+            self._check_rising(table)
+
+    def _check_rising(self, table: str) -> None:
+        last: dict[range, int] = {}
+        for piece in sorted(self._of((table, IDS)), key=lambda each: each.start or 0):
+            ids = np.asarray(self.changed_ids(piece))
+            before = np.concatenate([[last.get(piece.ids, -1)], ids[:-1]])
+            held = piece.ids
+            outside = (ids < held.start) | (ids > held[-1]) | ((ids - held.start) % held.step != 0)
+            if (ids <= before).any() or outside.any():
+                raise CheckpointError(
+                    f"{self.path / piece.file}: damaged, {piece.key!r} is no rising list of ids of its "
+                    f"shard; {REMEDY}"
+                )
+            last[piece.ids] = int(ids[-1])
+
+    def _pick(self, out: NDArray[Any], places: range, held: range, piece: Piece) -> None:
+        """out[places] = the rows `held` of a piece, in bounded reads."""
+        file = self._file(piece.file)
+        if places.step == held.step == 1:
+            file.read_into(piece.key, held.start, out[places.start : places.stop])
+            return
+        row_bytes = out.strides[0]
+        at_once = max(1, _READ_BYTES // (row_bytes * held.step))
+        for start in range(0, len(held), at_once):
+            rows, to = held[start : start + at_once], places[start : start + at_once]
+            read = file.read_rows(piece.key, rows[0], rows[-1] + 1)
+            out[to.start : to[-1] + 1 : to.step] = read[:: rows.step]
+
+    def _overlay(self, out: NDArray[Any], table: str, field: str, ids: range) -> None:
+        for listed in self._of((table, IDS)):
+            changed = self.changed_ids(listed)
+            begin, end = np.searchsorted(changed, [ids[0], ids[-1] + 1])
+            found = np.asarray(changed[begin:end]) - ids.start
+            wanted = found % ids.step == 0
+            if not wanted.any():
+                continue
+            first = int(begin) + (listed.start or 0)
+            for piece in self._of((table, field)):
+                if piece.ids != listed.ids or piece.start is None:
+                    continue
+                low = max(first, piece.start)
+                high = min(first + len(found), piece.start + piece.rows)
+                if low < high:
+                    rows = self._file(piece.file).read_rows(
+                        piece.key, low - piece.start, high - piece.start
+                    )
+                    part = slice(low - first, high - first)
+                    out[found[part][wanted[part]] // ids.step] = rows[wanted[part]]
+
+
+def _overlap(wanted: range, held: range) -> tuple[range, range] | None:
+    """The places in `wanted` and in `held` of the numbers that both contain, or None.
+
+    >>> _overlap(range(1, 100, 3), range(0, 20, 2))  # 4, 10, 16
+    (range(1, 6, 2), range(2, 9, 3))
+    """
+    if not wanted or not held:
+        return None
+    common = math.gcd(wanted.step, held.step)
+    if (held.start - wanted.start) % common:
+        return None
+    step = wanted.step // common * held.step
+    turns = (
+        (held.start - wanted.start) // common * pow(wanted.step // common, -1, held.step // common)
+    )
+    first = wanted.start + wanted.step * (turns % (held.step // common))
+    least = max(wanted.start, held.start)
+    first += -(-max(0, least - first) // step) * step
+    last = min(wanted[-1], held[-1])
+    if first > last:
+        return None
+    count = (last - first) // step + 1
+
+    def places(numbers: range) -> range:
+        start, stride = (first - numbers.start) // numbers.step, step // numbers.step
+        return range(start, start + (count - 1) * stride + 1, stride)
+
+    return places(wanted), places(held)

@@ -1,0 +1,222 @@
+"""safetensors files as streams: written front to back with a header known in advance, read by row ranges.
+
+The format: 8 bytes with the header's length, a JSON header, then the tensors one after another, raw. The
+whole of a file passes through SHA-256 on its way to the disk, in a second thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import durable
+from .errors import REMEDY, CheckpointError
+from .index import FileEntry
+
+_ITEM_SIZES = {"F32": 4, "I64": 8}
+_MAX_HEADER = 100_000_000  # the safetensors library refuses longer ones
+_HASH_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a file: its key, 'F32' or 'I64', and its shape."""
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return _ITEM_SIZES[self.dtype] * math.prod(self.shape)
+
+
+class Hasher:
+    """Runs SHA-256 in a thread of its own: hashing costs about as much as writing, and lets go of the GIL.
+
+    A plain thread, for the pools of `concurrent.futures` close before a save that the end of the program
+    waits for is done.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.Queue[tuple[Any, memoryview] | threading.Event | None] = queue.Queue(4)
+        self._thread = threading.Thread(target=self._run, name="checkpoint-hash", daemon=True)
+        self._thread.start()
+
+    def update(self, digest: Any, data: memoryview) -> None:
+        """Hash `data`, which must not change any more."""
+        self._work.put((digest, data))
+
+    def drain(self) -> None:
+        """Return when all is hashed."""
+        done = threading.Event()
+        self._work.put(done)
+        done.wait()
+
+    def __enter__(self) -> Hasher:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._work.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            if isinstance(work, threading.Event):
+                work.set()
+            else:
+                work[0].update(work[1])
+
+
+class FileWriter:
+    """Writes one file from a stream of bytes: the tensors in the order of `tensors`, nothing between."""
+
+    def __init__(self, path: Path, tensors: Sequence[TensorSpec], hasher: Hasher) -> None:
+        described: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for spec in tensors:
+            end = offset + spec.num_bytes
+            described[spec.key] = {
+                "dtype": spec.dtype, "shape": [*spec.shape], "data_offsets": [offset, end],
+            }  # fmt: skip
+            offset = end
+        text = json.dumps(described, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8 bytes
+        self.path = path
+        self.remaining = offset
+        """Bytes of tensors still to come."""
+        self._size = 8 + len(text) + offset
+        self._temporary = path.with_name(path.name + durable.TEMPORARY)
+        self._digest = hashlib.sha256()
+        self._hasher = hasher
+        self._descriptor: int | None = durable.create(self._temporary)
+        self._put(memoryview(len(text).to_bytes(8, "little") + text))
+
+    def write(self, data: memoryview) -> None:
+        """The next bytes, which must not change any more; at most `remaining`."""
+        self._put(data)
+        self.remaining -= len(data)
+
+    def finish(self) -> FileEntry:
+        """Sync the file and give it its name. The caller syncs the directory."""
+        assert self._descriptor is not None
+        assert self.remaining == 0
+        durable.sync_file(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = None
+        self._hasher.drain()
+        durable.rename(self._temporary, self.path)
+        return FileEntry(self._size, self._digest.hexdigest())
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        durable.remove(self._temporary)
+
+    def _put(self, data: memoryview) -> None:
+        assert self._descriptor is not None
+        self._hasher.update(self._digest, data)
+        durable.write_all(self._descriptor, data)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    digest, buffer = hashlib.sha256(), bytearray(_HASH_CHUNK)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()
+
+
+class TensorFile:
+    """A safetensors file, open for reading rows.
+
+    Raises:
+        CheckpointError: it is not there, not of `size` bytes, or its header is not one.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: missing, though the index names it; {REMEDY}") from None
+        found = os.fstat(self._descriptor).st_size
+        if found != size:
+            raise CheckpointError(
+                f"{path}: torn or truncated, {found} bytes where the index says {size}; {REMEDY}"
+            )
+        try:
+            self.tensors, self._offsets = self._header(size)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{path}: damaged or foreign, its header is not safetensors ({error}); {REMEDY}"
+            ) from error
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+    def read_rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows start … stop-1 of a tensor, in memory of their own."""
+        spec = self.tensors[key]
+        dtype = np.float32 if spec.dtype == "F32" else np.int64
+        rows = np.empty((stop - start, *spec.shape[1:]), dtype)
+        self.read_into(key, start, rows)
+        return rows
+
+    def read_into(self, key: str, start: int, rows: NDArray[Any]) -> None:
+        """Fill `rows`, contiguous, with the rows from `start` on.
+
+        Raises:
+            CheckpointError: the file ends before that.
+        """
+        spec = self.tensors[key]
+        row_bytes = _ITEM_SIZES[spec.dtype] * math.prod(spec.shape[1:])
+        place = self._offsets[key] + start * row_bytes
+        view = rows.reshape(-1).view(np.uint8).data
+        while len(view):
+            count = os.preadv(self._descriptor, [view], place)
+            if not count:
+                raise CheckpointError(f"{self.path}: {key!r} ends early; {REMEDY}")
+            view, place = view[count:], place + count
+
+    def map_vector(self, key: str) -> NDArray[np.int64]:
+        """An int64 vector, mapped read-only: its pages are read when they are needed."""
+        shape = self.tensors[key].shape
+        return np.memmap(self.path, np.int64, "r", self._offsets[key], shape)
+
+    def _header(self, size: int) -> tuple[dict[str, TensorSpec], dict[str, int]]:
+        length = int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
+        if length > min(_MAX_HEADER, size - 8):
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        described = json.loads(os.pread(self._descriptor, length, 8))
+        described.pop("__metadata__", None)
+        tensors, offsets = {}, {}
+        for key, each in described.items():
+            spec = TensorSpec(key, each["dtype"], tuple(int(n) for n in each["shape"]))
+            begin, end = each["data_offsets"]
+            if spec.dtype not in _ITEM_SIZES:
+                raise ValueError(f"{key!r} is of dtype {spec.dtype}")
+            if end - begin != spec.num_bytes or not 0 <= begin <= end <= size - 8 - length:
+                raise ValueError(f"{key!r} of shape {[*spec.shape]} lies at {begin} … {end}")
+            tensors[key], offsets[key] = spec, 8 + length + int(begin)
+        return tensors, offsets
