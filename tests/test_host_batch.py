@@ -12,9 +12,12 @@ from hypothesis import given
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config import resolve
 from torch_tpu_embedding.features import Bags, parse
-from torch_tpu_embedding.host_batch import Batcher, Bucket, HostBatch
+from torch_tpu_embedding.host_batch import Batcher, HostBatch
+from torch_tpu_embedding.host_group import Alone
 from torch_tpu_embedding.layout import build_stacks
 from torch_tpu_embedding.lookup import split_buffers
+from torch_tpu_embedding.padding import Bucket
+from torch_tpu_embedding.sharding import Placement
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=1))
@@ -48,7 +51,7 @@ def make(rows: list[list[int]], dense: list[int]) -> tuple[HostBatch, list[Bags]
     table = tte.TableConfig(20, 4, combiner="mean", name="t")
     other = tte.TableConfig(10, 4, combiner="sum", name="u")
     resolved = resolve([tte.FeatureConfig(table), tte.FeatureConfig(other)], tte.SGD())
-    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"))
+    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"), Placement(), Alone())
     inputs = [tte.Ragged.from_lists(rows), torch.tensor(dense)]
     bags = [
         parse(feature, resolved.table_of(feature), value)
@@ -86,7 +89,7 @@ def test_buffers_lead_every_id_back_to_its_record(
 def test_a_batch_without_any_id_is_all_padding() -> None:
     table = tte.TableConfig(20, 4)
     resolved = resolve([tte.FeatureConfig(table)], tte.SGD())
-    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"))
+    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"), Placement(), Alone())
     (feature,) = resolved.features
     bags = parse(feature, resolved.tables[0], tte.Ragged.from_lists([[], []]))
     batch = batcher.make([bags])

@@ -20,7 +20,7 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding.config import Resolved, resolve
 from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.features import parse
-from torch_tpu_embedding.initial import table_values
+from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.learning_rates import current_rates
 from torch_tpu_embedding.reference import ReferenceEmbedding, Sample
 from torch_tpu_embedding.runtime import DeviceKind
@@ -100,7 +100,7 @@ class Fast:
     ) -> None:
         self.resolved: Resolved = resolve(list(features), optimizer)
         self.engine = Engine(self.resolved, torch.device("cpu"), kind)
-        self.engine.store.fill(lambda t: table_values(self.resolved.tables[t], seed=0))
+        self.engine.store.fill(lambda t: start_values(self.resolved.tables[t], seed=0))
 
     def step(self, batch: Batch, kind: str = "ragged", train: bool = True) -> list[Tensor]:
         ids, weights = helpers.as_inputs(batch, kind)

@@ -126,7 +126,7 @@ def test_what_is_written_to_a_table_is_read_back_from_it(
         }
 
     written = {index: values(index) for index in range(len(resolved.tables))}
-    store.fill(written.__getitem__)
+    store.fill(lambda table: [(0, written[table])])
     one = {"weight": torch.full_like(written[0]["weight"], 7.0)}
     store.replace({0: one})  # a part of one table; the rest stays
     written[0].update(one)
@@ -156,7 +156,7 @@ def test_sizes_of_other_live_embeddings_are_avoided() -> None:
 def test_a_table_too_large_to_number_names_the_table_and_the_limit() -> None:
     tables = tables_of([(2**31, 1, None)])
     with pytest.raises(
-        ValueError, match=r"table 'table_0': vocabulary_size 2147483648 .*split the table"
+        ValueError, match=r"table 'table_0': 2147483648 of its 2147483648 rows .*split the table"
     ):
         build_stacks(tables, "TPU")
 

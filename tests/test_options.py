@@ -150,10 +150,11 @@ def test_describe_shows_tables_features_and_arrays() -> None:
         assert part in text
 
 
-def test_several_processes_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unconnected_processes_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
-        RuntimeError, match="trains in one process, but 2 were started; run it without"
+        RuntimeError,
+        match=r"2 processes were started, but they are not connected; call .*initialize\(\) first",
     ):
         tte.TPUEmbedding(helpers.golden_config(), 4, tte.SGD())
     tte.TPUEmbedding(helpers.golden_config(), 4, tte.SGD(), device="cpu")  # serving may

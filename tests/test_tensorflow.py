@@ -548,7 +548,7 @@ def trained_on_engine(case: Training) -> dict[str, Tensor]:
     starts = case.optimizer.slot_initial_values()
     values = {"weight": torch.from_numpy(case.arrays["table"])}
     values |= {name: torch.full(TRAINED, start) for name, start in starts.items()}
-    engine.store.fill(lambda _: values)
+    engine.store.fill(lambda _: [(0, values)])
     for ids, gradients in zip(case.arrays["ids"], case.arrays["gradients"], strict=True):
         bags = parse(resolved.features[0], resolved.tables[0], torch.from_numpy(ids))
         looked_up, _ = engine.look_up(engine.send([bags]))

@@ -38,7 +38,9 @@ def config_to_dict(feature_config: Any, optimizer: Optimizer | None = None) -> d
     tables = []
     for table in resolved.tables:
         fields = _fields(table.config)
-        fields.update(name=table.name, dtype="float32", optimizer=_optimizer(table.optimizer))
+        fields.update(
+            name=table.name, dtype="float32", optimizer=optimizer_to_dict(table.optimizer)
+        )
         if isinstance(table.config.initializer, RowIdInitializer):
             fields["initializer"] = {"row_id": table.config.initializer.offset}
         if table.config.quantization_config is not None:
@@ -95,7 +97,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _optimizer(optimizer: Optimizer | None) -> dict[str, Any] | None:
+def optimizer_to_dict(optimizer: Optimizer | None) -> dict[str, Any] | None:
     if optimizer is None:
         return None
     fields = _fields(optimizer)

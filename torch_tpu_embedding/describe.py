@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from .config import Resolved, field_shape
+from .exchange import Exchange
 from .layout import WEIGHT, StackLayout
+from .sharding import Placement
 
 
 def describe(
@@ -17,6 +19,8 @@ def describe(
     batch_size: int,
     device: torch.device,
     stacks: tuple[StackLayout, ...] | None,
+    placement: Placement,
+    exchange: Exchange | None,
 ) -> str:
     """Tables, features and, once built for a device, the physical arrays, as aligned text."""
     tables = [["table", "vocabulary", "dim", "combiner", "optimizer", "slots", "MB"]]
@@ -42,7 +46,13 @@ def describe(
             length = feature.max_sequence_length
             shape = (batch_size, length) if length else (batch_size,)
         features.append([feature.name, table.name, str([*shape, table.dim])])
-    parts = [f"TPUEmbedding on {device}", _align(tables), _align(features)]
+    title = f"TPUEmbedding on {device}"
+    if placement.num_devices > 1 and exchange is not None:
+        title += (
+            f", process {placement.rank} of {placement.num_shards} with a {placement.strategy!r} shard of "
+            f"every table, {placement.local_devices} devices in each; exchange: {exchange.name}"
+        )
+    parts = [title, _align(tables), _align(features)]
     if stacks is not None:
         arrays = [["stack", "tables", "array", "shape", "records a row", "MB"]]
         for number, stack in enumerate(stacks):

@@ -10,17 +10,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
 from .describe import describe
 from .features import ID_BOUNDS, Bags
 from .gradients import collect_gradients
+from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
 from .nest import flatten_like, pack_like
 from .optimizers import Optimizer
 from .serving import parse_features, serving_embedding_lookup
 from .shapes import OutputShapes
+from .sharding import Strategy
 from .step_queue import Awaiting, Queued, StepQueue
 from .table_module import TableModule
 
@@ -36,11 +39,16 @@ class TPUEmbedding(TableModule):
     With `device="cpu"` the tables are plain parameters for serving and inspection: `forward` and
     `embedding_tables` work, the three calls above raise RuntimeError.
 
+    Started by torchrun, each process holds a shard of every table and enqueues its part of each batch;
+    calls are collective: all processes make the same ones in the same order. See docs/distributed.md.
+
     Args:
         feature_config: a FeatureConfig, or a nest of them (dict, list, tuple).
-        batch_size: B, samples in each enqueued batch.
+        batch_size: B, samples in a batch of all processes together; each enqueues B / S.
         optimizer: for tables that have none of their own; None leaves those tables as they are.
         device: None for the default XLA device, or 'cpu'.
+        sharding: 'mod' or 'div': which rows go to which process (`sharding.py`).
+        process_group: a gloo group of the processes that share the tables; None for all that were started.
         id_bounds: what an id outside [0, V) does: 'raise', 'drop' (as if it were not there: a pooled
             feature ignores it, a dense or sequence feature gives zeros) or 'warn_and_drop'.
         seed: for start values; None draws one from torch's default generator.
@@ -60,6 +68,8 @@ class TPUEmbedding(TableModule):
         optimizer: Optimizer | None,
         *,
         device: torch.device | str | None = None,
+        sharding: Strategy = "mod",
+        process_group: dist.ProcessGroup | None = None,
         id_bounds: str = "raise",
         seed: int | None = None,
         enqueue_depth: int = 2,
@@ -80,17 +90,27 @@ class TPUEmbedding(TableModule):
             feature_config,
             optimizer,
             device=device,
+            sharding=sharding,
+            process_group=process_group,
             seed=seed,
             initialize_tpu_embedding=initialize_tpu_embedding,
             layout=layout,
         )
+        devices = self.placement.num_devices
+        if batch_size % devices:
+            raise ValueError(
+                f"TPUEmbedding: batch_size {batch_size} is the size of all processes together and must "
+                f"be divisible by their {devices} devices"
+            )
         self.batch_size = batch_size
+        self.local_batch_size = batch_size // self.placement.num_shards
+        """Samples that this process enqueues."""
         self.id_bounds = id_bounds
         self.activations_by_table: list[list[Tensor]] = [[] for _ in self.resolved.tables]
         """Per table the activations that await gradients; the `params` of EmbeddingOptimizer's groups."""
         self._queue = StepQueue(enqueue_depth)
         self._warned: set[str] = set()
-        self._shapes = OutputShapes(self.resolved, batch_size)
+        self._shapes = OutputShapes(self.resolved, self.local_batch_size)
 
     def build(self, per_replica_input_shapes: Any = None) -> None:
         """Create and fill the tables on the device; the first `enqueue` does it if you do not.
@@ -126,11 +146,20 @@ class TPUEmbedding(TableModule):
             RuntimeError: `enqueue_depth` batches already wait, or the device is the CPU.
         """
         self._require_accelerator("enqueue")
-        self._queue.check_room(name)
-        bags = self._parse(features, weights)
-        self._shapes.check(bags)
+        engine = self.engine
+        bags: list[Bags] | Exception
+        try:
+            self._queue.check_room(name)
+            bags = self._parse(features, weights)
+            self._shapes.check(bags)
+        except Exception as error:
+            if self.placement.num_shards == 1:
+                raise
+            bags = error  # the other processes must come to know
+        sent = engine.send(bags, training)
+        assert isinstance(bags, list)
         self._shapes.settle(bags)
-        self._queue.push(name, Queued(self.engine.send(bags, training), training))
+        self._queue.push(name, Queued(sent, training))
 
     def dequeue(self, name: str | None = None) -> Any:
         """The activations of the oldest enqueued batch, nested like feature_config.
@@ -182,18 +211,27 @@ class TPUEmbedding(TableModule):
                 the CPU. In every case the tables are as before.
         """
         self._require_accelerator("apply_gradients")
-        awaiting = self._queue.require_awaiting(name)
-        given = None
-        if gradients is not None:
-            given = flatten_like(self.resolved.structure, gradients, "gradients")
-        found = collect_gradients(self.resolved.features, awaiting.activations, given, self._warned)
-        rates = self.learning_rates() if learning_rates is None else learning_rates
-        if len(rates) != len(self.resolved.tables):
-            raise ValueError(
-                f"apply_gradients: learning_rates must have one rate for each of the "
-                f"{len(self.resolved.tables)} tables, got {len(rates)}"
+        failure: Exception | None = None
+        try:
+            awaiting = self._queue.require_awaiting(name)
+            given = None
+            if gradients is not None:
+                given = flatten_like(self.resolved.structure, gradients, "gradients")
+            found = collect_gradients(
+                self.resolved.features, awaiting.activations, given, self._warned
             )
-        rates = check_rates(self.resolved.tables, rates)
+            rates = self.learning_rates() if learning_rates is None else learning_rates
+            if len(rates) != len(self.resolved.tables):
+                raise ValueError(
+                    f"apply_gradients: learning_rates must have one rate for each of the "
+                    f"{len(self.resolved.tables)} tables, got {len(rates)}"
+                )
+            rates = check_rates(self.resolved.tables, rates)
+        except Exception as error:
+            failure = error
+        if failure is not None and self.placement.num_shards == 1:
+            raise failure
+        raise_together(self.engine.exchange.group, "apply_gradients", failure)
         self.engine.update(awaiting.looked_up, found, rates)
         self._queue.applied(name)
         self._forget_activations(name)
@@ -233,7 +271,15 @@ class TPUEmbedding(TableModule):
     def describe(self) -> str:
         """Tables, features and, once built, the layout on the device, as text for logs."""
         stacks = self._engine.store.stacks if self._engine is not None else None
-        return describe(self.resolved, self._shapes.settled, self.batch_size, self.device, stacks)
+        return describe(
+            self.resolved,
+            self._shapes.settled,
+            self.local_batch_size,
+            self.device,
+            stacks,
+            self.placement,
+            self._exchange,
+        )
 
     def extra_repr(self) -> str:
         tables, features = len(self.resolved.tables), len(self.resolved.features)
@@ -245,7 +291,7 @@ class TPUEmbedding(TableModule):
     def _parse(self, features: Any, weights: Any) -> list[Bags]:
         explicit = self._shapes.explicit
         return parse_features(
-            self.resolved, features, weights, self.batch_size, self.id_bounds, explicit
+            self.resolved, features, weights, self.local_batch_size, self.id_bounds, explicit
         )
 
     def _require_accelerator(self, call: str) -> None:

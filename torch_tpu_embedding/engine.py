@@ -1,7 +1,8 @@
 """What runs: a store of tables, and the three things done to it. No queues, names or user structures.
 
 The engine works on any torch device: on XLA the calls are traced into the step's program, on an eager
-device they run at once (which is how tests compare the layouts without compiling).
+device they run at once (which is how tests compare the layouts without compiling). All code between
+`enter` and `leave` is that of one device; `exchange.py` says how several are driven.
 """
 
 from __future__ import annotations
@@ -14,15 +15,25 @@ from torch import Tensor
 
 from . import runtime
 from .config import Resolved
+from .exchange import Exchange, Local
 from .features import Bags
-from .host_batch import Batcher, StackSizes
-from .lookup import StackIndex, activations, gather_records, send, split_buffers
+from .host_batch import Batcher
+from .lookup import (
+    StackIndex,
+    activations,
+    gather_records,
+    rows_of,
+    rows_to_send,
+    split_buffers,
+)
 from .occurrences import Chunk
+from .plan import StackSizes
 from .runtime import DeviceKind
+from .sharding import Placement, Strategy
 from .store import TableStore
-from .update import apply_stack, place_gradients
+from .update import apply_stack, place_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows
-from .update_each import apply_chunks
+from .update_each import apply_chunk
 
 
 @dataclass(frozen=True)
@@ -37,14 +48,15 @@ class SentBatch:
     ints: Tensor
     floats: Tensor
     chunks: tuple[tuple[Chunk, ...], ...]
+    records: tuple[tuple[Tensor, ...], ...]
+    """Per stack and device of this process the unique records, on the host."""
 
 
 @dataclass
 class LookedUp:
     """A batch whose records were read; kept until its gradients come."""
 
-    indices: tuple[StackIndex, ...]
-    chunks: tuple[tuple[Chunk, ...], ...]
+    batch: SentBatch
     weight_records: list[Tensor]
     version: int
     """Of the tables when the records were read."""
@@ -57,32 +69,54 @@ class _Rates:
 
 
 class Engine:
-    """Lookup and update of all stacks on one device."""
+    """Lookup and update of all stacks on one device, or on one device's part of many."""
 
-    def __init__(self, resolved: Resolved, device: torch.device, kind: DeviceKind) -> None:
-        self.store = TableStore(resolved, device, kind)
+    def __init__(
+        self,
+        resolved: Resolved,
+        device: torch.device,
+        kind: DeviceKind,
+        exchange: Exchange | None = None,
+        strategy: Strategy = "mod",
+    ) -> None:
+        self.exchange: Exchange = exchange if exchange is not None else Local(device)
+        group = self.exchange.group
+        self.placement = Placement(strategy, group.size, group.rank, self.exchange.local_devices)
+        self.store = TableStore(resolved, device, kind, self.placement, self.exchange)
         self.version = 0
         self._num_features = len(resolved.features)
         self._device = device
-        self._batcher = Batcher(resolved, self.store.stacks)
+        self._batcher = Batcher(resolved, self.store.stacks, self.placement, group)
         self._rates = [_Rates() for _ in self.store.stacks]
 
-    def send(self, bags: list[Bags], training: bool = True) -> SentBatch:
-        """Deduplicate a checked batch and copy it to the device; `bags` in feature order."""
+    def send(self, bags: list[Bags] | Exception, training: bool = True) -> SentBatch:
+        """Deduplicate a checked batch and copy it to the device; a collective call.
+
+        Args:
+            bags: in feature order, or the error that this process found, to be raised on all.
+        """
         batch = self._batcher.make(bags, training)
-        return SentBatch(batch.sizes, *send(batch, self._device), batch.chunks)
+        put = self.exchange.put
+        return SentBatch(
+            batch.sizes, put(batch.ints), put(batch.floats), batch.chunks, batch.records
+        )
 
     @torch.no_grad()
     def look_up(self, batch: SentBatch) -> tuple[LookedUp, list[Tensor]]:
         """Read the records of a batch; gives the activations in feature order too."""
-        indices = split_buffers(batch.sizes, batch.ints, batch.floats)
+        indices = self._indices(batch)
         records = self._gather(indices)
+        rows = [rows_of(index, each) for index, each in zip(indices, records, strict=True)]
+        if self.placement.num_devices > 1:
+            blocks = [rows_to_send(index, each) for index, each in zip(indices, rows, strict=True)]
+            rows = [block.flatten(0, 1) for block in self.exchange.all_to_all(blocks)]
         outputs: dict[int, Tensor] = {}
-        for index, gathered in zip(indices, records, strict=True):
-            parts = activations(index, gathered)
+        for index, each in zip(indices, rows, strict=True):
+            parts = activations(index, each)
             for segment, part in zip(index.sizes.plan.segments, parts, strict=True):
-                outputs[segment.feature_index] = part
-        looked_up = LookedUp(indices, batch.chunks, records, self.version)
+                outputs[segment.feature_index] = self.exchange.leave(part)
+        kept = [self.exchange.leave(each) for each in records]
+        looked_up = LookedUp(batch, kept, self.version)
         return looked_up, [outputs[number] for number in range(self._num_features)]
 
     @torch.no_grad()
@@ -95,27 +129,93 @@ class Engine:
             gradients: one per feature, in feature order, shaped like its activations.
             rates: one per table; ignored for tables that have no optimizer.
         """
-        if looked_up.version != self.version:  # another update or a load came between
-            looked_up.weight_records = self._gather(looked_up.indices)
-        for number, index in enumerate(looked_up.indices):
-            plan = index.sizes.plan
-            if plan.stack.rule is None:
-                continue
-            arrays = self.store.arrays[number]
-            of_stack = [gradients[segment.feature_index] for segment in plan.segments]
-            rate = self._rates_on_device(
-                number, tuple(rates[table] for table in plan.stack.table_indices)
-            )
-            if plan.stack.rule.steps_per_occurrence:
-                parts = [part for part in place_gradients(index, of_stack) if part is not None]
-                per_place = torch.cat(parts) if len(parts) > 1 else parts[0]
-                chunks = looked_up.chunks[number]
-                apply_chunks(arrays, plan.stack, chunks, per_place, rate, self._end_program)
-            elif plan.stack.rule.moves_all_rows:
-                apply_to_all_rows(arrays, index, of_stack, rate)
-            else:
-                apply_stack(arrays, index, looked_up.weight_records[number], of_stack, rate)
+        waiting = self._update_in_program(looked_up, gradients, rates)
+        # Parts of a device's program must be gone here, for these programs end on their own.
+        for number, per_occurrence in waiting.items():
+            self._update_each(number, looked_up.batch, per_occurrence, rates)
+        for number, records in enumerate(looked_up.batch.records):
+            self.store.touched.touch(number, records)
         self.version += 1
+
+    def _update_in_program(
+        self, looked_up: LookedUp, gradients: Sequence[Tensor], rates: Sequence[float]
+    ) -> dict[int, Tensor]:
+        """Update the stacks that sum their gradients; gives the gradient of each occurrence for the others."""
+        indices = self._indices(looked_up.batch)
+        if looked_up.version != self.version:  # another update or a load came between
+            records = self._gather(indices)
+        else:
+            records = [self.exchange.enter(each) for each in looked_up.weight_records]
+        trained = [n for n, index in enumerate(indices) if index.sizes.plan.stack.rule is not None]
+        per_row = self._row_gradients([indices[n] for n in trained], gradients)
+        waiting = {}
+        for number, gradient in zip(trained, per_row, strict=True):
+            rule = self.store.stacks[number].rule
+            assert rule is not None
+            if rule.steps_per_occurrence:
+                waiting[number] = self.exchange.leave(gradient)
+                continue
+            parts, rate = self._enter(number), self._rates_on_device(number, rates)
+            if rule.moves_all_rows:
+                apply_to_all_rows(parts, indices[number], gradient, rate)
+            else:
+                apply_stack(parts, indices[number], records[number], gradient, rate)
+            self._store(number, parts)
+        return waiting
+
+    def _update_each(
+        self, number: int, batch: SentBatch, gradients: Tensor, rates: Sequence[float]
+    ) -> None:
+        """Update a stack once for each occurrence of an id, chunk by chunk."""
+        rate = self._rates_on_device(number, rates)
+        self._end_program()
+        for chunk in batch.chunks[number]:
+            self._apply_chunk(number, chunk, gradients, rate)
+            self._end_program()
+
+    def _apply_chunk(self, number: int, chunk: Chunk, gradients: Tensor, rate: Tensor) -> None:
+        enter, stack = self.exchange.enter, self.store.stacks[number]
+        parts = self._enter(number)
+        ints = enter(self.exchange.put(chunk.ints))
+        apply_chunk(parts, stack, chunk, ints, enter(gradients), rate)
+        self._store(number, parts)
+
+    def _row_gradients(
+        self, indices: Sequence[StackIndex], gradients: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """What each stack's update takes: the gradient of each unique record `[U, D]`, or of each
+        occurrence if its optimizer steps once for each."""
+        found = []
+        several = self.placement.num_devices > 1
+        for index in indices:
+            plan = index.sizes.plan
+            own = [self.exchange.enter(gradients[s.feature_index]) for s in plan.segments]
+            if not several and plan.stack.rule is not None and plan.stack.rule.steps_per_occurrence:
+                parts = [part for part in place_gradients(index, own) if part is not None]
+                found.append(torch.cat(parts) if len(parts) > 1 else parts[0])
+            else:
+                found.append(row_gradients(index, own))
+        if not several:
+            return found
+        shapes = [(index.sizes.num_devices, index.sizes.block) for index in indices]
+        blocks = [each.view(*shape, -1) for each, shape in zip(found, shapes, strict=True)]
+        received = self.exchange.all_to_all(blocks)
+        for number, (index, block) in enumerate(zip(indices, received, strict=True)):
+            rule = index.sizes.plan.stack.rule
+            each = rule is not None and rule.steps_per_occurrence
+            found[number] = block.flatten(0, 1) if each else received_gradients(index, block)
+        return found
+
+    def _enter(self, number: int) -> list[Tensor]:
+        return [self.exchange.enter(array) for array in self.store.arrays[number]]
+
+    def _store(self, number: int, parts: list[Tensor]) -> None:
+        for array, part in zip(self.store.arrays[number], parts, strict=True):
+            self.exchange.store(array, part)
+
+    def _indices(self, batch: SentBatch) -> tuple[StackIndex, ...]:
+        enter = self.exchange.enter
+        return split_buffers(batch.sizes, enter(batch.ints), enter(batch.floats))
 
     def _end_program(self) -> None:
         if runtime.is_accelerated(self._device):
@@ -123,12 +223,15 @@ class Engine:
 
     def _gather(self, indices: tuple[StackIndex, ...]) -> list[Tensor]:
         return [
-            gather_records(index.sizes.plan.stack.arrays[0], arrays[0], index.record)
+            gather_records(
+                index.sizes.plan.stack.arrays[0], self.exchange.enter(arrays[0]), index.record
+            )
             for index, arrays in zip(indices, self.store.arrays, strict=True)
         ]
 
-    def _rates_on_device(self, number: int, values: tuple[float, ...]) -> Tensor:
-        """A vector in a buffer, never a number in the program: a new rate must not recompile."""
+    def _rates_on_device(self, number: int, rates: Sequence[float]) -> Tensor:
+        """The rates of a stack's tables, in a buffer: a new number in the program would recompile."""
+        values = tuple(rates[table] for table in self.store.stacks[number].table_indices)
         held = self._rates[number]
         if held.values != values:
             tensor = torch.tensor(values, dtype=torch.float32).to(self._device)

@@ -29,6 +29,12 @@ class ServingModule(nn.Module):
 
     def __init__(self, embedding: TPUEmbedding) -> None:
         super().__init__()
+        if embedding.placement.num_shards > 1:
+            raise ValueError(
+                "export_serving: this process holds one shard of "
+                f"{embedding.placement.num_shards} of every table; save a checkpoint and "
+                "export from one process that has loaded it"
+            )
         state = embedding.state_dict()
         self.tables = nn.ModuleDict()
         self._features: dict[str, tuple[str, Feature, str]] = {}

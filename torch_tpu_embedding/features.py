@@ -92,6 +92,41 @@ def parse(
     )
 
 
+def split_bags(features: tuple[Feature, ...], bags: list[Bags], parts: int) -> list[list[Bags]]:
+    """Share the samples of a batch among the devices of a process, in order.
+
+    Args:
+        bags: one per feature. parts: devices.
+
+    Raises:
+        ValueError: the activations of a feature cannot be split evenly.
+    """
+    if parts == 1:
+        return [bags]
+    split: list[list[Bags]] = [[] for _ in range(parts)]
+    for feature, each in zip(features, bags, strict=True):
+        size, rest = divmod(each.shape[0], parts)
+        if rest:
+            raise ValueError(
+                f"feature {feature.name!r}: activations of shape {[*each.shape]} (without dim) cannot "
+                f"be split over the {parts} devices of this process; make their first size a multiple "
+                f"of {parts}"
+            )
+        shape = (size, *each.shape[1:])
+        places = math.prod(shape)
+        for part, of_part in enumerate(split):
+            start = part * places
+            if each.bag is None or each.gain is None:
+                of_part.append(Bags(each.ids[start : start + places], None, None, shape))
+                continue
+            bounds = torch.tensor([start, start + places])
+            low, high = torch.searchsorted(each.bag, bounds).tolist()
+            of_part.append(
+                Bags(each.ids[low:high], each.bag[low:high] - start, each.gain[low:high], shape)
+            )
+    return split
+
+
 def _parse_dense(
     where: str,
     feature: Feature,

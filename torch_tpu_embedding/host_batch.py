@@ -1,177 +1,73 @@
 """One batch on the host: per stack its unique records, the way back from each id, and the gains.
 
 All that depends on the data happens here; what leaves is one int32 and one float32 buffer of sizes that
-rarely change, so the device runs the same program at every step.
+rarely change, so the device runs the same program at every step. With several devices, each asks the owners
+of its rows for them, and the owners deduplicate what they are asked for; all processes agree on all sizes.
 
-Letters: B batch, N ids, U unique rows, D dim.
+Letters: B batch, N ids, U unique rows, D dim, S processes, L devices of this process, G devices of all.
 """
 
 from __future__ import annotations
 
-import logging
-import math
+import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from .config import Resolved
-from .features import NO_ID, Bags
+from .features import Bags, split_bags
+from .host_group import HostGroup, report_failure
 from .layout import StackLayout
-from .occurrences import Chunk, make_chunks, tables_of
-
-logger = logging.getLogger(__name__)
-
-_LADDER = 2**0.25  # ratio of neighbouring bucket sizes
-# Room over the batch that makes a bucket grow: an eighth, and for small batches four standard deviations
-# of a count that scatters like a Poisson one, lest chance alone make it grow again.
-_SHARE = 0.125
-_DEVIATIONS = 4.0
-_ROUND = 8
-
-
-class Bucket:
-    """A padded size that only grows, in geometric steps; each growth means one compile.
-
-    >>> bucket = Bucket("ids of table 'user'")
-    >>> bucket.fit(100), bucket.fit(90), bucket.fit(140), bucket.fit(200)
-    (152, 152, 152, 304)
-    """
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.size = 0
-
-    def fit(self, count: int, limit: int | None = None) -> int:
-        """The padded size for `count` items, of which there can never be more than `limit`."""
-        if count > self.size:
-            wanted = count + max(_SHARE * count, _DEVIATIONS * math.sqrt(count))
-            size = float(_ROUND)
-            while size < wanted:
-                size *= _LADDER
-            grown = -(-int(size) // _ROUND) * _ROUND
-            if limit is not None:
-                grown = max(min(grown, -(-limit // _ROUND) * _ROUND), count)
-            level = logging.INFO if self.size else logging.DEBUG
-            logger.log(level, "bucket for %s grows from %d to %d", self.what, self.size, grown)
-            self.size = grown
-        return self.size
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Where one feature's activations lie in the `[num_direct, D]` or `[num_bags, D]` of its stack."""
-
-    feature_index: int
-    direct: bool
-    first: int
-    count: int
-    shape: tuple[int, ...]
-    """Of the activations, without D."""
-
-
-@dataclass(frozen=True)
-class StackPlan:
-    """The order of a stack's features, the direct ones first, for one pattern of input kinds."""
-
-    stack: StackLayout
-    segments: tuple[Segment, ...]
-    num_direct: int
-    num_bags: int
-
-    @cached_property
-    def direct(self) -> tuple[Segment, ...]:
-        return tuple(segment for segment in self.segments if segment.direct)
-
-    @cached_property
-    def pooled(self) -> tuple[Segment, ...]:
-        return tuple(segment for segment in self.segments if not segment.direct)
-
-
-@dataclass(frozen=True)
-class StackSizes:
-    """A plan with its padded sizes: everything that decides the program of this stack."""
-
-    plan: StackPlan
-    num_unique: int
-    """U, at least one more than the unique records: the last place holds the padding record."""
-    num_pooled: int
-    """N of the pooled features; 0 if there are none."""
-
-    @property
-    def has_groups(self) -> bool:
-        return len(self.plan.stack.table_indices) > 1
-
-    @property
-    def int_parts(self) -> tuple[int, ...]:
-        """Lengths of: records, tables of the records, number of valid records, inverse of the direct
-        places, inverse of the pooled ids, bags of the pooled ids."""
-        groups = self.num_unique if self.has_groups else 0
-        return (
-            self.num_unique,
-            groups,
-            1,
-            self.plan.num_direct,
-            self.num_pooled,
-            self.num_pooled,
-        )
+from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks, tables_of
+from .padding import StackPadding
+from .plan import StackPlan, StackSizes, make_plans
+from .requests import Request, Served, batch_order, make_request, serve
+from .sharding import Placement
 
 
 @dataclass(frozen=True)
 class HostBatch:
-    """What one enqueue sends to the device."""
+    """What one enqueue sends to the devices of this process."""
 
     sizes: tuple[StackSizes, ...]
     ints: Tensor
+    """`[L · n]` int32: the parts of the devices, one after another."""
     floats: Tensor
+    """`[L · m]` float32, likewise."""
     chunks: tuple[tuple[Chunk, ...], ...]
     """Per stack, the occurrences in order, if its optimizer steps once for each of them."""
+    records: tuple[tuple[Tensor, ...], ...]
+    """Per stack and device of this process, the unique records that are looked up there."""
 
 
-def make_plans(
-    resolved: Resolved,
-    stacks: tuple[StackLayout, ...],
-    direct: tuple[bool, ...],
-    shapes: tuple[tuple[int, ...], ...],
-) -> tuple[StackPlan, ...]:
-    """Give each feature its place, given which are direct and the shapes of their activations."""
-    plans = []
-    for stack in stacks:
-        members = [
-            (index, feature)
-            for index, feature in enumerate(resolved.features)
-            if feature.table_index in stack.table_indices
-        ]
-        segments: list[Segment] = []
-        ends = {True: 0, False: 0}
-        for index, _ in sorted(members, key=lambda member: not direct[member[0]]):
-            count, kind = math.prod(shapes[index]), direct[index]
-            segments.append(Segment(index, kind, ends[kind], count, shapes[index]))
-            ends[kind] += count
-        plans.append(StackPlan(stack, tuple(segments), ends[True], ends[False]))
-    return tuple(plans)
+@dataclass(frozen=True)
+class _Owned:
+    """The unique records of one stack that one device looks up, for itself and for others."""
+
+    records: Tensor
+    """`[U]` int32, rising."""
+    of_served: Tensor
+    """`[m]`: the position in `records` of each record it is asked for."""
 
 
 _Kinds = tuple[tuple[bool, ...], tuple[tuple[int, ...], ...]]
 
 
-class _Padding:
-    """The padded sizes of one stack."""
-
-    def __init__(self, what: str) -> None:
-        self.unique = Bucket(f"unique rows of {what}")
-        self.pooled = Bucket(f"ids of {what}")
-        self.chunks: list[int] = []
-        """Of the chunks of occurrences (`occurrences.py`)."""
-
-
 class Batcher:
     """Turns the bags of all features into host batches; owns the plans and the buckets."""
 
-    def __init__(self, resolved: Resolved, stacks: tuple[StackLayout, ...]) -> None:
+    def __init__(
+        self,
+        resolved: Resolved,
+        stacks: tuple[StackLayout, ...],
+        placement: Placement,
+        group: HostGroup,
+    ) -> None:
         self._resolved = resolved
         self._stacks = stacks
+        self._placement = placement
+        self._group = group
         self._plans: dict[_Kinds, tuple[StackPlan, ...]] = {}
         names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
@@ -179,82 +75,231 @@ class Batcher:
         ]
         # Training and inference are different programs anyway: neither shall make the other's grow.
         self._padding = {
-            training: [_Padding(f"{name} in {kind}") for name in names]
+            training: [StackPadding(f"{name} in {kind}") for name in names]
             for training, kind in ((True, "training"), (False, "inference"))
         }
 
-    def make(self, bags: list[Bags], training: bool = True) -> HostBatch:
-        """Deduplicate and pad one batch; `bags` in feature order."""
+    def make(self, bags: list[Bags] | Exception, training: bool = True) -> HostBatch:
+        """Deduplicate, exchange and pad one batch; a collective call.
+
+        Args:
+            bags: in feature order, or why this process has none.
+
+        Raises:
+            Exception: the one given, or PeerError if another process gave one.
+            ValueError: the batches of the processes are not of the same kinds.
+        """
+        local = self._placement.local_devices
+        parts: list[list[Bags]] = []
+        plans: tuple[StackPlan, ...] = ()
+        requests: list[list[Request]] = []
+        error = bags if isinstance(bags, Exception) else None
+        if not isinstance(bags, Exception):
+            try:
+                parts = split_bags(self._resolved.features, bags, local)
+            except ValueError as found:
+                error = found
+            else:
+                plans = self._plan(parts[0])
+                requests = [
+                    [make_request(self._resolved, plan, part, self._placement) for part in parts]
+                    for plan in plans
+                ]
+        counts, pooled = self._agree(plans, requests, training, error)
+        served: list[list[Served]] = []
+        if self._placement.num_devices == 1:
+            owned = [[_Owned(only.records, only.inverse)] for (only,) in requests]
+        else:
+            served = serve(requests, counts, self._group, local)
+            owned = [[_own(device) for device in of_stack] for of_stack in served]
+        unique = self._most([max(len(o.records) for o in of_stack) for of_stack in owned])
+        sizes = tuple(
+            self._fit(
+                plan, self._padding[training][n], unique[n], pooled[n], int(counts[:, n].max())
+            )
+            for n, plan in enumerate(plans)
+        )
+        chunks = self._chunks(sizes, parts[0], served, owned) if training else ((),) * len(sizes)
+        ints, floats = [], []
+        for device, part in enumerate(parts):
+            for n, of_stack in enumerate(sizes):
+                asked = served[n][device] if served else None
+                ints.append(_ints(of_stack, requests[n][device], asked, owned[n][device], part))
+                floats.append(_gains(of_stack, part))
+        return HostBatch(
+            sizes,
+            torch.cat(ints),
+            torch.cat(floats),
+            chunks,
+            tuple(tuple(each.records for each in of_stack) for of_stack in owned),
+        )
+
+    def _plan(self, bags: list[Bags]) -> tuple[StackPlan, ...]:
         kinds = tuple(each.bag is None for each in bags), tuple(each.shape for each in bags)
         if kinds not in self._plans:
             self._plans[kinds] = make_plans(self._resolved, self._stacks, *kinds)
-        parts = [
-            self._make_stack(plan, bags, padding, training)
-            for plan, padding in zip(self._plans[kinds], self._padding[training], strict=True)
-        ]
-        sizes, ints, floats, chunks = zip(*parts, strict=True)
-        return HostBatch(sizes, torch.cat(ints), torch.cat(floats), chunks)
+        return self._plans[kinds]
 
-    def _make_stack(
+    def _agree(
         self,
-        plan: StackPlan,
-        bags: list[Bags],
-        padding: _Padding,
+        plans: tuple[StackPlan, ...],
+        requests: list[list[Request]],
         training: bool,
-    ) -> tuple[StackSizes, Tensor, Tensor, tuple[Chunk, ...]]:
-        stack = plan.stack
-        first = dict(zip(stack.table_indices, stack.first_records, strict=True))
-        pieces = []
-        for segment in plan.segments:
-            ids = bags[segment.feature_index].ids
-            offset = first[self._resolved.features[segment.feature_index].table_index]
-            records = ids + offset
-            if segment.direct:
-                records = records.where(ids != NO_ID, stack.padding_record)
-            pieces.append(records.to(torch.int32))
-        unique, inverse = torch.unique(torch.cat(pieces), return_inverse=True)
-        num_valid = len(unique)
-        if num_valid and int(unique[-1]) == stack.padding_record:
-            num_valid -= 1
-        num_ids = len(inverse)
-        num_pooled = num_ids - plan.num_direct
-        most = stack.num_records if plan.num_bags else min(stack.num_records, plan.num_direct)
-        sizes = StackSizes(
+        error: Exception | None,
+    ) -> tuple[Tensor, list[int]]:
+        """Whether all processes are well and have the same kinds of features, and their sizes.
+
+        Returns:
+            counts `[S, stacks, L, G]` of what each device asks of each, and the most pooled ids that a
+            device has, per stack.
+        """
+        if error is not None and self._group.size == 1:
+            raise error
+        shape = (len(self._stacks), self._placement.local_devices, self._placement.num_devices)
+        counts, pooled = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape[0]).long()
+        kinds = "training" if training else "inference"
+        for number, (plan, of_stack) in enumerate(zip(plans, requests, strict=True)):
+            counts[number] = torch.stack([request.counts for request in of_stack])
+            pooled[number] = max(len(r.inverse) for r in of_stack) - plan.num_direct
+            kinds += str([(s.feature_index, s.direct, s.shape) for s in plan.segments])
+        head = torch.tensor([error is not None, _digest(kinds)])
+        told = self._group.gather(torch.cat([head, counts.view(-1), pooled]))
+        if bool(told[:, 0].any()):
+            report_failure(self._group, "enqueue", error)
+        if bool((told[:, 1] != told[0, 1]).any()):
+            all_kinds = self._group.gather_objects(kinds)
+            rank = next(r for r, other in enumerate(all_kinds) if other != all_kinds[0])
+            raise ValueError(
+                "enqueue: the processes gave different kinds of batches: [(feature, one id a place, "
+                f"shape), …] is {all_kinds[0]} on process 0 and {all_kinds[rank]} on process {rank}; "
+                "every process must enqueue the same kinds of features in the same order"
+            )
+        end = 2 + counts.numel()
+        return told[:, 2:end].reshape(-1, *shape), told[:, end:].amax(0).tolist()
+
+    def _most(self, values: list[int]) -> list[int]:
+        most: list[int] = self._group.gather(torch.tensor(values)).amax(0).tolist()
+        return most
+
+    def _fit(
+        self, plan: StackPlan, padding: StackPadding, unique: int, pooled: int, block: int
+    ) -> StackSizes:
+        devices = self._placement.num_devices
+        limit = plan.stack.num_records
+        if devices == 1 and not plan.num_bags:
+            limit = min(limit, plan.num_direct)
+        return StackSizes(
             plan,
-            padding.unique.fit(num_valid + 1, limit=most + 1),
-            padding.pooled.fit(num_pooled) if plan.num_bags else 0,
+            padding.unique.fit(unique + 1, limit=limit + 1),
+            padding.pooled.fit(pooled) if plan.num_bags else 0,
+            devices,
+            padding.block.fit(block + 1) if devices > 1 else 0,
         )
-        ints = torch.empty(sum(sizes.int_parts), dtype=torch.int32)
-        records, groups, valid, to_direct, to_pooled, bag = torch.split(ints, [*sizes.int_parts])
-        records[: len(unique)] = unique
-        records[len(unique) :] = stack.padding_record
-        if sizes.has_groups:
-            groups[:num_valid] = tables_of(stack, unique[:num_valid])
-            groups[num_valid:] = 0
-        valid[0] = num_valid
-        to_direct[:] = inverse[: plan.num_direct]
-        to_pooled[:num_pooled] = inverse[plan.num_direct :]
-        to_pooled[num_pooled:] = sizes.num_unique - 1
-        gain = torch.zeros(sizes.num_pooled, dtype=torch.float32)
-        at = 0
-        for segment in plan.pooled:
-            source = bags[segment.feature_index]
-            assert source.bag is not None
-            assert source.gain is not None
-            end = at + len(source.ids)
-            bag[at:end] = source.bag + segment.first
-            gain[at:end] = source.gain
-            at = end
-        bag[num_pooled:] = max(plan.num_bags - 1, 0)
-        chunks: tuple[Chunk, ...] = ()
-        if training and stack.rule is not None and stack.rule.steps_per_occurrence:
-            order = _batch_order(plan, [len(piece) for piece in pieces])
-            chunks = make_chunks(stack, unique[:num_valid], inverse, order, padding.chunks)
-        return sizes, ints, gain, chunks
+
+    def _chunks(
+        self,
+        sizes: tuple[StackSizes, ...],
+        part: list[Bags],
+        served: list[list[Served]],
+        owned: list[list[_Owned]],
+    ) -> tuple[tuple[Chunk, ...], ...]:
+        """The occurrences of the stacks that step once for each, in as many chunks on every device."""
+        found: dict[int, list[Occurrences]] = {}
+        for n, of_stack in enumerate(sizes):
+            rule = of_stack.plan.stack.rule
+            if rule is None or not rule.steps_per_occurrence:
+                continue
+            if served:
+                pairs = zip(served[n], owned[n], strict=True)
+                found[n] = [_served_occurrences(of_stack, *pair) for pair in pairs]
+            else:
+                order = batch_order(of_stack.plan, part)
+                found[n] = [
+                    group_occurrences(own.records, own.of_served, order) for own in owned[n]
+                ]
+        if not found:
+            return ((),) * len(sizes)
+        needed = {n: [each.rows_of_chunks() for each in found[n]] for n in found}
+        count = self._most([max(map(len, needed[n])) for n in found])
+        rows = self._most(
+            [
+                max(each[k] if k < len(each) else 0 for each in needed[n])
+                for n, most in zip(found, count, strict=True)
+                for k in range(most)
+            ]
+        )
+        chunks: list[tuple[Chunk, ...]] = [()] * len(sizes)
+        for n, most in zip(found, count, strict=True):
+            stack, padding = sizes[n].plan.stack, self._padding[True][n]
+            chunks[n] = make_chunks(stack, found[n], rows[:most], padding.chunks)
+            rows = rows[most:]
+        return tuple(chunks)
 
 
-def _batch_order(plan: StackPlan, lengths: list[int]) -> Tensor:
-    """The places of a batch, which lie segment after segment, in the order of the features."""
-    ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
-    numbers = sorted(range(len(lengths)), key=lambda number: plan.segments[number].feature_index)
-    return torch.cat([torch.arange(ends[n] - lengths[n], ends[n]) for n in numbers])
+def _own(served: Served) -> _Owned:
+    """Deduplicate what all devices ask of one."""
+    return _Owned(*torch.unique(served.records, return_inverse=True))
+
+
+def _served_occurrences(sizes: StackSizes, served: Served, owned: _Owned) -> Occurrences:
+    """The occurrences that all devices sent to one, due feature after feature, then by sample."""
+    assert served.features is not None
+    of_slot = _serve_slots(sizes, served, owned)
+    slots = (of_slot < len(owned.records)).nonzero()[:, 0]
+    return group_occurrences(
+        owned.records, of_slot, slots[torch.argsort(served.features, stable=True)]
+    )
+
+
+def _serve_slots(sizes: StackSizes, served: Served, owned: _Owned) -> Tensor:
+    """`[G · block]` int64: which of the unique records lies in each slot; U - 1, padding, in the others."""
+    slots = torch.full((sizes.num_devices, sizes.block), sizes.num_unique - 1)
+    slots[torch.arange(sizes.block) < torch.tensor(served.lengths)[:, None]] = owned.of_served
+    return slots.view(-1)
+
+
+def _ints(
+    sizes: StackSizes, request: Request, served: Served | None, owned: _Owned, bags: list[Bags]
+) -> Tensor:
+    """The int32 part of one stack on one device; `StackSizes.int_parts` names its pieces."""
+    plan, stack, unique = sizes.plan, sizes.plan.stack, owned.records
+    ints = torch.empty(sum(sizes.int_parts), dtype=torch.int32)
+    records, groups, valid, slots, to_direct, to_pooled, bag = torch.split(ints, [*sizes.int_parts])
+    records[: len(unique)] = unique
+    records[len(unique) :] = stack.padding_record
+    if sizes.has_groups:
+        groups[: len(unique)] = tables_of(stack, unique)
+        groups[len(unique) :] = 0
+    valid[0] = len(unique)
+    places = request.inverse
+    if served is not None:
+        slots[:] = _serve_slots(sizes, served, owned)
+        places = request.slots(sizes.block)
+    num_pooled = len(places) - plan.num_direct
+    to_direct[:] = places[: plan.num_direct]
+    to_pooled[:num_pooled] = places[plan.num_direct :]
+    to_pooled[num_pooled:] = (sizes.num_slots or sizes.num_unique) - 1
+    at = 0
+    for segment in plan.pooled:
+        of_id = bags[segment.feature_index].bag
+        assert of_id is not None
+        bag[at : at + len(of_id)] = of_id + segment.first
+        at += len(of_id)
+    bag[at:] = max(plan.num_bags - 1, 0)
+    return ints
+
+
+def _gains(sizes: StackSizes, bags: list[Bags]) -> Tensor:
+    """The gain of each pooled id, `[N]` float32, 0 for padding."""
+    gain = torch.zeros(sizes.num_pooled)
+    at = 0
+    for segment in sizes.plan.pooled:
+        of_id = bags[segment.feature_index].gain
+        assert of_id is not None
+        gain[at : at + len(of_id)] = of_id
+        at += len(of_id)
+    return gain
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")

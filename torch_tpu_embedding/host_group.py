@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from functools import cache
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from . import runtime
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others before it gives up; one that died is noticed at once."""
 
 
 class PeerError(RuntimeError):
@@ -86,7 +93,7 @@ class DistGroup:
         sent = [len(piece) for piece in pieces]
         with self._contact("exchanging ids, rows or gradients"):
             dist.all_to_all_single(out, torch.cat([*pieces]), [*lengths], sent, group=self._group)
-        return [*out.split([*lengths])]
+        return [*torch.split(out, [*lengths])]
 
     def sum(self, values: Tensor) -> Tensor:
         with self._contact("summing gradients"):
@@ -103,6 +110,40 @@ class DistGroup:
                 "died, or took longer than the timeout of the process group; look for the first error "
                 "among the outputs of the processes"
             ) from error
+
+
+def host_group(process_group: dist.ProcessGroup | None) -> HostGroup:
+    """The processes of a `torch.distributed` group, or all that were started together.
+
+    Raises:
+        RuntimeError: there are several, but `torch.distributed` is not initialised.
+        ValueError: the group cannot work on host tensors.
+    """
+    if process_group is None:
+        count = runtime.num_processes()
+        if not dist.is_initialized():
+            if count == 1:
+                return Alone()
+            raise RuntimeError(
+                f"TPUEmbedding: {count} processes were started, but they are not connected; call "
+                "torch_tpu_embedding.distributed.initialize() first"
+            )
+        if dist.get_world_size() == 1:
+            return Alone()
+        # Never the user's own group: its calls must not come between ours.
+        return DistGroup(_gloo_group())
+    if "gloo" not in dist.get_backend(process_group):
+        raise ValueError(
+            "TPUEmbedding: process_group must be a gloo group, for ids are exchanged on the host, got "
+            f"{dist.get_backend(process_group)!r}; make one with dist.new_group(backend='gloo')"
+        )
+    return DistGroup(process_group)
+
+
+@cache
+def _gloo_group() -> dist.ProcessGroup:
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    return group
 
 
 def raise_together(group: HostGroup, what: str, error: Exception | None) -> None:
@@ -124,4 +165,6 @@ def report_failure(group: HostGroup, what: str, error: Exception | None) -> None
     if error is not None:
         raise error
     found = [f"process {rank}: {text}" for rank, text in enumerate(messages) if text is not None]
-    raise PeerError(f"{what}: failed on {len(found)} of {group.size} processes; " + "; ".join(found))
+    raise PeerError(
+        f"{what}: failed on {len(found)} of {group.size} processes; " + "; ".join(found)
+    )

@@ -1,21 +1,32 @@
-"""Start values of tables and slots, made on the host and checked. Letters: V vocabulary, D dim."""
+"""Start values of tables and slots, made on the host and checked; only of the rows that are asked for.
+
+Letters: V vocabulary, D dim, n rows held by this process.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .config import Table, field_shape
+from .config import Initializer, Table, field_shape
 from .layout import WEIGHT
 
+logger = logging.getLogger(__name__)
+
 _BLOCK_ROWS = 1 << 16
+_HASHED_AT_ONCE = 1 << 16  # numbers: a few arrays of 8 bytes each stay in the processor's cache
+_LARGE = 1 << 28  # bytes of a whole table made for the sake of a part
+_SAME_EVERYWHERE = (torch.zeros, torch.ones, torch.nn.init.zeros_, torch.nn.init.ones_)
 
 
 @dataclass(frozen=True)
@@ -29,37 +40,125 @@ class RowIdInitializer:
 
     offset: int = 0
 
-    def __call__(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        rows = torch.arange(self.offset, self.offset + shape[0], dtype=dtype)
+    def __call__(
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        partition_shape: tuple[int, ...] | None = None,
+        partition_offset: tuple[int, ...] = (0,),
+    ) -> Tensor:
+        shape = partition_shape or shape
+        first = self.offset + partition_offset[0]
+        rows = torch.arange(first, first + shape[0], dtype=dtype)
         return rows[:, None].expand(*shape).contiguous()
 
 
-def table_values(table: Table, seed: int) -> dict[str, Tensor]:
-    """Field name → start values `[V, D]` of one table: 'weight', then its slots.
+def start_values(
+    table: Table, seed: int, ids: range | None = None
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Start values of some rows of a table, a block of rows after the other.
 
-    The default weights depend on the seed, the table's name and the row alone, not on the other tables.
+    The values of a row depend on the seed, the table's name and the row alone: not on the other tables,
+    nor on how many processes share the table.
+
+    Args:
+        ids: the rows wanted, in order; None for all.
+
+    Yields:
+        (position in `ids` of the block's first row, field name → values): 'weight', then the slots.
 
     Raises:
         ValueError: an initializer returned something of another shape or type, or not finite.
     """
-    shape = (table.vocabulary_size, table.dim)
-    if table.config.initializer is None:
-        weight = truncated_normal(shape, f"{seed}/{table.name}")
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed_of(f"{seed}/{table.name}"))
-            weight = _call(table.config.initializer, shape)
-        _check(f"table {table.name!r}: its initializer", weight, shape)
-        weight = weight.detach().clone()  # the user may keep, or give twice, what was returned
-    values = {WEIGHT: weight}
+    ids = range(table.vocabulary_size) if ids is None else ids
+    weights = _weights(table, f"{seed}/{table.name}", ids)
     if table.optimizer is None:
-        return values
+        yield from ((start, {WEIGHT: weight}) for start, weight in weights)
+        return
     starts = table.optimizer.slot_initial_values()
     creation = getattr(table.optimizer, "slot_variable_creation_fn", None)
     if creation is None:
-        return values | {
-            name: torch.full(field_shape(table, name), start) for name, start in starts.items()
-        }
+        widths = {name: field_shape(table, name)[1] for name in starts}
+        for start, weight in weights:
+            slots = {
+                name: torch.full((len(weight), widths[name]), value)
+                for name, value in starts.items()
+            }
+            yield start, {WEIGHT: weight, **slots}
+        return
+    weight = torch.cat([torch.empty(0, table.dim), *(block for _, block in weights)])
+    yield 0, {WEIGHT: weight, **_created_slots(table, creation, weight, starts)}
+
+
+def table_values(table: Table, seed: int, ids: range | None = None) -> dict[str, Tensor]:
+    """The blocks of `start_values` in one: field name → `[n, width]`."""
+    blocks = [values for _, values in start_values(table, seed, ids)]
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _weights(table: Table, key: str, ids: range) -> Iterator[tuple[int, Tensor]]:
+    initializer, shape = table.config.initializer, (table.vocabulary_size, table.dim)
+    if initializer is None:
+        for start in range(0, max(len(ids), 1), _BLOCK_ROWS):
+            yield start, truncated_normal(ids[start : start + _BLOCK_ROWS], table.dim, key)
+        return
+    whole = f"table {table.name!r}: its initializer"
+    if not (initializer in _SAME_EVERYWHERE or _takes_partitions(initializer)):
+        if len(ids) < shape[0] and 4 * math.prod(shape) >= _LARGE:
+            logger.warning(
+                "%s takes no partition_shape and partition_offset, so this process makes the whole table "
+                "%s for the sake of %d rows; give it these two parameters",
+                whole, [*shape], len(ids),
+            )  # fmt: skip
+        weight = _seeded(key, lambda: _call(initializer, shape))
+        _check(whole, weight, shape)
+        # a copy, for the user may keep, or give twice, what was returned
+        yield 0, weight.detach()[ids.start : ids.stop : ids.step].clone()
+        return
+    if not len(ids):
+        yield 0, torch.empty(0, table.dim)
+    for first in range(0, shape[0], _BLOCK_ROWS):
+        rows = range(first, min(first + _BLOCK_ROWS, shape[0]))
+        start, stop = (_position(ids, row) for row in (rows.start, rows.stop))
+        if start == stop:
+            continue
+        block = (len(rows), table.dim)
+        if initializer in _SAME_EVERYWHERE:
+            weight = _call(initializer, block)
+        else:
+            offset = (first, 0)
+            make = partial(
+                initializer, shape, torch.float32, partition_shape=block, partition_offset=offset
+            )
+            weight = _seeded(f"{key}/{first}", make)
+        _check(whole, weight, block)
+        yield start, weight.detach()[ids[start] - first :: ids.step].clone()
+
+
+def _position(ids: range, row: int) -> int:
+    """How many of `ids` lie before `row`."""
+    return min(max(-(-(row - ids.start) // ids.step), 0), len(ids))
+
+
+def _takes_partitions(initializer: Initializer) -> bool:
+    try:
+        return {"partition_shape", "partition_offset"} <= set(
+            inspect.signature(initializer).parameters
+        )
+    except ValueError:  # a torch factory: written in C, no signature
+        return False
+
+
+def _seeded(key: str, make: Callable[[], Any]) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed_of(key))
+        return make()
+
+
+def _created_slots(
+    table: Table, creation: Callable[..., Any], weight: Tensor, starts: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """What the user's `slot_variable_creation_fn` makes of the rows held here."""
 
     def filler(start: float):  # type: ignore[no-untyped-def]
         return lambda shape, dtype=torch.float32: torch.full(shape, start, dtype=dtype)
@@ -73,8 +172,8 @@ def table_values(table: Table, seed: int) -> dict[str, Tensor]:
         )
     for name, value in created.items():
         what = f"table {table.name!r}: slot_variable_creation_fn for {name!r}"
-        _check(what, value, field_shape(table, name))
-    return values | {name: value.detach().clone() for name, value in created.items()}
+        _check(what, value, (len(weight), field_shape(table, name)[1]))
+    return {name: value.detach().clone() for name, value in created.items()}
 
 
 def _call(initializer: Callable[..., Any], shape: tuple[int, int]) -> Any:
@@ -91,23 +190,31 @@ def _call(initializer: Callable[..., Any], shape: tuple[int, int]) -> Any:
     return initializer(shape, torch.float32)
 
 
-def truncated_normal(shape: tuple[int, int], key: str) -> Tensor:
-    """A normal with standard deviation 1/√D, cut at two deviations (TF's default).
+def truncated_normal(ids: range, dim: int, key: str) -> Tensor:
+    """Rows `[n, D]` of a normal with standard deviation 1/√D, cut at two deviations (TF's default).
 
-    Blocks of rows are drawn on their own, each from `key` and its number: any part of a table can be made
-    without the rest, and the temporaries are those of a block.
+    Element (id, column) is the normal's quantile at a hash of `key` and its number id · D + column:
+    SplitMix64 (Steele, Lea, Flood 2014), which gives any element without those before it. So each
+    process makes its own rows and no others.
     """
-    deviation = 1.0 / math.sqrt(shape[1])
-    out = torch.empty(shape)
-    for block, start in enumerate(range(0, shape[0], _BLOCK_ROWS)):
-        torch.nn.init.trunc_normal_(
-            out[start : start + _BLOCK_ROWS],
-            std=deviation,
-            a=-2 * deviation,
-            b=2 * deviation,
-            generator=torch.Generator().manual_seed(_seed_of(f"{key}/{block}")),
-        )
-    return out
+    out = np.empty(len(ids) * dim, dtype=np.float32)
+    columns = np.arange(dim, dtype=np.uint64)
+    step = max(_HASHED_AT_ONCE // dim, 1)
+    for start in range(0, len(ids), step):
+        some = ids[start : start + step]
+        row = np.arange(some.start, some.stop, some.step, dtype=np.uint64)
+        z = (row[:, None] * np.uint64(dim) + columns).reshape(-1)
+        z *= np.uint64(0x9E3779B97F4A7C15)
+        z += np.uint64(_seed_of(key))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z ^= z >> np.uint64(shift)
+            z *= np.uint64(factor)
+        z ^= z >> np.uint64(31)
+        # the upper 24 bits, as odd multiples of 2^-24 between -1 and 1
+        z >>= np.uint64(40)
+        out[start * dim : (start + len(some)) * dim] = z
+    uniform = torch.from_numpy(out).mul_(2.0).add_(1.0).mul_(2.0**-24).sub_(1.0)
+    return uniform.mul_(math.erf(math.sqrt(2.0))).erfinv_().mul_(math.sqrt(2.0 / dim)).view(-1, dim)
 
 
 def _check(what: str, value: object, shape: tuple[int, int]) -> None:

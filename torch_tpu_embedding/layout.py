@@ -1,9 +1,9 @@
 """Where a table's rows lie on the device: stacks of tables, records of fields, lanes of a physical row.
 
 A *stack* holds all tables that one program can serve (same dim, optimizer rule and rounding); its records
-are numbered table after table, so (table, id) ↔ record is one addition. A *record* is what belongs to
-one id: its weights and its slots. Each stack has one or more physical arrays; an array holds some fields
-of every record, one or several records to a physical row.
+are numbered table after table, so (table, row on this device) ↔ record is one addition. A *record* is what
+belongs to one id: its weights and its slots. Each stack has one or more physical arrays; an array holds
+some fields of every record, one or several records to a physical row.
 
 Nothing here shows in the public API: state_dict, errors and names speak of tables only.
 Letters: V vocabulary, D dim.
@@ -18,6 +18,7 @@ from .config import Table
 from .optimizers import Optimizer
 from .quantization import QuantizationConfig
 from .runtime import DeviceKind
+from .sharding import Placement
 
 WEIGHT = "weight"
 LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
@@ -74,12 +75,12 @@ class StackLayout:
     table_indices: tuple[int, ...]
     """Positions in `Resolved.tables`, in record order."""
     first_records: tuple[int, ...]
-    """The record of id 0 of each table."""
+    """The first record of each table."""
     dim: int
     rule: Optimizer | None
     """What updates these rows; None: they never change."""
     num_records: int
-    """Records of ids; the record of this number is the padding record, always zero."""
+    """Records of rows on one device; the record of this number is the padding record, always zero."""
     arrays: tuple[ArrayLayout, ...]
     quantization: QuantizationConfig | None
     """How rows are rounded as they are looked up."""
@@ -133,7 +134,10 @@ _StackKey = tuple[int, Optimizer | None, QuantizationConfig | None, int]
 
 
 def build_stacks(
-    tables: tuple[Table, ...], kind: DeviceKind, taken_sizes: Iterable[int] = ()
+    tables: tuple[Table, ...],
+    kind: DeviceKind,
+    taken_sizes: Iterable[int] = (),
+    placement: Placement | None = None,
 ) -> tuple[StackLayout, ...]:
     """Group tables into stacks and lay out their arrays.
 
@@ -143,35 +147,37 @@ def build_stacks(
         taken_sizes: numbers of elements of other persistent arrays of this process. XLA pairs donated
             buffers with outputs by byte size, so two arrays of one size may be swapped, which costs a
             copy of both at every step; extra rows keep all sizes distinct.
+        placement: how the tables are shared among devices; each has room for its share of the rows.
 
     Raises:
         ValueError: a table has more rows than int32 can number.
     """
     groups: dict[_StackKey, list[int]] = {}
     sizes: dict[_StackKey, int] = {}
+    placement = placement or Placement()
+    rows_of = [placement.capacity(table.vocabulary_size) for table in tables]
     for index, table in enumerate(tables):
-        if table.vocabulary_size > _MAX_RECORDS:
+        if rows_of[index] > _MAX_RECORDS:
             raise ValueError(
-                f"table {table.name!r}: vocabulary_size {table.vocabulary_size} is more than one "
-                f"process can number ({_MAX_RECORDS}); split the table"
+                f"table {table.name!r}: {rows_of[index]} of its {table.vocabulary_size} rows on one "
+                f"device are more than it can number ({_MAX_RECORDS}); split the table, or use more "
+                "devices"
             )
         rule = table.optimizer.rule() if table.optimizer is not None else None
         part = 0  # a stack that is full is followed by another of the same kind
         rounding = table.config.quantization_config
-        while (
-            sizes.get((table.dim, rule, rounding, part), 0) + table.vocabulary_size > _MAX_RECORDS
-        ):
+        while sizes.get((table.dim, rule, rounding, part), 0) + rows_of[index] > _MAX_RECORDS:
             part += 1
         key = (table.dim, rule, rounding, part)
         groups.setdefault(key, []).append(index)
-        sizes[key] = sizes.get(key, 0) + table.vocabulary_size
+        sizes[key] = sizes.get(key, 0) + rows_of[index]
     taken = set(taken_sizes)
     stacks = []
     for (dim, rule, rounding, _), members in groups.items():
         first_records, next_record = [], 0
         for index in members:
             first_records.append(next_record)
-            next_record += tables[index].vocabulary_size
+            next_record += rows_of[index]
         slots = (
             {name: rule.slot_width(name, dim) for name in rule.slot_variable_names} if rule else {}
         )

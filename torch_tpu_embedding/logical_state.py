@@ -1,7 +1,8 @@
 """The state_dict adapter: what the device holds, as logical tensors, and back after full checks.
 
-Keys are `<table>.weight` and `<table>.<slot>`, tensors `[V, D]` on the CPU whose row i is id i. Beside
-them stands `_extra_state`, a JSON text in a uint8 tensor (so that formats for tensors alone take it).
+Keys are `<table>.weight` and `<table>.<slot>`, CPU tensors of the rows that this process holds, in the
+order of their ids: alone, `[V, D]` whose row i is id i. Beside them stands `_extra_state`, a JSON text in a
+uint8 tensor (so that formats for tensors alone take it).
 Letters: V vocabulary, D dim.
 """
 
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor
 
 from .config import Resolved, Table, field_shape
+from .config_io import optimizer_to_dict
 from .layout import WEIGHT
+from .sharding import Placement
 from .store import TableStore
 
 EXTRA_KEY = "_extra_state"
@@ -43,20 +46,21 @@ def retrieve(resolved: Resolved, store: TableStore) -> dict[str, Tensor]:
     }
 
 
-def extra_state(resolved: Resolved) -> Tensor:
-    """What the tensors do not say: format, tables, and which shard this is."""
+def extra_state(resolved: Resolved, placement: Placement) -> Tensor:
+    """What the tensors do not say: format, tables, and which shard of each this is."""
     described = {
         "format": FORMAT_VERSION,
-        "num_shards": 1,
-        "shard": 0,
-        "strategy": "mod",
+        "num_shards": placement.num_shards,
+        "strategy": placement.strategy,
         "tables": {
             table.name: {
                 "vocabulary_size": table.vocabulary_size,
                 "dim": table.dim,
-                "optimizer": type(table.optimizer).__name__ if table.optimizer else None,
+                "dtype": "float32",
+                "shard": placement.shard_of(index),
+                "optimizer": optimizer_to_dict(table.optimizer),
             }
-            for table in resolved.tables
+            for index, table in enumerate(resolved.tables)
         },
     }
     text = json.dumps(described, sort_keys=True).encode()
@@ -83,28 +87,45 @@ class LoadPlan:
 
 
 def plan_load(
-    resolved: Resolved, state: Mapping[str, Any], prefix: str, assign: bool = False
+    resolved: Resolved,
+    placement: Placement,
+    state: Mapping[str, Any],
+    prefix: str,
+    assign: bool = False,
 ) -> LoadPlan:
-    """Check the entries of `state` under `prefix` against the tables; nothing is changed."""
+    """Check the entries of `state` under `prefix` against the tables; nothing is changed.
+
+    A process that holds a shard of each table takes a state of the same shard, or whole tables, of which it
+    takes its rows.
+    """
     plan = LoadPlan()
     if assign:
         plan.errors.append("assign=True is not possible: table values are copied; leave it False")
     extra = state.get(prefix + EXTRA_KEY)
+    whole = None
     if extra is not None:
-        plan.errors += _check_extra(extra)
+        whole, errors = _check_extra(resolved, placement, extra)
+        plan.errors += errors
     known = {prefix + EXTRA_KEY}
     for index, table in enumerate(resolved.tables):
+        ids = placement.ids(index, table.vocabulary_size)
         for name, key in state_keys(table).items():
             known.add(prefix + key)
             if prefix + key not in state:
                 plan.missing.append(prefix + key)
                 continue
             value = state[prefix + key]
-            error = _check_value(prefix + key, value, [*field_shape(table, name)])
+            rows, width = field_shape(table, name)
+            take_part = placement.num_shards > 1 and (
+                whole if whole is not None else isinstance(value, Tensor) and len(value) == rows
+            )
+            wanted = [rows if take_part else len(ids), width]
+            error = _check_value(prefix + key, value, wanted)
             if error:
                 plan.errors.append(error)
             else:
-                plan.values.setdefault(index, {})[name] = value.detach()
+                part = value[ids.start : ids.stop : ids.step] if take_part else value
+                plan.values.setdefault(index, {})[name] = part.detach()
     plan.unexpected = [key for key in state if key.startswith(prefix) and key not in known]
     return plan
 
@@ -113,23 +134,41 @@ def _check_value(key: str, value: object, wanted: list[int]) -> str | None:
     if not isinstance(value, Tensor):
         return f"{key}: expected a tensor {wanted}, got {type(value).__name__}"
     if [*value.shape] != wanted:
-        return f"{key}: expected shape {wanted} (vocabulary_size, width), got {[*value.shape]}"
+        return f"{key}: expected shape {wanted} (rows, width), got {[*value.shape]}"
     if value.dtype != torch.float32:
         return f"{key}: expected torch.float32, got {value.dtype}; convert it before loading"
     return None
 
 
-def _check_extra(extra: object) -> list[str]:
+def _check_extra(
+    resolved: Resolved, placement: Placement, extra: object
+) -> tuple[bool | None, list[str]]:
+    """(whether the state has whole tables, None if that is not known; what is wrong with it)."""
     try:
         assert isinstance(extra, Tensor)
         described = json.loads(bytes(extra.to(torch.uint8).tolist()))
         version, shards = described["format"], described["num_shards"]
-    except (AssertionError, ValueError, KeyError, TypeError, RuntimeError):
-        return [
+        found = [shards, described["strategy"]]
+        found += [described["tables"].get(table.name, {}).get("shard") for table in resolved.tables]
+    except (AssertionError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        return None, [
             f"{EXTRA_KEY}: not the description that state_dict() wrote; remove it to load anyway"
         ]
     if version != FORMAT_VERSION:
-        return [f"{EXTRA_KEY}: format {version}, but this version reads {FORMAT_VERSION}"]
-    if shards != 1:
-        return [f"{EXTRA_KEY}: one shard of {shards}, but this process holds whole tables"]
-    return []
+        return None, [f"{EXTRA_KEY}: format {version}, but this version reads {FORMAT_VERSION}"]
+    if shards == 1:
+        return True, []
+    tables = range(len(resolved.tables))
+    wanted = [placement.num_shards, placement.strategy, *map(placement.shard_of, tables)]
+    differs = any(f not in (w, None) for f, w in zip(found, wanted, strict=True))
+    if not differs:
+        return False, []
+    here = (
+        "whole tables"
+        if placement.num_shards == 1
+        else f"shards of {placement.num_shards} ({placement.strategy}), as process {placement.rank}"
+    )
+    return False, [
+        f"{EXTRA_KEY}: one shard of {shards} ({found[1]}), but this process holds {here}; states "
+        "of another number of processes load with checkpoint.save and checkpoint.load"
+    ]

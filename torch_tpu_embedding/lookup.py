@@ -12,8 +12,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from .host_batch import HostBatch, StackSizes
 from .layout import ArrayLayout
+from .plan import StackSizes
 from .quantization import quantize
 
 
@@ -28,10 +28,12 @@ class StackIndex:
     """`[U]` int32: which of the stack's tables the record is of; empty if there is one table."""
     num_valid: Tensor
     """`[1]` int32: records beyond it are padding."""
+    served: Tensor
+    """`[num_slots]` int32: the unique record that lies in each slot sent to other devices."""
     to_direct: Tensor
-    """`[num_direct]` int32: the unique record at each direct place."""
+    """`[num_direct]` int32: the row at each direct place: a unique record, or the slot it comes in."""
     to_pooled: Tensor
-    """`[N]` int32: the unique record of each pooled id."""
+    """`[N]` int32: the row of each pooled id, likewise."""
     bag: Tensor
     """`[N]` int32, rising: the bag of each pooled id."""
     gain: Tensor
@@ -56,6 +58,7 @@ def split_buffers(
             record=next(parts),
             group=next(parts),
             num_valid=next(parts),
+            served=next(parts),
             to_direct=next(parts),
             to_pooled=next(parts),
             bag=next(parts),
@@ -70,11 +73,6 @@ def cut(tensor: Tensor, lengths: list[int]) -> list[Tensor]:
     operator with several (split, sort) is used as an index."""
     ends = accumulate(lengths)
     return [tensor.narrow(0, end - size, size) for end, size in zip(ends, lengths, strict=True)]
-
-
-def send(batch: HostBatch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Copy a batch to the device: two transfers, whatever the number of tables."""
-    return batch.ints.to(device), batch.floats.to(device)
 
 
 def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
@@ -100,24 +98,40 @@ def lane_mask(layout: ArrayLayout, record: Tensor) -> Tensor:
     return ((record & (layout.records_per_row - 1))[:, None] == places)[:, :, None]
 
 
-def activations(index: StackIndex, records: Tensor) -> list[Tensor]:
+def rows_of(index: StackIndex, records: Tensor) -> Tensor:
+    """The weights that a device has looked up `[U, D]`, rounded if the table is; padding is 0.
+
+    Args:
+        records: of the gathered weights array; its first D lanes are the weights.
+    """
+    stack = index.sizes.plan.stack
+    rows = quantize(records[:, : stack.dim], stack.quantization)
+    if stack.quantization is not None:  # 0 may round to another value
+        rows = torch.where(index.valid, rows, 0.0)
+    return rows
+
+
+def rows_to_send(index: StackIndex, rows: Tensor) -> Tensor:
+    """The rows in the slots of the devices that asked for them, `[G, block, D]`."""
+    sizes = index.sizes
+    return rows.index_select(0, index.served).view(sizes.num_devices, sizes.block, -1)
+
+
+def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
     """The activations of each segment of the plan, `[*shape, D]`.
 
     Args:
-        records: the gathered weights array; its first D lanes are the weights.
+        rows: what `rows_of` gave `[U, D]`, or what came of the exchange `[num_slots, D]`.
     """
     plan = index.sizes.plan
-    weights = quantize(records[:, : plan.stack.dim], plan.stack.quantization)
-    if plan.stack.quantization is not None:  # 0 may round to another value: padding must stay 0
-        weights = torch.where(index.valid, weights, 0.0)
     outputs = []
     if plan.num_direct:
-        rows = weights.index_select(0, index.to_direct)
-        outputs += cut(rows, [segment.count for segment in plan.direct])
+        direct = rows.index_select(0, index.to_direct)
+        outputs += cut(direct, [segment.count for segment in plan.direct])
     if plan.num_bags:
-        rows = weights.index_select(0, index.to_pooled) * index.gain[:, None]
+        weighted = rows.index_select(0, index.to_pooled) * index.gain[:, None]
         sums = torch.zeros(plan.num_bags, plan.stack.dim, dtype=rows.dtype, device=rows.device)
-        sums.index_add_(0, index.bag, rows)
+        sums.index_add_(0, index.bag, weighted)
         outputs += cut(sums, [segment.count for segment in plan.pooled])
     return [
         out.view(*segment.shape, plan.stack.dim)

@@ -32,8 +32,9 @@ class Chunk:
     rows: int
     """Padded; one of few sizes."""
     ints: Tensor
-    """int32: the records `[rows]`, their tables `[rows]`, and `[rounds, rows]` places in the batch's
-    gradients, -1 where a record has no further occurrence."""
+    """int32, for each device of this process one after another: the records `[rows]`, their tables
+    `[rows]`, and `[rounds, rows]` places in the batch's gradients, -1 where a record has no further
+    occurrence."""
 
 
 def tables_of(stack: StackLayout, records: Tensor) -> Tensor:
@@ -42,47 +43,84 @@ def tables_of(stack: StackLayout, records: Tensor) -> Tensor:
     return torch.searchsorted(starts, records, right=True) - 1
 
 
-def make_chunks(
-    stack: StackLayout, records: Tensor, of_place: Tensor, batch_order: Tensor, sizes: list[int]
-) -> tuple[Chunk, ...]:
-    """Cut the occurrences of one batch into chunks, on the host.
+@dataclass(frozen=True)
+class Occurrences:
+    """The occurrences on one device, grouped by record, those with most first."""
+
+    records: Tensor
+    """`[U]` int32."""
+    counts: Tensor
+    """`[U]`, falling."""
+    starts: Tensor
+    """`[U]`: where the record's occurrences begin in `places`."""
+    places: Tensor
+    """`[N]`: places in the batch's gradients, record after record, each in update order."""
+
+    def rows_of_chunks(self) -> list[int]:
+        """How many records each chunk must take, before padding."""
+        rows, done = [], 0
+        while len(self.counts) and done < int(self.counts[0]):
+            rows.append(int((self.counts > done).sum()))
+            done += _rounds(len(rows) - 1)
+        return rows
+
+
+def group_occurrences(records: Tensor, of_place: Tensor, batch_order: Tensor) -> Occurrences:
+    """Group the places of a batch by record.
 
     Args:
         records: the unique records `[U]`, padding excluded.
         of_place: for each place of the batch its position in `records`; beyond U where it is padding.
         batch_order: the places in the order in which their updates are due.
-        sizes: the rows of the first, second, … chunk so far; they only grow, lest chance alone make new
-            programs.
     """
     order = batch_order[of_place[batch_order] < len(records)]
     grouped = order[torch.argsort(of_place[order], stable=True)]
     counts = torch.bincount(of_place[order], minlength=len(records))
     starts = counts.cumsum(0) - counts
     by_count = torch.argsort(counts, descending=True, stable=True)
-    counts, starts, records = counts[by_count], starts[by_count], records[by_count]
-    tables = tables_of(stack, records)
+    return Occurrences(records[by_count], counts[by_count], starts[by_count], grouped)
+
+
+def make_chunks(
+    stack: StackLayout, per_device: list[Occurrences], rows_of_chunks: list[int], sizes: list[int]
+) -> tuple[Chunk, ...]:
+    """Cut the occurrences of one batch into chunks, on the host.
+
+    Args:
+        per_device: of each device of this process.
+        rows_of_chunks: the most that any device of any process needs, so that all run the same programs.
+        sizes: the rows of the first, second, … chunk so far; they only grow, lest chance alone make new
+            programs.
+    """
     chunks: list[Chunk] = []
     done = 0
-    while len(counts) and done < int(counts[0]):
-        rounds = _ROUNDS[min(len(chunks), len(_ROUNDS) - 1)]
-        active = int((counts > done).sum())
-        number = len(chunks)
+    for number, needed in enumerate(rows_of_chunks):
+        rounds = _rounds(number)
         if number == len(sizes):
             sizes.append(0)
-        if active > sizes[number]:
+        if needed > sizes[number]:
             rows = _SMALLEST
-            while rows < active + _DEVIATIONS * math.sqrt(active):
+            while rows < needed + _DEVIATIONS * math.sqrt(needed):
                 rows *= _GROWTH
             sizes[number] = rows
-        rows = sizes[number]
-        ints = torch.full((2 + rounds, rows), -1, dtype=torch.int32)
-        ints[0] = stack.padding_record
-        ints[0, :active] = records[:active]
-        ints[1] = 0
-        ints[1, :active] = tables[:active]
-        for turn in range(rounds):
-            there = int((counts > done + turn).sum())
-            ints[2 + turn, :there] = grouped[starts[:there] + done + turn]
-        chunks.append(Chunk(rounds, rows, ints.view(-1)))
+        parts = [_chunk_of(stack, each, done, rounds, sizes[number]) for each in per_device]
+        chunks.append(Chunk(rounds, sizes[number], torch.cat(parts)))
         done += rounds
     return tuple(chunks)
+
+
+def _chunk_of(stack: StackLayout, of: Occurrences, done: int, rounds: int, rows: int) -> Tensor:
+    active = int((of.counts > done).sum())
+    ints = torch.full((2 + rounds, rows), -1, dtype=torch.int32)
+    ints[0] = stack.padding_record
+    ints[0, :active] = of.records[:active]
+    ints[1] = 0
+    ints[1, :active] = tables_of(stack, of.records[:active])
+    for turn in range(rounds):
+        there = int((of.counts > done + turn).sum())
+        ints[2 + turn, :there] = of.places[of.starts[:there] + done + turn]
+    return ints.view(-1)
+
+
+def _rounds(number: int) -> int:
+    return _ROUNDS[min(number, len(_ROUNDS) - 1)]

@@ -8,9 +8,12 @@ serving work where torch_xla cannot load.
 from __future__ import annotations
 
 import os
-from typing import Literal
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 DeviceKind = Literal["CPU", "TPU"]
 
@@ -34,11 +37,14 @@ def device_kind() -> DeviceKind:
     return "TPU" if xr.device_type() == "TPU" else "CPU"
 
 
-def world_size() -> int:
-    """How many processes train together, as torchrun (`WORLD_SIZE`) or the runtime says."""
-    import torch_xla.runtime as xr
+def platform() -> str:
+    """The platform that `PJRT_DEVICE` names, without starting it."""
+    return os.environ.get("PJRT_DEVICE", "").upper()
 
-    return max(int(os.environ.get("WORLD_SIZE", "1")), int(xr.world_size()))
+
+def num_processes() -> int:
+    """How many processes torchrun started (`WORLD_SIZE`); 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def sync(wait: bool = False) -> None:
@@ -73,3 +79,122 @@ def cpu_fallbacks() -> dict[str, int]:
         for name in met.counter_names()
         if name.startswith("aten::")
     }
+
+
+def all_to_all(blocks: Tensor, count: int) -> Tensor:
+    """Exchange the blocks `[count, …]` of one device with the other processes' devices, in the program."""
+    import torch_xla.core.xla_model as xm
+
+    # Pinned layouts would make every replica's program another one.
+    out: Tensor = xm.all_to_all(blocks, 0, 0, count, pin_layout=False)
+    return out
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum of a device tensor over the processes' devices, in the program."""
+    import torch_xla.core.xla_model as xm
+
+    total: Tensor = xm.all_reduce("sum", values, pin_layout=False)
+    return total
+
+
+def use_spmd() -> None:
+    """From now on one process drives all its devices with partitioned programs. Before any tensor."""
+    import torch_xla.runtime as xr
+
+    xr.use_spmd()
+
+
+def is_spmd() -> bool:
+    """Whether `use_spmd` was called."""
+    import torch_xla.runtime as xr
+
+    return bool(xr.is_spmd())
+
+
+def local_device_ids() -> list[int]:
+    """The global numbers of the devices that this process drives, in the backend's order."""
+    import torch_xla
+
+    names = torch_xla._XLAC._xla_get_runtime_devices()
+    return [int(name.rsplit(":", 1)[1]) for name in names]
+
+
+class Mesh:
+    """All devices of all processes in a row, and tensors split over them along a dimension.
+
+    torch_xla's own functions for this try to import jax at every call; the bindings below them do not
+    (6 against 310 µs), and give plain tensors.
+
+    Args:
+        device_ids: of all devices, those of process 0 first, in the order of `local_device_ids`.
+    """
+
+    def __init__(self, device_ids: Sequence[int]) -> None:
+        import numpy as np
+        import torch_xla.distributed.spmd as xs
+
+        self.num_devices = len(device_ids)
+        self._mesh = xs.Mesh(np.array(device_ids), (self.num_devices,), ("x",))
+        self._manual = _bindings().OpSharding([], [], [], xs.ShardingType.MANUAL)
+
+    def put(self, value: Tensor) -> Tensor:
+        """Copy a host tensor to this process's devices, split along its first dimension.
+
+        Its size must be divisible by the number of those devices; the result has the size of all
+        processes together.
+        """
+        import torch_xla.distributed.spmd as xs
+
+        if self.num_devices == 1:
+            return value.to(device())
+        names = ("x", *[None] * (value.dim() - 1))
+        spec = xs.ShardingSpec(self._mesh, names, minibatch=True).xla_spec(value)
+        (out,) = _bindings()._xla_tensors_from_aten([value], [str(device())], [spec])
+        return _tensor(out)
+
+    def fetch(self, value: Tensor) -> Tensor:
+        """This process's part of a tensor that is split along its first dimension, on the host."""
+        sync(wait=True)
+        shards = _bindings()._get_local_shards([value])[0]
+        return torch.cat([data.cpu() for data, _ in shards])
+
+    def split(self, value: Tensor, dim: int | None) -> Tensor:
+        """Have a tensor laid out over the devices along `dim`, or whole on each (None)."""
+        out = value + 0  # a node of its own: marking changes the tensor it is given
+        _bindings()._xla_mark_sharding(out, self._sharding(value.dim(), dim))
+        return out
+
+    def enter(self, value: Tensor) -> Tensor:
+        """One device's part of a tensor that is split along its first dimension."""
+        _bindings()._xla_mark_sharding(value, self._sharding(value.dim(), 0))
+        return _tensor(_bindings()._spmd_full_to_shard_shape(value))
+
+    def leave(self, value: Tensor) -> Tensor:
+        """The tensor of which each device has the part `value`, along the first dimension."""
+        bindings = _bindings()
+        bindings._mark_manual_sharding(value, self._manual)
+        shape = torch.Size([value.shape[0] * self.num_devices, *value.shape[1:]])
+        sharding = self._sharding(value.dim(), 0)
+        return _tensor(bindings._spmd_shard_to_full_shape(value, sharding, shape, value.dtype))
+
+    def all_to_all(self, blocks: Tensor) -> Tensor:
+        """Exchange the blocks `[devices, …]` of one device with the others, by laying them out anew."""
+        whole = self.leave(blocks[None])  # [from, to, …], split along `from`
+        swapped = self.split(whole, 1).transpose(0, 1)
+        return self.enter(self.split(swapped, 0))[0]
+
+    def _sharding(self, rank: int, dim: int | None) -> Any:
+        return self._mesh.get_op_sharding(tuple("x" if at == dim else None for at in range(rank)))
+
+
+@cache
+def _bindings() -> Any:
+    import torch_xla
+
+    return torch_xla._XLAC
+
+
+def _tensor(value: Any) -> Tensor:
+    out: Tensor = value
+    return out

@@ -1,94 +1,138 @@
 """The tables as they lie on the device, and the way between them and logical tensors.
 
-Physical: a list of arrays per stack. Logical: per table and field a tensor `[V, D]` whose row i is id i.
+Physical: a list of arrays per stack, of all devices of this process one after another. Logical: per table
+and field a tensor `[n, width]` of the rows that this process holds, in the order of `ids(table)`; alone,
+row i is id i. Letters: L devices of this process.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from . import runtime
-from .config import Resolved
-from .layout import ArrayLayout, StackLayout, build_stacks
+from .config import Resolved, field_shape
+from .exchange import Exchange, Local
+from .layout import StackLayout, build_stacks
+from .sharding import Placement
+from .touched import TouchLog
 
 Fields = dict[str, Tensor]
+Block = tuple[int, Fields]
+"""The first row of some rows of a table, and their values."""
 
 # Sizes of all live arrays of the process, for no two in one program may be alike (see layout.py).
 _live_sizes: Counter[int] = Counter()
 
 
 class TableStore:
-    """All physical arrays of one embedding."""
+    """All physical arrays of one embedding in this process."""
 
-    def __init__(self, resolved: Resolved, device: torch.device, kind: runtime.DeviceKind) -> None:
+    def __init__(
+        self,
+        resolved: Resolved,
+        device: torch.device,
+        kind: runtime.DeviceKind,
+        placement: Placement | None = None,
+        exchange: Exchange | None = None,
+    ) -> None:
+        placement = placement or Placement()
         self._resolved = resolved
-        self._device = device
-        self.stacks = build_stacks(resolved.tables, kind, taken_sizes=+_live_sizes)
+        self._placement = placement
+        self._exchange = exchange or Local(device)
+        self.stacks = build_stacks(resolved.tables, kind, +_live_sizes, placement)
         sizes = [array.num_elements for stack in self.stacks for array in stack.arrays]
         _live_sizes.update(sizes)
         weakref.finalize(self, _live_sizes.subtract, sizes)
         self.arrays: list[list[Tensor]] = []
+        self.touched = TouchLog(self.stacks, placement.local_devices)
 
-    def fill(self, values_of: Callable[[int], Fields]) -> None:
-        """Write the arrays from logical values; `values_of(t)` gives those of table t."""
-        self.arrays = [self._upload(stack, _blank(stack), values_of) for stack in self.stacks]
+    def ids(self, table: int) -> range:
+        """The ids of a table whose rows this process holds, in order."""
+        return self._placement.ids(table, self._resolved.tables[table].vocabulary_size)
+
+    def field_shape(self, table: int, name: str) -> tuple[int, int]:
+        """`[n, width]` of a field of a table, of the rows held here."""
+        width = field_shape(self._resolved.tables[table], name)[1]
+        return len(self.ids(table)), width
+
+    def fill(self, blocks_of: Callable[[int], Iterable[Block]]) -> None:
+        """Write the arrays from logical values; `blocks_of(t)` gives those of table t, block by block."""
+        self.arrays = []
+        for stack in self.stacks:
+            held = self._blank(stack)
+            for table in stack.table_indices:
+                for start, values in blocks_of(table):
+                    self._write(stack, held, table, start, values)
+            self.arrays.append([self._exchange.put(array) for array in held])
+        self.touched.touch_all()
 
     def replace(self, values: dict[int, Fields]) -> None:
         """Overwrite the given fields of the given tables; the others keep their values."""
         for number, stack in enumerate(self.stacks):
             given = [set(values.get(table, ())) for table in stack.table_indices]
-            if any(given):
-                full = all(fields == set(stack.fields) for fields in given)
-                held = _blank(stack) if full else self._retrieve(number)
-                self.arrays[number] = self._upload(stack, held, lambda t: values.get(t, {}))
+            if not any(given):
+                continue
+            full = all(fields == set(stack.fields) for fields in given)
+            held = self._blank(stack) if full else self._retrieve(number)
+            for table in stack.table_indices:
+                self._write(stack, held, table, 0, values.get(table, {}))
+            self.arrays[number] = [self._exchange.put(array) for array in held]
+        self.touched.touch_all()
 
     def read(self) -> dict[int, Fields]:
-        """What the device holds now: table → field → CPU tensor `[V, D]`, sharing no memory with it."""
+        """What the device holds now: table → field → CPU tensor, sharing no memory with it."""
         found: dict[int, Fields] = {}
         for number, stack in enumerate(self.stacks):
             held = self._retrieve(number)
             for table in stack.table_indices:
-                found[table] = {
-                    name: _view(stack, layout, array, table, self._resolved, name).clone()
-                    for layout, array in zip(stack.arrays, held, strict=True)
-                    for name in layout.fields
-                }
+                fields = {name: torch.empty(self.field_shape(table, name)) for name in stack.fields}
+                rows = len(self.ids(table))
+                for name, there, lane in self._pieces(stack, held, table, 0, rows):
+                    fields[name][there].copy_(lane)
+                found[table] = fields
         return found
 
+    def _blank(self, stack: StackLayout) -> list[Tensor]:
+        devices = self._placement.local_devices
+        return [torch.zeros(devices * array.shape[0], *array.shape[1:]) for array in stack.arrays]
+
     def _retrieve(self, number: int) -> list[Tensor]:
-        return [array.cpu() for array in self.arrays[number]]
+        return [self._exchange.fetch(array) for array in self.arrays[number]]
 
-    def _upload(
-        self, stack: StackLayout, held: list[Tensor], values_of: Callable[[int], Fields]
-    ) -> list[Tensor]:
-        """Write the values of one stack's tables into host arrays, and these to the device."""
-        for table in stack.table_indices:
-            values = values_of(table)
-            for layout, array in zip(stack.arrays, held, strict=True):
-                for name in values.keys() & set(layout.fields):
-                    _view(stack, layout, array, table, self._resolved, name).copy_(values[name])
-        return [array.to(self._device) for array in held]
+    def _write(
+        self, stack: StackLayout, held: list[Tensor], table: int, start: int, values: Fields
+    ) -> None:
+        """Write rows of a table from `start` on into host copies of the arrays."""
+        if not values:
+            return
+        stop = start + len(next(iter(values.values())))
+        for name, there, lane in self._pieces(stack, held, table, start, stop):
+            if name in values:
+                lane.copy_(values[name][there])
 
+    def _pieces(
+        self, stack: StackLayout, held: list[Tensor], table: int, start: int, stop: int
+    ) -> Iterator[tuple[str, slice, Tensor]]:
+        """Where the rows start … stop of a table lie in host copies of the arrays.
 
-def _blank(stack: StackLayout) -> list[Tensor]:
-    return [torch.zeros(array.shape) for array in stack.arrays]
-
-
-def _view(
-    stack: StackLayout,
-    layout: ArrayLayout,
-    array: Tensor,
-    table: int,
-    resolved: Resolved,
-    name: str,
-) -> Tensor:
-    """One field of one table inside a host copy of an array, `[V, width]`, without copying."""
-    first = stack.first_records[stack.table_indices.index(table)]
-    records = array.view(-1, layout.record_width)
-    rows = resolved.tables[table].vocabulary_size
-    return records[first : first + rows, layout.lanes(name)]
+        Gives (field, which of those rows, their place in the host copies `[n, width]`) per device.
+        """
+        first = stack.first_records[stack.table_indices.index(table)]
+        devices = self._placement.local_devices
+        for layout, array in zip(stack.arrays, held, strict=True):
+            of_device = array.view(devices, -1, layout.record_width)
+            for device in range(devices):
+                begin = (self._placement.rows_of_device(table, device).start - start) % devices
+                there = slice(begin, stop - start, devices)
+                count = len(range(stop - start)[there])
+                if count == 0:
+                    continue
+                record = first + (start + begin) // devices
+                records = of_device[device, record : record + count]
+                for name in layout.fields:
+                    yield name, there, records[:, layout.lanes(name)]

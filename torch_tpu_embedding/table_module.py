@@ -9,21 +9,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from . import logical_state, runtime, shared_engines
-from .config import TableConfig, resolve
+from .config import Resolved, TableConfig, resolve
 from .engine import Engine
-from .initial import table_values
+from .exchange import Exchange, choose_exchange
+from .host_group import HostGroup
+from .initial import start_values, table_values
 from .layout import WEIGHT
 from .optimizers import Optimizer
+from .sharding import STRATEGIES, Placement, Strategy
 
 
 class TableModule(nn.Module):
-    """Tables of a feature configuration on one device, with their state_dict.
+    """Tables of a feature configuration, or this process's rows of them, with their state_dict.
 
     Args:
-        feature_config, optimizer, device, seed, initialize_tpu_embedding, layout: as for TPUEmbedding.
+        feature_config, optimizer, device, sharding, process_group, seed, initialize_tpu_embedding, layout:
+            as for TPUEmbedding.
     """
 
     def __init__(
@@ -32,6 +37,8 @@ class TableModule(nn.Module):
         optimizer: Optimizer | None,
         *,
         device: torch.device | str | None,
+        sharding: Strategy,
+        process_group: dist.ProcessGroup | None,
         seed: int | None,
         initialize_tpu_embedding: bool,
         layout: runtime.DeviceKind | None,
@@ -39,19 +46,29 @@ class TableModule(nn.Module):
         super().__init__()
         if layout not in (None, "CPU", "TPU"):
             raise ValueError(f"TPUEmbedding: layout must be None, 'CPU' or 'TPU', got {layout!r}")
+        if sharding not in STRATEGIES:
+            raise ValueError(
+                f"TPUEmbedding: sharding must be one of {', '.join(map(repr, STRATEGIES))}, got "
+                f"{sharding!r}"
+            )
         self.resolved = resolve(feature_config, optimizer)
         self.device = torch.device(device) if device is not None else runtime.device()
         self.layout = layout
         self._seed = seed if seed is not None else int(torch.randint(2**62, ()))
         self._engine: Engine | None = None
-        if self.on_accelerator:
-            if runtime.world_size() > 1:
-                raise RuntimeError(
-                    "TPUEmbedding: this version trains in one process, but "
-                    f"{runtime.world_size()} were started; run it without torchrun"
-                )
-            if not initialize_tpu_embedding:
-                self._engine = shared_engines.find(self.device, self.resolved)
+        self._exchange: Exchange | None = None
+        self.placement = Placement()
+        """Which rows of each table this process holds."""
+        if self.on_accelerator and not initialize_tpu_embedding:
+            self._engine = shared_engines.find(self.device, self.resolved)
+            self._exchange, self.placement = self._engine.exchange, self._engine.placement
+        elif self.on_accelerator:
+            self._exchange = choose_exchange(self.device, process_group)
+            group = self._exchange.group
+            self.placement = Placement(
+                sharding, group.size, group.rank, self._exchange.local_devices
+            )
+            self._seed = _agree(group, self.resolved, sharding, self._seed)
         elif self.device.type == "cpu":
             if not initialize_tpu_embedding:
                 raise ValueError(
@@ -73,8 +90,10 @@ class TableModule(nn.Module):
         """The engine of an accelerator, created and filled on the first call."""
         if self._engine is None:
             kind = self.layout or runtime.device_kind()
-            engine = Engine(self.resolved, self.device, kind)
-            engine.store.fill(lambda t: table_values(self.resolved.tables[t], self._seed))
+            strategy = self.placement.strategy
+            engine = Engine(self.resolved, self.device, kind, self._exchange, strategy)
+            tables, ids = self.resolved.tables, engine.store.ids
+            engine.store.fill(lambda t: start_values(tables[t], self._seed, ids(t)))
             self._engine = engine
             shared_engines.register(self.device, self.resolved, engine)
         return self._engine
@@ -106,8 +125,8 @@ class TableModule(nn.Module):
         """Load tables and slots after checking every entry; a refused state changes nothing.
 
         Args:
-            state_dict: as `state_dict` gives it: CPU tensors `[V, D]` under `<table>.weight` and
-                `<table>.<slot>`.
+            state_dict: as `state_dict` gives it: CPU tensors under `<table>.weight` and `<table>.<slot>`,
+                whole tables `[V, D]` or the rows that this process holds.
             strict: False loads the entries that fit by name and reports the rest.
             assign: must be False; the values are always copied.
 
@@ -117,7 +136,7 @@ class TableModule(nn.Module):
         Raises:
             RuntimeError: listing every entry that is missing, unexpected or wrong.
         """
-        plan = logical_state.plan_load(self.resolved, state_dict, "", assign)
+        plan = logical_state.plan_load(self.resolved, self.placement, state_dict, "", assign)
         if plan.errors or (strict and (plan.missing or plan.unexpected)):
             raise RuntimeError(plan.message())
         return super().load_state_dict(state_dict, strict)
@@ -131,7 +150,9 @@ class TableModule(nn.Module):
             held = {key: self._held(key) for key in logical_state.all_keys(self.resolved)}
         for key, value in held.items():
             destination[prefix + key] = value if keep_vars else value.detach()
-        destination[prefix + logical_state.EXTRA_KEY] = logical_state.extra_state(self.resolved)
+        destination[prefix + logical_state.EXTRA_KEY] = logical_state.extra_state(
+            self.resolved, self.placement
+        )
 
     def _load_from_state_dict(
         self,
@@ -144,7 +165,7 @@ class TableModule(nn.Module):
         error_msgs: list[str],
     ) -> None:
         assign = local_metadata.get("assign_to_params_buffers", False)
-        plan = logical_state.plan_load(self.resolved, state, prefix, assign)
+        plan = logical_state.plan_load(self.resolved, self.placement, state, prefix, assign)
         missing_keys += plan.missing
         unexpected_keys += plan.unexpected
         error_msgs += plan.errors
@@ -178,3 +199,27 @@ class TableModule(nn.Module):
                     self._parameters[key] = nn.Parameter(value)
                 else:
                     self._buffers[key] = value
+
+
+def _agree(group: HostGroup, resolved: Resolved, strategy: Strategy, seed: int) -> int:
+    """The seed of process 0, after making sure that all processes configure the same tables.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if group.size == 1:
+        return seed
+    tables = [
+        (t.name, t.vocabulary_size, t.dim, t.combiner, type(t.optimizer).__name__)
+        for t in resolved.tables
+    ]
+    features = [(f.name, f.table_index, f.max_sequence_length) for f in resolved.features]
+    told = group.gather_objects((seed, str((strategy, tables, features))))
+    for rank, (_, other) in enumerate(told):
+        if other != told[0][1]:
+            raise ValueError(
+                f"TPUEmbedding: processes 0 and {rank} differ in (sharding, tables, features): "
+                f"{told[0][1]} and {other}; build the same configuration in every process"
+            )
+    first: int = told[0][0]
+    return first

@@ -32,15 +32,19 @@ def place_gradients(
     return direct, pooled
 
 
-def record_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
-    """Sum the gradients of all places of each unique record, `[U, D]`.
+def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
+    """Sum the gradients of all places of each row that this device has used.
 
     Args:
         gradients: one per segment of the plan, shaped like its activations.
+
+    Returns:
+        `[U, D]`, or `[num_slots, D]` where rows are exchanged.
     """
-    dim = index.sizes.plan.stack.dim
+    sizes = index.sizes
     direct, pooled = place_gradients(index, gradients)
-    sums = torch.zeros(index.sizes.num_unique, dim, dtype=torch.float32, device=index.record.device)
+    count = sizes.num_slots or sizes.num_unique
+    sums = torch.zeros(count, sizes.plan.stack.dim, dtype=torch.float32, device=index.record.device)
     if direct is not None:
         sums.index_add_(0, index.to_direct, direct)
     if pooled is not None:
@@ -48,11 +52,22 @@ def record_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     return sums
 
 
+def received_gradients(index: StackIndex, blocks: Tensor) -> Tensor:
+    """Sum what the other devices sent for each unique record of this one, `[U, D]`.
+
+    Args:
+        blocks: `[G, block, D]`.
+    """
+    dim = blocks.shape[-1]
+    sums = torch.zeros(index.sizes.num_unique, dim, dtype=blocks.dtype, device=blocks.device)
+    return sums.index_add_(0, index.served, blocks.view(-1, dim))
+
+
 def apply_stack(
     arrays: list[Tensor],
     index: StackIndex,
     weight_records: Tensor,
-    gradients: list[Tensor],
+    gradient: Tensor,
     rates: Tensor,
 ) -> None:
     """Update the looked-up records of one stack in place.
@@ -61,7 +76,7 @@ def apply_stack(
         arrays: the stack's physical arrays; changed.
         index: the batch's part for this stack.
         weight_records: what `gather_records` read of `arrays[0]`, unchanged since.
-        gradients: one per segment, shaped like its activations.
+        gradient: of each unique record, `[U, D]`.
         rates: learning rate of each table of the stack, `[tables]`.
     """
     stack = index.sizes.plan.stack
@@ -73,7 +88,6 @@ def apply_stack(
     ]
     values = read_fields(stack.arrays, records)
     weights = values.pop(WEIGHT)
-    gradient = record_gradients(index, gradients)
     rate = rates_of(rates, index.group)
     change, slot_changes = stack.rule.step(weights, values, gradient, rate)
     changes = {WEIGHT: change, **slot_changes}

@@ -12,11 +12,11 @@ from torch.nn.functional import pad
 
 from .layout import WEIGHT
 from .lookup import StackIndex
-from .update import join_lanes, rates_of, read_fields, record_gradients
+from .update import join_lanes, rates_of, read_fields
 
 
 def apply_to_all_rows(
-    arrays: list[Tensor], index: StackIndex, gradients: list[Tensor], rates: Tensor
+    arrays: list[Tensor], index: StackIndex, gradient: Tensor, rates: Tensor
 ) -> None:
     """Give each record of a stack one optimizer step, those not looked up with a zero gradient.
 
@@ -25,7 +25,7 @@ def apply_to_all_rows(
     stack = index.sizes.plan.stack
     assert stack.rule is not None
     count = stack.num_records
-    sums = torch.where(index.valid, record_gradients(index, gradients), 0.0)
+    sums = torch.where(index.valid, gradient, 0.0)
     dense = torch.zeros(count + 1, stack.dim, dtype=sums.dtype, device=sums.device)
     dense = dense.index_add_(0, index.record, sums)[:count]
     records = [

@@ -5,8 +5,6 @@ Letters: N ids, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -16,41 +14,37 @@ from .occurrences import Chunk
 from .update import rates_of, read_fields, write_changes
 
 
-def apply_chunks(
+def apply_chunk(
     arrays: list[Tensor],
     stack: StackLayout,
-    chunks: tuple[Chunk, ...],
+    chunk: Chunk,
+    ints: Tensor,
     gradients: Tensor,
     rates: Tensor,
-    end_program: Callable[[], None],
 ) -> None:
-    """Apply all occurrences of a batch, in order.
+    """Apply the occurrences of one chunk, in order.
 
     Args:
         arrays: the stack's physical arrays; changed.
+        ints: one device's part of the chunk's, on the device.
         gradients: of each place of the batch, `[N, D]`.
         rates: learning rate of each table of the stack.
-        end_program: ends a device program, so that the chunks are programs of their own.
     """
     assert stack.rule is not None
-    end_program()
-    for chunk in chunks:
-        ints = chunk.ints.to(gradients.device)
-        record, table, *places = cut(ints, [chunk.rows] * (2 + chunk.rounds))
-        rate = rates_of(rates, table)
-        held = [
-            gather_records(layout, array, record)
-            for layout, array in zip(stack.arrays, arrays, strict=True)
-        ]
-        before = read_fields(stack.arrays, held)
-        now = dict(before)
-        for place in places:
-            gradient = gradients.index_select(0, place.clamp(min=0))
-            slots = {name: value for name, value in now.items() if name != WEIGHT}
-            change, slot_changes = stack.rule.step(now[WEIGHT], slots, gradient, rate)
-            there = (place >= 0)[:, None]
-            for name, delta in {WEIGHT: change, **slot_changes}.items():
-                now[name] = torch.where(there, now[name] + delta, now[name])
-        changes = {name: now[name] - before[name] for name in now}
-        write_changes(arrays, stack.arrays, record, changes, (places[0] >= 0)[:, None])
-        end_program()
+    record, table, *places = cut(ints, [chunk.rows] * (2 + chunk.rounds))
+    rate = rates_of(rates, table)
+    held = [
+        gather_records(layout, array, record)
+        for layout, array in zip(stack.arrays, arrays, strict=True)
+    ]
+    before = read_fields(stack.arrays, held)
+    now = dict(before)
+    for place in places:
+        gradient = gradients.index_select(0, place.clamp(min=0))
+        slots = {name: value for name, value in now.items() if name != WEIGHT}
+        change, slot_changes = stack.rule.step(now[WEIGHT], slots, gradient, rate)
+        there = (place >= 0)[:, None]
+        for name, delta in {WEIGHT: change, **slot_changes}.items():
+            now[name] = torch.where(there, now[name] + delta, now[name])
+    changes = {name: now[name] - before[name] for name in now}
+    write_changes(arrays, stack.arrays, record, changes, (places[0] >= 0)[:, None])

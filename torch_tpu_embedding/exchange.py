@@ -1,0 +1,160 @@
+"""How rows reach the devices that asked for them, and gradients the devices that own the rows.
+
+Both travel in even blocks: block d of a tensor `[G, cap, D]` goes to device d, and what comes back holds in
+block d what device d sent here. The code before and after works on one device's part of everything:
+
+* `Local`: one device, nothing travels.
+* `Spmd`: one program over all devices of all processes (torch_xla's SPMD mode), which XLA partitions.
+  `enter` gives the part of one device, as a tensor in which the program is written; `leave` the whole.
+* `Process`: one process per device. On TPU the all-to-all is part of the program; on CPU, where processes
+  cannot share a program, it runs on the host between two programs.
+
+Letters: G devices of all processes, L of them in this process, cap slots of a block, D dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from . import runtime
+from .host_group import Alone, HostGroup, host_group
+
+
+class Exchange(Protocol):
+    """The device side of S processes."""
+
+    name: str
+    group: HostGroup
+    local_devices: int
+    """L."""
+
+    def put(self, value: Tensor) -> Tensor:
+        """Copy a host tensor to the device: the parts of this process's L devices, one after another."""
+
+    def fetch(self, value: Tensor) -> Tensor:
+        """What this process holds of a device tensor, on the host: its L parts one after another."""
+
+    def enter(self, value: Tensor) -> Tensor:
+        """One device's part of a tensor that is split along its first dimension."""
+
+    def leave(self, value: Tensor) -> Tensor:
+        """The tensor of which `value` is one device's part."""
+
+    def store(self, array: Tensor, part: Tensor) -> None:
+        """End an update in place: `part` is what `enter(array)` gave, changed."""
+
+    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+        """Exchange several tensors `[G, cap, D]` of one device with all others."""
+
+
+class Local:
+    """One process with one device."""
+
+    name = "Local"
+    local_devices = 1
+
+    def __init__(self, device: torch.device) -> None:
+        self.group: HostGroup = Alone()
+        self._device = device
+
+    def put(self, value: Tensor) -> Tensor:
+        return value.to(self._device)
+
+    def fetch(self, value: Tensor) -> Tensor:
+        return value.cpu()
+
+    def enter(self, value: Tensor) -> Tensor:
+        return value
+
+    def leave(self, value: Tensor) -> Tensor:
+        return value
+
+    def store(self, array: Tensor, part: Tensor) -> None:
+        pass
+
+    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+        return [*blocks]
+
+
+class Process(Local):
+    """One process for each device."""
+
+    def __init__(self, device: torch.device, group: HostGroup, in_program: bool) -> None:
+        super().__init__(device)
+        self.group = group
+        self._in_program = in_program
+        way = "in the program" if in_program else "on the host"
+        self.name = f"Process (all-to-all {way})"
+
+    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+        if self._in_program:
+            return [runtime.all_to_all(block, self.group.size) for block in blocks]
+        if runtime.is_accelerated(self._device):
+            # Everything traced so far runs here, once. A fetch alone would run what the blocks need and
+            # leave the rest to run again at the end of the step.
+            runtime.sync()
+        held = [block.cpu() for block in blocks]
+        pieces = [
+            torch.cat([block[peer].reshape(-1) for block in held])
+            for peer in range(self.group.size)
+        ]
+        received = self.group.all_to_all(pieces, [len(piece) for piece in pieces])
+        sizes = [block[0].numel() for block in held]
+        parts = [torch.split(piece, sizes) for piece in received]
+        return [
+            torch.stack([part[number] for part in parts]).view(block.shape).to(self._device)
+            for number, block in enumerate(held)
+        ]
+
+
+class Spmd:
+    """One program over the devices of all processes."""
+
+    def __init__(self, mesh: runtime.Mesh, group: HostGroup) -> None:
+        self.group = group
+        self.local_devices = mesh.num_devices // group.size
+        self.name = f"Spmd ({mesh.num_devices} devices, {self.local_devices} in this process)"
+        self._mesh = mesh
+
+    def put(self, value: Tensor) -> Tensor:
+        return self._mesh.put(value)
+
+    def fetch(self, value: Tensor) -> Tensor:
+        return self._mesh.fetch(value)
+
+    def enter(self, value: Tensor) -> Tensor:
+        return self._mesh.enter(value)
+
+    def leave(self, value: Tensor) -> Tensor:
+        return self._mesh.leave(value)
+
+    def store(self, array: Tensor, part: Tensor) -> None:
+        array.copy_(self._mesh.leave(part))
+
+    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+        return [self._mesh.all_to_all(block) for block in blocks]
+
+
+def choose_exchange(device: torch.device, process_group: dist.ProcessGroup | None) -> Exchange:
+    """The way that fits how this process was started; a collective call.
+
+    Args:
+        process_group: of the processes that share the tables, able to work on host tensors (gloo); None
+            for all that torchrun started.
+
+    Raises:
+        RuntimeError: there are other processes, but no connection to them.
+    """
+    group = host_group(process_group)
+    if runtime.is_spmd():
+        of_each = group.gather_objects(runtime.local_device_ids())
+        numbers = [number for of_process in of_each for number in of_process]
+        return Spmd(runtime.Mesh(numbers), group) if len(numbers) > 1 else Local(device)
+    if group.size == 1:
+        return Local(device)
+    return Process(device, group, in_program=runtime.device_kind() == "TPU")

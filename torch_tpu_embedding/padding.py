@@ -1,0 +1,69 @@
+"""Padded sizes that rarely change, for each of them is a program of its own."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+logger = logging.getLogger(__name__)
+
+_ROUND = 8
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """How much larger than the batch that made it grow a bucket is."""
+
+    ladder: float
+    """Ratio of neighbouring sizes."""
+    share: float
+    deviations: float
+    """Of a count that scatters like a Poisson one; for small batches, lest chance alone make it grow."""
+
+
+MEMORY = Headroom(2**0.25, 0.125, 4.0)
+"""For sizes that cost memory on the device."""
+TRAFFIC = Headroom(2**0.0625, 1 / 32, 2.0)
+"""For sizes that cost bytes between devices; each is the largest of many, which scatters less."""
+
+
+class Bucket:
+    """A padded size that only grows, in geometric steps; each growth means one compile.
+
+    >>> bucket = Bucket("ids of table 'user'")
+    >>> bucket.fit(100), bucket.fit(90), bucket.fit(140), bucket.fit(200)
+    (152, 152, 152, 304)
+    """
+
+    def __init__(self, what: str, headroom: Headroom = MEMORY) -> None:
+        self.what = what
+        self.size = 0
+        self._headroom = headroom
+
+    def fit(self, count: int, limit: int | None = None) -> int:
+        """The padded size for `count` items, of which there can never be more than `limit`."""
+        if count > self.size:
+            room = self._headroom
+            wanted = count + max(room.share * count, room.deviations * math.sqrt(count))
+            size = float(_ROUND)
+            while size < wanted:
+                size *= room.ladder
+            grown = -(-int(size) // _ROUND) * _ROUND
+            if limit is not None:
+                grown = max(min(grown, -(-limit // _ROUND) * _ROUND), count)
+            level = logging.INFO if self.size else logging.DEBUG
+            logger.log(level, "bucket for %s grows from %d to %d", self.what, self.size, grown)
+            self.size = grown
+        return self.size
+
+
+class StackPadding:
+    """The padded sizes of one stack."""
+
+    def __init__(self, what: str) -> None:
+        self.unique = Bucket(f"unique rows of {what}")
+        self.pooled = Bucket(f"ids of {what}")
+        self.block = Bucket(f"rows of {what} exchanged by two devices", TRAFFIC)
+        self.chunks: list[int] = []
+        """Of the chunks of occurrences (`occurrences.py`)."""

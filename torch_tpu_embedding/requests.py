@@ -1,0 +1,178 @@
+"""Which records each device wants of which device, and how the owners come to know.
+
+Letters: N ids, U unique rows, S processes, L devices of a process, G devices of all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import Resolved
+from .features import NO_ID, Bags
+from .host_group import HostGroup
+from .plan import StackPlan
+from .sharding import Placement
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one device asks of all, for one stack."""
+
+    records: Tensor
+    """`[n]` int32 record numbers on their owners, those of device 0 first."""
+    counts: Tensor
+    """`[G]` int64: how many of them are on each device."""
+    inverse: Tensor
+    """`[N]` int64: for each place of the batch its position in `records`, n or more where it has no id."""
+    features: Tensor | None = None
+    """`[n]` int32: the feature of each record; only where records stand once for every occurrence."""
+
+    def slots(self, block: int) -> Tensor:
+        """`[N]`: for each place of the batch its slot in blocks of that size; the last one is padding."""
+        devices = torch.arange(len(self.counts))
+        starts = self.counts.cumsum(0) - self.counts
+        shift = (devices * block - starts).repeat_interleave(self.counts)
+        slots = torch.arange(len(self.records)) + shift
+        return torch.cat([slots, torch.tensor([len(devices) * block - 1])])[self.inverse]
+
+
+@dataclass(frozen=True)
+class Served:
+    """What one device is asked for by all, for one stack."""
+
+    records: Tensor
+    """`[m]` int32, in the order of the devices that ask."""
+    lengths: list[int]
+    """How many each of the G devices asks for."""
+    features: Tensor | None = None
+
+
+def make_request(
+    resolved: Resolved, plan: StackPlan, bags: list[Bags], placement: Placement
+) -> Request:
+    """Deduplicate the ids of one device and stack, and find their owners.
+
+    An optimizer that steps once per occurrence needs the gradient of each: on several devices its ids
+    are not deduplicated before they are sent, but ordered by feature and sample.
+    """
+    stack = plan.stack
+    first = dict(zip(stack.table_indices, stack.first_records, strict=True))
+    devices, stride = placement.num_devices, stack.num_records + 1
+    no_id = devices * stride - 1  # the padding record of the last device: greater than all others
+    dtype = torch.int32 if no_id < 2**31 else torch.int64
+    pieces = []
+    for segment in plan.segments:
+        ids = bags[segment.feature_index].ids
+        table = resolved.features[segment.feature_index].table_index
+        if devices == 1:
+            address = ids + first[table]
+        else:
+            vocabulary = resolved.tables[table].vocabulary_size
+            device, row = placement.locate(table, vocabulary, ids)
+            address = device * stride + (row + first[table])
+        if segment.direct:
+            address = address.where(ids != NO_ID, no_id)
+        pieces.append(address.to(dtype))
+    rule = stack.rule
+    if devices > 1 and rule is not None and rule.steps_per_occurrence:
+        return _request_all(plan, bags, pieces, no_id, stride, devices)
+    unique, inverse = torch.unique(torch.cat(pieces), return_inverse=True)
+    if len(unique) and int(unique[-1]) == no_id:
+        unique = unique[:-1]
+    if devices == 1:
+        return Request(unique.to(torch.int32), torch.tensor([len(unique)]), inverse)
+    owner = unique // stride
+    counts = torch.bincount(owner, minlength=devices)
+    return Request((unique - owner * stride).to(torch.int32), counts, inverse)
+
+
+def _request_all(
+    plan: StackPlan,
+    bags: list[Bags],
+    pieces: list[Tensor],
+    no_id: int,
+    stride: int,
+    devices: int,
+) -> Request:
+    order = batch_order(plan, bags)
+    address = torch.cat(pieces)
+    numbers = [segment.feature_index for segment in plan.segments]
+    feature = torch.tensor(numbers, dtype=torch.int32).repeat_interleave(
+        torch.tensor([len(piece) for piece in pieces])
+    )
+    order = order[address[order] != no_id]
+    owner = address[order] // stride
+    by_owner = torch.argsort(owner, stable=True)
+    order, owner = order[by_owner], owner[by_owner]
+    inverse = torch.full((len(address),), len(order))
+    inverse[order] = torch.arange(len(order))
+    records = (address[order] - owner * stride).to(torch.int32)
+    return Request(records, torch.bincount(owner, minlength=devices), inverse, feature[order])
+
+
+def batch_order(plan: StackPlan, bags: list[Bags]) -> Tensor:
+    """The places of a batch, which lie segment after segment, in the order of the features."""
+    lengths = [len(bags[segment.feature_index].ids) for segment in plan.segments]
+    ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
+    numbers = sorted(range(len(lengths)), key=lambda number: plan.segments[number].feature_index)
+    return torch.cat([torch.arange(ends[n] - lengths[n], ends[n]) for n in numbers])
+
+
+def serve(
+    requests: list[list[Request]], counts: Tensor, group: HostGroup, local_devices: int
+) -> list[list[Served]]:
+    """Send the requests to their owners: per stack and device of this process, who asks it for what.
+
+    Args:
+        requests: per stack, of each device of this process.
+        counts: of all processes, `[S, stacks, L, G]`.
+    """
+    size, rank, mine = group.size, group.rank, range(local_devices)
+    wide = counts.view(size, len(requests), local_devices, size, local_devices)
+    per_process = wide.sum(-1).tolist()
+    pieces: list[list[Tensor]] = [[] for _ in range(size)]
+    for number, of_stack in enumerate(requests):
+        for device, request in enumerate(of_stack):
+            lengths = per_process[rank][number][device]
+            for sent in (request.records, request.features):
+                if sent is not None:
+                    for process, part in enumerate(torch.split(sent, lengths)):
+                        pieces[process].append(part)
+    copies = [1 + (of_stack[0].features is not None) for of_stack in requests]
+    expected = [
+        sum(
+            copy * n[device][rank]
+            for copy, n in zip(copies, of_process, strict=True)
+            for device in mine
+        )
+        for of_process in per_process
+    ]
+    received = group.all_to_all([torch.cat(piece) for piece in pieces], expected)
+    detailed = wide[:, :, :, rank].tolist()  # [S, stacks, L asking, L here]
+    served: list[list[Served]] = []
+    places = [0] * size
+    for number in range(len(requests)):
+        parts: list[list[list[Tensor]]] = [[[] for _ in mine] for _ in range(copies[number])]
+        asked: list[list[int]] = [[] for _ in mine]
+        for process in range(size):
+            for device in mine:
+                lengths = detailed[process][number][device]
+                for copy in range(copies[number]):
+                    end = places[process] + sum(lengths)
+                    block = received[process][places[process] : end]
+                    places[process] = end
+                    for here, part in enumerate(torch.split(block, lengths)):
+                        parts[copy][here].append(part)
+                for here, length in enumerate(lengths):
+                    asked[here].append(length)
+        joined = [[torch.cat(pieces) for pieces in of_copy] for of_copy in parts]
+        served.append(
+            [
+                Served(joined[0][here], asked[here], joined[1][here] if len(joined) > 1 else None)
+                for here in mine
+            ]
+        )
+    return served

@@ -1,0 +1,90 @@
+"""Which process and device owns a row: S processes hold one shard of every table each, L devices of a
+process share its shard.
+
+`mod`: id i is row i // S of shard i mod S, so that the frequent ids of a vocabulary sorted by frequency
+spread out. `div`: shards are contiguous ranges, the first V mod S of them one row longer. Shard k of table
+t lies on process (k + t) mod S: else the first ids of all tables would meet on process 0. Inside a process
+row j of the shard lies on device (j + t // S) mod L, whatever the strategy; that split shows in no key.
+
+Letters: V vocabulary, S shards (processes), L devices of a process, N ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Strategy = Literal["mod", "div"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+
+def shard_ids(vocabulary: int, num_shards: int, shard: int, strategy: Strategy) -> range:
+    """The ids of one shard, in the order of its rows.
+
+    >>> shard_ids(10, 4, 1, "mod"), shard_ids(10, 4, 1, "div")
+    (range(1, 10, 4), range(3, 6))
+    """
+    if strategy == "mod":
+        return range(shard, vocabulary, num_shards)
+    size, longer = divmod(vocabulary, num_shards)
+    start = shard * size + min(shard, longer)
+    return range(start, start + size + (shard < longer))
+
+
+def ceil_div(value: int, by: int) -> int:
+    """`value / by`, rounded up."""
+    return -(-value // by)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the rows of all tables are, seen from one process."""
+
+    strategy: Strategy = "mod"
+    num_shards: int = 1
+    """S: processes."""
+    rank: int = 0
+    """This process."""
+    local_devices: int = 1
+    """L: devices that this process drives."""
+
+    @property
+    def num_devices(self) -> int:
+        """Of all processes; those of process p are p·L … p·L + L - 1."""
+        return self.num_shards * self.local_devices
+
+    def shard_of(self, table: int) -> int:
+        """Which shard of a table (by its position) this process holds."""
+        return (self.rank - table) % self.num_shards
+
+    def ids(self, table: int, vocabulary: int) -> range:
+        """The ids of a table whose rows this process holds, in the order of its rows."""
+        return shard_ids(vocabulary, self.num_shards, self.shard_of(table), self.strategy)
+
+    def capacity(self, vocabulary: int) -> int:
+        """Most rows of a table on one device; every device keeps room for so many."""
+        longest_shard = ceil_div(vocabulary, self.num_shards)
+        return ceil_div(longest_shard, self.local_devices)
+
+    def rows_of_device(self, table: int, local_device: int) -> slice:
+        """Which rows of this process's shard lie on one of its devices, in their order there."""
+        first = (local_device - table // self.num_shards) % self.local_devices
+        return slice(first, None, self.local_devices)
+
+    def locate(self, table: int, vocabulary: int, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(device among all, row among those of the table on that device) of each id `[N]` int64."""
+        shards, devices = self.num_shards, self.local_devices
+        if self.strategy == "mod":
+            shard, row = ids % shards, ids // shards
+        else:
+            size, longer = divmod(vocabulary, shards)
+            border = longer * (size + 1)
+            short = longer + (ids - border) // max(size, 1)
+            shard = torch.where(ids < border, ids // (size + 1), short)
+            row = ids - shard * size - shard.clamp(max=longer)
+        process = (shard + table) % shards
+        device = (row + table // shards) % devices
+        return process * devices + device, row // devices

@@ -1,0 +1,54 @@
+"""Which rows have changed since when: what a delta checkpoint writes.
+
+Letters: L devices of this process, U unique rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .layout import StackLayout
+
+
+class TouchLog:
+    """The epoch of each record's last change. Costs nothing until `begin_epoch` is first called, then 4
+    bytes a record on the host."""
+
+    def __init__(self, stacks: Sequence[StackLayout], local_devices: int) -> None:
+        self._stacks = stacks
+        self._devices = local_devices
+        self._epoch = 0
+        self._last: list[Tensor] = []
+
+    def begin_epoch(self) -> int:
+        """From now on changes belong to a new epoch; its number."""
+        if not self._last:
+            self._last = [
+                torch.zeros(self._devices, stack.num_records + 1, dtype=torch.int32)
+                for stack in self._stacks
+            ]
+        self._epoch += 1
+        return self._epoch
+
+    def touch(self, stack: int, records: Sequence[Tensor]) -> None:
+        """Note the records `[U]` that a step has updated, per device."""
+        if not self._last:
+            return
+        rule = self._stacks[stack].rule
+        if rule is not None and rule.moves_all_rows:
+            self._last[stack].fill_(self._epoch)
+            return
+        for device, of_device in enumerate(records):
+            self._last[stack][device].index_fill_(0, of_device.long(), self._epoch)
+
+    def touch_all(self) -> None:
+        """Note that every row was written anew."""
+        for last in self._last:
+            last.fill_(self._epoch)
+
+    def since(self, stack: int, device: int, first: int, count: int, epoch: int) -> Tensor:
+        """`[count]` bool: which of some records of a device changed in `epoch` or later."""
+        return self._last[stack][device, first : first + count] >= epoch
