@@ -53,7 +53,7 @@ def load_all(tables: list[Table], directory: Path, size: int, strategy: str, **o
     return whole(ThreadGroups(size).run(work))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     tables=TABLES, size=SHARDS, to=SHARDS, strategy=STRATEGIES, to_strategy=STRATEGIES,
     block=st.integers(1, 300), file=st.integers(1, 400), seed=st.integers(0, 9),

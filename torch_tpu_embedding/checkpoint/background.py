@@ -28,8 +28,8 @@ class SaveHandle:
         """Run `work` in a thread that the interpreter waits for at its end."""
         self._thread = threading.Thread(target=self._run, args=(work,), name="checkpoint-save")
         with _lock:
+            self._thread.start()
             _pending.append(self)
-        self._thread.start()
 
     def done(self) -> bool:
         """Whether the save has ended, well or not."""

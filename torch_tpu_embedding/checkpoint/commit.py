@@ -115,9 +115,14 @@ def _give_up(attempt: Attempt, error: Exception) -> None:
     """Tell the others, and remove the files of all parts, unless the index stands after all."""
     write_failure(attempt.failure_path, error)
     if not (attempt.directory / INDEX_NAME).exists():
-        for path in attempt.directory.glob(f"*-{attempt.save_id}.*"):
-            if path != attempt.failure_path:
-                durable.remove(path)
+        _remove(attempt, f"*-{attempt.save_id}.*")
+
+
+def _remove(attempt: Attempt, pattern: str) -> None:
+    """Remove files of an attempt that process 0 has given up: nobody will write its index."""
+    for path in attempt.directory.glob(pattern):
+        if path != attempt.failure_path:
+            durable.remove(path)
 
 
 def _await_index(attempt: Attempt, timeout: float) -> None:
@@ -129,6 +134,7 @@ def _await_index(attempt: Attempt, timeout: float) -> None:
         )
     if not path.exists():
         reason = read_manifest(attempt.failure_path)
+        _remove(attempt, f"*-{attempt.rank:05d}-of-*-{attempt.save_id}.*")
         raise CheckpointError(f"{attempt.directory}: process 0 gave up: {reason}")
     if read_index(path).save_id != attempt.save_id:
         raise CheckpointError(f"{path}: another save has completed this step meanwhile")

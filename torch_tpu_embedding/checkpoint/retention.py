@@ -29,22 +29,15 @@ def remove_leftovers(directory: Path) -> None:
 
 def remove_old_steps(directory: Path, step: int, keep_last: int) -> None:
     """Keep `step` and the newest steps before it, `keep_last` in all, and what deltas among the kept stand
-    on; steps after `step` stay. Directories of attempts that never finished go.
+    on. Steps after `step` stay; so do damaged ones, which do not count. Directories of attempts that
+    never finished go.
     """
-    complete = complete_steps(directory)
-    upto = [each for each in complete if each <= step]
-    needed = {*upto[len(upto) - keep_last :], *(each for each in complete if each > step)}
-    try:
-        for each in [*needed]:
-            while (base := read_index(index_path(directory, each)).base) is not None:
-                each = base.step
-                if each in needed or each not in complete:
-                    break
-                needed.add(each)
-    except CheckpointError as error:
-        # An index that cannot be read may be that of a delta: nobody knows what it stands on.
-        warnings.warn(f"keep_last={keep_last}: no old step was removed; {error}", stacklevel=2)
-        return
+    chains = {each: _chain(directory, each) for each in complete_steps(directory)}
+    sound = [each for each, chain in chains.items() if chain is not None]
+    upto = [each for each in sound if each <= step]
+    kept = {*upto[-keep_last:], *(each for each in sound if each > step)}
+    needed = {link for each in kept for link in chains[each] or ()}
+    needed |= {each for each, chain in chains.items() if chain is None}
     # Newest first, so that a delta never outlives its base; the index first, so that a step that is
     # half removed is no step.
     for each in sorted(set(all_steps(directory)) - needed, reverse=True):
@@ -53,6 +46,21 @@ def remove_old_steps(directory: Path, step: int, keep_last: int) -> None:
         _remove(step_path(directory, each), keep=set())
         durable.remove_directory(step_path(directory, each))
     durable.sync_directory(directory)
+
+
+def _chain(directory: Path, step: int) -> set[int] | None:
+    """The step and all that it stands on; None where an index cannot be read."""
+    chain: set[int] = set()
+    at: int | None = step
+    try:
+        while at is not None and at not in chain:
+            chain.add(at)
+            base = read_index(index_path(directory, at)).base
+            at = base.step if base is not None else None
+    except CheckpointError as error:
+        warnings.warn(f"keep_last leaves step {step} alone: {error}", stacklevel=2)
+        return None
+    return chain
 
 
 def _remove(directory: Path, keep: set[str]) -> None:

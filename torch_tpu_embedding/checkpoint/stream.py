@@ -101,7 +101,11 @@ class FileWriter:
         self._digest = hashlib.sha256()
         self._hasher = hasher
         self._descriptor: int | None = durable.create(self._temporary)
-        self._put(memoryview(len(text).to_bytes(8, "little") + text))
+        try:
+            self._put(memoryview(len(text).to_bytes(8, "little") + text))
+        except Exception:
+            self.abandon()
+            raise
 
     def write(self, data: memoryview) -> None:
         """The next bytes, which must not change any more; at most `remaining`."""

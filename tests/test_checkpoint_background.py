@@ -1,0 +1,146 @@
+"""Saves in the background: the rows of the moment of the call, and no failure in silence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
+
+from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.checkpoint import durable
+
+TABLES = [table("user", 20), table("item", 5, 2)]
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Holds back every sync of a file until it is set."""
+    event, real = threading.Event(), durable.sync_file
+
+    def slow(descriptor):
+        assert event.wait(10)
+        real(descriptor)
+
+    monkeypatch.setattr(durable, "sync_file", slow)
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    def full(descriptor, data):
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "write_all", full)
+        yield patch
+
+
+def test_training_goes_on_and_the_rows_of_the_call_are_saved(tmp_path, gate):
+    values = random_values(TABLES)
+    embedding = FakeEmbedding(TABLES, values=values)
+    extra = {"w": torch.ones(2)}
+    handle = checkpoint.save(embedding, tmp_path, 1, extra, asynchronous=True)
+    embedding.shard.train(range(20))
+    extra["w"] += 1
+    assert not handle.done()
+    assert checkpoint.complete_steps(tmp_path) == []
+    gate.set()
+    handle.wait()
+    assert handle.done()
+    assert checkpoint.load(embedding, tmp_path).extra["w"].tolist() == [1, 1]
+    assert_same(whole([embedding.shard]), values)
+
+
+def test_several_processes_save_in_the_background_without_collectives(tmp_path):
+    values = random_values(TABLES)
+
+    def work(group):
+        embedding = FakeEmbedding(TABLES, group, values=values)
+        handle = checkpoint.save(embedding, tmp_path, 1, asynchronous=True)
+        group.gather_objects = None  # training is busy with it
+        handle.wait()
+        assert checkpoint.complete_steps(tmp_path) == [1]
+
+    ThreadGroups(3).run(work)
+    embedding = FakeEmbedding(TABLES)
+    checkpoint.load(embedding, tmp_path)
+    assert_same(whole([embedding.shard]), values)
+
+
+def test_the_next_save_and_load_wait(tmp_path, gate):
+    embedding = FakeEmbedding(TABLES, values=random_values(TABLES))
+    checkpoint.save(embedding, tmp_path, 1, asynchronous=True)
+    threading.Timer(0.1, gate.set).start()
+    checkpoint.save(embedding, tmp_path, 2, asynchronous=True)
+    assert 1 in checkpoint.complete_steps(tmp_path)
+    assert checkpoint.load(FakeEmbedding(TABLES), tmp_path).step == 2  # another, same directory
+
+
+def test_wait_waits_for_one_directory_or_all(tmp_path, gate):
+    checkpoint.save(FakeEmbedding(TABLES), tmp_path / "a", 1, asynchronous=True)
+    checkpoint.wait(tmp_path / "b")
+    assert checkpoint.complete_steps(tmp_path / "a") == []
+    gate.set()
+    checkpoint.wait(tmp_path / "a")
+    assert checkpoint.complete_steps(tmp_path / "a") == [1]
+    checkpoint.wait()
+
+
+@pytest.mark.parametrize("call", ["save", "load", "wait", "handle"])
+def test_a_failure_in_the_background_is_raised_once_at_the_next_call(tmp_path, full_disk, call):
+    embedding = FakeEmbedding(TABLES)
+    handle = checkpoint.save(embedding, tmp_path, 1, asynchronous=True)
+    while not handle.done():
+        time.sleep(0.01)
+    full_disk.undo()
+    calls = {
+        "save": lambda: checkpoint.save(embedding, tmp_path, 2),
+        "load": lambda: checkpoint.load(embedding, tmp_path),
+        "wait": checkpoint.wait,
+        "handle": handle.wait,
+    }
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        calls[call]()
+    assert f"background save of step 1 in {tmp_path}" in caught.value.__notes__[-1]
+    checkpoint.wait()
+    checkpoint.save(embedding, tmp_path, 1)  # and then life goes on
+    assert checkpoint.complete_steps(tmp_path) == [1]
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, "tests")
+from checkpoint_fakes import FakeEmbedding, table
+from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.checkpoint import durable
+import time
+real = durable.sync_file
+def slow(descriptor):
+    time.sleep(0.05)
+    {body}
+durable.sync_file = slow
+checkpoint.save(FakeEmbedding([table("user", 20)]), sys.argv[1], 1, asynchronous=True)
+"""
+
+
+@pytest.mark.parametrize("body", ["real(descriptor)", "raise OSError('disk gone')"])
+def test_the_end_of_the_program_waits_and_shows_a_failure(tmp_path, body):
+    root = Path(__file__).parent.parent
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(body=body), str(tmp_path)],
+        cwd=root, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    if body.startswith("real"):
+        assert checkpoint.complete_steps(tmp_path) == [1], ended.stderr
+        assert ended.stderr == ""
+    else:
+        assert checkpoint.complete_steps(tmp_path) == []
+        assert f"the background save of step 1 in {tmp_path} failed" in ended.stderr
+        assert "disk gone" in ended.stderr

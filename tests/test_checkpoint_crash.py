@@ -1,0 +1,206 @@
+"""A save that dies at any moment: what was complete stays, and nothing half-written counts."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
+
+from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.checkpoint import durable
+
+TABLES = [table("user", 20), table("item", 5, 2)]
+OPERATIONS = (
+    "create", "write_all", "sync_file", "rename", "sync_directory", "make_directory", "remove",
+    "remove_directory",
+)  # fmt: skip
+
+
+class Killed(BaseException):
+    """The process is dead: from then on it does nothing to the file system."""
+
+
+def embedding(seed: int) -> FakeEmbedding:
+    return FakeEmbedding(TABLES, values=random_values(TABLES, seed))
+
+
+def load(directory: Path, **options: object) -> tuple[int, FakeEmbedding]:
+    found = FakeEmbedding(TABLES)
+    return checkpoint.load(found, directory, **options).step, found
+
+
+def deaths(patch: pytest.MonkeyPatch, last: int) -> list[int]:
+    """Let the process die at its operation number `last`; gives the running count."""
+    count = [0]
+    for name in OPERATIONS:
+        real = getattr(durable, name)
+
+        def step(*args, name=name, real=real):
+            count[0] += 1
+            if count[0] > last:
+                if name == "write_all" and count[0] == last + 1:
+                    real(args[0], args[1][: len(args[1]) // 2])  # torn
+                raise Killed
+            return real(*args)
+
+        patch.setattr(durable, name, step)
+    return count
+
+
+def killed_at_each_operation(directory: Path, **options: object) -> Iterator[Path]:
+    """A directory with step 1 complete and a save of step 2 that died, for each place to die."""
+    for last in itertools.count():
+        run = directory / str(last)
+        checkpoint.save(embedding(1), run, 1, {"step": 1})
+        survived = False
+        with pytest.MonkeyPatch.context() as patch:
+            deaths(patch, last)
+            try:
+                checkpoint.save(embedding(2), run, 2, {"step": 2}, **options)
+                survived = True
+            except Killed:
+                pass
+        yield run
+        if survived:
+            assert last >= 30
+            return
+
+
+@pytest.mark.parametrize("keep_last", [None, 1])
+def test_a_save_killed_at_any_operation_leaves_the_newest_complete_step_intact(tmp_path, keep_last):
+    seen = set()
+    for run in killed_at_each_operation(tmp_path, keep_last=keep_last, max_file_bytes=200):
+        step, found = load(run)
+        seen.add(step)
+        assert_same(whole([found.shard]), random_values(TABLES, step))
+        with checkpoint.open(run) as reader:
+            assert reader.extra() == {"step": step}
+    assert seen == {1, 2}
+
+
+def test_after_a_crash_the_same_step_can_be_saved_and_leftovers_go(tmp_path):
+    for run in killed_at_each_operation(tmp_path):
+        (run / "step-9").mkdir()
+        (run / "step-9/notes.txt").write_text("not ours")
+        if 2 not in checkpoint.complete_steps(run):
+            checkpoint.save(embedding(3), run, 2)
+        checkpoint.save(embedding(4), run, 3, keep_last=1)
+        assert_same(whole([load(run)[1].shard]), random_values(TABLES, 4))
+        assert sorted(path.name for path in run.iterdir()) == ["step-3", "step-9"]
+        assert [path.name for path in (run / "step-9").iterdir()] == ["notes.txt"]
+        assert len([*(run / "step-3").iterdir()]) == 3
+
+
+def test_parts_of_a_dead_attempt_are_never_taken_for_those_of_the_next(tmp_path):
+    """A dead attempt of two processes left both manifests; the next must wait for its own."""
+
+    real = durable.write_file
+
+    def full(path, content):
+        if "index" in path.name or "failed" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "write_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            ThreadGroups(2).run(
+                lambda group: checkpoint.save(
+                    FakeEmbedding(TABLES, group, values=random_values(TABLES, 1)), tmp_path, 2,
+                    asynchronous=True, timeout=0.3,
+                ).wait()
+            )  # fmt: skip
+    (tmp_path / "step-2/rank-00001-0123456789ab.json").write_text('{"pieces": [], "files": {}}')
+
+    ThreadGroups(2).run(
+        lambda group: checkpoint.save(
+            FakeEmbedding(TABLES, group, values=random_values(TABLES, 2)), tmp_path, 2
+        )
+    )
+    assert_same(whole([load(tmp_path)[1].shard]), random_values(TABLES, 2))
+    assert len([*(tmp_path / "step-2").iterdir()]) == 5
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_full_disk_on_one_process_is_an_error_on_all_and_leaves_no_step(
+    tmp_path, asynchronous, failing
+):
+    real = durable.write_all
+
+    def full(descriptor, data):
+        if f"-{failing:05d}-of-" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor, data)
+
+    errors = {}
+
+    def work(group):
+        try:
+            checkpoint.save(
+                FakeEmbedding(TABLES, group), tmp_path, 5, asynchronous=asynchronous, timeout=10
+            ).wait()
+        except Exception as error:
+            errors[group.rank] = str(error)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "write_all", full)
+        ThreadGroups(2).run(work)
+    assert set(errors) == {0, 1}
+    assert all("No space left on device" in text for text in errors.values()), errors
+    assert checkpoint.complete_steps(tmp_path) == []
+    assert not [*(tmp_path / "step-5").glob("*.safetensors*")]
+
+
+def test_a_process_that_never_comes_is_a_timeout_that_names_it(tmp_path):
+    from torch_tpu_embedding.checkpoint import commit, part
+
+    attempt = part.Attempt(tmp_path, "0123456789ab", 0, 2)
+    (tmp_path / "rank-00000-0123456789ab.json").write_text('{"pieces": [], "files": {}}')
+    job = commit.Commit(0, "mod", {}, None, None)
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"did not appear within 0\.01 s.*process 1 of 2"
+    ):
+        commit.finish(attempt, job, 0.01)
+    (tmp_path / "failed-0123456789ab.json").unlink()
+    second = part.Attempt(tmp_path, "0123456789ab", 1, 2)
+    with pytest.raises(checkpoint.CheckpointError, match="see the output of process 0"):
+        commit.finish(second, job, 0.01)
+
+
+def test_a_file_that_shrank_before_the_index_is_an_error(tmp_path, monkeypatch):
+    real = durable.sync_directory
+
+    def shrink(path):
+        for each in path.glob("weight-*.safetensors"):
+            os.truncate(each, 10)
+        real(path)
+
+    monkeypatch.setattr(durable, "sync_directory", shrink)
+    with pytest.raises(checkpoint.CheckpointError, match="10 bytes after it was written with"):
+        checkpoint.save(embedding(0), tmp_path, 0)
+    assert checkpoint.complete_steps(tmp_path) == []
+
+
+def test_keep_last_neither_counts_nor_removes_damaged_steps(tmp_path):
+    for step in (0, 1, 2):
+        checkpoint.save(embedding(step), tmp_path, step)
+    (tmp_path / "step-2/model.safetensors.index.json").write_text("{")
+    with pytest.warns(UserWarning, match="keep_last leaves step 2 alone: .*step-2.*damaged"):
+        checkpoint.save(embedding(3), tmp_path, 3, keep_last=2)
+    assert checkpoint.complete_steps(tmp_path) == [1, 2, 3]
+
+
+def test_failing_to_tidy_up_warns_for_the_step_is_complete(tmp_path, monkeypatch):
+    def fail(path):
+        raise PermissionError(f"not yours: {path}")
+
+    monkeypatch.setattr(durable, "remove", fail)
+    with pytest.warns(UserWarning, match="step 0 is complete, but tidying up failed: not yours"):
+        checkpoint.save(embedding(0), tmp_path, 0)
+    assert load(tmp_path)[0] == 0
