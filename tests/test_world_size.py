@@ -1,7 +1,7 @@
 """Any number of processes is one process: on threads for processes, plain tensors for devices.
 
-Lookups are equal to the bit, for a bag's sum is formed where it is needed, in the order of its ids. Gradients
-are first summed per process, then over processes: tables agree to rounding (1e-6 of the values).
+Lookups are equal to the bit, for a bag's sum is formed where it is needed, in the order of its ids.
+Gradients are first summed per process, then over processes: tables agree to rounding.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Large embedding tables for PyTorch on TPU: TensorFlow's TPUEmbedding, ported to PyTorch/XLA."""
 
-from . import runtime
+from . import distributed, runtime
 from .config import FeatureConfig, TableConfig
 from .config_io import config_from_dict, config_to_dict
 from .embedding import TPUEmbedding
@@ -32,6 +32,7 @@ __all__ = [
     "TableConfig",
     "config_from_dict",
     "config_to_dict",
+    "distributed",
     "export_serving",
     "runtime",
     "serving_embedding_lookup",

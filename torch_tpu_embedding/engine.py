@@ -140,7 +140,7 @@ class Engine:
     def _update_in_program(
         self, looked_up: LookedUp, gradients: Sequence[Tensor], rates: Sequence[float]
     ) -> dict[int, Tensor]:
-        """Update the stacks that sum their gradients; gives the gradient of each occurrence for the others."""
+        """Update the stacks that sum their gradients; gives each occurrence's gradient for the others."""
         indices = self._indices(looked_up.batch)
         if looked_up.version != self.version:  # another update or a load came between
             records = self._gather(indices)

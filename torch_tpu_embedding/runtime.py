@@ -98,6 +98,14 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return total
 
 
+def init_process_group() -> None:
+    """Connect the processes of a TPU that has one for each chip, through torch_xla's own backend."""
+    import torch.distributed as dist
+    import torch_xla.distributed.xla_backend  # noqa: F401 (registers it)
+
+    dist.init_process_group("xla", init_method="xla://")
+
+
 def use_spmd() -> None:
     """From now on one process drives all its devices with partitioned programs. Before any tensor."""
     import torch_xla.runtime as xr
@@ -154,7 +162,8 @@ class Mesh:
         return _tensor(out)
 
     def fetch(self, value: Tensor) -> Tensor:
-        """This process's part of a tensor that is split along its first dimension, on the host."""
+        """This process's part of a tensor, split along its first dimension, on the host."""
+        value = self.split(value, 0)
         sync(wait=True)
         shards = _bindings()._get_local_shards([value])[0]
         return torch.cat([data.cpu() for data, _ in shards])

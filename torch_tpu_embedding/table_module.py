@@ -103,6 +103,21 @@ class TableModule(nn.Module):
         """The built engine (XLA device only)."""
         return self._build_engine()
 
+    def to_device(self, value: Tensor) -> Tensor:
+        """Copy what belongs to this process's samples (labels, dense features) to where activations are.
+
+        Args:
+            value: a host tensor whose first dimension is that of the samples.
+
+        Returns:
+            It on the device. Under SPMD of the samples of all processes, split over the devices.
+        """
+        return value.to(self.device) if self._exchange is None else self._exchange.put(value)
+
+    def to_host(self, value: Tensor) -> Tensor:
+        """This process's part of a device tensor whose first dimension is that of the samples; ends the step."""
+        return value.cpu() if self._exchange is None else self._exchange.fetch(value)
+
     @property
     def embedding_tables(self) -> dict[TableConfig, Tensor]:
         """The tables by their config, `[V, D]` parameters (CPU only).

@@ -1,0 +1,148 @@
+"""Several processes under torchrun: how they find each other, share a batch, and add up dense gradients.
+
+One rule makes the gradients of any number of processes those of one: divide the loss, a mean over the
+samples of this process, by `num_replicas()`, and *sum* all gradients over the processes. Embeddings do the sum
+themselves, in `apply_gradients`; `sum_gradients` does it for the dense model. The sum of the divided gradients
+is the average of the undivided ones, the gradient of the mean over the whole batch.
+
+Alone, and with several devices under SPMD (where a program sees the whole batch), `num_replicas()` is 1 and
+nothing is summed: the same script serves all cases. Letters: B batch of all processes, S processes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from . import runtime
+from .host_group import TIMEOUT, HostGroup, host_group
+
+
+def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> None:
+    """Connect the processes that torchrun started; call it first of all. Alone it does nothing.
+
+    Args:
+        spmd: whether this process drives several devices with one partitioned program. None decides: yes on
+            a TPU with one process per host, and on CPU where `CPU_NUM_DEVICES` asks for several devices.
+        timeout: how long a process waits for another that is alive but does not come. One that dies is
+            noticed at once.
+
+    Raises:
+        RuntimeError: the processes cannot connect within the timeout.
+    """
+    count = runtime.num_processes()
+    if spmd is None:
+        on_tpu = runtime.platform() == "TPU"
+        if on_tpu:
+            spmd = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1
+        else:
+            spmd = int(os.environ.get("CPU_NUM_DEVICES", "1")) > 1
+    if spmd:
+        runtime.use_spmd()
+    if count > 1 and not dist.is_initialized():
+        if runtime.platform() == "TPU" and not spmd:
+            runtime.init_process_group()
+        else:
+            dist.init_process_group("gloo", timeout=timeout)
+    if is_main() and (count > 1 or spmd):
+        way = "Spmd, one program over the devices of all" if spmd else "Process, a device for each"
+        print(f"{count} processes connected; exchange: {way}", file=sys.stderr)
+
+
+def shutdown() -> None:
+    """Close the connections, after the last collective call of all processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, 0 … S-1."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """S, the number of connected processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that prints and draws."""
+    return rank() == 0
+
+
+def num_replicas() -> int:
+    """How many losses of this step there are in all; divide each by it."""
+    return 1 if runtime.is_spmd() else world_size()
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Sum the gradients of a dense model over the processes, in place; every process must call it.
+
+    A parameter without a gradient in some process counts as zero there; without one in any, it stays so.
+
+    Args:
+        parameters: the same in every process.
+    """
+    if num_replicas() == 1:
+        return
+    held = [parameter for parameter in parameters if parameter.requires_grad]
+    device = held[0].device
+    there = torch.tensor([float(p.grad is not None) for p in held])
+    flat = torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in held]
+    )
+    if runtime.is_accelerated(device) and runtime.device_kind() == "TPU":
+        total, there = runtime.sum_over_processes(flat), _group().sum(there)
+    else:
+        if runtime.is_accelerated(device):
+            runtime.sync()  # one program for all that the gradients come from, run once
+        both = _group().sum(torch.cat([flat.cpu(), there]))
+        total, there = both[: len(flat)].to(device), both[len(flat) :]
+    at = 0
+    for parameter, count in zip(held, there.tolist(), strict=True):
+        if count:
+            parameter.grad = total.narrow(0, at, parameter.numel()).view(parameter.shape)
+        at += parameter.numel()
+
+
+def local_positions(count: int, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Which samples of a batch this process takes, so that all together take each once.
+
+    Args:
+        count: samples in the batch, at most B: fewer in the last one of an epoch.
+        batch_size: B, divisible by S.
+
+    Returns:
+        (positions `[B / S]` in the batch, whether each is a sample `[B / S]` bool). The places of a short
+        batch are filled with its last sample: give those no weight in the loss. Their ids are looked up with it
+        anyway, so they change nothing.
+
+    >>> local_positions(3, 4)
+    (tensor([0, 1, 2, 2]), tensor([ True,  True,  True, False]))
+    """
+    if batch_size % world_size() or not 0 < count <= batch_size:
+        raise ValueError(
+            f"local_positions: batch_size {batch_size} must be divisible by the {world_size()} processes "
+            f"and hold the {count} samples, of which there must be one at least"
+        )
+    size = batch_size // world_size()
+    positions = torch.arange(rank() * size, (rank() + 1) * size)
+    return positions.clamp(max=count - 1), positions < count
+
+
+def gather(value: Tensor) -> Tensor:
+    """A host tensor of each process, of equal shapes, joined along the first dimension in every process."""
+    if world_size() == 1:
+        return value
+    parts: list[Tensor] = _group().gather_objects(value)
+    return torch.cat(parts)
+
+
+def _group() -> HostGroup:
+    return host_group(None)
