@@ -1,9 +1,9 @@
 """Several processes under torchrun: how they find each other, share a batch, and add up dense gradients.
 
 One rule makes the gradients of any number of processes those of one: divide the loss, a mean over the
-samples of this process, by `num_replicas()`, and *sum* all gradients over the processes. Embeddings do the sum
-themselves, in `apply_gradients`; `sum_gradients` does it for the dense model. The sum of the divided gradients
-is the average of the undivided ones, the gradient of the mean over the whole batch.
+samples of this process, by `num_replicas()`, and *sum* all gradients over the processes. Embeddings do the
+sum themselves, in `apply_gradients`; `sum_gradients` does it for the dense model. The sum of the divided
+gradients is the average of the undivided ones, the gradient of the mean over the whole batch.
 
 Alone, and with several devices under SPMD (where a program sees the whole batch), `num_replicas()` is 1 and
 nothing is summed: the same script serves all cases. Letters: B batch of all processes, S processes.
@@ -120,7 +120,7 @@ def local_positions(count: int, batch_size: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         (positions `[B / S]` in the batch, whether each is a sample `[B / S]` bool). The places of a short
-        batch are filled with its last sample: give those no weight in the loss. Their ids are looked up with it
+        batch are filled with its last sample: give those no weight in the loss. Its ids are looked up
         anyway, so they change nothing.
 
     >>> local_positions(3, 4)

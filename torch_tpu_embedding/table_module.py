@@ -21,6 +21,7 @@ from .initial import start_values, table_values
 from .layout import WEIGHT
 from .optimizers import Optimizer
 from .sharding import STRATEGIES, Placement, Strategy
+from .table_rows import DeviceRows, HostRows
 
 
 class TableModule(nn.Module):
@@ -57,6 +58,7 @@ class TableModule(nn.Module):
         self._seed = seed if seed is not None else int(torch.randint(2**62, ()))
         self._engine: Engine | None = None
         self._exchange: Exchange | None = None
+        self._rows: DeviceRows | HostRows | None = None
         self.placement = Placement()
         """Which rows of each table this process holds."""
         if self.on_accelerator and not initialize_tpu_embedding:
@@ -103,6 +105,19 @@ class TableModule(nn.Module):
         """The built engine (XLA device only)."""
         return self._build_engine()
 
+    @property
+    def shard(self) -> DeviceRows | HostRows:
+        """The rows that this process holds, as the functions of `checkpoint` take them."""
+        if self._rows is None:
+            tables = self.resolved.tables
+            if self.on_accelerator:
+                self._rows = DeviceRows(self.resolved, self.engine)
+            else:
+                fields = logical_state.state_keys
+                held = [{f: self._held(k) for f, k in fields(table).items()} for table in tables]
+                self._rows = HostRows(tables, held)
+        return self._rows
+
     def to_device(self, value: Tensor) -> Tensor:
         """Copy what belongs to this process's samples (labels, dense features) to where activations are.
 
@@ -115,7 +130,7 @@ class TableModule(nn.Module):
         return value.to(self.device) if self._exchange is None else self._exchange.put(value)
 
     def to_host(self, value: Tensor) -> Tensor:
-        """This process's part of a device tensor whose first dimension is that of the samples; ends the step."""
+        """This process's part of a device tensor `[samples, …]`; under SPMD this ends the step."""
         return value.cpu() if self._exchange is None else self._exchange.fetch(value)
 
     @property

@@ -1,0 +1,163 @@
+"""Blocks of rows, read and written through the device, are those of `state_dict`."""
+
+from __future__ import annotations
+
+import functools
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+from worlds import ThreadGroup, run_processes
+
+import torch_tpu_embedding as tte
+from torch_tpu_embedding import table_rows
+from torch_tpu_embedding.config import resolve
+from torch_tpu_embedding.engine import Engine
+from torch_tpu_embedding.exchange import Process
+from torch_tpu_embedding.features import parse
+from torch_tpu_embedding.initial import start_values
+from torch_tpu_embedding.runtime import DeviceKind
+from torch_tpu_embedding.sharding import STRATEGIES, Strategy
+from torch_tpu_embedding.table_rows import DeviceRows
+
+CPU = torch.device("cpu")
+
+
+def make(group: ThreadGroup, kind: DeviceKind, strategy: Strategy) -> tuple[Engine, DeviceRows]:
+    """Three tables in two stacks; one of them smaller than some worlds."""
+    tables = [
+        tte.TableConfig(37, 4, name="a"),
+        tte.TableConfig(2, 4, name="b"),
+        tte.TableConfig(21, 100, optimizer=tte.optimizers.RowWiseAdagrad(0.1), name="c"),
+    ]
+    resolved = resolve([tte.FeatureConfig(table) for table in tables], tte.Adam(0.1))
+    engine = Engine(resolved, CPU, kind, Process(CPU, group, in_program=False), strategy)
+    engine.store.fill(lambda t: start_values(resolved.tables[t], 0, engine.store.ids(t)))
+    return engine, DeviceRows(resolved, engine)
+
+
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_rows, "_WINDOW_BYTES", 1200)
+
+
+@pytest.mark.parametrize("kind", ["CPU", "TPU"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@settings(max_examples=15)
+@given(st.data())
+def test_blocks_read_and_written_are_rows_of_the_tables(
+    kind: DeviceKind, strategy: Strategy, data: st.DataObject
+) -> None:
+    size = data.draw(st.sampled_from([1, 2, 3]))
+    cut = data.draw(st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted))
+    fields = data.draw(st.sampled_from([("weight",), ("weight", "momenta"), ("velocities",)]))
+
+    def work(group: ThreadGroup) -> None:
+        engine, rows = make(group, kind, strategy)
+        before = engine.store.read()
+        for table in range(3):
+            held = len(rows.ids(table))
+            start, stop = int(cut[0] * held), int(cut[1] * held)
+            found = rows.read_rows(table, start, stop)
+            assert found.keys() == before[table].keys()
+            for name, value in found.items():
+                assert torch.equal(value, before[table][name][start:stop])
+            chosen = fields if table < 2 else ("weight",)
+            new = {name: torch.rand_like(found[name]) for name in chosen}
+            rows.write_rows(table, start, new)
+            for name, value in new.items():
+                before[table][name][start:stop] = value
+        after = engine.store.read()
+        for table, values in before.items():
+            for name, value in values.items():
+                assert torch.equal(after[table][name], value), (table, name)
+
+    run_processes(size, work)
+
+
+@pytest.mark.parametrize("kind", ["CPU", "TPU"])
+def test_scattered_rows_are_written_and_no_others(kind: DeviceKind) -> None:
+    def work(group: ThreadGroup) -> None:
+        engine, rows = make(group, kind, "mod")
+        before = engine.store.read()[0]
+        chosen = torch.tensor([0, 5, 11])
+        rows.write_scattered(0, chosen, {"weight": torch.full((3, 4), 9.0)})
+        before["weight"][chosen] = 9.0
+        after = engine.store.read()[0]
+        for name, value in before.items():
+            assert torch.equal(after[name], value)
+
+    run_processes(2, work)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_rows_count_as_touched_from_the_epoch_of_their_last_update_on(size: int) -> None:
+    def work(group: ThreadGroup) -> dict[int, list[int]]:
+        engine, rows = make(group, "TPU", "mod")
+
+        def touched(epoch: int) -> list[int]:
+            ids = rows.ids(0)
+            return [ids[row] for row in rows.touched_since(0, epoch).tolist()]
+
+        def step(ids: list[int]) -> None:
+            resolved = resolve([tte.FeatureConfig(t.config) for t in rows.tables], tte.Adam(0.1))
+            batch = [
+                parse(f, resolved.table_of(f), torch.tensor(i))
+                for f, i in zip(resolved.features, (ids, [0, 0], [1, 1]), strict=True)
+            ]
+            looked_up, out = engine.look_up(engine.send(batch))
+            engine.update(looked_up, [torch.ones_like(each) for each in out], [0.1] * 3)
+
+        first = rows.epoch()
+        step([3, 4])
+        second = rows.epoch()
+        step([4, 30])
+        engine.look_up(engine.send([*lookup(rows, [9, 9])], training=False))
+        return {1: touched(first), 2: touched(second)}
+
+    found = run_processes(size, work)
+    assert sorted(i for each in found for i in each[1]) == [3, 4, 30]
+    assert sorted(i for each in found for i in each[2]) == [4, 30]
+
+
+def lookup(rows: DeviceRows, ids: list[int]) -> list[object]:
+    resolved = resolve([tte.FeatureConfig(t.config) for t in rows.tables], tte.Adam(0.1))
+    return [
+        parse(f, resolved.table_of(f), torch.tensor(i))
+        for f, i in zip(resolved.features, (ids, [0, 0], [1, 1]), strict=True)
+    ]
+
+
+@functools.cache
+def trained() -> tuple[tte.TPUEmbedding, dict[str, Tensor]]:
+    table = tte.TableConfig(500, 8, name="a")
+    embedding = tte.TPUEmbedding([tte.FeatureConfig(table)], 4, tte.Adagrad(0.1), seed=1)
+    return embedding, embedding.state_dict()
+
+
+def test_on_the_device_blocks_compile_once() -> None:
+    embedding, state = trained()
+    rows = embedding.shard
+    counts = []
+    for start, stop in ((0, 100), (100, 101), (90, 500), (3, 350)):
+        found = rows.read_rows(0, start, stop)
+        for name, value in found.items():
+            assert torch.equal(value, state[f"a.{name}"][start:stop])
+        rows.write_rows(0, start, {"weight": found["weight"] + 1})
+        state["a.weight"][start:stop] += 1
+        counts.append(tte.runtime.compile_count())
+    assert counts[1:] == counts[:1] * 3
+    assert torch.equal(embedding.state_dict()["a.weight"], state["a.weight"])
+
+
+def test_serving_tables_are_rows_of_the_host() -> None:
+    table = tte.TableConfig(6, 2, name="a")
+    serving = tte.TPUEmbedding([tte.FeatureConfig(table)], 4, tte.Adagrad(0.1), device="cpu")
+    serving.shard.write_rows(0, 2, {"weight": torch.ones(3, 2)})
+    serving.shard.write_scattered(0, torch.tensor([5]), {"accumulators": torch.ones(1, 2)})
+    state = serving.state_dict()
+    assert torch.equal(state["a.weight"][2:5], torch.ones(3, 2))
+    assert torch.equal(serving.shard.read_rows(0, 5, 6)["accumulators"], torch.ones(1, 2))
+    assert serving.shard.touched_since(0, 0).tolist() == [*range(6)]
