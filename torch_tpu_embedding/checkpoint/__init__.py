@@ -13,6 +13,7 @@ from .reader import open_checkpoint as open
 from .save import save
 from .shard import HasShard, Shard
 from .steps import complete_steps
+from .torch_io import export_table, import_modules, import_state_dict
 
 __all__ = [
     "CheckpointError",
@@ -24,6 +25,9 @@ __all__ = [
     "Shard",
     "TableSource",
     "complete_steps",
+    "export_table",
+    "import_modules",
+    "import_state_dict",
     "load",
     "open",
     "save",

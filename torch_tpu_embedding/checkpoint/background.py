@@ -51,8 +51,8 @@ class SaveHandle:
             error.add_note(f"this was the background save of step {self.step} in {self.directory}")
             raise error
 
-    def concerns(self, embedding: HasShard, directory: Path, rank: int) -> bool:
-        """Whether a save or load of `embedding` in `directory` has to wait for this one."""
+    def concerns(self, embedding: HasShard, directory: Path | None, rank: int) -> bool:
+        """Whether a call for `embedding`, in `directory`, has to wait for this one."""
         same_place = self.directory == directory and self._rank == rank
         return self._embedding() is embedding or same_place
 
@@ -67,16 +67,12 @@ _lock = threading.Lock()
 _pending: list[SaveHandle] = []
 
 
-def settle(embedding: HasShard, directory: Path, rank: int) -> Exception | None:
-    """Wait for the saves that come before a call; gives the first failure that nobody has seen."""
-    first: Exception | None = None
-    for handle in [*_pending]:
-        if handle.concerns(embedding, directory, rank):
-            try:
-                handle.wait()
-            except Exception as error:
-                first = first or error
-    return first
+def settle(embedding: HasShard, directory: Path | None = None) -> Exception | None:
+    """Wait for the saves of `embedding`, and those of this rank in `directory`, before a call that may
+    not overtake them; gives the first failure that nobody has seen.
+    """
+    rank = embedding.shard.group.rank
+    return _wait_for(lambda handle: handle.concerns(embedding, directory, rank))
 
 
 def wait(directory: str | Path | None = None) -> None:
@@ -86,15 +82,20 @@ def wait(directory: str | Path | None = None) -> None:
         CheckpointError, OSError: why a save failed, if no other call has raised it.
     """
     chosen = Path(directory).absolute() if directory is not None else None
+    error = _wait_for(lambda handle: chosen is None or handle.directory == chosen)
+    if error is not None:
+        raise error
+
+
+def _wait_for(chosen: Callable[[SaveHandle], bool]) -> Exception | None:
     first: Exception | None = None
     for handle in [*_pending]:
-        if chosen is None or handle.directory == chosen:
+        if chosen(handle):
             try:
                 handle.wait()
             except Exception as error:
                 first = first or error
-    if first is not None:
-        raise first
+    return first
 
 
 @atexit.register

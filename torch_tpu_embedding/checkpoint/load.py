@@ -67,7 +67,7 @@ def load(
     """
     shard = embedding.shard
     group, root = shard.group, Path(directory).absolute()
-    error = settle(embedding, root, group.rank)
+    error = settle(embedding, root)
     steps: list[int] = []
     try:
         if error is None:

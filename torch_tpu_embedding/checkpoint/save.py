@@ -73,7 +73,7 @@ def save(
     shard = embedding.shard
     group, root = shard.group, Path(directory).absolute()
     what = f"checkpoint.save of step {step!r}"
-    error = settle(embedding, root, group.rank)
+    error = settle(embedding, root)
     base, epoch, content = None, 0, None
     try:
         if error is None:
