@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import math
 import re
 import zlib
 from array import array
@@ -78,9 +79,10 @@ class Ids:
 
 @dataclass(frozen=True)
 class Batch:
-    """The host tensors of one step."""
+    """The host tensors of one step, of the samples that this process takes."""
 
-    labels_and_dense: torch.Tensor  # [B, 1 + 13] float32, one tensor so that it is one transfer
+    numbers: torch.Tensor
+    """`[B, 2 + 13]` float32: label, weight in the loss, dense numbers; one tensor, so one transfer."""
     features: dict[str, torch.Tensor | Ragged]
     weights: dict[str, Ragged | None]
 
@@ -99,26 +101,26 @@ class ClickLog:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, rows: np.ndarray) -> Batch:
-        """Cut out some samples, in the given order."""
+    def batch(self, rows: np.ndarray, loss_weights: np.ndarray) -> Batch:
+        """Cut out some samples, in the given order; `loss_weights` has one number for each."""
         features: dict[str, torch.Tensor | Ragged] = {}
         weights: dict[str, Ragged | None] = {}
         for column, ids in zip(self.columns, self.ids, strict=True):
             features[column.name], weights[column.name] = ids.take(rows)
-        both = np.concatenate([self.labels[rows, None], self.dense[rows]], axis=1)
-        return Batch(torch.from_numpy(both), features, weights)
+        numbers = np.column_stack([self.labels[rows], loss_weights, self.dense[rows]])
+        return Batch(torch.from_numpy(numbers), features, weights)
 
 
 class TrainingOrder(Iterator[np.ndarray]):
-    """Endless epochs over the training rows, each shuffled by (seed, epoch), in full batches.
+    """Endless epochs over the training rows, each shuffled by (seed, epoch); gives batch after batch.
 
-    A partial batch at the end of an epoch is left out: another batch size is another program to
-    compile. The state is only a position, so a resumed run sees exactly the batches to come.
+    The last batch of an epoch may be shorter. The state is only a position, so a resumed run sees
+    exactly the batches to come, and every process of a run sees the same ones.
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.batches = rows // batch_size
+        self.batches = math.ceil(rows / batch_size)
         self.load_state_dict({"epoch": 0, "batch": 0})
 
     def __next__(self) -> np.ndarray:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from dlrm_data import DENSE, Batch, ClickLog, Column, TrainingOrder
 from dlrm_report import auc, log_loss
+from processes import own_share
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -168,15 +169,19 @@ class Trainer:
         # another program than the second step, and the compiler runs twice.
         tte.runtime.sync()
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels `[B]` and logits `[models, B]` on the device: the DLRM's, then the baseline's."""
-        labels_and_dense = batch.labels_and_dense.to(self.device)
-        labels, dense = labels_and_dense[:, 0], labels_and_dense[:, 1:]
+    def cut(self, rows: np.ndarray) -> Batch:
+        """This process's part of the batch of these rows, of the same size for short batches too."""
+        return self.log.batch(*own_share(rows, self.settings.batch_size))
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Labels and loss weights `[B, 1]` and logits `[B, models]` (DLRM, baseline) on the device."""
+        numbers = self.embedding.to_device(batch.numbers)
+        labels, weights, dense = numbers[:, :1], numbers[:, 1:2], numbers[:, 2:]
         activations = self.embedding(batch.features, batch.weights)  # column name -> [B, D]
         logits = [self.dense_models["dlrm"](dense, [*activations.values()])]
         if "dense_only" in self.dense_models:
             logits.append(self.dense_models["dense_only"](dense))
-        return labels, torch.stack(logits)
+        return labels, weights, torch.stack(logits, dim=1)
 
     def train_step(self, batch: Batch) -> torch.Tensor:
         """One training step; returns the DLRM's loss, still on the device.
@@ -184,19 +189,22 @@ class Trainer:
         This is a function so that activations and gradients are gone before `sync`: whatever is
         still referenced there becomes an output that XLA must keep.
         """
-        labels, logits = self.forward(batch)
-        labels = labels.expand_as(logits)
-        losses = binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
-        losses.sum().backward()  # the models share no parameter, so each gets its own gradient
+        labels, weights, logits = self.forward(batch)
+        labels, weights = labels.expand_as(logits), weights.expand_as(logits)
+        losses = binary_cross_entropy_with_logits(logits, labels, weights, reduction="none")
+        losses = losses.mean(dim=0)  # one a model; they share no parameter, so gradients stay apart
+        # Gradients are summed over the processes, so each process gives its share of the mean.
+        (losses.sum() / tte.distributed.num_replicas()).backward()
+        tte.distributed.sum_gradients(self.dense_models.parameters())
         self.dense_optimizer.step()
-        self.embedding_optimizer.step()  # updates the rows of this batch, on the device
+        self.embedding_optimizer.step()  # updates the rows of this batch, wherever they are
         self.dense_optimizer.zero_grad(set_to_none=True)
         return losses[0].detach()
 
     def advance(self) -> torch.Tensor:
         """Train on the next batch; the loss is a device scalar, computed when it is fetched."""
         self.embedding.train()
-        loss = self.train_step(self.log.batch(next(self.order)))
+        loss = self.train_step(self.cut(next(self.order)))
         tte.runtime.sync()  # ends the step: runs it as one program, compiled the first time
         self.step += 1
         return loss
@@ -204,19 +212,20 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Log loss and AUC on the held-out rows, without changing anything."""
-        outputs, batch_size = [], self.settings.batch_size
+        outputs = []
         self.embedding.eval()
-        for start in range(self.log.train_rows, len(self.log), batch_size):
-            # The last batch is filled up with its last sample: one batch size, one program.
-            rows = np.arange(start, start + batch_size).clip(max=len(self.log) - 1)
-            outputs.append(self.forward(self.log.batch(rows))[1])
+        held_out = np.arange(self.log.train_rows, len(self.log))
+        for start in range(0, len(held_out), self.settings.batch_size):
+            batch = self.cut(held_out[start : start + self.settings.batch_size])
+            outputs.append(self.forward(batch)[2])
             tte.runtime.sync()
-        held_out = slice(self.log.train_rows, len(self.log))
+        gathered = [tte.distributed.gather(self.embedding.to_host(each)) for each in outputs]
+        # What the last batch was filled up with is at its end.
+        logits = torch.cat(gathered)[: len(held_out)].numpy()
         labels = self.log.labels[held_out]
-        logits = torch.cat([output.cpu() for output in outputs], dim=1)[:, : len(labels)].numpy()
-        scores = {"log_loss": log_loss(labels, logits[0]), "auc": auc(labels, logits[0])}
-        if len(logits) > 1:
-            scores["dense_only_auc"] = auc(labels, logits[1])
+        scores = {"log_loss": log_loss(labels, logits[:, 0]), "auc": auc(labels, logits[:, 0])}
+        if "dense_only" in self.dense_models:
+            scores["dense_only_auc"] = auc(labels, logits[:, 1])
         if self.log.oracle is not None:
             scores["best_possible_auc"] = auc(labels, self.log.oracle[held_out])
         return scores
@@ -270,9 +279,18 @@ def feature(column: Column, dim: int) -> tte.FeatureConfig:
     return tte.FeatureConfig(table)
 
 
-def small_normal(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Start values nearer to 0 than the default: rare ids add less noise to the interactions."""
-    return torch.randn(shape, dtype=dtype) * 0.1
+def small_normal(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    partition_shape: tuple[int, ...] | None = None,
+    partition_offset: tuple[int, ...] | None = None,
+) -> torch.Tensor:
+    """Start values nearer to 0 than the default: rare ids add less noise to the interactions.
+
+    With the last two parameters it is asked for a block of rows at a time, so that no process ever
+    makes a whole table.
+    """
+    return torch.randn(partition_shape or shape, dtype=dtype) * 0.1
 
 
 def table_optimizer(name: str, lr: float) -> tte.optimizers.Optimizer:

@@ -207,8 +207,8 @@ class Batch:
     ids: dict[str, torch.Tensor | Ragged]
     weights: dict[str, Ragged | None]  # None: the feature has none
     dense: torch.Tensor
-    """`[2, B]` float32, one transfer for two things: the stars, and how many of the `recent` places
-    of the sequence feature are taken."""
+    """`[B, 3]` float32, one transfer for three things: the stars, the weight in the loss, and how many of
+    the `recent` places of the sequence feature are taken."""
 
 
 class Samples:
@@ -249,8 +249,8 @@ class Samples:
         averages = sums / (np.bincount(train.movie, minlength=len(movies)) + SHRINK)
         self.surplus = train.stars - averages[train.movie]
 
-    def batch(self, rows: np.ndarray) -> Batch:
-        """Build the batch of the given rows of `ratings`."""
+    def batch(self, rows: np.ndarray, loss_weights: np.ndarray) -> Batch:
+        """Build the batch of the given rows of `ratings`; `loss_weights` has one number for each."""
         user, movie = torch.from_numpy(self.ratings.user[rows]), self.ratings.movie[rows]
         genre, genre_splits = ranges(self.movies.splits[movie], self.movies.splits[movie + 1])
 
@@ -261,7 +261,7 @@ class Samples:
         watched = ragged(self.train.movie[past], splits)
 
         last, last_splits = ranges(np.maximum(first, end - self.recent), end)
-        dense = np.stack([self.ratings.stars[rows], np.diff(last_splits)]).astype(np.float32)
+        dense = np.column_stack([self.ratings.stars[rows], loss_weights, np.diff(last_splits)])
 
         ids: dict[str, torch.Tensor | Ragged] = {
             "user": user,
@@ -276,7 +276,7 @@ class Samples:
         weights: dict[str, Ragged | None] = dict.fromkeys(ids)
         weights["watched"] = ragged(decay, splits)
         weights["taste"] = ragged(decay * self.surplus[past], splits)
-        return Batch(ids, weights, torch.from_numpy(dense))
+        return Batch(ids, weights, torch.from_numpy(dense.astype(np.float32)))
 
 
 def ranges(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,12 +15,14 @@ Shape letters: B batch, L length of the sequence feature, D embedding width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from movielens_data import GENRES, Batch, Samples, rmse
+from processes import own_share
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte
@@ -156,6 +158,8 @@ class Trainer:
         mean = float(samples.train.stars.mean())
         self.model = RatingModel(mean, settings.dim, samples.recent, settings.dropout)
         self.model.to(self.device)
+        # From here on each process draws its own dropout.
+        torch.manual_seed(settings.seed + 1_000_003 * tte.distributed.rank())
 
         # capturable: Adam's step count stays on the device. On the host it would be a constant of the
         # program, and every step another program to compile.
@@ -170,8 +174,8 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches only: another batch size would be another program."""
-        return len(self.train_rows) // self.settings.batch_size
+        """The last batch of an epoch may be shorter."""
+        return math.ceil(len(self.train_rows) / self.settings.batch_size)
 
     @property
     def total_steps(self) -> int:
@@ -184,7 +188,7 @@ class Trainer:
         order = self.rng.permutation(self.train_rows)
         for step in range(self.steps_per_epoch):
             rows = order[step * self.settings.batch_size :][: self.settings.batch_size]
-            loss = self.train_step(self.samples.batch(rows))
+            loss = self.train_step(self.cut(rows))
             tte.runtime.sync()  # ends the step: runs it as one program, compiled the first time
             yield loss
 
@@ -193,44 +197,59 @@ class Trainer:
 
         Whatever is still referenced there becomes an output of the program, which XLA must keep.
         """
-        predicted, stars = self.predict(batch)
-        loss = (predicted - stars).square().mean()
-        loss.backward()
+        predicted, stars, weights = self.predict(batch)
+        loss = (weights * (predicted - stars).square()).mean()
+        # Gradients are summed over the processes, so each process gives its share of the mean.
+        (loss / tte.distributed.num_replicas()).backward()
+        tte.distributed.sum_gradients(self.model.parameters())
         for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
             optimizer.step()  # of the tables only the rows of this batch change
             scheduler.step()
         self.optimizers[1].zero_grad(set_to_none=True)
         return loss.detach()
 
-    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predicted and given stars `[B]`, on the device."""
-        stars, recent_count = batch.dense.to(self.device)
-        activations = self.embedding(
-            batch.ids, batch.weights
-        )  # feature name -> [B, D] or [B, L, D]
-        return self.model(activations, recent_count), stars
+    def cut(self, rows: np.ndarray) -> Batch:
+        """This process's part of the batch of these rows, of the same size for short batches too."""
+        return self.samples.batch(*own_share(rows, self.settings.batch_size))
+
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicted and given stars and loss weights `[B]`, on the device."""
+        stars, weights, recent_count = self.embedding.to_device(batch.dense).unbind(1)
+        # feature name -> [B, D] or [B, L, D]
+        activations = self.embedding(batch.ids, batch.weights)
+        return self.model(activations, recent_count), stars, weights
 
     @torch.no_grad()
     def evaluate(self) -> float:
         """RMSE on the held-out samples; changes nothing."""
         self.embedding.eval()
         self.model.eval()
-        outputs, size, last = [], self.settings.batch_size, len(self.test_rows) - 1
+        outputs, size = [], self.settings.batch_size
         for start in range(0, len(self.test_rows), size):
-            # The last batch is filled up with its last sample: one batch size, one program.
-            rows = self.test_rows[np.arange(start, start + size).clip(max=last)]
-            outputs.append(self.predict(self.samples.batch(rows))[0])
+            batch = self.cut(self.test_rows[start : start + size])
+            outputs.append(self.predict(batch)[0])
             tte.runtime.sync()
-        predicted = torch.cat([output.cpu() for output in outputs])[: len(self.test_rows)]
+        gathered = [tte.distributed.gather(self.embedding.to_host(each)) for each in outputs]
+        # What the last batch was filled up with is at its end.
+        predicted = torch.cat(gathered)[: len(self.test_rows)]
         return rmse(predicted.numpy(), self.samples.ratings.stars[self.test_rows])
+
+    def whole_table(self, name: str) -> Tensor:
+        """A small table `[V, D]` on the host, from the rows that each process holds."""
+        number, table = next(
+            (n, t) for n, t in enumerate(self.embedding.resolved.tables) if t.name == name
+        )
+        ids = self.embedding.placement.ids(number, table.vocabulary_size)
+        whole = torch.zeros(table.vocabulary_size, table.dim)
+        whole[ids.start : ids.stop : ids.step] = self.embedding.state_dict()[f"{name}.weight"]
+        return tte.distributed.gather(whole[None]).sum(0)
 
     def similar(self, movie: int, count: int = 3, least: int = 100) -> list[int]:
         """The movies whose rows of the `movie` table point most nearly the same way as that of `movie`.
 
         Movies with fewer than `least` training ratings are left out: their rows moved too little.
         """
-        rows = self.embedding.state_dict()["movie.weight"]  # [movies, D] on the host
-        rows = nn.functional.normalize(rows, dim=1)
+        rows = nn.functional.normalize(self.whole_table("movie"), dim=1)  # [movies, D]
         cosine = rows @ rows[movie]
         rated = np.bincount(self.samples.train.movie, minlength=len(self.samples.movies))
         cosine[torch.from_numpy(rated < least)] = -2.0

@@ -2,10 +2,11 @@
 
     python examples/train_dlrm.py                           # synthetic click log, 1 to 2 minutes
     python examples/train_dlrm.py --data train.txt.gz       # Criteo's Kaggle log, or a part of it
+    torchrun --nproc_per_node=4 examples/train_dlrm.py      # the same model on four processes
     python examples/train_dlrm.py --help
 
 Read dlrm_model.py first (the model, its tables, its steps), then dlrm_data.py (what a batch is);
-dlrm_report.py has metrics, table and plot.
+dlrm_report.py has metrics, table and plot, processes.py what several processes need.
 This file is the program around them: a loop that measures without recompiling, checkpoints that
 survive a crash and resume exactly, reports and options.
 """
@@ -33,6 +34,7 @@ from command_line import at_least, between, write_results
 from dlrm_data import ClickLog, read_criteo, synthetic
 from dlrm_model import LEARNING_RATES, Settings, Trainer
 from dlrm_report import plot, result_table
+from processes import connect, fetch_losses, no_bar, stop_signal
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
@@ -90,7 +92,7 @@ def stop_on_ctrl_c() -> Iterator[list[int]]:
 
 
 def run(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> dict[str, Any]:
-    """Train until `args.steps` or a signal, with evaluations and checkpoints on the way.
+    """Train until `args.steps` or a signal to any process, with evaluations and checkpoints on the way.
 
     Returns the results, by the names in `dlrm_report.TABLE`.
     """
@@ -110,14 +112,15 @@ def run(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> dict[
         return scores
 
     def fetch() -> None:
-        losses.extend(float(loss.cpu()) for loss in pending)
+        losses.extend(fetch_losses(pending))
         pending.clear()
 
-    with tqdm(total=args.steps, initial=first, unit="step", disable=None) as bar:
+    with tqdm(total=args.steps, initial=first, unit="step", disable=no_bar()) as bar:
         scores = evaluate()  # the start of the curve, and one of the two programs to compile
-        clock = time.perf_counter()
-        while trainer.step < args.steps and not signals:
+        clock, stopping = time.perf_counter(), 0
+        while trainer.step < args.steps and not stopping:
             pending.append(trainer.advance())
+            stopping = stop_signal(signals)
             step = trainer.step
             if step - first == WARM_UP:
                 warm_compiles = tte.runtime.compile_count()
@@ -132,7 +135,7 @@ def run(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> dict[
                 loss = statistics.fmean(losses[-100:])
                 bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} samples/s", refresh=False)
                 bar.update(count)
-                if evaluation_due and not signals:
+                if evaluation_due and not stopping:
                     scores = evaluate()
                 if save_due:
                     save_checkpoint(args.checkpoint, trainer)
@@ -277,6 +280,7 @@ def load_data(args: argparse.Namespace) -> tuple[ClickLog, str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the example; returns the exit status."""
     args = parse_args(argv)
+    connect()
     if os.environ["PJRT_DEVICE"] == "CPU":
         # Host work is small index arrays; torch's threads would only take the cores from XLA's.
         torch.set_num_threads(1)
@@ -300,11 +304,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{args.steps:,} steps; the first evaluation and the first step compile for some seconds")
     with stop_on_ctrl_c() as signals:
         results = run(trainer, args, signals)
-    if signals:
+        stopped = stop_signal(signals)
+    if stopped:
         where = f"saved in {args.checkpoint / CHECKPOINT}" if args.checkpoint else "nothing saved"
-        print(f"stopped after step {trainer.step:,}: {where}", file=sys.stderr)
-        return 128 + signals[0]
+        if tte.distributed.is_main():
+            print(f"stopped after step {trainer.step:,}: {where}", file=sys.stderr)
+        return 128 + stopped
     print(f"\n{title}\n{result_table(results)}")
+    if not tte.distributed.is_main():
+        return 0
     if args.plot:
         args.plot.parent.mkdir(parents=True, exist_ok=True)
         plot(args.plot, title, trainer.history)
@@ -316,7 +324,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        status = main()
+        tte.distributed.shutdown()
+        sys.exit(status)
     except KeyboardInterrupt:
         print("aborted", file=sys.stderr)
         sys.exit(130)

@@ -2,10 +2,12 @@
 
     python examples/train_movielens.py --data ml-100k
     python examples/train_movielens.py --data ml-100k --seeds 0,1,2 --plot curves.png --check
+    torchrun --nproc_per_node=2 examples/train_movielens.py --data ml-100k
     python examples/train_movielens.py --help
 
 Read movielens_data.py first (the split, the histories, the baselines), then movielens_model.py (the
-tables, the model, its steps). This file is the program around them.
+tables, the model, its steps); processes.py is what several processes need. This file is the program
+around them.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import torch
 from command_line import at_least, between, write_results
 from movielens_data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
 from movielens_model import Settings, Trainer
+from processes import connect, fetch_losses, no_bar
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
@@ -68,7 +71,7 @@ def train(trainer: Trainer) -> Run:
     rmses = [trainer.evaluate()]
     warm_compiles = tte.runtime.compile_count()
     label = f"seed {settings.seed}"
-    with tqdm(total=trainer.total_steps, desc=label, unit=" steps", disable=None) as bar:
+    with tqdm(total=trainer.total_steps, desc=label, unit=" steps", disable=no_bar()) as bar:
         for epoch in range(1, settings.epochs + 1):
             clock = time.perf_counter()
             for step, loss in enumerate(trainer.epoch(), 1):
@@ -77,7 +80,7 @@ def train(trainer: Trainer) -> Run:
                     warm_compiles = tte.runtime.compile_count()
                 if step % FETCH_EVERY and step < trainer.steps_per_epoch:
                     continue
-                losses += [float(each.cpu()) for each in pending]
+                losses += fetch_losses(pending)
                 elapsed = seconds + time.perf_counter() - clock
                 shown = {
                     "loss": f"{statistics.fmean(losses[-FETCH_EVERY:]):.4f}",
@@ -275,6 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data is None:
         print(NO_DATA, file=sys.stderr, end="")
         return 2
+    connect()
     try:
         samples = load(args)
     except (OSError, ValueError) as error:
@@ -303,10 +307,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = result_lines(runs, scores)
     print_table(title, lines)
 
-    if args.plot:
+    if args.plot and tte.distributed.is_main():
         plot(args.plot, title, runs, scores)
         print(f"\ncurves: {args.plot}")
-    if args.json:
+    if args.json and tte.distributed.is_main():
         content = {"results": dict(lines), "baselines": scores}
         write_results(args.json, args, {**content, "runs": [asdict(run) for run in runs]})
     if args.check is not None:
@@ -321,7 +325,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        status = main()
+        tte.distributed.shutdown()
+        sys.exit(status)
     except KeyboardInterrupt:
         print("aborted", file=sys.stderr)
         sys.exit(130)

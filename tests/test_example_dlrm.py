@@ -21,6 +21,7 @@ import train_dlrm
 from dlrm_data import ClickLog, TrainingOrder, hash_ids, read_criteo, synthetic
 from dlrm_model import Trainer
 from dlrm_report import auc
+from processes import own_share
 
 import torch_tpu_embedding as tte
 
@@ -174,9 +175,10 @@ def test_dense_features_cannot_find_the_planted_signal() -> None:
 def test_a_batch_holds_the_rows_asked_for() -> None:
     log = synthetic(300, scale=0.01)
     rows = np.array([7, 299, 0, 7])
-    batch = log.batch(rows)
-    np.testing.assert_array_equal(batch.labels_and_dense[:, 0], log.labels[rows])
-    np.testing.assert_array_equal(batch.labels_and_dense[:, 1:], log.dense[rows])
+    batch = log.batch(rows, np.array([1, 2, 0.5, 0], np.float32))
+    np.testing.assert_array_equal(batch.numbers[:, 0], log.labels[rows])
+    np.testing.assert_array_equal(batch.numbers[:, 1], [1, 2, 0.5, 0])
+    np.testing.assert_array_equal(batch.numbers[:, 2:], log.dense[rows])
     for column, ids in zip(log.columns, log.ids, strict=True):
         cut, weights = batch.features[column.name], batch.weights[column.name]
         if ids.row_splits is None:
@@ -196,11 +198,28 @@ def test_a_batch_holds_the_rows_asked_for() -> None:
 def test_training_order_covers_epochs_and_resumes() -> None:
     order = TrainingOrder(rows=10, batch_size=3, seed=1)
     batches = [next(order) for _ in range(7)]
-    assert len(set(np.concatenate(batches[:3]).tolist())) == 9  # no row twice in an epoch
-    assert not np.array_equal(batches[0], batches[3])
+    assert [len(batch) for batch in batches] == [3, 3, 3, 1, 3, 3, 3]
+    assert sorted(np.concatenate(batches[:4]).tolist()) == list(range(10))  # each row once an epoch
+    assert not np.array_equal(batches[0], batches[4])
     resumed = TrainingOrder(rows=10, batch_size=3, seed=1)
     resumed.load_state_dict(order.state_dict())
     np.testing.assert_array_equal(next(resumed), next(order))
+
+
+@pytest.mark.parametrize("count", [64, 63, 1])
+def test_shares_of_processes_hold_every_sample_once_and_weigh_to_the_mean(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.arange(100, 100 + count)
+    monkeypatch.setattr(tte.distributed, "world_size", lambda: 4)
+    shares = []
+    for rank in range(4):
+        monkeypatch.setattr(tte.distributed, "rank", lambda rank=rank: rank)
+        shares.append(own_share(rows, 64))
+    own, weights = (np.concatenate(each) for each in zip(*shares, strict=True))
+    assert {len(share) for share, _ in shares} == {16}
+    assert own[weights > 0].tolist() == rows.tolist()
+    assert np.mean(own * weights) == pytest.approx(rows.mean())
 
 
 # -- the program -----------------------------------------------------------------------------------
@@ -250,8 +269,8 @@ def test_a_run_beats_the_dense_model_and_reports(
     assert found["auc"] < found["best_possible_auc"]
     assert found["compiles_after_warm_up"] == 0
     assert tte.runtime.cpu_fallbacks() == fallbacks
-    assert len(results["history"]["loss"]) == found["steps"] == 56
-    assert [each["step"] for each in results["history"]["evaluations"]] == [0, 30, 56]
+    assert len(results["history"]["loss"]) == found["steps"] == 57
+    assert [each["step"] for each in results["history"]["evaluations"]] == [0, 30, 57]
     output = capsys.readouterr().out
     assert f"held-out AUC                      {found['auc']:.4f}\n" in output
     assert f"dense-only AUC                    {found['dense_only_auc']:.4f}\n" in output
@@ -275,7 +294,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, resumed, saved = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "saved"
-    options = ["--steps", "65", "--no-baseline"]  # an epoch has 56
+    options = ["--steps", "65", "--no-baseline"]  # an epoch has 57
     assert run(*options, "--json", whole) == 0
 
     def interrupted(trainer: Trainer) -> torch.Tensor:
