@@ -12,7 +12,7 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding import table_rows
+from torch_tpu_embedding import store, table_rows, windows
 from torch_tpu_embedding.config import resolve
 from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.exchange import Process
@@ -40,7 +40,9 @@ def make(group: ThreadGroup, kind: DeviceKind, strategy: Strategy) -> tuple[Engi
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_rows, "_WINDOW_BYTES", 1200)
+    monkeypatch.setattr(windows, "_WINDOW_BYTES", 1200)
+    monkeypatch.setattr(table_rows, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(store, "_STAGED_BYTES", 4000)  # some stacks pass whole, some in windows
 
 
 @pytest.mark.parametrize("kind", ["CPU", "TPU"])

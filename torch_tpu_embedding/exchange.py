@@ -36,6 +36,9 @@ class Exchange(Protocol):
     def put(self, value: Tensor) -> Tensor:
         """Copy a host tensor to the device: the parts of this process's L devices, one after another."""
 
+    def zeros(self, shape: tuple[int, ...]) -> Tensor:
+        """What `put` would give for zeros of this shape for each device, without them on the host."""
+
     def fetch(self, value: Tensor) -> Tensor:
         """What this process holds of a device tensor, on the host: its L parts one after another."""
 
@@ -64,6 +67,9 @@ class Local:
 
     def put(self, value: Tensor) -> Tensor:
         return value.to(self._device)
+
+    def zeros(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(shape, device=self._device)
 
     def fetch(self, value: Tensor) -> Tensor:
         return value.cpu()
@@ -123,6 +129,9 @@ class Spmd:
 
     def put(self, value: Tensor) -> Tensor:
         return self._mesh.put(value)
+
+    def zeros(self, shape: tuple[int, ...]) -> Tensor:
+        return self._mesh.zeros(shape)
 
     def fetch(self, value: Tensor) -> Tensor:
         return self._mesh.fetch(value)

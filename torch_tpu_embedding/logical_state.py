@@ -120,7 +120,8 @@ def plan_load(
                 whole if whole is not None else isinstance(value, Tensor) and len(value) == rows
             )
             wanted = [rows if take_part else len(ids), width]
-            error = _check_value(prefix + key, value, wanted)
+            rows_are = "vocabulary_size" if wanted[0] == rows else "rows held here"
+            error = _check_value(prefix + key, value, wanted, rows_are)
             if error:
                 plan.errors.append(error)
             else:
@@ -130,11 +131,11 @@ def plan_load(
     return plan
 
 
-def _check_value(key: str, value: object, wanted: list[int]) -> str | None:
+def _check_value(key: str, value: object, wanted: list[int], rows_are: str) -> str | None:
     if not isinstance(value, Tensor):
         return f"{key}: expected a tensor {wanted}, got {type(value).__name__}"
     if [*value.shape] != wanted:
-        return f"{key}: expected shape {wanted} (rows, width), got {[*value.shape]}"
+        return f"{key}: expected shape {wanted} ({rows_are}, width), got {[*value.shape]}"
     if value.dtype != torch.float32:
         return f"{key}: expected torch.float32, got {value.dtype}; convert it before loading"
     return None

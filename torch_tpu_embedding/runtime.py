@@ -161,6 +161,11 @@ class Mesh:
         (out,) = _bindings()._xla_tensors_from_aten([value], [str(device())], [spec])
         return _tensor(out)
 
+    def zeros(self, shape: Sequence[int]) -> Tensor:
+        """Zeros of this shape on every device, split along the first dimension."""
+        size = (shape[0] * self.num_devices, *shape[1:])
+        return self.split(torch.zeros(size, device=device()), 0)
+
     def fetch(self, value: Tensor) -> Tensor:
         """This process's part of a tensor, split along its first dimension, on the host."""
         value = self.split(value, 0)

@@ -20,10 +20,13 @@ from .exchange import Exchange, Local
 from .layout import StackLayout, build_stacks
 from .sharding import Placement
 from .touched import TouchLog
+from .windows import Windows
 
 Fields = dict[str, Tensor]
 Block = tuple[int, Fields]
 """The first row of some rows of a table, and their values."""
+
+_STAGED_BYTES = 64 << 20
 
 # Sizes of all live arrays of the process, for no two in one program may be alike (see layout.py).
 _live_sizes: Counter[int] = Counter()
@@ -49,6 +52,12 @@ class TableStore:
         _live_sizes.update(sizes)
         weakref.finalize(self, _live_sizes.subtract, sizes)
         self.arrays: list[list[Tensor]] = []
+        self._windows: list[Windows] = []
+        self._stack_of = {
+            table: number
+            for number, stack in enumerate(self.stacks)
+            for table in stack.table_indices
+        }
         self.touched = TouchLog(self.stacks, placement.local_devices)
 
     def ids(self, table: int) -> range:
@@ -60,42 +69,94 @@ class TableStore:
         width = field_shape(self._resolved.tables[table], name)[1]
         return len(self.ids(table)), width
 
+    @torch.no_grad()
     def fill(self, blocks_of: Callable[[int], Iterable[Block]]) -> None:
         """Write the arrays from logical values; `blocks_of(t)` gives those of table t, block by block."""
-        self.arrays = []
+        self.arrays, self._windows = [], []
         for stack in self.stacks:
-            held = self._blank(stack)
-            for table in stack.table_indices:
+            staged = self._is_small(stack)
+            if staged:
+                held = self._blank(stack)
+                for table in stack.table_indices:
+                    for start, values in blocks_of(table):
+                        self._write(stack, held, table, start, values)
+                arrays = [self._exchange.put(array) for array in held]
+            else:
+                arrays = [self._exchange.zeros(array.shape) for array in stack.arrays]
+            windows = Windows(stack, arrays, self._placement, self._exchange)
+            for table in () if staged else stack.table_indices:
                 for start, values in blocks_of(table):
-                    self._write(stack, held, table, start, values)
-            self.arrays.append([self._exchange.put(array) for array in held])
+                    windows.write(table, start, values)
+            self.arrays.append(arrays)
+            self._windows.append(windows)
         self.touched.touch_all()
 
+    @torch.no_grad()
     def replace(self, values: dict[int, Fields]) -> None:
         """Overwrite the given fields of the given tables; the others keep their values."""
         for number, stack in enumerate(self.stacks):
-            given = [set(values.get(table, ())) for table in stack.table_indices]
-            if not any(given):
+            given = {table: values[table] for table in stack.table_indices if values.get(table)}
+            if not given:
                 continue
-            full = all(fields == set(stack.fields) for fields in given)
-            held = self._blank(stack) if full else self._retrieve(number)
-            for table in stack.table_indices:
-                self._write(stack, held, table, 0, values.get(table, {}))
-            self.arrays[number] = [self._exchange.put(array) for array in held]
+            if not self._is_small(stack):
+                for table, fields in given.items():
+                    self._windows[number].write(table, 0, fields)
+                continue
+            held = self._retrieve(number)
+            for table, fields in given.items():
+                self._write(stack, held, table, 0, fields)
+            self.arrays[number][:] = [self._exchange.put(array) for array in held]
         self.touched.touch_all()
 
+    @torch.no_grad()
     def read(self) -> dict[int, Fields]:
         """What the device holds now: table → field → CPU tensor, sharing no memory with it."""
         found: dict[int, Fields] = {}
         for number, stack in enumerate(self.stacks):
-            held = self._retrieve(number)
+            small = self._is_small(stack)
+            held = self._retrieve(number) if small else []
             for table in stack.table_indices:
-                fields = {name: torch.empty(self.field_shape(table, name)) for name in stack.fields}
                 rows = len(self.ids(table))
+                if not small:
+                    found[table] = self._windows[number].read(table, 0, rows)
+                    continue
+                found[table] = {
+                    name: torch.empty(self.field_shape(table, name)) for name in stack.fields
+                }
                 for name, there, lane in self._pieces(stack, held, table, 0, rows):
-                    fields[name][there].copy_(lane)
-                found[table] = fields
+                    found[table][name][there].copy_(lane)
         return found
+
+    @torch.no_grad()
+    def read_rows(self, table: int, start: int, stop: int) -> Fields:
+        """The rows start … stop-1 of a table: field → CPU `[n, width]`, a copy."""
+        return self._windows[self._stack_of[table]].read(table, start, stop)
+
+    @torch.no_grad()
+    def write_rows(self, table: int, start: int, values: Fields) -> None:
+        """Set the rows of a table from `start` on; any subset of the fields."""
+        number = self._stack_of[table]
+        windows = self._windows[number]
+        windows.write(table, start, values)
+        stop = start + len(next(iter(values.values())))
+        devices = range(self._placement.local_devices)
+        written = [torch.arange(*windows.records(table, d, start, stop)) for d in devices]
+        self.touched.touch(number, written)
+
+    def touched_since(self, table: int, epoch: int) -> Tensor:
+        """The rows `[n]` (int64, rising) of a table that changed in that epoch or later."""
+        number = self._stack_of[table]
+        touched = torch.zeros(len(self.ids(table)), dtype=torch.bool)
+        for device in range(self._placement.local_devices):
+            first, end = self._windows[number].records(table, device, 0, len(touched))
+            rows = self._placement.rows_of_device(table, device)
+            touched[rows] = self.touched.since(number, device, first, end - first, epoch)
+        return touched.nonzero()[:, 0]
+
+    def _is_small(self, stack: StackLayout) -> bool:
+        """Whether the whole stack may pass through the host at once: faster for many small tables."""
+        numbers = sum(array.num_elements for array in stack.arrays)
+        return 4 * numbers * self._placement.local_devices <= _STAGED_BYTES
 
     def _blank(self, stack: StackLayout) -> list[Tensor]:
         devices = self._placement.local_devices

@@ -1,0 +1,127 @@
+"""Rows of a table to and from the device, a window of physical rows at a time.
+
+A window has one size per array, so that reading and writing are one small program each, and nothing of a
+table's size is ever on the host. Rows are those that this process holds, in the order of its ids.
+Letters: L devices of this process, n rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from . import runtime
+from .exchange import Exchange
+from .layout import ArrayLayout, StackLayout
+from .sharding import Placement, ceil_div
+
+_WINDOW_BYTES = 8 << 20
+
+
+class Windows:
+    """Reads and writes the arrays of one stack.
+
+    Args:
+        arrays: the stack's, on the device; written in place.
+    """
+
+    def __init__(
+        self, stack: StackLayout, arrays: list[Tensor], placement: Placement, exchange: Exchange
+    ) -> None:
+        self._stack = stack
+        self._arrays = arrays
+        self._placement = placement
+        self._exchange = exchange
+        numbers = sum(layout.record_width for layout in stack.arrays)
+        self.size = max(1, _WINDOW_BYTES // (4 * numbers))
+        """How many rows of a table are read or written at once."""
+
+    def read(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
+        """Rows start … stop-1: field → CPU `[n, width]`, a copy."""
+        self._end_step()
+        out = {
+            name: torch.empty(stop - start, width)
+            for layout in self._stack.arrays
+            for name, width in zip(layout.fields, layout.widths, strict=True)
+        }
+        for begin, end in self._steps(start, stop):
+            for number, layout in enumerate(self._stack.arrays):
+                held = self._fetch(number, self._first_rows(layout, table, begin, end))
+                for name, there, lane in self._pieces(layout, held, table, begin, end):
+                    out[name][begin - start : end - start][there] = lane
+        return out
+
+    def write(self, table: int, start: int, values: dict[str, Tensor]) -> None:
+        """Set rows from `start` on; any subset of the fields."""
+        self._end_step()
+        stop = start + len(next(iter(values.values())))
+        for begin, end in self._steps(start, stop):
+            for number, layout in enumerate(self._stack.arrays):
+                if not values.keys() & set(layout.fields):
+                    continue
+                first_rows = self._first_rows(layout, table, begin, end)
+                held = self._fetch(number, first_rows)
+                for name, there, lane in self._pieces(layout, held, table, begin, end):
+                    if name in values:
+                        lane.copy_(values[name][begin - start : end - start][there])
+                self._put(number, first_rows, held)
+
+    def records(self, table: int, device: int, start: int, stop: int) -> tuple[int, int]:
+        """The records first … end-1 of a device that hold its rows among start … stop-1 of a table."""
+        of_device = self._placement.rows_of_device(table, device)
+        first = self._stack.first_records[self._stack.table_indices.index(table)]
+        return first + len(range(start)[of_device]), first + len(range(stop)[of_device])
+
+    def _steps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        return ((at, min(at + self.size, stop)) for at in range(start, stop, self.size))
+
+    def _window_rows(self, layout: ArrayLayout) -> int:
+        """Physical rows that hold a window on each device, wherever in a row it begins."""
+        records = ceil_div(self.size, self._placement.local_devices)
+        return min(ceil_div(records, layout.records_per_row) + 1, layout.num_rows)
+
+    def _first_rows(self, layout: ArrayLayout, table: int, start: int, stop: int) -> list[int]:
+        """The first physical row of the window on each device."""
+        last = layout.num_rows - self._window_rows(layout)
+        devices = range(self._placement.local_devices)
+        firsts = [self.records(table, device, start, stop)[0] for device in devices]
+        return [min(first >> layout.shift, last) for first in firsts]
+
+    def _pieces(
+        self, layout: ArrayLayout, held: Tensor, table: int, start: int, stop: int
+    ) -> Iterator[tuple[str, slice, Tensor]]:
+        """(field, which of the rows start … stop-1, where they lie in the window), per device."""
+        devices = self._placement.local_devices
+        of_device = held.view(devices, -1, layout.record_width)
+        for device, first_row in enumerate(self._first_rows(layout, table, start, stop)):
+            first, end = self.records(table, device, start, stop)
+            offset = first_row * layout.records_per_row
+            records = of_device[device, first - offset : end - offset]
+            begin = (self._placement.rows_of_device(table, device).start - start) % devices
+            for name in layout.fields:
+                yield name, slice(begin, None, devices), records[:, layout.lanes(name)]
+
+    def _indices(self, number: int, first_rows: Sequence[int]) -> Tensor:
+        size = self._window_rows(self._stack.arrays[number])
+        rows = [torch.arange(first, first + size, dtype=torch.int32) for first in first_rows]
+        return self._exchange.enter(self._exchange.put(torch.cat(rows)))
+
+    def _fetch(self, number: int, first_rows: Sequence[int]) -> Tensor:
+        part = self._exchange.enter(self._arrays[number])
+        rows = part.index_select(0, self._indices(number, first_rows))
+        return self._exchange.fetch(self._exchange.leave(rows))
+
+    def _put(self, number: int, first_rows: Sequence[int], window: Tensor) -> None:
+        array = self._arrays[number]
+        part = self._exchange.enter(array)
+        rows = self._indices(number, first_rows).long()
+        part.index_copy_(0, rows, self._exchange.enter(self._exchange.put(window)))
+        self._exchange.store(array, part)
+        del part, rows  # a part that lives at the end of a program would be an output of it
+        self._end_step()
+
+    def _end_step(self) -> None:
+        if runtime.is_accelerated(self._arrays[0].device):
+            runtime.sync()
