@@ -236,15 +236,14 @@ class Trainer:
         return {**asdict(self.settings), "training rows": self.log.train_rows, "tables": tables}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs, on the host."""
+        """All that a resumed run needs besides the tables."""
         return {
             "settings": self.identity(),
             "step": self.step,
             "order": self.order.state_dict(),
             "history": self.history,
-            "dense_models": to_host(self.dense_models.state_dict()),
-            "dense_optimizer": to_host(self.dense_optimizer.state_dict()),
-            "embedding": self.embedding.state_dict(),  # weights and optimizer slots, CPU tensors
+            "dense_models": self.dense_models.state_dict(),
+            "dense_optimizer": self.dense_optimizer.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -263,7 +262,6 @@ class Trainer:
         self.order.load_state_dict(state["order"])
         self.dense_models.load_state_dict(state["dense_models"])
         self.dense_optimizer.load_state_dict(state["dense_optimizer"])
-        self.embedding.load_state_dict(state["embedding"])
         tte.runtime.sync()
 
 
@@ -314,12 +312,3 @@ def dense_optimizer(
     # capturable: the step count stays on the device. As a host number it would be a constant of the
     # program, and every step another program to compile.
     return torch.optim.Adam(parameters, lr, capturable=True)
-
-
-def to_host(state: Any) -> Any:
-    """A copy of a state dict with CPU tensors."""
-    if isinstance(state, torch.Tensor):
-        return state.cpu()
-    if isinstance(state, dict):
-        return {key: to_host(value) for key, value in state.items()}
-    return [to_host(item) for item in state] if isinstance(state, list) else state

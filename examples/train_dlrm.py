@@ -38,39 +38,32 @@ from processes import connect, fetch_losses, no_bar, stop_signal
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding import checkpoint
 
 WARM_UP = 20  # steps; with the first evaluation, all that may compile
-CHECKPOINT = "dlrm.pt"
 SAMPLES = 700_000
 
 
 def save_checkpoint(directory: Path, trainer: Trainer) -> None:
-    """Write the checkpoint so that a crash at any moment leaves the old or the new one, whole."""
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / CHECKPOINT
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(trainer.state_dict(), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Write `directory/step-N/`, all processes together, and remove all but the one before it.
+
+    A crash at any moment leaves the new one whole, or the old one.
+    """
+    state = trainer.state_dict()
+    checkpoint.save(trainer.embedding, directory, trainer.step, extra=state, keep_last=2)
 
 
 def load_checkpoint(directory: Path, trainer: Trainer) -> None:
-    """Resume from the checkpoint of `directory`.
+    """Resume from the newest whole checkpoint of `directory`, of any number of processes.
 
     Raises:
-        ValueError: it belongs to a run with other settings, or is no whole checkpoint.
+        ValueError: it belongs to a run with other settings, or none is whole.
     """
-    path = directory / CHECKPOINT
     try:
-        state = torch.load(path, weights_only=True)
-    except Exception as error:  # whatever the unpickler stumbles on
-        raise ValueError(f"{path} is no whole checkpoint ({error}); delete it") from error
-    try:
-        trainer.load_state_dict(state)
-    except ValueError as error:
-        raise ValueError(f"cannot resume from {path}: {error}") from error
+        loaded = checkpoint.load(trainer.embedding, directory, fall_back=True)
+        trainer.load_state_dict(loaded.extra)
+    except (checkpoint.CheckpointError, ValueError) as error:
+        raise ValueError(f"cannot resume from {directory}: {error}") from error
 
 
 @contextmanager
@@ -97,6 +90,7 @@ def run(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> dict[
     Returns the results, by the names in `dlrm_report.TABLE`.
     """
     first, warm_compiles = trainer.step, None
+    saved = first if first else None  # the step of the newest checkpoint
     pending: list[torch.Tensor] = []  # losses still on the device: fetching one waits for its step
     rates: list[float] = []
     losses, evaluations = trainer.history["loss"], trainer.history["evaluations"]
@@ -139,9 +133,10 @@ def run(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> dict[
                     scores = evaluate()
                 if save_due:
                     save_checkpoint(args.checkpoint, trainer)
+                    saved = step
                 clock = time.perf_counter()
         fetch()
-    if args.checkpoint:
+    if args.checkpoint and saved != trainer.step:
         save_checkpoint(args.checkpoint, trainer)
     compiles = tte.runtime.compile_count()
     return {
@@ -172,7 +167,8 @@ the format of --data:
 
 examples:
   python examples/train_dlrm.py --plot curves.png --json results.json
-  python examples/train_dlrm.py --checkpoint run1     (Ctrl-C saves; the same command resumes)
+  python examples/train_dlrm.py --checkpoint run1     (Ctrl-C saves; the same command resumes,
+                                                       on any number of processes)
   python examples/train_dlrm.py --data train.txt.gz --limit 5000000 --batch-size 4096 --dim 32
 """
 
@@ -289,9 +285,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
         trainer = Trainer(log, settings)
         args.steps = args.steps or args.epochs * trainer.order.batches
-        if args.checkpoint and (args.checkpoint / CHECKPOINT).exists():
+        if args.checkpoint and checkpoint.complete_steps(args.checkpoint):
             load_checkpoint(args.checkpoint, trainer)
-            print(f"resumed at step {trainer.step:,} from {args.checkpoint / CHECKPOINT}")
+            print(f"resumed at step {trainer.step:,} from {args.checkpoint}")
     except (OSError, ValueError) as error:
         print(f"train_dlrm.py: error: {error}", file=sys.stderr)
         return 2
@@ -306,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = run(trainer, args, signals)
         stopped = stop_signal(signals)
     if stopped:
-        where = f"saved in {args.checkpoint / CHECKPOINT}" if args.checkpoint else "nothing saved"
+        where = f"saved in {args.checkpoint}" if args.checkpoint else "nothing saved"
         if tte.distributed.is_main():
             print(f"stopped after step {trainer.step:,}: {where}", file=sys.stderr)
         return 128 + stopped

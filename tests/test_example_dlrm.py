@@ -24,6 +24,7 @@ from dlrm_report import auc
 from processes import own_share
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding import checkpoint
 
 EXAMPLES = Path(train_dlrm.__file__).parent
 
@@ -318,11 +319,13 @@ def test_a_checkpoint_of_other_settings_is_refused(
 ) -> None:
     assert run("--steps", "1", "--checkpoint", tmp_path) == 0
     assert run("--steps", "1", "--checkpoint", tmp_path, "--lr", "0.5") == 2
-    expected = f"cannot resume from {tmp_path / 'dlrm.pt'}: it was written with lr = 0.1, this run"
+    expected = f"cannot resume from {tmp_path}: it was written with lr = 0.1, this run has 0.5; use"
     assert expected in capsys.readouterr().err
-    (tmp_path / "dlrm.pt").write_bytes(b"torn")
+    (tmp_path / "step-1" / "model.safetensors.index.json").write_bytes(b"torn")
     assert run("--steps", "1", "--checkpoint", tmp_path) == 2
-    assert f"{tmp_path / 'dlrm.pt'} is no whole checkpoint" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"cannot resume from {tmp_path}: " in error
+    assert "model.safetensors.index.json" in error
 
 
 @pytest.mark.usefixtures("program")
@@ -380,7 +383,9 @@ def test_ctrl_c_saves_and_exits_130(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    state = torch.load(tmp_path / "dlrm.pt", weights_only=True)
-    assert state["step"] == len(state["history"]["loss"]) >= 10
-    assert f"stopped after step {state['step']}: saved in {tmp_path / 'dlrm.pt'}" in errors
-    assert [path.name for path in tmp_path.iterdir()] == ["dlrm.pt"]
+    (step,) = checkpoint.complete_steps(tmp_path)
+    with checkpoint.open(tmp_path) as saved:
+        state = saved.extra()
+    assert state["step"] == step == len(state["history"]["loss"]) >= 10
+    assert f"stopped after step {step}: saved in {tmp_path}" in errors
+    assert [path.name for path in tmp_path.iterdir()] == [f"step-{step}"]
