@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from . import runtime
-from .host_group import TIMEOUT, HostGroup, host_group
+from .host_group import TIMEOUT, HostGroup, host_group, set_timeout
 
 
 def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> None:
@@ -46,6 +46,7 @@ def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> Non
     if spmd:
         runtime.use_spmd()
     if count > 1 and not dist.is_initialized():
+        set_timeout(timeout)
         if runtime.platform() == "TPU" and not spmd:
             runtime.init_process_group()
         else:

@@ -21,6 +21,8 @@ from . import runtime
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it gives up; one that died is noticed at once."""
 
+_timeout = TIMEOUT
+
 
 class PeerError(RuntimeError):
     """Another process failed, or is gone; nothing was changed by the call that raises this."""
@@ -140,9 +142,16 @@ def host_group(process_group: dist.ProcessGroup | None) -> HostGroup:
     return DistGroup(process_group)
 
 
+def set_timeout(timeout: timedelta) -> None:
+    """How long processes that connect from now on wait for one another."""
+    global _timeout
+    _timeout = timeout
+    _gloo_group.cache_clear()
+
+
 @cache
 def _gloo_group() -> dist.ProcessGroup:
-    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=_timeout)
     return group
 
 
