@@ -204,3 +204,39 @@ def test_failing_to_tidy_up_warns_for_the_step_is_complete(tmp_path, monkeypatch
     with pytest.warns(UserWarning, match="step 0 is complete, but tidying up failed: not yours"):
         checkpoint.save(embedding(0), tmp_path, 0)
     assert load(tmp_path)[0] == 0
+
+
+def test_everything_is_synced_before_the_index_gets_its_name(tmp_path, monkeypatch):
+    """A power cut loses what was not synced: files before their rename, the directory before the index."""
+    log: list[tuple[str, str]] = []
+    real = {name: getattr(durable, name) for name in ("sync_file", "rename", "sync_directory")}
+
+    def sync_file(descriptor):
+        log.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        real["sync_file"](descriptor)
+
+    def rename(source, target):
+        log.append(("rename", target.name))
+        real["rename"](source, target)
+
+    def sync_directory(path):
+        log.append(("directory", path.name))
+        real["sync_directory"](path)
+
+    for name, logged in (
+        ("sync_file", sync_file), ("rename", rename), ("sync_directory", sync_directory)
+    ):  # fmt: skip
+        monkeypatch.setattr(durable, name, logged)
+    checkpoint.save(embedding(0), tmp_path / "run", 4, {"a": 1}, max_file_bytes=100)
+    with checkpoint.open(tmp_path / "run") as reader:
+        data = set(reader.index.files)
+    assert len(data) > 8
+    index = "model.safetensors.index.json"
+    end = log.index(("rename", index))
+    for name in {*data, index}:
+        assert log.index(("sync", name + ".tmp")) < log.index(("rename", name)) <= end
+    last = max(log.index(("rename", name)) for name in data)
+    assert ("directory", "step-4") in log[last:end]
+    assert ("directory", "step-4") in log[end:]
+    assert ("directory", "run") in log[:end]  # the step's own name
+    assert ("directory", tmp_path.name) in log[:end]

@@ -115,12 +115,14 @@ def _give_up(attempt: Attempt, error: Exception) -> None:
     """Tell the others, and remove the files of all parts, unless the index stands after all."""
     write_failure(attempt.failure_path, error)
     if not (attempt.directory / INDEX_NAME).exists():
-        _remove(attempt, f"*-{attempt.save_id}.*")
+        remove_attempt(attempt)
 
 
-def _remove(attempt: Attempt, pattern: str) -> None:
-    """Remove files of an attempt that process 0 has given up: nobody will write its index."""
-    for path in attempt.directory.glob(pattern):
+def remove_attempt(attempt: Attempt, pattern: str = "*") -> None:
+    """Remove the files of an attempt that process 0 has given up. Nobody but process 0 writes an index, so
+    none can come to name them.
+    """
+    for path in attempt.directory.glob(f"{pattern}-{attempt.save_id}.*"):
         if path != attempt.failure_path:
             durable.remove(path)
 
@@ -134,7 +136,7 @@ def _await_index(attempt: Attempt, timeout: float) -> None:
         )
     if not path.exists():
         reason = read_manifest(attempt.failure_path)
-        _remove(attempt, f"*-{attempt.rank:05d}-of-*-{attempt.save_id}.*")
+        remove_attempt(attempt, f"*-{attempt.rank:05d}-of-*")
         raise CheckpointError(f"{attempt.directory}: process 0 gave up: {reason}")
     if read_index(path).save_id != attempt.save_id:
         raise CheckpointError(f"{path}: another save has completed this step meanwhile")

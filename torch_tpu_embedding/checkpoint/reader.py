@@ -5,7 +5,9 @@ Needs no embedding and no device. Letters: V vocabulary, S shards.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +21,8 @@ from .extra import unpack
 from .index import Index, TableEntry
 from .step_files import Field, StepFiles
 from .steps import choose_step, complete_steps
+
+_HASH_THREADS = 4
 
 
 class Rows:
@@ -109,13 +113,14 @@ class Reader:
 
     @staticmethod
     def verify(files: Iterable[tuple[StepFiles, str]]) -> None:
-        """Hash some of `files()`.
+        """Hash some of `files()`, a few at a time.
 
         Raises:
             CheckpointError: a file is not what was written.
         """
-        for step, name in files:
-            step.verify([name])
+        with ThreadPoolExecutor(min(_HASH_THREADS, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(lambda each: each[0].verify([each[1]]), files):
+                pass
 
     def close(self) -> None:
         """Close the files."""

@@ -22,11 +22,11 @@ from ..host_group import HostGroup, raise_together
 from ..optimizers import Optimizer
 from . import durable
 from .background import SaveHandle, settle
-from .commit import Commit, finish
+from .commit import Commit, finish, remove_attempt
 from .extra import pack
 from .index import TableEntry
 from .known_steps import base_and_epoch, remember
-from .part import Attempt, Part, remove_part, write_failure, write_manifest, write_part
+from .part import Attempt, remove_part, write_failure, write_manifest, write_part
 from .plan import Run, shard_runs
 from .shard import Block, HasShard, Shard, all_blocks, changed_blocks, field_widths
 from .steps import index_path, require_step, step_path
@@ -106,7 +106,7 @@ def save(
     if asynchronous:
         handle.start(lambda: job.run(done))
         return handle
-    _together(group, what, job.write, job.undo)
+    _together(group, what, job.write, job.give_up)
     _together(group, what, job.finish)
     done()
     return handle
@@ -123,19 +123,20 @@ class _Job:
     extra: bytes | None
     max_file_bytes: int
     timeout: float
-    part: Part | None = None
 
     def write(self) -> None:
-        """This process's files, and the manifest that says that they are durable."""
-        self.part = write_part(
-            self.attempt, self.runs, self.blocks, self.max_file_bytes, self.extra
-        )
-        write_manifest(self.attempt, self.part)
+        """This process's files, and the manifest that says that they are durable; all or nothing."""
+        part = write_part(self.attempt, self.runs, self.blocks, self.max_file_bytes, self.extra)
+        try:
+            write_manifest(self.attempt, part)
+        except Exception:
+            remove_part(self.attempt, part)
+            raise
 
-    def undo(self) -> None:
-        """Remove what `write` wrote; only while no process can be at `finish`."""
-        if self.part is not None:
-            remove_part(self.attempt, self.part)
+    def give_up(self) -> None:
+        """Remove what all wrote. Process 0 does it: then it cannot be about to write the index."""
+        if self.attempt.rank == 0:
+            remove_attempt(self.attempt)
 
     def finish(self) -> None:
         """Return when the step is complete."""
@@ -146,7 +147,6 @@ class _Job:
         try:
             self.write()
         except Exception as error:
-            self.undo()
             write_failure(self.attempt.manifest_path(self.attempt.rank), error)
             if self.attempt.rank == 0:
                 write_failure(self.attempt.failure_path, error)
@@ -223,9 +223,9 @@ def _together(
     group: HostGroup,
     what: str,
     work: Callable[[], None],
-    undo: Callable[[], None] | None = None,
+    give_up: Callable[[], None] | None = None,
 ) -> None:
-    """Do `work` on all processes; where one fails, undo and raise on all."""
+    """Do `work` on all processes; where one fails, give up and raise on all."""
     error = None
     try:
         work()
@@ -234,6 +234,6 @@ def _together(
     try:
         raise_together(group, what, error)
     except Exception:
-        if undo is not None:
-            undo()
+        if give_up is not None:
+            give_up()
         raise

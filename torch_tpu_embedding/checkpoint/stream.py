@@ -27,6 +27,7 @@ from .index import FileEntry
 _ITEM_SIZES = {"F32": 4, "I64": 8}
 _MAX_HEADER = 100_000_000  # the safetensors library refuses longer ones
 _HASH_CHUNK = 4 << 20
+_WRITE_BACK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class FileWriter:
         self.remaining = offset
         """Bytes of tensors still to come."""
         self._size = 8 + len(text) + offset
+        self._written = self._begun = 0
         self._temporary = path.with_name(path.name + durable.TEMPORARY)
         self._digest = hashlib.sha256()
         self._hasher = hasher
@@ -134,6 +136,10 @@ class FileWriter:
         assert self._descriptor is not None
         self._hasher.update(self._digest, data)
         durable.write_all(self._descriptor, data)
+        self._written += len(data)
+        if self._written - self._begun >= _WRITE_BACK_BYTES:
+            durable.start_writing(self._descriptor, self._begun, self._written)
+            self._begun = self._written
 
 
 def hash_file(path: Path) -> str:

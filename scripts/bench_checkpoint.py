@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""How fast are save and load next to `cp` of the same bytes, and how much memory do they take?
+
+One table in memory. In each round, in alternation on one disk: save (everything synced), `cp` of the step
+just saved with a sync of every file, load (hashes verified), and reading the files with `cat`; the caches
+are as each leaves them. Then, in processes of their own, the peak of the memory that a save, a load and a
+background save take on top of the resident table. Prints medians; --json writes every sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.checkpoint.shard import field_widths
+from torch_tpu_embedding.config import Table, TableConfig
+from torch_tpu_embedding.host_group import Alone
+from torch_tpu_embedding.optimizers import Adagrad
+
+
+class MemoryShard:
+    """A table in the memory of one process."""
+
+    strategy = "mod"
+
+    def __init__(self, rows: int, dim: int) -> None:
+        self.tables = [Table("table", TableConfig(rows, dim, name="table"), Adagrad())]
+        self.group = Alone()
+        generator = torch.Generator().manual_seed(0)
+        self.held = {
+            name: torch.rand(rows, width, generator=generator)
+            for name, width in field_widths(self.tables[0]).items()
+        }
+
+    def ids(self, table: int) -> range:
+        return range(self.tables[table].vocabulary_size)
+
+    def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
+        return {name: values[start:stop].clone() for name, values in self.held.items()}
+
+    def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
+        for name, rows in values.items():
+            self.held[name][start : start + len(rows)] = rows
+
+    def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
+        for name, each in values.items():
+            self.held[name][rows] = each
+
+    def epoch(self) -> int:
+        return 0
+
+    def touched_since(self, table: int, epoch: int) -> Tensor:
+        return torch.arange(0)
+
+
+class Holder:
+    """An embedding, as far as checkpoints know one."""
+
+    def __init__(self, rows: int, dim: int) -> None:
+        self.shard = MemoryShard(rows, dim)
+
+
+def copy(step: Path, target: Path) -> None:
+    """What `cp` takes until the bytes are on the disk."""
+    target.mkdir()
+    files = [str(path) for path in step.iterdir()]
+    subprocess.run(["cp", *files, str(target)], check=True)
+    subprocess.run(["sync", *(str(path) for path in target.iterdir()), str(target)], check=True)
+
+
+def concatenate(step: Path) -> None:
+    """What reading all files takes, with the start of a process, as for `cp`."""
+    with open(os.devnull, "w") as nowhere:
+        command = ["dd", "bs=1M", "status=none", "of=/dev/null"]
+        for path in step.iterdir():
+            subprocess.run([*command, f"if={path}"], check=True, stdout=nowhere)
+
+
+def peak_over_table(rows: int, dim: int, run: Path, what: str) -> int:
+    """In a process of its own: the bytes that one call takes on top of what was resident before it."""
+    torch.set_num_threads(1)
+    holder = Holder(rows, dim)
+    checkpoint.write_tables(run / "warm-up" / what, 0, {"t": {"weight": torch.zeros(8, 8)}})
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = resident("VmRSS")
+    if what == "load":
+        checkpoint.load(holder, run)
+    else:
+        checkpoint.save(holder, run / what, 0, asynchronous=what == "background save").wait()
+    return resident("VmHWM") - before
+
+
+def resident(which: str) -> int:
+    """Bytes of this process in memory: 'VmRSS' now, 'VmHWM' the peak."""
+    (line,) = (each for each in Path("/proc/self/status").read_text().splitlines() if which in each)
+    return 1024 * int(line.split()[1])
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=1 << 20)
+    parser.add_argument("--dim", type=int, default=64, help="with Adagrad, 2 x 4 bytes each")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--directory", type=Path, help="on the disk to test (default: temporary files)"
+    )
+    parser.add_argument("--json", type=Path, help="file for settings and samples")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    root = Path(tempfile.mkdtemp(prefix="bench-checkpoint-", dir=args.directory))
+    holder = Holder(args.rows, args.dim)
+    size = sum(values.nbytes for values in holder.shard.held.values())
+    seconds: dict[str, list[float]] = {"save": [], "cp": [], "load": [], "read": []}
+    peaks = {}
+    try:
+        for number in range(args.rounds + 1):  # the first is not counted
+            step = root / f"step-{number}"
+            calls: dict[str, Callable[[], object]] = {
+                "save": lambda number=number: checkpoint.save(holder, root, number),
+                "cp": lambda step=step: copy(step, root / "copy"),
+                "load": lambda: checkpoint.load(holder, root),
+                "read": lambda step=step: concatenate(step),
+            }
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                if number:
+                    seconds[name].append(time.perf_counter() - start)
+            shutil.rmtree(root / "copy")
+            if number:
+                shutil.rmtree(root / f"step-{number - 1}")
+        spawning = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawning, max_tasks_per_child=1) as pool:
+            for what in ("save", "load", "background save"):
+                peaks[what] = pool.submit(peak_over_table, args.rows, args.dim, root, what).result()
+    finally:
+        shutil.rmtree(root)
+    print(f"{size / 1e6:.0f} MB of rows, medians of {args.rounds} rounds")
+    for name, samples in seconds.items():
+        median = statistics.median(samples)
+        print(f"{name:>6}  {median:7.3f} s  {size / median / 1e6:8.0f} MB/s")
+    for name, other in (("save", "cp"), ("load", "read"), ("load", "cp")):
+        ratios = [b / a for a, b in zip(seconds[name], seconds[other], strict=True)]
+        print(f"speed of {name} to {other}, median of the rounds: {statistics.median(ratios):.2f}")
+    for name, peak in peaks.items():
+        print(f"peak memory of {name} over the resident table: {peak / 1e6:.0f} MB")
+    if args.json:
+        settings = {key: str(value) for key, value in vars(args).items()}
+        machine = {
+            "cpus": os.cpu_count(),
+            "machine": platform.machine(),
+            "torch": torch.__version__,
+        }
+        result = {"settings": settings, "machine": machine, "bytes": size, "seconds": seconds,
+                  "peak_bytes": peaks}  # fmt: skip
+        args.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
