@@ -19,7 +19,7 @@ from typing import Any
 import helpers
 import pytest
 import torch
-from spmd_cases import BATCH, restored_config
+from spmd_cases import BATCH, QUICK_COMPILES, restored_config
 
 import torch_tpu_embedding as tte
 
@@ -27,7 +27,6 @@ DEVICES = [2, 4, 8]
 WORKER = Path(__file__).parent / "spmd_worker.py"
 ROUNDING = 2e-6
 """Of the greatest value of a table: a row's gradient is a sum of up to 100 terms here, in another order."""
-QUICK_COMPILES = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 
 
 def save_one_device(base: Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,86 @@
+"""What a compiled program does, read from the text that XLA dumps of it.
+
+Letters: G devices, D dim.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8}
+_COLLECTIVES = (
+    "all-to-all|all-reduce|all-gather|reduce-scatter|collective-permute|ragged-all-to-all"
+)
+
+
+def dump_flags(folder: Path) -> str:
+    """The XLA_FLAGS that make XLA write its programs into a folder."""
+    return f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_as_proto"
+
+
+def inspect(folder: Path, arrays: list[dict[str, Any]]) -> dict[str, Any]:
+    """Read the largest dumped program, that of the step.
+
+    Args:
+        arrays: `fields` and `shape` (on one device) of each physical array of the tables.
+
+    Returns:
+        `arrays`: for each its gathers, scatters, copies, and whether it is donated; `collectives`; bytes of
+        temporaries; number of programs; and the file of the program as it was traced.
+    """
+    programs = [
+        path
+        for path in folder.glob("*after_optimizations.txt")
+        if "buffer-assignment" not in path.name
+    ]
+    program = max(programs, key=lambda path: path.stat().st_size)
+    text = program.read_text()
+    assignment = program.with_name(program.stem + "-buffer-assignment.txt").read_text()
+    temporaries = re.findall(r"allocation \d+: size (\d+), preallocated-temp", assignment)
+    before = program.name.replace("after_optimizations.txt", "before_optimizations.hlo.pb")
+    before = re.sub(r"\.cpu_", ".", before)
+    return {
+        "arrays": [{**array, **uses_of_array(text, array["shape"])} for array in arrays],
+        "collectives": collectives(text),
+        "temporary_bytes": sum(map(int, temporaries)),
+        "programs": len(programs),
+        "proto": str(folder / before),
+    }
+
+
+def uses_of_array(text: str, sizes: list[int]) -> dict[str, Any]:
+    """What a program does with the float32 array of a certain shape, of which there is but one."""
+    shape = "f32[{}]".format(",".join(map(str, sizes)))
+    shapes = dict(re.findall(r"(%[\w.-]+) = (\w+\[[\d,]*\])", text))
+    alias = re.search(r"input_output_alias=\{(.*?)\}, entry", text.split("\n", 1)[0])
+    aliased = {int(n) for n in re.findall(r"\((\d+), \{\}", alias[1] if alias else "")}
+    entry = text[text.index("\nENTRY ") :]
+    parameters = re.findall(r"= (\w+\[[\d,]*\])\S* parameter\((\d+)\)", entry)
+    operands = re.findall(r" gather\((?:\S+ )?(%[\w.-]+),", text)
+    copies = rf"= {re.escape(shape)}\S* (?:copy|transpose|concatenate|select)\("
+    return {
+        "gathers": sum(shapes.get(name) == shape for name in operands),
+        "scatters": len(re.findall(rf"= {re.escape(shape)}\S* scatter\(", text)),
+        "copies": len(re.findall(copies, text)),
+        "donated": any(s == shape and int(n) in aliased for s, n in parameters),
+    }
+
+
+def collectives(text: str) -> list[dict[str, Any]]:
+    """The instructions that move data between devices, in the order of the program.
+
+    Returns:
+        For each its `op`, `dtype`, number of `elements` that a device holds of the result (for an
+        all-to-all as many as it sends, its own block included), and `bytes`.
+    """
+    found = []
+    for types, op in re.findall(rf"= (\(.*?\)|\S+) ({_COLLECTIVES})(?:-start)?\(", text):
+        shapes = re.findall(r"(\w+)\[([\d,]*)\]", types)
+        sizes = [math.prod(map(int, dims.split(","))) if dims else 1 for _, dims in shapes]
+        dtypes = sorted({dtype for dtype, _ in shapes})
+        size = sum(BYTES[dtype] * count for (dtype, _), count in zip(shapes, sizes, strict=True))
+        found.append({"op": op, "dtype": "|".join(dtypes), "elements": sum(sizes), "bytes": size})
+    return found

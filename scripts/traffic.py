@@ -1,0 +1,73 @@
+"""What a step sends between devices, counted on the host from its ids: no device is needed.
+
+Rows go from owners to those who asked, gradients the same way back, in even padded blocks. Letters:
+B batch, D dim, G devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch_tpu_embedding.config import Resolved
+from torch_tpu_embedding.features import Bags, split_bags
+from torch_tpu_embedding.plan import StackSizes, make_plans
+from torch_tpu_embedding.requests import make_request
+from torch_tpu_embedding.sharding import Placement
+
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that a device sends to others in a training step, rows and gradients together."""
+
+    needed: float
+    """Of rows that are asked for, on average over the devices of this process."""
+    sent: int
+    """With the padding of the blocks, the same on every device; a device's block for itself stays."""
+    asked: float
+    """Unique rows that a device asks for, its own included, on average."""
+
+    @property
+    def padding(self) -> float:
+        """The share of what is sent that is padding."""
+        return 1 - self.needed / self.sent if self.sent else 0.0
+
+
+def count_traffic(
+    resolved: Resolved, placement: Placement, sizes: tuple[StackSizes, ...], bags: list[Bags]
+) -> Traffic:
+    """Count one batch.
+
+    Args:
+        sizes: what the batch was padded to.
+        bags: the batch of this process, as the batcher was given it.
+    """
+    local, devices = placement.local_devices, placement.num_devices
+    parts = split_bags(resolved.features, bags, local)
+    stacks = tuple(each.plan.stack for each in sizes)
+    kinds = tuple(each.bag is None for each in parts[0]), tuple(each.shape for each in parts[0])
+    needed = asked = 0.0
+    for plan in make_plans(resolved, stacks, *kinds):
+        for device, part in enumerate(parts):
+            counts = make_request(resolved, plan, part, placement).counts
+            own = int(counts[placement.rank * local + device])
+            asked += int(counts.sum()) / local
+            needed += (int(counts.sum()) - own) * plan.stack.dim * FLOAT * 2 / local
+    return Traffic(needed, sum(bytes_sent(each, devices) for each in sizes), asked)
+
+
+def bytes_sent(sizes: StackSizes, devices: int) -> int:
+    """What a device sends of one stack, rows and gradients together, to the others."""
+    return 2 * (devices - 1) * sizes.block * sizes.plan.stack.dim * FLOAT
+
+
+def as_json(traffic: Traffic) -> dict[str, Any]:
+    """For reports."""
+    return {
+        "bytes_needed": round(traffic.needed),
+        "bytes_sent": traffic.sent,
+        "rows_asked": round(traffic.asked),
+        "padding": round(traffic.padding, 4),
+    }
