@@ -37,12 +37,12 @@ import torch
 from torch import Tensor
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint.offline import shard_ids
 from torch_tpu_embedding.checkpoint.shard import field_widths
 from torch_tpu_embedding.checkpoint.steps import INDEX_NAME
 from torch_tpu_embedding.config import Table, TableConfig
 from torch_tpu_embedding.host_group import Alone, HostGroup
 from torch_tpu_embedding.optimizers import SGD, Adagrad
+from torch_tpu_embedding.sharding import Strategy, shard_ids
 
 NOBODY = 65534
 
@@ -74,7 +74,7 @@ def rows_at(ids: Tensor, step: int, width: int, salt: int) -> Tensor:
 class MemoryShard:
     """The rows of one process, as they are at `step`."""
 
-    strategy = "mod"
+    strategy: Strategy = "mod"
 
     def __init__(self, tables: Sequence[Table], group: HostGroup) -> None:
         self.tables, self.group = tables, group
@@ -107,7 +107,7 @@ class MemoryShard:
 
     def ids(self, table: int) -> range:
         vocabulary, size = self.tables[table].vocabulary_size, self.group.size
-        return shard_ids(self.strategy, vocabulary, size, (self.group.rank + table) % size)
+        return shard_ids(vocabulary, size, (self.group.rank + table) % size, self.strategy)
 
     def _ids(self, table: int) -> Tensor:
         ids = self.ids(table)

@@ -13,11 +13,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from torch_tpu_embedding.checkpoint.offline import shard_ids
 from torch_tpu_embedding.checkpoint.shard import field_widths
 from torch_tpu_embedding.config import Table, TableConfig
 from torch_tpu_embedding.host_group import Alone, HostGroup
 from torch_tpu_embedding.optimizers import Adagrad, Optimizer
+from torch_tpu_embedding.sharding import shard_ids
 
 T = TypeVar("T")
 Tables = dict[str, dict[str, Tensor]]
@@ -78,7 +78,7 @@ class FakeShard:
 
     def ids(self, table: int) -> range:
         turned = (self.group.rank + (table if self.strategy == "mod" else 0)) % self.group.size
-        return shard_ids(self.strategy, self.tables[table].vocabulary_size, self.group.size, turned)
+        return shard_ids(self.tables[table].vocabulary_size, self.group.size, turned, self.strategy)
 
     def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
         return {name: rows[start:stop].clone() for name, rows in self.held[table].items()}

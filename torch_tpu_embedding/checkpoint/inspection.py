@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..sharding import Strategy
 from .errors import CheckpointError
 from .index import TableEntry
-from .offline import Strategy, TableSource, write_tables
+from .offline import TableSource, write_tables
 from .reader import Reader, open_checkpoint
 from .shard import block_rows
 from .step_files import StepFiles

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..layout import WEIGHT
 from ..optimizers import Optimizer
+from ..sharding import STRATEGIES, Strategy, shard_ids
 from .commit import Commit, finish
 from .extra import pack
 from .index import IDS, TableEntry
@@ -27,8 +28,6 @@ from .save import MAX_FILE_BYTES, begin, describe_optimizer
 from .shard import block_rows
 from .steps import step_path
 from .stream import Hasher
-
-Strategy = Literal["mod", "div"]
 
 
 class RowSource(Protocol):
@@ -51,15 +50,6 @@ class TableSource:
     other floats are converted."""
     optimizer: Optimizer | Mapping[str, Any] | None = None
     """What the slots belong to; a mapping is taken as another index has it."""
-
-
-def shard_ids(strategy: str, vocabulary_size: int, num_shards: int, shard: int) -> range:
-    """The ids of one shard: every S-th ('mod'), or a run of which the first V mod S are longer ('div')."""
-    if strategy == "mod":
-        return range(shard, vocabulary_size, num_shards)
-    each, more = divmod(vocabulary_size, num_shards)
-    start = shard * each + min(shard, more)
-    return range(start, start + each + (shard < more))
 
 
 def write_tables(
@@ -88,7 +78,7 @@ def write_tables(
         name: given if isinstance(given, TableSource) else TableSource(given)
         for name, given in tables.items()
     }
-    if strategy not in ("mod", "div"):
+    if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be 'mod' or 'div', got {strategy!r}")
     if not isinstance(num_shards, int) or num_shards < 1:
         raise ValueError(f"num_shards must be an int of at least 1, got {num_shards!r}")
@@ -144,11 +134,11 @@ def _entry(name: str, source: TableSource) -> TableEntry:
 
 
 def _runs(
-    entries: Mapping[str, TableEntry], strategy: str, attempt: Attempt
+    entries: Mapping[str, TableEntry], strategy: Strategy, attempt: Attempt
 ) -> dict[str, list[Run]]:
     runs: dict[str, list[Run]] = {}
     for name, entry in entries.items():
-        ids = shard_ids(strategy, entry.vocabulary_size, attempt.size, attempt.rank)
+        ids = shard_ids(entry.vocabulary_size, attempt.size, attempt.rank, strategy)
         if ids:
             for field, width in entry.fields.items():
                 run = Run(name, field, ids, len(ids), width, entry.vocabulary_size)
@@ -160,12 +150,12 @@ def _deal(
     name: str,
     source: TableSource,
     entry: TableEntry,
-    strategy: str,
+    strategy: Strategy,
     writers: Sequence[PartWriter],
 ) -> None:
     """Read a table once, in id order, and give each row to the shard that owns it."""
     shards = [
-        shard_ids(strategy, entry.vocabulary_size, len(writers), shard)
+        shard_ids(entry.vocabulary_size, len(writers), shard, strategy)
         for shard in range(len(writers))
     ]
     at_once = block_rows(entry.fields)

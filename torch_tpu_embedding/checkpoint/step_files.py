@@ -42,8 +42,10 @@ class StepFiles:
                 f"{self.index_path}: it is the index of step {self.index.step}; rename the directory back"
             )
         self._pieces: dict[Field, list[Piece]] = {}
+        self._by_file: dict[str, list[Piece]] = {}
         for piece in self.index.pieces:
             self._pieces.setdefault((piece.table, piece.field), []).append(piece)
+            self._by_file.setdefault(piece.file, []).append(piece)
         self._open: OrderedDict[str, TensorFile] = OrderedDict()
 
     @property
@@ -90,7 +92,7 @@ class StepFiles:
                 ) from None
             stated = self.index.files[name].sha256
             if found != stated:
-                keys = [piece.key for piece in self.index.pieces if piece.file == name]
+                keys = [piece.key for piece in self._by_file.get(name, ())]
                 more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
                 held = f" (it holds {', '.join(keys[:3])}{more})" if keys else ""
                 raise CheckpointError(
@@ -137,9 +139,7 @@ class StepFiles:
 
     def _check_file(self, name: str) -> None:
         file = self._file(name)
-        for piece in self.index.pieces:
-            if piece.file != name:
-                continue
+        for piece in self._by_file[name]:
             width = self.index.tables[piece.table].fields.get(piece.field)
             shape = (piece.rows,) if piece.field == IDS else (piece.rows, width)
             wanted = ("I64" if piece.field == IDS else "F32", shape)
