@@ -19,8 +19,10 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from . import runtime
+from .attempt import fresh_store
 from .host_group import TIMEOUT, HostGroup, host_group, set_timeout
 
 
@@ -50,7 +52,12 @@ def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> Non
         if runtime.platform() == "TPU" and not spmd:
             runtime.init_process_group()
         else:
-            dist.init_process_group("gloo", timeout=timeout)
+            store, number, size = next(rendezvous("env://", timeout=timeout))
+            store.set_timeout(timeout)
+            store = fresh_store(store, number, size, timeout)
+            dist.init_process_group(
+                "gloo", store=store, rank=number, world_size=size, timeout=timeout
+            )
     if is_main() and (count > 1 or spmd):
         way = "Spmd, one program over the devices of all" if spmd else "Process, a device for each"
         print(f"{count} processes connected; exchange: {way}", file=sys.stderr)
