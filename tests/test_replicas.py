@@ -1,0 +1,56 @@
+"""One process for each chip, rows exchanged inside the program: the way of torchrun on a TPU VM.
+
+Threads of one process stand for the processes (see replicas_worker.py). Threads that lose each other would
+wait for ever: every wait has its timeout, and the test fails then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from spmd_cases import QUICK_COMPILES
+
+WORKER = Path(__file__).parent / "replicas_worker.py"
+ROUNDING = 2e-6
+"""Of the greatest value of a table: a row's gradient is a sum of up to 100 terms here, in another order."""
+SECONDS = 240
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def found(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """What each of so many replicas has found."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(WORKER), str(request.param)],
+        capture_output=True, text=True, timeout=SECONDS,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XLA_FLAGS": QUICK_COMPILES},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    report: list[dict[str, Any]] = json.loads(done.stdout)
+    assert len(report) == request.param
+    return report
+
+
+def test_replicas_train_the_tables_of_one_device(found: list[dict[str, Any]]) -> None:
+    for replica in found:
+        for case in replica["trained"]:
+            assert case["activations_equal_to_the_bit"], case
+            assert case["table_distance"] < ROUNDING, case
+
+
+def test_nothing_is_compiled_after_the_first_step(found: list[dict[str, Any]]) -> None:
+    for case in found[0]["trained"]:
+        if case["one_program"]:
+            assert case["compiled_after_first_step"] == 0, case
+
+
+def test_an_infinite_row_spoils_nothing_that_is_exchanged_after_it(
+    found: list[dict[str, Any]],
+) -> None:
+    for replica in found:
+        assert replica["finite"] == len(found) * 2 * 8
