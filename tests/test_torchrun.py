@@ -1,0 +1,268 @@
+"""Real processes: launched by torchrun or by hand, on one host or two, failing, killed, frozen, restarted.
+
+One launch costs seconds, most of them for imports; each serves as many assertions as it can.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_example_dlrm
+import torch
+import torchrun_worker
+
+from torch_tpu_embedding.attempt import fresh_store
+from torch_tpu_embedding.sharding import STRATEGIES, Strategy
+
+TESTS = Path(__file__).parent
+WORKER, DLRM = str(TESTS / "torchrun_worker.py"), str(TESTS / "torchrun_dlrm.py")
+LIMIT = 150  # seconds for a launch, on a busy machine
+PROMPTLY = 20  # seconds; a quiet machine needs one
+
+
+def environment(**more: str) -> dict[str, str]:
+    paths = os.pathsep.join([str(TESTS.parent), str(TESTS), str(TESTS.parent / "examples")])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
+
+
+def start(command: Sequence[str], **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *command],
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def torchrun(*options: str) -> subprocess.Popen[str]:
+    return start(["-m", "torch.distributed.run", *options])
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        return port
+
+
+@contextmanager
+def ended(*processes: subprocess.Popen[str]) -> Iterator[None]:
+    """No process outlives the test."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+# -- the same numbers ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, dict[str, Any]]:
+    """What one process sees and holds."""
+    return {strategy: torchrun_worker.train(strategy) for strategy in STRATEGIES}
+
+
+def assert_equal_to_one_process(
+    directory: Path, alone: dict[str, dict[str, Any]], strategy: Strategy, size: int
+) -> None:
+    """Activations, tables and slots of all processes together are those of one."""
+    wanted = alone[strategy]
+    found = [torch.load(directory / f"rank-{rank}.pt")[strategy] for rank in range(size)]
+    for step, activations in enumerate(wanted["activations"]):
+        for feature, activation in enumerate(activations):
+            joined = torch.cat([each["activations"][step][feature] for each in found])
+            if step == 0:
+                assert torch.equal(joined, activation), "lookups of equal tables: to the bit"
+            torch.testing.assert_close(joined, activation, rtol=1e-5, atol=1e-6)
+    for key, value in wanted["state"].items():
+        table = key.split(".")[0]
+        whole = torch.full_like(value, torch.nan)
+        for each in found:
+            whole[each["ids"][table]] = each["state"][key]
+        torch.testing.assert_close(whole, value, rtol=1e-5, atol=1e-6, msg=key)
+        held = sum(len(each["ids"][table]) for each in found)
+        assert held == len(value), "no row is held twice"
+    assert [each["late_compiles"] for each in found] == [0] * size
+
+
+@dataclass
+class Launch:
+    directory: Path
+    errors: str
+    status: int
+    end: float
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    """Three processes that train, until the second one meets a bad id."""
+    directory = tmp_path_factory.mktemp("three")
+    work = [WORKER, "laws", "--directory", str(directory), "--bad-rank", "1"]
+    process = torchrun("--standalone", "--nproc_per_node=3", *work)
+    with ended(process):
+        _, errors = process.communicate(timeout=LIMIT)
+        return Launch(directory, errors, process.returncode, time.time())
+
+
+@pytest.fixture(scope="module")
+def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A process on each of two hosts, which are one here: each has a torchrun of its own."""
+    directory = tmp_path_factory.mktemp("hosts")
+    meeting = ["--rdzv_backend=c10d", f"--rdzv_endpoint=localhost:{free_port()}", "--rdzv_id=test"]
+    work = [WORKER, "laws", "--directory", str(directory)]
+    hosts = [torchrun("--nnodes=2", "--nproc_per_node=1", *meeting, *work) for _ in range(2)]
+    with ended(*hosts):
+        for host in hosts:
+            _, errors = host.communicate(timeout=LIMIT)
+            assert host.returncode == 0, errors
+    return directory
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_hosts_train_the_tables_of_one_process(
+    strategy: Strategy, two_hosts: Path, alone: dict[str, dict[str, Any]]
+) -> None:
+    assert_equal_to_one_process(two_hosts, alone, strategy, 2)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_three_processes_train_the_tables_of_one(
+    strategy: Strategy, three: Launch, alone: dict[str, dict[str, Any]]
+) -> None:
+    assert_equal_to_one_process(three.directory, alone, strategy, 3)
+
+
+# -- meeting ---------------------------------------------------------------------------------------
+
+
+def test_a_restarted_run_meets_apart_from_the_dead() -> None:
+    store = torch.distributed.HashStore()
+
+    def meet(size: int) -> list[bytes]:
+        """Each process reads at once what the first one wrote."""
+
+        def one(rank: int) -> bytes:
+            time.sleep(0.1 * rank)
+            own = fresh_store(store, rank, size, timedelta(seconds=20))
+            if rank == 0:
+                own.set("address", secrets.token_hex(4))
+            return bytes(own.get("address"))
+
+        with ThreadPoolExecutor(size) as threads:
+            return [*threads.map(one, range(size))]
+
+    attempts = [meet(3), meet(3), meet(2), meet(3)]
+    assert all(len(set(attempt)) == 1 for attempt in attempts)
+    assert len({attempt[0] for attempt in attempts}) == 4
+
+
+def test_a_process_that_never_comes_is_an_error() -> None:
+    store = torch.distributed.HashStore()
+    store.set("name/1", "of a dead one")
+    with pytest.raises(RuntimeError, match=r"process 0 waited 0\.1 s for all of the 2 processes"):
+        fresh_store(store, 0, 2, timedelta(seconds=0.1))
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+
+def test_a_bad_id_of_one_process_ends_all_with_its_message(three: Launch) -> None:
+    assert three.status == 1
+    found = f"id {torchrun_worker.BAD_ID} at sample 1 is outside [0, 100)"
+    others = f"PeerError: enqueue: failed on 1 of 3 processes; process 1: ValueError: .*{re.escape(found)}"
+    for rank in range(3):
+        said = others if rank != 1 else f"ValueError: feature 'user' .*{re.escape(found)}"
+        assert re.search(rf"^\[rank{rank}\]: .*{said}", three.errors, re.MULTILINE)
+    begin = max(float((three.directory / f"bad-{rank}").read_text()) for rank in range(3))
+    assert three.end - begin < PROMPTLY
+
+
+@contextmanager
+def started_by_hand(size: int, *options: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes without torchrun's agent, which would end them all, once they train."""
+    port = str(free_port())
+    processes = [
+        start(
+            [WORKER, "endless", *options],
+            RANK=str(rank),
+            WORLD_SIZE=str(size),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=port,
+        )
+        for rank in range(size)
+    ]
+    with ended(*processes):
+        for process in processes:
+            assert process.stdout is not None
+            assert any(line == "trains\n" for line in process.stdout), process.communicate()[1]
+        yield processes
+
+
+def assert_lost(processes: Sequence[subprocess.Popen[str]], within: float) -> None:
+    """All these end in time, and say that they lost another one."""
+    begin = time.monotonic()
+    for process in processes:
+        _, errors = process.communicate(timeout=within)
+        assert process.returncode == 1
+        assert re.search(r"PeerError: process \d of \d lost another process while", errors)
+        assert "it died, or took longer than the timeout of the process group" in errors
+    assert time.monotonic() - begin < within
+
+
+def test_a_killed_process_ends_the_others() -> None:
+    with started_by_hand(2) as (other, killed):
+        killed.kill()
+        assert_lost([other], within=PROMPTLY)
+
+
+def test_a_frozen_process_is_given_up_after_the_timeout() -> None:
+    with started_by_hand(2, "--timeout", "4") as (other, frozen):
+        frozen.send_signal(signal.SIGSTOP)
+        assert_lost([other], within=4 + PROMPTLY)
+
+
+def test_a_restarted_run_ends_as_an_undisturbed_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, resumed = tmp_path / "whole.json", tmp_path / "resumed.json"
+    options = [*test_example_dlrm.OPTIONS.split(), "--steps", "60", "--no-baseline"]
+    saving = ["--checkpoint", str(tmp_path / "saved"), "--checkpoint-every", "20"]
+    agent = ["--standalone", "--nproc_per_node=2", "--max-restarts=1", "--monitor-interval=0.1"]
+    process = torchrun(*agent, DLRM, *options, *saving, "--json", str(resumed))
+    with ended(process):
+        output, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, errors
+    assert "resumed at step 40 from" in output
+    assert "PeerError: process 0 of 2 lost another process" in errors
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(
+        test_example_dlrm.train_dlrm, "synthetic", test_example_dlrm.small_synthetic
+    )
+    assert test_example_dlrm.train_dlrm.main([*options, "--json", str(whole)]) == 0
+    torch.set_num_threads(threads)
+    one, two = (json.loads(path.read_text())["history"] for path in (whole, resumed))
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert len(one["evaluations"]) == len(two["evaluations"]) == 3
+    for mine, theirs in zip(one["evaluations"], two["evaluations"], strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-5)
