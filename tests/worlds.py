@@ -35,6 +35,10 @@ class ThreadGroup:
         self.rank, self.size = rank, board.size
         self._board = board
 
+    def clone(self) -> ThreadGroup:
+        boards = self._board.swap(self.rank, _Board(self.size) if self.rank == 0 else None)
+        return ThreadGroup(boards[0], self.rank)
+
     def gather(self, values: Tensor) -> Tensor:
         return torch.stack(self._board.swap(self.rank, values.clone()))
 

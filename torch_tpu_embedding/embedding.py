@@ -21,6 +21,7 @@ from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
 from .nest import flatten_like, pack_like
 from .optimizers import Optimizer
+from .pipeline import Pipeline
 from .serving import parse_features, serving_embedding_lookup
 from .shapes import OutputShapes
 from .sharding import Strategy
@@ -49,6 +50,9 @@ class TPUEmbedding(TableModule):
         device: None for the default XLA device, or 'cpu'.
         sharding: 'mod' or 'div': which rows go to which process (`sharding.py`).
         process_group: a gloo group of the processes that share the tables; None for all that were started.
+        pipeline_execution_with_tensor_core: True reads the rows of a step before the gradients of the step
+            before are applied (a step sees the updates of all but the last one before it), so that reading
+            and the dense model's work overlap; `flush` and all that looks at the tables apply the rest.
         id_bounds: what an id outside [0, V) does: 'raise', 'drop' (as if it were not there: a pooled
             feature ignores it, a dense or sequence feature gives zeros) or 'warn_and_drop'.
         seed: for start values; None draws one from torch's default generator.
@@ -70,6 +74,7 @@ class TPUEmbedding(TableModule):
         device: torch.device | str | None = None,
         sharding: Strategy = "mod",
         process_group: dist.ProcessGroup | None = None,
+        pipeline_execution_with_tensor_core: bool = False,
         id_bounds: str = "raise",
         seed: int | None = None,
         enqueue_depth: int = 2,
@@ -109,6 +114,12 @@ class TPUEmbedding(TableModule):
         self.activations_by_table: list[list[Tensor]] = [[] for _ in self.resolved.tables]
         """Per table the activations that await gradients; the `params` of EmbeddingOptimizer's groups."""
         self._queue = StepQueue(enqueue_depth)
+        if pipeline_execution_with_tensor_core and not self.on_accelerator:
+            raise ValueError(
+                "TPUEmbedding: pipeline_execution_with_tensor_core=True needs an XLA device, got "
+                f"{self.device}"
+            )
+        self._pipeline = Pipeline() if pipeline_execution_with_tensor_core else None
         self._warned: set[str] = set()
         self._shapes = OutputShapes(self.resolved, self.local_batch_size)
 
@@ -174,10 +185,16 @@ class TPUEmbedding(TableModule):
         """
         self._require_accelerator("dequeue")
         queued = self._queue.next(name)
-        looked_up, activations = self.engine.look_up(queued.sent)
         if not queued.training:
+            self.flush()
+            _, activations = self.engine.look_up(queued.sent, keep_records=False)
             self._queue.looked_up(name, None)
         else:
+            if self._pipeline is None:
+                looked_up, activations = self.engine.look_up(queued.sent)
+            else:
+                looked_up, activations = self._pipeline.read(self.engine, queued)
+                self._pipeline.advance(self.engine, name, self._queue.after(queued))
             activations = [each.requires_grad_() for each in activations]
             self._queue.looked_up(name, Awaiting(looked_up, activations))
             if name is None:
@@ -232,7 +249,10 @@ class TPUEmbedding(TableModule):
         if failure is not None and self.placement.num_shards == 1:
             raise failure
         raise_together(self.engine.exchange.group, "apply_gradients", failure)
-        self.engine.update(awaiting.looked_up, found, rates)
+        if self._pipeline is None:
+            self.engine.update(awaiting.looked_up, found, rates)
+        else:
+            self._pipeline.hold(name, awaiting.looked_up, found, rates)
         self._queue.applied(name)
         self._forget_activations(name)
 
@@ -254,6 +274,16 @@ class TPUEmbedding(TableModule):
             self._queue.check_applied(None, "forward")
         self.enqueue(features, weights, training=self.training)
         return self.dequeue()
+
+    def flush(self) -> None:
+        """Apply the gradients that pipelined execution holds back; a collective call.
+
+        `state_dict`, `load_state_dict`, checkpoints, the lookup of an inference batch and the end of an
+        `EmbeddingLoader` do it themselves. Training batches that wait, or that the loader has ready, read
+        their rows first: what they compute does not depend on when others look at the tables.
+        """
+        if self._pipeline is not None and self._engine is not None:
+            self._pipeline.flush(self._engine, self._queue.first())
 
     def discard(self, name: str | None = None) -> None:
         """Forget the batches of `name` that wait, and the one that awaits gradients (to skip a step)."""

@@ -18,6 +18,7 @@ from .config import Resolved
 from .exchange import Exchange, Local
 from .features import Bags
 from .host_batch import Batcher
+from .host_group import HostGroup
 from .lookup import (
     StackIndex,
     activations,
@@ -58,8 +59,11 @@ class LookedUp:
 
     batch: SentBatch
     weight_records: list[Tensor]
+    """Of the weights arrays, per stack; empty if the update shall read them anew."""
     version: int
     """Of the tables when the records were read."""
+    loads: int
+    """How often the tables had been loaded then."""
 
 
 @dataclass
@@ -84,26 +88,47 @@ class Engine:
         self.placement = Placement(strategy, group.size, group.rank, self.exchange.local_devices)
         self.store = TableStore(resolved, device, kind, self.placement, self.exchange)
         self.version = 0
+        self.loads = 0
+        self._resolved = resolved
         self._num_features = len(resolved.features)
         self._device = device
-        self._batcher = Batcher(resolved, self.store.stacks, self.placement, group)
+        self._batcher = self.make_batcher(group)
         self._rates = [_Rates() for _ in self.store.stacks]
 
-    def send(self, bags: list[Bags] | Exception, training: bool = True) -> SentBatch:
+    def make_batcher(self, group: HostGroup) -> Batcher:
+        """A batcher of its own, for a thread that prepares batches beside the others."""
+        return Batcher(self._resolved, self.store.stacks, self.placement, group)
+
+    def send(
+        self,
+        bags: list[Bags] | Exception,
+        training: bool = True,
+        batcher: Batcher | None = None,
+    ) -> SentBatch:
         """Deduplicate a checked batch and copy it to the device; a collective call.
 
         Args:
             bags: in feature order, or the error that this process found, to be raised on all.
+            batcher: None for the engine's own.
         """
-        batch = self._batcher.make(bags, training)
+        batch = (batcher or self._batcher).make(bags, training)
         put = self.exchange.put
         return SentBatch(
             batch.sizes, put(batch.ints), put(batch.floats), batch.chunks, batch.records
         )
 
+    def tables_loaded(self) -> None:
+        """Rows were written from outside: what was read before is out of date."""
+        self.version += 1
+        self.loads += 1
+
     @torch.no_grad()
-    def look_up(self, batch: SentBatch) -> tuple[LookedUp, list[Tensor]]:
-        """Read the records of a batch; gives the activations in feature order too."""
+    def look_up(self, batch: SentBatch, keep_records: bool = True) -> tuple[LookedUp, list[Tensor]]:
+        """Read the records of a batch; gives the activations in feature order too.
+
+        Args:
+            keep_records: for the update, which then need not read them again if nothing comes between.
+        """
         indices = self._indices(batch)
         records = self._gather(indices)
         rows = [rows_of(index, each) for index, each in zip(indices, records, strict=True)]
@@ -115,8 +140,8 @@ class Engine:
             parts = activations(index, each)
             for segment, part in zip(index.sizes.plan.segments, parts, strict=True):
                 outputs[segment.feature_index] = self.exchange.leave(part)
-        kept = [self.exchange.leave(each) for each in records]
-        looked_up = LookedUp(batch, kept, self.version)
+        kept = [self.exchange.leave(each) for each in records] if keep_records else []
+        looked_up = LookedUp(batch, kept, self.version, self.loads)
         return looked_up, [outputs[number] for number in range(self._num_features)]
 
     @torch.no_grad()
@@ -142,8 +167,8 @@ class Engine:
     ) -> dict[int, Tensor]:
         """Update the stacks that sum their gradients; gives each occurrence's gradient for the others."""
         indices = self._indices(looked_up.batch)
-        if looked_up.version != self.version:  # another update or a load came between
-            records = self._gather(indices)
+        if looked_up.version != self.version or not looked_up.weight_records:
+            records = self._gather(indices)  # another update or a load came between
         else:
             records = [self.exchange.enter(each) for each in looked_up.weight_records]
         trained = [n for n, index in enumerate(indices) if index.sizes.plan.stack.rule is not None]

@@ -34,6 +34,9 @@ class HostGroup(Protocol):
     rank: int
     size: int
 
+    def clone(self) -> HostGroup:
+        """Another group of the same processes, whose calls may come between those of this one."""
+
     def gather(self, values: Tensor) -> Tensor:
         """`[n]` int64 of each process → `[S, n]`; n must be the same everywhere."""
 
@@ -57,6 +60,9 @@ class Alone:
     rank = 0
     size = 1
 
+    def clone(self) -> HostGroup:
+        return self
+
     def gather(self, values: Tensor) -> Tensor:
         return values[None]
 
@@ -77,6 +83,10 @@ class DistGroup:
         self._group = group
         self.rank = dist.get_rank(group)
         self.size = dist.get_world_size(group)
+
+    def clone(self) -> HostGroup:
+        ranks = dist.get_process_group_ranks(self._group)
+        return DistGroup(dist.new_group(ranks, backend="gloo", timeout=_timeout))
 
     def gather(self, values: Tensor) -> Tensor:
         out = values.new_empty(self.size, len(values))

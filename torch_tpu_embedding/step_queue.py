@@ -10,12 +10,14 @@ from torch import Tensor
 from .engine import LookedUp, SentBatch
 
 
-@dataclass(frozen=True)
+@dataclass
 class Queued:
     """An enqueued batch."""
 
     sent: SentBatch
     training: bool
+    read: tuple[LookedUp, list[Tensor]] | None = None
+    """Its records and activations, if they were read ahead of its turn (`pipeline.py`)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,17 @@ class StepQueue:
         if waiting[0].training:
             self.check_applied(name, "dequeue")
         return waiting[0]
+
+    def after(self, queued: Queued) -> Queued | None:
+        """The batch that waits behind this one under the same name."""
+        for waiting in self._waiting.values():
+            if waiting and waiting[0] is queued and len(waiting) > 1:
+                return waiting[1]
+        return None
+
+    def first(self) -> list[Queued]:
+        """The first waiting batch of each name."""
+        return [waiting[0] for waiting in self._waiting.values() if waiting]
 
     def looked_up(self, name: str | None, awaiting: Awaiting | None) -> None:
         """The next batch waits no longer; a training batch now awaits its gradients."""

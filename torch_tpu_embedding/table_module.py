@@ -108,6 +108,7 @@ class TableModule(nn.Module):
     @property
     def shard(self) -> DeviceRows | HostRows:
         """The rows that this process holds, as the functions of `checkpoint` take them."""
+        self.flush()
         if self._rows is None:
             tables = self.resolved.tables
             if self.on_accelerator:
@@ -117,6 +118,9 @@ class TableModule(nn.Module):
                 held = [{f: self._held(k) for f, k in fields(table).items()} for table in tables]
                 self._rows = HostRows(tables, held)
         return self._rows
+
+    def flush(self) -> None:
+        """Apply the updates that are held back, if any are."""
 
     def to_device(self, value: Tensor) -> Tensor:
         """Copy what belongs to this process's samples (labels, dense features) to where activations are.
@@ -174,6 +178,7 @@ class TableModule(nn.Module):
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
+        self.flush()
         if self.on_accelerator:
             held = logical_state.retrieve(self.resolved, self.engine.store)
         else:
@@ -201,9 +206,10 @@ class TableModule(nn.Module):
         error_msgs += plan.errors
         if plan.errors:
             return  # torch raises what was reported; these tables have not changed
+        self.flush()
         if self.on_accelerator:
             self.engine.store.replace(plan.values)
-            self.engine.version += 1
+            self.engine.tables_loaded()
             return
         with torch.no_grad():
             for table, fields in plan.values.items():

@@ -79,7 +79,7 @@ class DeviceRows:
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         """Set rows from `start` on; any subset of the fields."""
         self._engine.store.write_rows(table, start, values)
-        self._engine.version += 1
+        self._engine.tables_loaded()
 
     def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
         """Set the rows of these numbers (int64, unique), a block of the table at a time."""
