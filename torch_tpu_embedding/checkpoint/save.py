@@ -107,7 +107,8 @@ def save(
         handle.start(lambda: job.run(done))
         return handle
     _together(group, what, job.write, job.give_up)
-    _together(group, what, job.finish)
+    # The others learn of the index by the collective, not by waiting for the file to show.
+    _together(group, what, job.finish if group.rank == 0 else lambda: None)
     done()
     return handle
 
