@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Checkpoints from and to TensorFlow: the tables and slots of a tf.tpu.experimental.embedding object.
+
+from-tf reads what tf.train.Checkpoint, CheckpointManager or SavedModel wrote with a TPUEmbedding,
+TPUEmbeddingForServing or TPUEmbeddingV2 (SparseCore) object anywhere in it; tables in shards or stacked are
+put together again. to-tf writes what tf.train.Checkpoint(embedding=TPUEmbeddingForServing(…)).restore(…)
+reads. Rows pass in blocks, so tables may be larger than memory. Neither TensorFlow nor torch_xla is needed:
+the files are read and written directly, and the checksums in them are verified and written.
+
+examples:
+  scripts/convert_tf_checkpoint.py from-tf tf_run run --step 1000
+  scripts/convert_tf_checkpoint.py from-tf tf_run/ckpt-7 run --step 1000 --tables user item=model/item
+  scripts/convert_tf_checkpoint.py to-tf run export/ckpt-1 --step 1000
+  python -m torch_tpu_embedding.checkpoint inspect run
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tf_checkpoint_bundle import Bundle, BundleWriter, find_prefix
+from tf_checkpoint_objects import GRAPH, LAYOUTS, VALUE, Found, ObjectGraph, Unstacked, find_tables
+
+from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.checkpoint.shard import block_rows
+from torch_tpu_embedding.layout import WEIGHT
+
+
+def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict[str, Found]:
+    """Name here → table there.
+
+    Raises:
+        ValueError: a name is none of a table, is that of several, or none is given where it must be.
+    """
+    chosen: dict[str, Found] = {}
+    for name, theirs in split(pairs) if pairs else [(each.name, each.name) for each in found]:
+        fitting = [each for each in found if theirs in (each.name, each.path)]
+        exact = [each for each in fitting if each.path == theirs]
+        if len(exact or fitting) > 1 or name in chosen:
+            several = [each.path for each in fitting]
+            raise ValueError(
+                f"several tables {name!r}: {several}; pass --tables NAME=PATH, a name of its own for each"
+            )
+        chosen[name] = (exact or fitting or [by_key(bundle, theirs, found)])[0]
+    if not chosen:
+        raise ValueError(
+            f"{bundle.prefix}: no TPUEmbedding object in it; pass --tables NAME=KEY …, with keys of "
+            f"these:{listed(bundle)}"
+        )
+    return chosen
+
+
+def by_key(bundle: Bundle, key: str, found: Sequence[Found]) -> Found:
+    """A table by the key of its weight; slots are the keys that continue it, as TensorFlow names them."""
+    for end, slot in ((VALUE, ".S"), ("", "/")):
+        if key + end in bundle.entries:
+            slots = {
+                each[len(key + slot) : len(each) - len(end)]: each
+                for each in bundle.entries
+                if each.startswith(key + slot) and each.endswith(end)
+            }
+            return Found(key, "", {WEIGHT: key + end, **slots})
+    tables = [each.path for each in found]
+    raise ValueError(
+        f"--tables: {key!r} is neither a table of {bundle.prefix}, which has {tables}, nor one of its "
+        f"keys:{listed(bundle)}"
+    )
+
+
+def listed(bundle: Bundle) -> str:
+    """The keys that could be tables."""
+    shapes = {
+        name.removesuffix(VALUE): [*entry.shape]
+        for name, entry in bundle.entries.items()
+        if entry.type_name == "float32" and len(entry.shape) == 2
+    }
+    lines = [f"\n\t{name}  {shape}" for name, shape in sorted(shapes.items())]
+    return "".join(lines) or " (there are no float32 tensors of two dimensions)"
+
+
+def split(pairs: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """NAME=THEIRS, or NAME for both."""
+    for pair in pairs:
+        name, _, theirs = pair.partition("=")
+        yield name, theirs or name
+
+
+def from_tf(args: argparse.Namespace) -> dict[str, Any]:
+    """Convert from TensorFlow; gives what was found and left out."""
+    bundle = Bundle(find_prefix(args.source))
+    found = find_tables(bundle)
+    chosen = choose(bundle, found, args.tables)
+    known = {
+        key: f"of {each.path}, not in --tables" for each in found for key in each.keys.values()
+    }
+    left_out = {
+        key: known.get(key, "of no table")
+        for key in bundle.entries
+        if key != GRAPH and not key.endswith(LAYOUTS + VALUE)
+    }
+    sources: dict[str, dict[str, Any]] = {}
+    tables = {}
+    for name, table in chosen.items():
+        sources[name] = {}
+        for slot, key in table.keys.items():
+            shape = bundle.entries[key].shape
+            weight = bundle.entries[table.keys[WEIGHT]].shape
+            if slot != WEIGHT and (len(shape) != 2 or shape[0] != weight[0]):
+                left_out[key] = f"a slot of {table.path} of shape {[*shape]}, not a row an id"
+                continue
+            rows = bundle.rows(key)
+            sources[name][slot] = Unstacked(rows, table.layout, key) if table.layout else rows
+            left_out.pop(key, None)
+        shapes = {slot: [*rows.shape] for slot, rows in sources[name].items()}
+        tables[name] = {
+            "from": table.path,
+            "sparse_core": table.layout is not None,
+            "shapes": shapes,
+        }
+    if not args.no_verify:
+        used = {chosen[name].keys[slot] for name, slots in sources.items() for slot in slots}
+        for key in sorted(used):
+            bundle.verify(key)
+    checkpoint.write_tables(
+        args.target, args.step, sources, num_shards=args.shards, strategy=args.strategy
+    )
+    return {
+        "from": str(bundle.prefix),
+        "to": str(args.target / f"step-{args.step}"),
+        "verified": not args.no_verify,
+        "tables": tables,
+        "left_out": left_out,
+    }
+
+
+def to_tf(args: argparse.Namespace) -> dict[str, Any]:
+    """Convert to TensorFlow; gives what was written and left out."""
+    with checkpoint.open(args.source, args.step) as reader:
+        pairs = [*split(args.tables or reader.tables)]
+        if unknown := [name for name, _ in pairs if name not in reader.tables]:
+            raise ValueError(f"--tables: no {unknown}; step {reader.step} has {[*reader.tables]}")
+        if len({theirs for _, theirs in pairs}) < len(pairs):
+            raise ValueError("--tables: two tables would have one name; give each its own")
+        tables, left_out = {}, {}
+        graph = ObjectGraph(args.attribute)
+        with BundleWriter(args.target) as writer:
+            for name, theirs in pairs:
+                entry = reader.tables[name]
+                shapes = {
+                    slot: [entry.vocabulary_size, width] for slot, width in entry.fields.items()
+                }
+                for slot, shape in shapes.items():
+                    if shape[1] != entry.dim:
+                        left_out[f"{name}.{slot}"] = f"of shape {shape}, which TensorFlow has not"
+                        continue
+                    blocks = range(0, shape[0], block_rows({slot: shape[1]}))
+                    writer.rows(
+                        graph.add(theirs, slot),
+                        (shape[0], shape[1]),
+                        (
+                            reader.read(
+                                name, slot, start, min(start + blocks.step, shape[0])
+                            ).numpy()
+                            for start in blocks
+                        ),
+                    )
+                kept = {slot: shape for slot, shape in shapes.items() if shape[1] == entry.dim}
+                tables[theirs] = {"from": name, "shapes": kept}
+            writer.integer(graph.add_counter(), 1)
+            writer.text(GRAPH, graph.serialize())
+    return {
+        "from": str(args.source / f"step-{reader.step}"),
+        "to": str(args.target),
+        "attribute": args.attribute,
+        "tables": tables,
+        "left_out": left_out,
+    }
+
+
+def report(result: Mapping[str, Any]) -> str:
+    lines = [f"{result['from']} -> {result['to']}"]
+    for name, table in result["tables"].items():
+        rows, dim = table["shapes"][WEIGHT]
+        slots = ", ".join(slot for slot in table["shapes"] if slot != WEIGHT) or "none"
+        lines.append(f"  {name}: {rows:,} x {dim}, slots {slots}, from {table['from']}")
+    lines += [f"  left out: {key} ({why})" for key, why in sorted(result["left_out"].items())]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; gives the exit status: 0 good, 2 not possible."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    made = commands.add_parser("from-tf", help="TensorFlow's checkpoint to one of ours")
+    made.add_argument(
+        "source", type=Path, metavar="TF_CHECKPOINT",
+        help="its prefix (there is a file <prefix>.index), or the directory of a CheckpointManager (its "
+        "newest) or of a SavedModel",
+    )  # fmt: skip
+    made.add_argument(
+        "target", type=Path, metavar="OUT_DIR", help="directory of the run to write to"
+    )
+    made.add_argument("--step", type=int, required=True, help="the step to write")
+    made.add_argument(
+        "--tables", nargs="+", default=[], metavar="NAME=TFNAME",
+        help="the tables to convert, and their names here (default: all, by their names there); TFNAME is "
+        "a table's name, its path where several embeddings have one of the name, or, where there is no "
+        "embedding object, the key of any float32 matrix",
+    )  # fmt: skip
+    made.add_argument("--shards", type=int, default=1, help="how many shards to write (default 1)")
+    made.add_argument("--strategy", choices=["mod", "div"], default="mod", help="default: mod")
+    made.add_argument(
+        "--no-verify", action="store_true", help="do not check TensorFlow's checksums"
+    )
+    made.set_defaults(run=from_tf)
+    made = commands.add_parser("to-tf", help="one of our checkpoints to TensorFlow's")
+    made.add_argument("source", type=Path, metavar="CHECKPOINT_DIR", help="which holds step-<n>/")
+    made.add_argument(
+        "target", type=Path, metavar="OUT", help="prefix to write, such as export/ckpt-1"
+    )
+    made.add_argument("--step", type=int, help="default: the newest complete one")
+    made.add_argument(
+        "--tables", nargs="+", default=[], metavar="NAME=TFNAME",
+        help="the tables to convert, and their names there (default: all, by their names here)",
+    )  # fmt: skip
+    made.add_argument(
+        "--attribute", default="embedding",
+        help="where the embedding is in the object that is restored: 'embedding' for "
+        "tf.train.Checkpoint(embedding=…), the default; 'model/embedding' for model.embedding",
+    )  # fmt: skip
+    made.set_defaults(run=to_tf)
+    for made in commands.choices.values():
+        made.add_argument("--json", action="store_true", help="print the report as JSON")
+    args = parser.parse_args(arguments)
+    try:
+        result = args.run(args)
+    except (checkpoint.CheckpointError, OSError, ValueError) as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result, indent=1) if args.json else report(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
