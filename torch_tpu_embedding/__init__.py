@@ -8,6 +8,7 @@ from .embedding_optimizer import EmbeddingOptimizer
 from .export import export_serving
 from .for_serving import TPUEmbeddingForServing
 from .initial import RowIdInitializer
+from .loader import EmbeddingLoader
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
 from .quantization import QuantizationConfig
 from .ragged import Ragged
@@ -21,6 +22,7 @@ __all__ = [
     "Adagrad",
     "AdagradMomentum",
     "Adam",
+    "EmbeddingLoader",
     "EmbeddingOptimizer",
     "FeatureConfig",
     "QuantizationConfig",

@@ -17,6 +17,7 @@ from . import runtime
 from .describe import describe
 from .features import ID_BOUNDS, Bags
 from .gradients import collect_gradients
+from .host_batch import Batcher
 from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
 from .nest import flatten_like, pack_like
@@ -157,20 +158,51 @@ class TPUEmbedding(TableModule):
             RuntimeError: `enqueue_depth` batches already wait, or the device is the CPU.
         """
         self._require_accelerator("enqueue")
-        engine = self.engine
+        self._queue.check_room(name)
+        self._queue.push(name, self.prepare(features, weights, training))
+
+    def prepare(
+        self, features: Any, weights: Any, training: bool, batcher: Batcher | None = None
+    ) -> Queued:
+        """The first half of `enqueue`: check a batch and send it, without its place in the queue.
+
+        Args:
+            batcher: None for the one that `enqueue` uses; a thread beside it needs its own.
+        """
         bags: list[Bags] | Exception
         try:
-            self._queue.check_room(name)
             bags = self._parse(features, weights)
             self._shapes.check(bags)
         except Exception as error:
             if self.placement.num_shards == 1:
                 raise
             bags = error  # the other processes must come to know
-        sent = engine.send(bags, training)
+        sent = self.engine.send(bags, training, batcher)
         assert isinstance(bags, list)
         self._shapes.settle(bags)
-        self._queue.push(name, Queued(sent, training))
+        return Queued(sent, training)
+
+    def enqueue_prepared(self, batch: Queued, following: Queued | None) -> None:
+        """The second half of `enqueue`, for a batch that `prepare` gave.
+
+        Args:
+            following: the next one, if it is known: pipelined execution reads it ahead.
+        """
+        self._queue.check_room(None)
+        self._queue.push(None, batch)
+        if self._pipeline is not None:
+            self._pipeline.next_batch = following
+
+    def withdraw(self, batch: Queued | None) -> None:
+        """Take back what `enqueue_prepared` was given, as far as it still waits."""
+        self._queue.remove(batch)
+        if self._pipeline is not None:
+            self._pipeline.next_batch = None
+
+    @property
+    def pipelined(self) -> bool:
+        """Whether `pipeline_execution_with_tensor_core` was chosen."""
+        return self._pipeline is not None
 
     def dequeue(self, name: str | None = None) -> Any:
         """The activations of the oldest enqueued batch, nested like feature_config.

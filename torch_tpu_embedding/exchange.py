@@ -66,7 +66,7 @@ class Local:
         self._device = device
 
     def put(self, value: Tensor) -> Tensor:
-        return value.to(self._device)
+        return runtime.upload(value, self._device)
 
     def zeros(self, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, device=self._device)

@@ -47,6 +47,18 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def upload(value: Tensor, target: torch.device) -> Tensor:
+    """Copy a host tensor to a device now; from any thread.
+
+    `.to` on an XLA device only notes the tensor for later, and where another thread ends a step meanwhile,
+    the device gets other data (seen in torch_xla 2.9).
+    """
+    if not is_accelerated(target):
+        return value.to(target)
+    (out,) = _bindings()._xla_tensors_from_aten([value], [str(target)], None)
+    return _tensor(out)
+
+
 def sync(wait: bool = False) -> None:
     """End the step: compile what was traced, if it is new, and run it.
 

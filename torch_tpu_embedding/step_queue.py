@@ -10,7 +10,7 @@ from torch import Tensor
 from .engine import LookedUp, SentBatch
 
 
-@dataclass
+@dataclass(eq=False)
 class Queued:
     """An enqueued batch."""
 
@@ -66,6 +66,12 @@ class StepQueue:
 
     def push(self, name: str | None, batch: Queued) -> None:
         self._waiting.setdefault(name, deque()).append(batch)
+
+    def remove(self, batch: Queued | None) -> None:
+        """Forget one batch, if it waits."""
+        for waiting in self._waiting.values():
+            if batch is not None and batch in waiting:
+                waiting.remove(batch)
 
     def next(self, name: str | None) -> Queued:
         """The batch to look up next, still waiting, or RuntimeError if it is not its turn."""
