@@ -63,7 +63,7 @@ def main() -> None:
         "--ids-per-sample", type=int, default=0, help="0: dense features; else ragged bags"
     )
     parser.add_argument(
-        "--unique", type=float, default=0.5, help="distinct ids, as share of all ids"
+        "--unique", type=float, default=0.5, help="ids to draw from, as share of all ids of a table"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
@@ -114,9 +114,10 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
     embedding = tte.TPUEmbedding(features, args.batch_size, optimizer, layout=args.layout)
     samples = embedding.local_batch_size
     count = samples * max(args.ids_per_sample, 1)
+    all_ids = args.batch_size * max(args.ids_per_sample, 1)
     inputs: list[Any] = []
     for _ in features:
-        pool = torch.randperm(args.vocabulary)[: max(1, int(count * args.unique))]
+        pool = torch.randperm(args.vocabulary)[: max(1, int(all_ids * args.unique))]
         ids = pool[torch.randint(0, len(pool), (count,))]
         lengths = torch.full((samples,), args.ids_per_sample)
         inputs.append(tte.Ragged.from_lengths(ids, lengths) if args.ids_per_sample else ids)
@@ -170,6 +171,7 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
 
 def pretend_replicas(count: int) -> None:
     """Let this process trace as process 0 of a TPU's, one for each chip."""
+    os.environ["XLA_ALWAYS_ALLREDUCE"] = "1"  # torch_xla leaves them out where it sees one device
     from torch_tpu_embedding import table_module
     from torch_tpu_embedding.exchange import Exchange, Process
 

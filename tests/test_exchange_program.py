@@ -63,7 +63,8 @@ def test_a_stack_has_one_all_to_all_for_rows_and_one_for_gradients(report: dict[
 def test_nothing_else_moves_but_the_gradient_of_the_dense_head(report: dict[str, Any]) -> None:
     others = [each for each in report["collectives"] if each["op"] != "all-to-all"]
     assert all(each["op"] == "all-reduce" for each in others), others
-    assert sum(each["elements"] for each in others) <= report["head_elements"], others
+    token = 1  # of torch_xla's all_reduce
+    assert sum(each["elements"] for each in others) <= report["head_elements"] + token, others
 
 
 def test_each_array_of_a_device_is_read_and_written_in_place(report: dict[str, Any]) -> None:
