@@ -15,8 +15,10 @@ import numpy as np
 FLOAT32, STRING, INT64 = 1, 7, 9
 _TYPES = {FLOAT32: "float32", 2: "float64", 3: "int32", STRING: "string", INT64: "int64",
           14: "bfloat16", 19: "float16"}  # fmt: skip
-_LANE, _PIECE = 256, 1 << 20
-"""Bytes hashed by each of the lanes of a piece, and in a piece."""
+_PIECE, _LANES = 1 << 23, 1 << 13
+"""Bytes hashed at a time, and in how many lanes side by side."""
+_COLUMNS = 64
+"""Words of every lane that are brought together at a time, so that they stay in the cache."""
 
 
 @functools.cache
@@ -59,14 +61,16 @@ def crc32c(data: np.ndarray | bytes, before: int = 0) -> int:
         for power in range(_PIECE.bit_length()):
             if len(piece) >> power & 1:
                 state = _apply(_zeros(power), state)
-        count = 1 << (-(-len(piece) // _LANE) - 1).bit_length()
-        padded = np.zeros(count * _LANE, np.uint8)  # zeros in front leave a state of 0 as it is
+        power = max(6, (-(-len(piece) // _LANES) - 1).bit_length())  # of the bytes in a lane
+        count = 1 << (-(-len(piece) >> power) - 1).bit_length()
+        padded = np.zeros(count << power, np.uint8)  # zeros in front leave a state of 0 as it is
         padded[len(padded) - len(piece) :] = piece
+        words = padded.view("<u4").reshape(count, -1)
         lanes = np.zeros(count, np.uint32)
-        for words in np.ascontiguousarray(padded.view("<u4").reshape(count, -1).T):
-            lanes ^= words
-            lanes = low[lanes & np.uint32(0xFFFF)] ^ high[lanes >> np.uint32(16)]
-        power = _LANE.bit_length() - 1
+        for column in range(0, words.shape[1], _COLUMNS):
+            for word in np.ascontiguousarray(words[:, column : column + _COLUMNS].T):
+                lanes ^= word
+                lanes = low[lanes & np.uint32(0xFFFF)] ^ high[lanes >> np.uint32(16)]
         while len(lanes) > 1:
             lanes = _apply(_zeros(power), lanes[0::2]) ^ lanes[1::2]
             power += 1
