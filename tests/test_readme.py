@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_the_readmes_python_blocks_run_in_order() -> None:
+def test_the_readmes_python_blocks_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
+    monkeypatch.chdir(tmp_path)  # it saves a checkpoint
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
@@ -20,5 +25,5 @@ def test_the_readmes_python_blocks_run_in_order() -> None:
 def test_the_files_to_read_exist() -> None:
     root = Path(__file__).parent.parent
     section = README[README.index("## Read these files") :]
-    for name in re.findall(r"`((?:torch_tpu_embedding/)?\w+\.py)`", section):
+    for name in re.findall(r"`((?:torch_tpu_embedding/)?(?:\w+/)?\w+\.py)`", section):
         assert (root / name).exists() or (root / "torch_tpu_embedding" / name).exists(), name
