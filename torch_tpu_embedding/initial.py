@@ -132,7 +132,9 @@ def _weights(table: Table, key: str, ids: range) -> Iterator[tuple[int, Tensor]]
             )
             weight = _seeded(f"{key}/{first}", make)
         _check(whole, weight, block)
-        yield start, weight.detach()[ids[start] - first :: ids.step].clone()
+        here = ids[start:stop]
+        own = slice(here.start - first, here.stop - first, here.step)
+        yield start, weight.detach()[own].clone()
 
 
 def _position(ids: range, row: int) -> int:
