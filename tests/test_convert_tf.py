@@ -25,7 +25,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import torch_tpu_embedding
+import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import shard as shard_module
 
@@ -164,6 +164,16 @@ def test_a_sharded_checkpoint_of_tensorflow_is_put_together(golden: Path, tmp_pa
         }
     }
     assert report["left_out"] == {}
+
+
+def test_an_embedding_loads_what_was_converted(golden: Path, tmp_path: Path) -> None:
+    run("from-tf", golden, tmp_path / "run", "--step", 3)
+    table = tte.TableConfig(4, 2, name="user")
+    embedding = tte.TPUEmbeddingForServing(tte.FeatureConfig(table), tte.Adagrad())
+    checkpoint.load(embedding, tmp_path / "run")
+    state = embedding.state_dict()
+    found = {key: state[key].numpy() for key in ("user.weight", "user.accumulators")}
+    assert_same(found, read(tmp_path / "run", 3))
 
 
 def test_neither_tensorflow_nor_torch_xla_is_loaded(golden: Path, tmp_path: Path) -> None:
@@ -484,7 +494,7 @@ def test_what_tensorflow_wrote_arrives_bit_for_bit(
 @pytest.mark.tensorflow
 @needs_tensorflow
 def test_tensorflow_restores_bit_for_bit_what_was_written_for_it(tmp_path: Path) -> None:
-    slots = {each: getattr(torch_tpu_embedding, each)().slot_variable_names for each in OPTIMIZERS}
+    slots = {each: getattr(tte, each)().slot_variable_names for each in OPTIMIZERS}
     cases = [
         case(f"{kind} {each}", kind, ("user", 9, 4, each, 2), ("it/em.", 4, 3, each, 1), *MIXED[2:])
         for each in OPTIMIZERS
