@@ -10,6 +10,7 @@ from .for_serving import TPUEmbeddingForServing
 from .initial import RowIdInitializer
 from .loader import EmbeddingLoader
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
+from .profiling import profile
 from .quantization import QuantizationConfig
 from .ragged import Ragged
 from .serving import serving_embedding_lookup
@@ -36,6 +37,7 @@ __all__ = [
     "config_to_dict",
     "distributed",
     "export_serving",
+    "profile",
     "runtime",
     "serving_embedding_lookup",
 ]

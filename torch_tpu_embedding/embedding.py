@@ -22,6 +22,7 @@ from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
 from .nest import flatten_like, pack_like
 from .optimizers import Optimizer
+from .phases import mark, timed
 from .pipeline import Pipeline
 from .serving import parse_features, serving_embedding_lookup
 from .shapes import OutputShapes
@@ -121,6 +122,7 @@ class TPUEmbedding(TableModule):
                 f"{self.device}"
             )
         self._pipeline = Pipeline() if pipeline_execution_with_tensor_core else None
+        self._steps = 0
         self._warned: set[str] = set()
         self._shapes = OutputShapes(self.resolved, self.local_batch_size)
 
@@ -204,6 +206,7 @@ class TPUEmbedding(TableModule):
         """Whether `pipeline_execution_with_tensor_core` was chosen."""
         return self._pipeline is not None
 
+    @timed("dequeue")
     def dequeue(self, name: str | None = None) -> Any:
         """The activations of the oldest enqueued batch, nested like feature_config.
 
@@ -222,6 +225,8 @@ class TPUEmbedding(TableModule):
             _, activations = self.engine.look_up(queued.sent, keep_records=False)
             self._queue.looked_up(name, None)
         else:
+            mark("step", self._steps)
+            self._steps += 1
             if self._pipeline is None:
                 looked_up, activations = self.engine.look_up(queued.sent)
             else:
@@ -234,6 +239,7 @@ class TPUEmbedding(TableModule):
                     self.activations_by_table[feature.table_index].append(each)
         return pack_like(self.resolved.structure, activations)
 
+    @timed("apply")
     def apply_gradients(
         self,
         gradients: Any = None,
@@ -350,6 +356,7 @@ class TPUEmbedding(TableModule):
             f"device={str(self.device)!r}"
         )
 
+    @timed("parse")
     def _parse(self, features: Any, weights: Any) -> list[Bags]:
         explicit = self._shapes.explicit
         return parse_features(

@@ -28,6 +28,7 @@ from .lookup import (
     split_buffers,
 )
 from .occurrences import Chunk
+from .phases import phase, timed
 from .plan import StackSizes
 from .runtime import DeviceKind
 from .sharding import Placement, Strategy
@@ -112,10 +113,9 @@ class Engine:
             batcher: None for the engine's own.
         """
         batch = (batcher or self._batcher).make(bags, training)
-        put = self.exchange.put
-        return SentBatch(
-            batch.sizes, put(batch.ints), put(batch.floats), batch.chunks, batch.records
-        )
+        with phase("send"):
+            ints, floats = self.exchange.put(batch.ints), self.exchange.put(batch.floats)
+        return SentBatch(batch.sizes, ints, floats, batch.chunks, batch.records)
 
     def tables_loaded(self) -> None:
         """Rows were written from outside: what was read before is out of date."""
@@ -123,6 +123,7 @@ class Engine:
         self.loads += 1
 
     @torch.no_grad()
+    @timed("lookup", runtime.annotate)
     def look_up(self, batch: SentBatch, keep_records: bool = True) -> tuple[LookedUp, list[Tensor]]:
         """Read the records of a batch; gives the activations in feature order too.
 
@@ -145,6 +146,7 @@ class Engine:
         return looked_up, [outputs[number] for number in range(self._num_features)]
 
     @torch.no_grad()
+    @timed("update", runtime.annotate)
     def update(
         self, looked_up: LookedUp, gradients: Sequence[Tensor], rates: Sequence[float]
     ) -> None:

@@ -21,6 +21,7 @@ from .host_group import HostGroup, report_failure
 from .layout import StackLayout
 from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks, tables_of
 from .padding import StackPadding
+from .phases import phase, timed
 from .plan import StackPlan, StackSizes, make_plans
 from .requests import Request, Served, batch_order, make_request, serve
 from .sharding import Placement
@@ -79,6 +80,7 @@ class Batcher:
             for training, kind in ((True, "training"), (False, "inference"))
         }
 
+    @timed("dedup")
     def make(self, bags: list[Bags] | Exception, training: bool = True) -> HostBatch:
         """Deduplicate, exchange and pad one batch; a collective call.
 
@@ -110,7 +112,8 @@ class Batcher:
         if self._placement.num_devices == 1:
             owned = [[_Owned(only.records, only.inverse)] for (only,) in requests]
         else:
-            served = serve(requests, counts, self._group, local)
+            with phase("exchange"):
+                served = serve(requests, counts, self._group, local)
             owned = [[_own(device) for device in of_stack] for of_stack in served]
         unique = self._most([max(len(o.records) for o in of_stack) for of_stack in owned])
         sizes = tuple(
@@ -163,7 +166,8 @@ class Batcher:
             pooled[number] = max(len(r.inverse) for r in of_stack) - plan.num_direct
             kinds += str([(s.feature_index, s.direct, s.shape) for s in plan.segments])
         head = torch.tensor([error is not None, _digest(kinds)])
-        told = self._group.gather(torch.cat([head, counts.view(-1), pooled]))
+        with phase("exchange"):
+            told = self._group.gather(torch.cat([head, counts.view(-1), pooled]))
         if bool(told[:, 0].any()):
             report_failure(self._group, "enqueue", error)
         if bool((told[:, 1] != told[0, 1]).any()):
@@ -178,7 +182,8 @@ class Batcher:
         return told[:, 2:end].reshape(-1, *shape), told[:, end:].amax(0).tolist()
 
     def _most(self, values: list[int]) -> list[int]:
-        most: list[int] = self._group.gather(torch.tensor(values)).amax(0).tolist()
+        with phase("exchange"):
+            most: list[int] = self._group.gather(torch.tensor(values)).amax(0).tolist()
         return most
 
     def _fit(

@@ -7,13 +7,17 @@ serving work where torch_xla cannot load.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from .phases import timed
 
 DeviceKind = Literal["CPU", "TPU"]
 
@@ -59,6 +63,7 @@ def upload(value: Tensor, target: torch.device) -> Tensor:
     return _tensor(out)
 
 
+@timed("sync")
 def sync(wait: bool = False) -> None:
     """End the step: compile what was traced, if it is new, and run it.
 
@@ -68,10 +73,13 @@ def sync(wait: bool = False) -> None:
     import torch_xla
     import torch_xla.core.xla_model as xm
 
+    _scopes.clear()  # torch_xla refuses to end a step within one
     torch_xla.sync()
     if wait:
         # sync(wait=True) of torch_xla 2.9 returns at dispatch on XLA:CPU.
+        start = time.perf_counter()
         xm.wait_device_ops()
+        _waited[0] += time.perf_counter() - start
 
 
 def compile_count() -> int:
@@ -80,6 +88,42 @@ def compile_count() -> int:
 
     data = met.metric_data("CompileTime")
     return int(data[0]) if data else 0
+
+
+def wait_seconds() -> float:
+    """How long this process has waited for the device: at the end of a step for the one before it to
+    finish, in `sync(wait=True)`, and for tensors to arrive on the host."""
+    import torch_xla.debug.metrics as met
+
+    names = ("DeviceLockWait", "TransferFromDeviceTime")
+    found = [data[1] for name in names if (data := met.metric_data(name))]
+    total: float = _waited[0] + sum(found) / 1e9
+    return total
+
+
+def is_computed(value: Tensor) -> bool:
+    """Whether a device tensor's program has been started, so that reading it starts none."""
+    return not _bindings()._check_tensor_need_materialization([value])[0]
+
+
+@contextlib.contextmanager
+def annotate(name: str) -> Iterator[None]:
+    """Name the operators traced in this context for torch_xla's profiler, as `xp.Trace` does.
+
+    Its own class tries to import jax at every call. The name ends where the program does (`sync`).
+    """
+    profiler = _bindings().profiler
+    _scopes.append(profiler.scope_pusher(name))
+    try:
+        with profiler.TraceMe(name):
+            yield
+    finally:
+        if _scopes:
+            _scopes.pop()
+
+
+_scopes: list[Any] = []
+_waited = [0.0]
 
 
 def cpu_fallbacks() -> dict[str, int]:
