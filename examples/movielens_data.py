@@ -207,8 +207,8 @@ class Batch:
     ids: dict[str, torch.Tensor | Ragged]
     weights: dict[str, Ragged | None]  # None: the feature has none
     dense: torch.Tensor
-    """`[B, 3]` float32, one transfer for three things: the stars, the weight in the loss, and how many of
-    the `recent` places of the sequence feature are taken."""
+    """`[B, 2]` float32, one transfer for two things: the stars, and how many of the `recent` places
+    of the sequence feature are taken."""
 
 
 class Samples:
@@ -249,8 +249,8 @@ class Samples:
         averages = sums / (np.bincount(train.movie, minlength=len(movies)) + SHRINK)
         self.surplus = train.stars - averages[train.movie]
 
-    def batch(self, rows: np.ndarray, loss_weights: np.ndarray) -> Batch:
-        """Build the batch of the given rows of `ratings`; `loss_weights` has one number for each."""
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Build the batch of the given rows of `ratings`."""
         user, movie = torch.from_numpy(self.ratings.user[rows]), self.ratings.movie[rows]
         genre, genre_splits = ranges(self.movies.splits[movie], self.movies.splits[movie + 1])
 
@@ -261,7 +261,7 @@ class Samples:
         watched = ragged(self.train.movie[past], splits)
 
         last, last_splits = ranges(np.maximum(first, end - self.recent), end)
-        dense = np.column_stack([self.ratings.stars[rows], loss_weights, np.diff(last_splits)])
+        dense = np.column_stack([self.ratings.stars[rows], np.diff(last_splits)])
 
         ids: dict[str, torch.Tensor | Ragged] = {
             "user": user,

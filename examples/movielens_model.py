@@ -15,7 +15,6 @@ Shape letters: B batch, L length of the sequence feature, D embedding width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -174,15 +173,15 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last batch of an epoch may be shorter."""
-        return math.ceil(len(self.train_rows) / self.settings.batch_size)
+        """Whole batches only: what is left over, other samples in each epoch, would make a noisy step."""
+        return len(self.train_rows) // self.settings.batch_size
 
     @property
     def total_steps(self) -> int:
         return self.settings.epochs * self.steps_per_epoch
 
     def epoch(self) -> Iterator[Tensor]:
-        """Train on all training samples in a new order; the losses are device scalars."""
+        """Train on the training samples in a new order; the losses are device scalars."""
         self.embedding.train()
         self.model.train()
         order = self.rng.permutation(self.train_rows)
@@ -197,8 +196,8 @@ class Trainer:
 
         Whatever is still referenced there becomes an output of the program, which XLA must keep.
         """
-        predicted, stars, weights = self.predict(batch)
-        loss = (weights * (predicted - stars).square()).mean()
+        predicted, stars = self.predict(batch)
+        loss = (predicted - stars).square().mean()
         # Gradients are summed over the processes, so each process gives its share of the mean.
         (loss / tte.distributed.num_replicas()).backward()
         tte.distributed.sum_gradients(self.model.parameters())
@@ -210,14 +209,14 @@ class Trainer:
 
     def cut(self, rows: np.ndarray) -> Batch:
         """This process's part of the batch of these rows, of the same size for short batches too."""
-        return self.samples.batch(*own_share(rows, self.settings.batch_size))
+        return self.samples.batch(own_share(rows, self.settings.batch_size)[0])
 
-    def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Predicted and given stars and loss weights `[B]`, on the device."""
-        stars, weights, recent_count = self.embedding.to_device(batch.dense).unbind(1)
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predicted and given stars `[B]`, on the device."""
+        stars, recent_count = self.embedding.to_device(batch.dense).unbind(1)
         # feature name -> [B, D] or [B, L, D]
         activations = self.embedding(batch.ids, batch.weights)
-        return self.model(activations, recent_count), stars, weights
+        return self.model(activations, recent_count), stars
 
     @torch.no_grad()
     def evaluate(self) -> float:

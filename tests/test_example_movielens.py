@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,7 +154,7 @@ def test_histories_hold_only_earlier_training_ratings(
         ratings, no_genres(), held_out, recent=recent, most=most, decay_days=decay_days
     )
     rows = rng.integers(0, len(ratings), 12)
-    batch = samples.batch(rows, np.linspace(0, 1, len(rows)))
+    batch = samples.batch(rows)
 
     train = ratings[~held_out]
     total, count = np.full(MOVIES, 5 * train.stars.mean(dtype=np.float64)), np.full(MOVIES, 5)
@@ -178,7 +177,7 @@ def test_histories_hold_only_earlier_training_ratings(
         assert bag(batch.ids["recent"], place) == ratings.movie[past[-recent:]].tolist()
         assert bag(batch.weights["watched"], place) == pytest.approx(decay, rel=1e-5)
         assert bag(batch.weights["taste"], place) == pytest.approx(decay * surplus, abs=1e-5)
-        assert batch.dense[place, 2] == len(past[-recent:])
+        assert batch.dense[place, 1] == len(past[-recent:])
     assert batch.dense[:, 0].tolist() == ratings.stars[rows].tolist()
     assert batch.ids["movie"].tolist() == ratings.movie[rows].tolist()
     assert batch.ids["user"].tolist() == ratings.user[rows].tolist()
@@ -193,7 +192,7 @@ def test_genres_of_a_batch(folder: Path) -> None:
     ratings, movies = data.read(folder)
     samples = data.Samples(ratings, movies, data.hold_out(ratings))
     rows = np.arange(0, len(ratings), 7)
-    genres = samples.batch(rows, np.ones(len(rows))).ids["genres"]
+    genres = samples.batch(rows).ids["genres"]
     for place, movie in enumerate(ratings.movie[rows]):
         wanted = movies.genres[movies.splits[movie] : movies.splits[movie + 1]]
         assert bag(genres, place) == wanted.tolist()
@@ -248,7 +247,7 @@ def test_a_short_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     content = json.loads(results.read_text())
     assert picture.read_bytes().startswith(b"\x89PNG")
-    steps = math.ceil(480 / 64)
+    steps = 480 // 64
     for run in content["runs"]:
         assert len(run["losses"]) == 2 * steps
         assert len(run["rmses"]) == 3
