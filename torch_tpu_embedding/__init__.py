@@ -9,6 +9,7 @@ from .export import export_serving
 from .for_serving import TPUEmbeddingForServing
 from .initial import RowIdInitializer
 from .loader import EmbeddingLoader
+from .metric_writers import JsonLinesWriter, TensorBoardWriter
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
 from .profiling import profile
 from .quantization import QuantizationConfig
@@ -26,6 +27,7 @@ __all__ = [
     "EmbeddingLoader",
     "EmbeddingOptimizer",
     "FeatureConfig",
+    "JsonLinesWriter",
     "QuantizationConfig",
     "Ragged",
     "RowIdInitializer",
@@ -33,6 +35,7 @@ __all__ = [
     "TPUEmbedding",
     "TPUEmbeddingForServing",
     "TableConfig",
+    "TensorBoardWriter",
     "config_from_dict",
     "config_to_dict",
     "distributed",

@@ -20,6 +20,7 @@ from .gradients import collect_gradients
 from .host_batch import Batcher
 from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
+from .measured_module import MeasuredModule
 from .nest import flatten_like, pack_like
 from .optimizers import Optimizer
 from .phases import mark, timed
@@ -28,10 +29,9 @@ from .serving import parse_features, serving_embedding_lookup
 from .shapes import OutputShapes
 from .sharding import Strategy
 from .step_queue import Awaiting, Queued, StepQueue
-from .table_module import TableModule
 
 
-class TPUEmbedding(TableModule):
+class TPUEmbedding(MeasuredModule):
     """Embedding tables on an XLA device, after `tf.tpu.experimental.embedding.TPUEmbedding`.
 
     On an XLA device a step is `enqueue` (host ids in), `dequeue` (activations out), a backward pass,
@@ -171,6 +171,18 @@ class TPUEmbedding(TableModule):
         Args:
             batcher: None for the one that `enqueue` uses; a thread beside it needs its own.
         """
+        metrics = self._metrics
+        if metrics is None:
+            return self._prepare(features, weights, training, batcher)[0]
+        with metrics.preparing():
+            queued, parsed = self._prepare(features, weights, training, batcher)
+            if training:
+                metrics.observe(parsed, queued.sent)
+        return queued
+
+    def _prepare(
+        self, features: Any, weights: Any, training: bool, batcher: Batcher | None
+    ) -> tuple[Queued, list[Bags]]:
         bags: list[Bags] | Exception
         try:
             bags = self._parse(features, weights)
@@ -182,7 +194,7 @@ class TPUEmbedding(TableModule):
         sent = self.engine.send(bags, training, batcher)
         assert isinstance(bags, list)
         self._shapes.settle(bags)
-        return Queued(sent, training)
+        return Queued(sent, training), bags
 
     def enqueue_prepared(self, batch: Queued, following: Queued | None) -> None:
         """The second half of `enqueue`, for a batch that `prepare` gave.
@@ -293,6 +305,8 @@ class TPUEmbedding(TableModule):
             self._pipeline.hold(name, awaiting.looked_up, found, rates)
         self._queue.applied(name)
         self._forget_activations(name)
+        if self._metrics is not None:
+            self._metrics.step_done()
 
     def forward(self, features: Any, weights: Any = None) -> Any:
         """`enqueue` and `dequeue` in one; a training batch while `self.training`.

@@ -27,6 +27,7 @@ from .lookup import (
     rows_to_send,
     split_buffers,
 )
+from .norms import NormSampler, sums_of_squares
 from .occurrences import Chunk
 from .phases import phase, timed
 from .plan import StackSizes
@@ -90,6 +91,8 @@ class Engine:
         self.store = TableStore(resolved, device, kind, self.placement, self.exchange)
         self.version = 0
         self.loads = 0
+        self.sampler: NormSampler | None = None
+        """Of norms, for metrics."""
         self._resolved = resolved
         self._num_features = len(resolved.features)
         self._device = device
@@ -175,6 +178,8 @@ class Engine:
             records = [self.exchange.enter(each) for each in looked_up.weight_records]
         trained = [n for n, index in enumerate(indices) if index.sizes.plan.stack.rule is not None]
         per_row = self._row_gradients([indices[n] for n in trained], gradients)
+        sampler = self.sampler if self.sampler is not None and self.sampler.begin() else None
+        squares = []
         waiting = {}
         for number, gradient in zip(trained, per_row, strict=True):
             rule = self.store.stacks[number].rule
@@ -182,12 +187,17 @@ class Engine:
             if rule.steps_per_occurrence:
                 waiting[number] = self.exchange.leave(gradient)
                 continue
+            if sampler is not None:
+                sums = sums_of_squares(self.exchange, indices[number], gradient, records[number])
+                squares.append((self.store.stacks[number].table_indices, sums))
             parts, rate = self._enter(number), self._rates_on_device(number, rates)
             if rule.moves_all_rows:
                 apply_to_all_rows(parts, indices[number], gradient, rate)
             else:
                 apply_stack(parts, indices[number], records[number], gradient, rate)
             self._store(number, parts)
+        if sampler is not None:
+            sampler.keep(squares)
         return waiting
 
     def _update_each(

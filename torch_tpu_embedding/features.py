@@ -37,6 +37,9 @@ class Bags:
     """`[N]` float32; None if direct."""
     shape: tuple[int, ...]
     """Of the activations without their last dimension D: `(B,)`, `(B, L)` or an output_shape."""
+    num_ids: int = 0
+    """As `parse` found them: those that are looked up, and those outside [0, V) that are not."""
+    num_dropped: int = 0
 
 
 def parse(
@@ -81,15 +84,17 @@ def parse(
             where, value, weights, entries, feature.config.validate_weights_and_indices
         )
     inside = _inside(where, table, entries.ids, entries, None, id_bounds)
+    dropped = len(entries.ids)
     if inside is not None:
         entries = entries.select(inside)
         gains = gains[inside] if gains is not None else None
+    count = len(entries.ids)
+    dropped -= count
     if length:
-        return Bags(_sequence(where, entries, length), None, None, shape)
-    check = feature.config.validate_weights_and_indices
-    return Bags(
-        entries.ids, entries.bag, _gain(where, entries, gains, table.combiner, check), shape
-    )
+        kept = int((entries.position < length).sum())
+        return Bags(_sequence(where, entries, length), None, None, shape, kept, dropped)
+    gain = _gain(where, entries, gains, table.combiner, feature.config.validate_weights_and_indices)
+    return Bags(entries.ids, entries.bag, gain, shape, count, dropped)
 
 
 def split_bags(features: tuple[Feature, ...], bags: list[Bags], parts: int) -> list[list[Bags]]:
@@ -162,7 +167,10 @@ def _parse_dense(
         _check_batch(where, shape[0], batch_size)
     ids = value.reshape(-1).to(torch.int64)
     inside = _inside(where, table, ids, None, shape, id_bounds)
-    return Bags(ids if inside is None else ids.where(inside, NO_ID), None, None, shape)
+    if inside is None:
+        return Bags(ids, None, None, shape, len(ids))
+    count = int(inside.sum())
+    return Bags(ids.where(inside, NO_ID), None, None, shape, count, len(ids) - count)
 
 
 def _output(

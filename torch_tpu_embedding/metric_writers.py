@@ -1,0 +1,71 @@
+"""Where metrics go: lines of JSON, or TensorBoard. Both are callbacks for `enable_metrics`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class JsonLinesWriter:
+    """Appends each report to a file, as one line of JSON that is written out at once.
+
+    Args:
+        path: of the file. With several processes give each a file of its own.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = Path(path).open("a")  # noqa: SIM115 (open as long as the writer)
+
+    def __call__(self, metrics: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(metrics) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardWriter:
+    """Writes every number of each report as a scalar `embedding/…`, by the number of the step.
+
+    Args:
+        folder: of the run. With several processes give each a folder of its own.
+
+    Raises:
+        ImportError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError(
+                "TensorBoardWriter: tensorboard is not installed; `pip install tensorboard`, or write "
+                "lines of JSON with JsonLinesWriter"
+            ) from error
+        self._writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def __call__(self, metrics: Mapping[str, Any]) -> None:
+        for name, value in _numbers("embedding", metrics):
+            self._writer.add_scalar(name, value, metrics["step"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _numbers(name: str, value: object) -> Iterator[tuple[str, float]]:
+    """The numbers in nested dicts, by their path.
+
+    >>> [*_numbers("a", {"b": {"c": 1, "d": None}, "e": 2.5, "f": [3]})]
+    [('a/b/c', 1), ('a/e', 2.5)]
+    """
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _numbers(f"{name}/{key}", each)
+    elif isinstance(value, (int, float)):
+        yield name, value

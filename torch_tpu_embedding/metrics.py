@@ -1,0 +1,213 @@
+"""What training looks like: counts per table, padding, bytes, and where the time goes.
+
+Batches are counted where they are prepared, in the thread that prepares them: with an `EmbeddingLoader` up
+to `depth` batches ahead of training. All numbers are of this process; counts add up over processes.
+Letters: U unique rows, L devices of this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import runtime
+from .config import Resolved
+from .engine import Engine, SentBatch
+from .features import NO_ID, Bags
+from .norms import NormSampler
+from .phases import collect_times
+
+HOST_PHASES = ("parse", "dedup", "exchange", "send")
+HOT_SHARE = 0.01
+"""Of the distinct rows of a batch, those that count as hot."""
+
+_FLOAT_BYTES = 4
+_Key = tuple[str, int]
+"""What is counted, and the table, or -1 for all."""
+
+
+class Metrics:
+    """The counters of one TPUEmbedding, from the moment they were switched on.
+
+    Args:
+        every: steps between two calls of `callback`, and between two samples of what costs more.
+        callback: given the metrics of the last `every` steps.
+    """
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        engine: Engine,
+        id_bounds: str,
+        every: int,
+        callback: Callable[[dict[str, Any]], object] | None,
+    ) -> None:
+        self._tables = resolved.tables
+        self._table_of = [feature.table_index for feature in resolved.features]
+        self._id_bounds = id_bounds
+        self._every = every
+        self._callback = callback
+        self._engine = engine
+        self._devices = engine.placement.local_devices
+        self.sampler = NormSampler(every)
+        stacks = engine.store.stacks
+        self._firsts = [torch.tensor(s.first_records, dtype=torch.int32) for s in stacks]
+        shapes = [(self._devices, stack.num_records) for stack in stacks]
+        self._seen = [torch.zeros(shape, dtype=torch.bool) for shape in shapes]
+        self._buckets: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self._steps = 0
+        self._counts: Counter[_Key] = Counter()
+        self._times: dict[str, int] = {}
+        self._begin = self._now()
+        self._last = self._begin
+
+    @contextlib.contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Time the phases of a batch, and count it, or that it was refused."""
+        times: dict[str, int] = {}
+        try:
+            with collect_times(times):
+                yield
+        except Exception:
+            with self._lock:
+                self._counts["refused", -1] += 1
+            raise
+        with self._lock:
+            self._counts["batches", -1] += 1
+            for name, lasted in times.items():
+                self._times[name] = self._times.get(name, 0) + lasted
+
+    def observe(self, bags: Sequence[Bags], sent: SentBatch) -> None:
+        """Count a training batch.
+
+        Args:
+            bags: in feature order.
+        """
+        found: Counter[_Key] = Counter({("training", -1): 1})
+        for table, each in zip(self._table_of, bags, strict=True):
+            found["ids", table] += each.num_ids
+            found["dropped", table] += each.num_dropped
+        for number, (sizes, records) in enumerate(zip(sent.sizes, sent.records, strict=True)):
+            plan, devices = sizes.plan, self._devices
+            for device, of_device in enumerate(records):
+                ends = torch.searchsorted(of_device, self._firsts[number]).tolist()
+                ends.append(len(of_device))
+                for n, table in enumerate(plan.stack.table_indices):
+                    found["rows", table] += ends[n + 1] - ends[n]
+                self._seen[number][device].index_fill_(0, of_device.long(), True)
+                found["row places filled", -1] += len(of_device)
+            found["row places", -1] += sizes.num_unique * devices
+            found["id places", -1] += sizes.num_pooled * devices
+            found["id places filled", -1] += sum(
+                bags[segment.feature_index].num_ids for segment in plan.pooled
+            )
+            others = sizes.num_devices - 1
+            row_bytes = plan.stack.dim * _FLOAT_BYTES
+            found["bytes", -1] += 2 * others * sizes.block * row_bytes * devices
+        with self._lock:
+            if self._counts["training", -1] % self._every == 1 % self._every:
+                found.update(self._hot_ids(bags))
+            self._counts.update(found)
+            self._buckets = [
+                {
+                    "tables": [self._tables[table].name for table in each.plan.stack.table_indices],
+                    "rows": each.num_unique,
+                    "ids": each.num_pooled,
+                    "exchanged": each.block,
+                }
+                for each in sent.sizes
+            ]
+
+    def step_done(self) -> None:
+        """Count a step, and tell the callback if it is time."""
+        self._steps += 1
+        if self._callback is not None and self._steps % self._every == 0:
+            now = self._now()
+            report = self._report(self._last, now)
+            self._last = now
+            self._callback(report)
+
+    def report(self) -> dict[str, Any]:
+        """All since the beginning, as `TPUEmbedding.metrics` describes it."""
+        return self._report(self._begin, self._now())
+
+    def _now(self) -> Counter[_Key]:
+        """All counters together, so that two such can be subtracted."""
+        with self._lock:
+            now = self._counts.copy()
+            now.update({(f"{name} ns", -1): lasted for name, lasted in self._times.items()})
+        now["steps", -1] = self._steps
+        now["compiles", -1] = runtime.compile_count()
+        now["wait ns", -1] = int(1e9 * runtime.wait_seconds())
+        return now
+
+    def _report(self, begin: Counter[_Key], end: Counter[_Key]) -> dict[str, Any]:
+        def count(what: str, table: int = -1) -> int:
+            return end[what, table] - begin[what, table]
+
+        def share(part: str, whole: str, table: int = -1) -> float | None:
+            number = count(whole, table)
+            return count(part, table) / number if number else None
+
+        touched, norms = self._rows_touched(), self.sampler.read()
+        tables = {}
+        for number, table in enumerate(self._tables):
+            gradient, row = norms.get(number, (None, None))
+            tables[table.name] = {
+                "ids": count("ids", number),
+                "unique_share": share("rows", "ids", number),
+                "rows_touched": touched[number],
+                "hot_row_share": share("hot", "sampled", number),
+                "out_of_vocabulary": {self._id_bounds: count("dropped", number)},
+                "gradient_norm": gradient,
+                "row_norm": row,
+            }
+        batches, steps = max(count("batches"), 1), max(count("steps"), 1)
+        filled = {kind: share(f"{kind} places filled", f"{kind} places") for kind in ("row", "id")}
+        return {
+            "step": self._steps,
+            "steps": count("steps"),
+            "batches": count("batches"),
+            "batches_refused": count("refused"),
+            "tables": tables,
+            "buckets": self._buckets,
+            "padding_share": {
+                f"{kind}s": None if part is None else 1 - part for kind, part in filled.items()
+            },
+            "compiles": count("compiles"),
+            "host_ms": {name: count(f"{name} ns") / 1e6 / batches for name in HOST_PHASES},
+            "device_wait_ms": count("wait ns") / 1e6 / steps,
+            "bytes_exchanged": count("bytes"),
+        }
+
+    def _rows_touched(self) -> list[int]:
+        touched = [0] * len(self._tables)
+        for stack, seen in zip(self._engine.store.stacks, self._seen, strict=True):
+            ends = [*stack.first_records[1:], stack.num_records]
+            for table, first, end in zip(
+                stack.table_indices, stack.first_records, ends, strict=True
+            ):
+                touched[table] = int(seen[:, first:end].sum())
+        return touched
+
+    def _hot_ids(self, bags: Sequence[Bags]) -> Counter[_Key]:
+        """How many ids fall on the most frequent rows of the batch, of how many."""
+        by_table: dict[int, list[Tensor]] = {}
+        for table, each in zip(self._table_of, bags, strict=True):
+            by_table.setdefault(table, []).append(each.ids)
+        found: Counter[_Key] = Counter()
+        for table, parts in by_table.items():
+            ids = torch.cat(parts)
+            _, counts = torch.unique(ids[ids != NO_ID], return_counts=True)
+            hot = counts.sort(descending=True).values[: math.ceil(HOT_SHARE * len(counts))]
+            found["hot", table] = int(hot.sum())
+            found["sampled", table] = int(counts.sum())
+        return found

@@ -1,0 +1,84 @@
+"""Norms of gradients and rows, summed up on the device in a few steps and read later.
+
+Two programs alternate, one with the sums and one without, each compiled once for each size of the batch.
+The result waits on the device until its step has been started, so asking for it never ends a step.
+Letters: U unique rows, T tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import runtime
+from .exchange import Exchange
+from .lookup import StackIndex
+
+Norms = dict[int, tuple[float, float]]
+"""Table → the norm of its gradient, and the root mean square of the norms of its rows in the batch."""
+
+
+class NormSampler:
+    """Decides which updates are sampled, and keeps what the last of them gave.
+
+    Args:
+        every: one in so many, the second update first.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._updates = 0
+        self._pending: tuple[list[int], Tensor] | None = None
+        self._known: Norms = {}
+
+    def begin(self) -> bool:
+        """Whether the update that begins now is one to sample."""
+        due = self._updates % self._every == 1 % self._every
+        self._updates += 1
+        if due:
+            self.read()
+        return due
+
+    def keep(self, parts: Sequence[tuple[Sequence[int], Tensor]]) -> None:
+        """Take what `sums_of_squares` gave for some stacks, with the tables of each."""
+        if parts:
+            tables = [table for members, _ in parts for table in members]
+            self._pending = tables, torch.cat([sums for _, sums in parts], dim=1)
+
+    def read(self) -> Norms:
+        """The norms of the last sampled update that is known; empty if there is none."""
+        if self._pending is not None:
+            tables, sums = self._pending
+            if not runtime.is_accelerated(sums.device) or runtime.is_computed(sums):
+                for table, (gradient, row, count) in zip(
+                    tables, sums.cpu().T.tolist(), strict=True
+                ):
+                    self._known[table] = math.sqrt(gradient), math.sqrt(row / max(count, 1.0))
+                self._pending = None
+        return self._known
+
+
+def sums_of_squares(
+    exchange: Exchange, index: StackIndex, gradient: Tensor, records: Tensor
+) -> Tensor:
+    """Per table of a stack the squares of its gradient and of its rows, summed, and the number of rows.
+
+    Args:
+        gradient: of each unique record, `[U, D]`. records: their gathered weights array.
+
+    Returns:
+        `[3, T]` float32; under SPMD of all devices together, else of this one.
+    """
+    stack = index.sizes.plan.stack
+    valid = index.valid[:, 0]
+    values = [gradient.square().sum(1), records[:, : stack.dim].square().sum(1)]
+    rows = torch.stack([*(torch.where(valid, each, 0.0) for each in values), valid.float()], dim=1)
+    if index.sizes.has_groups:
+        sums = torch.zeros(len(stack.table_indices), 3, device=rows.device)
+        sums.index_add_(0, index.group, rows)
+    else:
+        sums = rows.sum(0, keepdim=True)
+    return exchange.leave(sums.T[None]).sum(0)
