@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import math
 import re
 import zlib
 from array import array
@@ -81,8 +80,7 @@ class Ids:
 class Batch:
     """The host tensors of one step, of the samples that this process takes."""
 
-    numbers: torch.Tensor
-    """`[B, 2 + 13]` float32: label, weight in the loss, dense numbers; one tensor, so one transfer."""
+    numbers: torch.Tensor  # [B, 2 + 13] float32, one transfer: label, weight in the loss, dense
     features: dict[str, torch.Tensor | Ragged]
     weights: dict[str, Ragged | None]
 
@@ -120,7 +118,7 @@ class TrainingOrder(Iterator[np.ndarray]):
 
     def __init__(self, rows: int, batch_size: int, seed: int) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.batches = math.ceil(rows / batch_size)
+        self.batches = -(-rows // batch_size)  # rounded up
         self.load_state_dict({"epoch": 0, "batch": 0})
 
     def __next__(self) -> np.ndarray:
