@@ -157,8 +157,10 @@ class Trainer:
         mean = float(samples.train.stars.mean())
         self.model = RatingModel(mean, settings.dim, samples.recent, settings.dropout)
         self.model.to(self.device)
-        # From here on each process draws its own dropout.
-        torch.manual_seed(settings.seed + 1_000_003 * tte.distributed.rank())
+        # Dropout of its own for each process, or all would drop the same places of their samples. Under
+        # SPMD (one replica) the program is common to all, and so is its seed.
+        process = tte.distributed.rank() % tte.distributed.num_replicas()
+        tte.runtime.manual_seed(settings.seed + 1_000_003 * process)
 
         # capturable: Adam's step count stays on the device. On the host it would be a constant of the
         # program, and every step another program to compile.

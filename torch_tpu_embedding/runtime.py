@@ -82,6 +82,13 @@ def sync(wait: bool = False) -> None:
         _waited[0] += time.perf_counter() - start
 
 
+def manual_seed(seed: int) -> None:
+    """Seed the device's random numbers (dropout), which `torch.manual_seed` does not reach."""
+    import torch_xla
+
+    torch_xla.manual_seed(seed)
+
+
 def compile_count() -> int:
     """How many programs this process has compiled so far."""
     import torch_xla.debug.metrics as met
