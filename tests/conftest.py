@@ -15,3 +15,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("default")
+
+# Run by tests as processes of their own; importing them here would start their work.
+collect_ignore_glob = ["*_worker.py", "*_writer.py", "torchrun_*.py"]
