@@ -96,7 +96,7 @@ class Engine:
         self._resolved = resolved
         self._num_features = len(resolved.features)
         self._device = device
-        self._batcher = self.make_batcher(group)
+        self.batcher = self.make_batcher(group)
         self._rates = [_Rates() for _ in self.store.stacks]
 
     def make_batcher(self, group: HostGroup) -> Batcher:
@@ -115,7 +115,7 @@ class Engine:
             bags: in feature order, or the error that this process found, to be raised on all.
             batcher: None for the engine's own.
         """
-        batch = (batcher or self._batcher).make(bags, training)
+        batch = (batcher or self.batcher).make(bags, training)
         with phase("send"):
             ints, floats = self.exchange.put(batch.ints), self.exchange.put(batch.floats)
         return SentBatch(batch.sizes, ints, floats, batch.chunks, batch.records)
@@ -151,15 +151,23 @@ class Engine:
     @torch.no_grad()
     @timed("update", runtime.annotate)
     def update(
-        self, looked_up: LookedUp, gradients: Sequence[Tensor], rates: Sequence[float]
+        self,
+        looked_up: LookedUp,
+        gradients: Sequence[Tensor],
+        rates: Sequence[float],
+        may_sample: bool = True,
     ) -> None:
         """Apply one optimizer step to the records of a batch.
 
         Args:
             gradients: one per feature, in feature order, shaped like its activations.
             rates: one per table; ignored for tables that have no optimizer.
+            may_sample: False where the program is a rare one, lest sampling make two of it.
         """
-        waiting = self._update_in_program(looked_up, gradients, rates)
+        sampler = self.sampler if may_sample else None
+        if sampler is not None and not sampler.begin():
+            sampler = None
+        waiting = self._update_in_program(looked_up, gradients, rates, sampler)
         # Parts of a device's program must be gone here, for these programs end on their own.
         for number, per_occurrence in waiting.items():
             self._update_each(number, looked_up.batch, per_occurrence, rates)
@@ -168,7 +176,11 @@ class Engine:
         self.version += 1
 
     def _update_in_program(
-        self, looked_up: LookedUp, gradients: Sequence[Tensor], rates: Sequence[float]
+        self,
+        looked_up: LookedUp,
+        gradients: Sequence[Tensor],
+        rates: Sequence[float],
+        sampler: NormSampler | None,
     ) -> dict[int, Tensor]:
         """Update the stacks that sum their gradients; gives each occurrence's gradient for the others."""
         indices = self._indices(looked_up.batch)
@@ -178,7 +190,6 @@ class Engine:
             records = [self.exchange.enter(each) for each in looked_up.weight_records]
         trained = [n for n, index in enumerate(indices) if index.sizes.plan.stack.rule is not None]
         per_row = self._row_gradients([indices[n] for n in trained], gradients)
-        sampler = self.sampler if self.sampler is not None and self.sampler.begin() else None
         squares = []
         waiting = {}
         for number, gradient in zip(trained, per_row, strict=True):

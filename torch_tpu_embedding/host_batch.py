@@ -80,6 +80,12 @@ class Batcher:
             for training, kind in ((True, "training"), (False, "inference"))
         }
 
+    def adopt_sizes(self, other: Batcher) -> None:
+        """Pad to no less than another batcher of the same tables does."""
+        for training, padding in self._padding.items():
+            for mine, its in zip(padding, other._padding[training], strict=True):
+                mine.adopt(its)
+
     @timed("dedup")
     def make(self, bags: list[Bags] | Exception, training: bool = True) -> HostBatch:
         """Deduplicate, exchange and pad one batch; a collective call.

@@ -115,6 +115,8 @@ class EmbeddingLoader:
     def __iter__(self) -> Iterator[Any]:
         queued, skip = None, self._skip
         self._yielded, self._skip = skip, 0
+        sizes = self._embedding.engine.batcher
+        self._batcher.adopt_sizes(sizes)
         worker = _Worker(self._draw(skip), self._make, self.depth, self._group)
         try:
             item = worker.get()
@@ -132,7 +134,8 @@ class EmbeddingLoader:
             self._yielded, self._position = 0, None
             self._embedding.flush()
         finally:
-            worker.stop()
+            if worker.stop():
+                sizes.adopt_sizes(self._batcher)
             self._embedding.withdraw(queued)
 
     def state_dict(self) -> dict[str, Any]:
@@ -203,15 +206,20 @@ class _Worker:
         """The next item; waits for it."""
         return self._queue.get()
 
-    def stop(self) -> None:
-        """End the thread. Alone it ends at once; else when the others have come as far, or not at all if
-        they are gone: then it is left behind, for this process is about to fail."""
+    def stop(self) -> bool:
+        """End the thread; gives whether it has ended.
+
+        Alone it ends at once; else when the others have come as far, or not at all if they are gone: then
+        it is left behind, for this process is about to fail.
+        """
         self._stopped.set()
         while not self._queue.empty():  # the thread may be waiting for room
             self._queue.get_nowait()
         self._thread.join(None if self._group.size == 1 else _PATIENCE_S)
         if self._thread.is_alive():
             logger.warning("EmbeddingLoader: the other processes did not stop; its thread stays")
+            return False
+        return True
 
     def _run(self) -> None:
         try:

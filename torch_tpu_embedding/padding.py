@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from itertools import zip_longest
 
 logger = logging.getLogger(__name__)
 
@@ -67,3 +68,14 @@ class StackPadding:
         self.block = Bucket(f"rows of {what} exchanged by two devices", TRAFFIC)
         self.chunks: list[int] = []
         """Of the chunks of occurrences (`occurrences.py`)."""
+
+    def adopt(self, other: StackPadding) -> None:
+        """Be at least as large as another one of the same stack, lest its programs be compiled anew."""
+        for mine, its in zip(self._buckets, other._buckets, strict=True):
+            mine.size = max(mine.size, its.size)
+        pairs = zip_longest(self.chunks, other.chunks, fillvalue=0)
+        self.chunks[:] = [max(pair) for pair in pairs]
+
+    @property
+    def _buckets(self) -> tuple[Bucket, ...]:
+        return self.unique, self.pooled, self.block

@@ -34,6 +34,7 @@ class Pipeline:
         self._held: dict[str | None, _Held] = {}
         self.next_batch: Queued | None = None
         """A training batch that will be enqueued next, if that is known (`EmbeddingLoader`)."""
+        self._ahead = False
 
     def read(self, engine: Engine, queued: Queued) -> tuple[LookedUp, list[Tensor]]:
         """The rows of a training batch as they are before the held gradients."""
@@ -48,8 +49,11 @@ class Pipeline:
         Args:
             behind: the batch that waits behind the current one.
         """
-        self._apply(engine, name)
-        self.read_ahead(engine, [behind or self.next_batch])
+        following = behind or self.next_batch
+        # The last step of an epoch, which reads nothing ahead, is a program of its own.
+        as_before, self._ahead = (following is not None) == self._ahead, following is not None
+        self._apply(engine, name, may_sample=as_before)
+        self.read_ahead(engine, [following])
 
     def hold(
         self,
@@ -68,7 +72,7 @@ class Pipeline:
             return
         self.read_ahead(engine, [*waiting, self.next_batch])
         for name in [*self._held]:
-            self._apply(engine, name)
+            self._apply(engine, name, may_sample=False)
 
     def read_ahead(self, engine: Engine, batches: Sequence[Queued | None]) -> None:
         """Read the rows of training batches that have not been read since the tables were last loaded."""
@@ -78,7 +82,7 @@ class Pipeline:
             if batch.read is None or batch.read[0].loads != engine.loads:
                 batch.read = engine.look_up(batch.sent, keep_records=False)
 
-    def _apply(self, engine: Engine, name: str | None) -> None:
+    def _apply(self, engine: Engine, name: str | None, may_sample: bool) -> None:
         held = self._held.pop(name, None)
         if held is not None:
-            engine.update(held.looked_up, held.gradients, held.rates)
+            engine.update(held.looked_up, held.gradients, held.rates, may_sample)
