@@ -1,7 +1,7 @@
 """safetensors files as streams: written front to back with a header known in advance, read by row ranges.
 
 The format: 8 bytes with the header's length, a JSON header, then the tensors one after another, raw. The
-whole of a file passes through SHA-256 on its way to the disk, in a second thread.
+whole of a file passes through SHA-256 on its way to the disk, in another thread.
 """
 
 from __future__ import annotations
@@ -44,11 +44,34 @@ class TensorSpec:
 
 
 class Hasher:
-    """Runs SHA-256 in a thread of its own: hashing costs about as much as writing, and lets go of the GIL.
+    """Runs SHA-256 in threads of its own: hashing costs more than writing, and lets go of the GIL.
 
-    A plain thread, for the pools of `concurrent.futures` close before a save that the end of the program
-    waits for is done.
+    Two of them, for one is what a save would wait for: the files of two fields, which are written by turns,
+    are hashed side by side. Plain threads, for the pools of `concurrent.futures` close before a save that
+    the end of the program waits for is done.
     """
+
+    _THREADS = 2
+
+    def __init__(self) -> None:
+        self._threads = [_HashThread() for _ in range(self._THREADS)]
+        self._given = 0
+
+    def thread(self) -> _HashThread:
+        """The thread for the next file."""
+        self._given += 1
+        return self._threads[self._given % len(self._threads)]
+
+    def __enter__(self) -> Hasher:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for thread in self._threads:
+            thread.stop()
+
+
+class _HashThread:
+    """Updates digests in the order of the calls."""
 
     def __init__(self) -> None:
         self._work: queue.Queue[tuple[Any, memoryview] | threading.Event | None] = queue.Queue(4)
@@ -65,10 +88,8 @@ class Hasher:
         self._work.put(done)
         done.wait()
 
-    def __enter__(self) -> Hasher:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def stop(self) -> None:
+        """End the thread when all is hashed."""
         self._work.put(None)
         self._thread.join()
 
@@ -101,7 +122,7 @@ class FileWriter:
         self._written = self._begun = 0
         self._temporary = path.with_name(path.name + durable.TEMPORARY)
         self._digest = hashlib.sha256()
-        self._hasher = hasher
+        self._hasher = hasher.thread()
         self._descriptor: int | None = durable.create(self._temporary)
         try:
             self._put(memoryview(len(text).to_bytes(8, "little") + text))
