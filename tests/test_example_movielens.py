@@ -237,6 +237,18 @@ def test_attention_ignores_empty_places() -> None:
     torch.testing.assert_close(got, torch.stack([weights @ recent[0, :2], torch.zeros(4)]))
 
 
+def test_dropout_on_the_device_follows_its_own_seed() -> None:
+    ones = torch.ones(1000, device=tte.runtime.device())
+
+    def drawn(seed: int) -> torch.Tensor:
+        tte.runtime.manual_seed(seed)
+        return torch.nn.functional.dropout(ones, 0.5).cpu()
+
+    first, same, other = drawn(1), drawn(1), drawn(2)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
 # -- program ---------------------------------------------------------------------------------------
 
 
