@@ -61,7 +61,11 @@ def rate():
 
 
 @each_class
-@pytest.mark.parametrize("learning_rate", [0.1, 0, -0.1, np.float64(0.1), rate], ids=repr)
+@pytest.mark.parametrize(
+    "learning_rate",
+    [0.1, 0, -0.1, np.float64(0.1), rate],
+    ids=lambda rate: getattr(rate, "__name__", repr(rate)),
+)
 def test_a_learning_rate_is_a_number_or_a_callable(cls, learning_rate):
     assert cls(learning_rate).learning_rate == learning_rate
 
