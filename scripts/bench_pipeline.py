@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Does the loader hide the host's work? The step with it, against host and device alone, in one run.
+
+The workload is `dcnv2-capped` (26 tables of D = 128, multi-hot, a small dense head), its tables capped at
+--cap rows. In turn, round after round, the mean time of a step over --steps steps of
+
+  host      batches drawn, checked, deduplicated and sent, and nothing else
+  device    steps on one batch that was sent before, until the device has finished
+  plain     both, one after the other: draw, enqueue, dequeue, backward, apply_gradients
+  loader    the same through EmbeddingLoader, and once more with pipelined execution
+
+and the ratios of plain to host + device and of loader to the larger of the two, within each round; medians
+over the rounds, as JSON. On a CPU, host and device share the cores: what overlaps there is less than on a
+TPU, and the ratio to the larger one says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("PJRT_DEVICE", "CPU")
+
+import torch
+from workloads import capped_criteo
+
+import torch_tpu_embedding as tte
+from torch_tpu_embedding.step_queue import Queued
+
+HIDDEN = 64
+
+
+class Bench:
+    """One embedding and what is done with it; every method is some whole steps."""
+
+    def __init__(self, cap: int, batch_size: int, pipelined: bool) -> None:
+        self.work = capped_criteo(cap, batch_size)
+        self.embedding = tte.TPUEmbedding(
+            self.work.features(), batch_size, tte.Adagrad(0.01), seed=0,
+            pipeline_execution_with_tensor_core=pipelined,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        width = self.work.dim * len(self.work.inputs)
+        self.head = torch.randn(width, HIDDEN).div(width**0.5).to(self.embedding.device)
+        self.draw = self.work.batches(seed=1)
+        self.loader = tte.EmbeddingLoader(self._batches(), self.embedding)
+        self.running = iter(self.loader)
+        self.sent = self.embedding.prepare(self.draw(), None, True).sent
+
+    def _batches(self) -> Iterator[list[object]]:
+        while True:
+            yield self.draw()
+
+    def _step(self) -> None:
+        activations = self.embedding.dequeue()
+        (torch.relu(torch.cat(activations, dim=1) @ self.head) - 1).square().mean().backward()
+        self.embedding.apply_gradients()
+        del activations
+        tte.runtime.sync()
+
+    def host(self, steps: int) -> None:
+        for _ in range(steps):
+            self.embedding.prepare(self.draw(), None, True)
+
+    def device(self, steps: int) -> None:
+        for _ in range(steps):
+            self.embedding.enqueue_prepared(Queued(self.sent, True), None)
+            self._step()
+            tte.runtime.sync(wait=True)
+
+    def plain(self, steps: int) -> None:
+        for _ in range(steps):
+            self.embedding.enqueue(self.draw())
+            self._step()
+            tte.runtime.sync(wait=True)
+
+    def through_loader(self, steps: int) -> None:
+        for _ in range(steps):
+            next(self.running)
+            self._step()
+        tte.runtime.sync(wait=True)
+
+
+def milliseconds(run: Callable[[int], None], steps: int) -> float:
+    """Of one step."""
+    start = time.perf_counter()
+    run(steps)
+    return 1e3 * (time.perf_counter() - start) / steps
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cap", type=int, default=100_000, help="rows of a table, at most")
+    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=8, help="of one measurement")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    found: dict[str, list[float]] = {}
+
+    def measure(bench: Bench, with_loader: str) -> dict[str, Callable[[int], None]]:
+        return {
+            "host": bench.host,
+            "device": bench.device,
+            "plain": bench.plain,
+            with_loader: bench.through_loader,
+        }
+
+    for pipelined in (False, True):
+        bench = Bench(args.cap, args.batch_size, pipelined)
+        name = "loader_pipelined" if pipelined else "loader"
+        runs = measure(bench, name)
+        if pipelined:
+            # steps of host and device alone are those of the plain mode
+            del runs["plain"]
+        # The loader's thread waits, its queue full, while the others are measured.
+        for run in runs.values():
+            run(4)
+        for _ in range(args.rounds):
+            times = {}
+            for key, run in runs.items():
+                if key == name:
+                    run(bench.loader.depth + 1)  # use up what waited
+                times[key] = milliseconds(run, args.steps)
+                if key == name:
+                    time.sleep(1)  # until its thread has filled the queue again
+            times[f"{name}_to_larger"] = times[name] / max(times["host"], times["device"])
+            if "plain" in times:
+                times["plain_to_sum"] = times["plain"] / (times["host"] + times["device"])
+            for key, value in times.items():
+                suffix = "_pipelined" if pipelined and key in ("host", "device") else ""
+                found.setdefault(key + suffix, []).append(value)
+        bench.running.close()  # type: ignore[attr-defined]
+        del bench, runs
+    report = {key: round(statistics.median(values), 3) for key, values in found.items()}
+    settings = {key: value for key, value in vars(args).items() if key != "json"}
+    out = {**settings, "cores": os.cpu_count(), "load": os.getloadavg()[0], "median_ms": report}
+    print(json.dumps(out))
+    if args.json:
+        args.json.write_text(json.dumps(out, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
