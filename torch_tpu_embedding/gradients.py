@@ -56,7 +56,7 @@ def collect_gradients(
             f"apply_gradients: no gradient for the features {missing}; it counts as zero, and their "
             "rows still take an optimizer step (this is said once)",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,  # the caller of apply_gradients, which is timed by a wrapper
         )
         warned.update(missing)
     return found
