@@ -98,6 +98,7 @@ def _plain(value: Any) -> Any:
 
 
 def optimizer_to_dict(optimizer: Optimizer | None) -> dict[str, Any] | None:
+    """Class and options of an optimizer, ready for JSON; a callable is only named."""
     if optimizer is None:
         return None
     fields = _fields(optimizer)

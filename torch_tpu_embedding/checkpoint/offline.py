@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config_io import optimizer_to_dict
 from ..layout import WEIGHT
 from ..optimizers import Optimizer
 from ..sharding import STRATEGIES, Strategy, shard_ids
@@ -24,7 +25,7 @@ from .extra import pack
 from .index import IDS, TableEntry
 from .part import Attempt, PartWriter, remove_part, write_manifest
 from .plan import Run
-from .save import MAX_FILE_BYTES, begin, describe_optimizer
+from .save import MAX_FILE_BYTES, begin
 from .shard import block_rows
 from .steps import step_path
 from .stream import Hasher
@@ -129,7 +130,7 @@ def _entry(name: str, source: TableSource) -> TableEntry:
         widths[field] = found[1]
     optimizer = source.optimizer
     if isinstance(optimizer, Optimizer):
-        optimizer = describe_optimizer(optimizer)
+        optimizer = optimizer_to_dict(optimizer)
     return TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer)
 
 

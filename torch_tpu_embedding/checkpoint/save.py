@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import FeatureConfig, Table, TableConfig
-from ..config_io import config_to_dict
+from ..config import Table
+from ..config_io import optimizer_to_dict
 from ..host_group import HostGroup, raise_together
-from ..optimizers import Optimizer
 from . import durable
 from .background import SaveHandle, settle
 from .commit import Commit, finish, remove_attempt
@@ -164,16 +163,10 @@ def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
             table.vocabulary_size,
             table.dim,
             field_widths(table),
-            describe_optimizer(table.optimizer),
+            optimizer_to_dict(table.optimizer),
         )
         for table in tables
     }
-
-
-def describe_optimizer(optimizer: Optimizer | None) -> Any:
-    """Class and options, ready for JSON; a callable is only named."""
-    feature = FeatureConfig(TableConfig(1, 1))
-    return config_to_dict(feature, optimizer)["tables"][0]["optimizer"]
 
 
 def begin(root: Path, step: int, keep_last: int | None, max_file_bytes: int) -> None:
