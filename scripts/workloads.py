@@ -6,7 +6,7 @@ Letters: B batch, V vocabulary, D dim, H ids of a sample.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,15 +40,21 @@ class Workload:
 
     name: str
     rows: tuple[int, ...]
-    dim: int
+    dim: int | tuple[int, ...]
+    """D of all tables, or of each."""
     inputs: tuple[Input, ...]
     batch_size: int
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """D of each table."""
+        return self.dim if isinstance(self.dim, tuple) else (self.dim,) * len(self.rows)
 
     def features(self) -> list[tte.FeatureConfig]:
         """The configuration; tables start as zeros."""
         tables = [
-            tte.TableConfig(rows, self.dim, initializer=torch.zeros, combiner="sum", name=f"t{t}")
-            for t, rows in enumerate(self.rows)
+            tte.TableConfig(rows, dim, initializer=torch.zeros, combiner="sum", name=f"t{t}")
+            for t, (rows, dim) in enumerate(zip(self.rows, self.dims, strict=True))
         ]
         return [
             tte.FeatureConfig(tables[each.table], max_sequence_length=each.ids * each.sequence)
@@ -58,13 +64,27 @@ class Workload:
     def batches(self, seed: int, batch_size: int | None = None) -> Callable[[], list[object]]:
         """What gives the next batch, nested like `features`; a function, so that none need be kept."""
         generator = torch.Generator().manual_seed(seed)
-        shares = [_cumulative(rows) for rows in self.rows]
+        shares = {rows: _cumulative(rows) for rows in set(self.rows)}
         size = batch_size or self.batch_size
 
         def draw() -> list[object]:
-            return [self._draw(each, shares[each.table], size, generator) for each in self.inputs]
+            return [
+                self._draw(each, shares[self.rows[each.table]], size, generator)
+                for each in self.inputs
+            ]
 
         return draw
+
+    def capped(self, cap: int) -> Workload:
+        """The same with no table larger than `cap` rows."""
+        return replace(self, rows=tuple(min(cap, rows) for rows in self.rows))
+
+    def first_feature(self) -> Workload:
+        """The first feature and its table alone."""
+        first = self.inputs[0]
+        rows, dims = self.rows[first.table], self.dims[first.table]
+        inputs = (replace(first, table=0),)
+        return replace(self, rows=(rows,), dim=(dims,), inputs=inputs)
 
     def _draw(self, of: Input, share: Tensor, size: int, generator: torch.Generator) -> object:
         places = torch.rand(size, of.ids, generator=generator, dtype=torch.float64)
@@ -101,8 +121,24 @@ def part(batch: list[object], rank: int, count: int) -> list[object]:
 def capped_criteo(cap: int, batch_size: int) -> Workload:
     """DLRM-DCNv2 with no table larger than `cap` rows."""
     inputs = tuple(Input(table, ids) for table, ids in enumerate(CRITEO_IDS))
-    rows = tuple(min(cap, rows) for rows in CRITEO_ROWS)
-    return Workload("dcnv2-capped", rows, 128, inputs, batch_size)
+    return Workload("dcnv2-capped", tuple(CRITEO_ROWS), 128, inputs, batch_size).capped(cap)
+
+
+TINY_TABLES = [
+    (1, (1, 10), 10_000, 8), (1, (1, 10), 1_000_000, 16), (1, (1, 10), 25_000_000, 16),
+    (1, (1,), 25_000_000, 16), (16, (1,), 10, 8), (10, (1,), 1_000, 8), (4, (1,), 10_000, 8),
+    (2, (1,), 100_000, 16), (19, (1,), 1_000_000, 16),
+]  # fmt: skip
+"""NVIDIA's synthetic model "tiny": number of tables, H of each of their features, V, D."""
+
+
+def synthetic_tiny(cap: int, batch_size: int) -> Workload:
+    """That model with no table larger than `cap` rows: 55 tables, 58 features, 85 ids a sample."""
+    tables = [(rows, dim) for count, _, rows, dim in TINY_TABLES for _ in range(count)]
+    hot = [ids for count, ids, _, _ in TINY_TABLES for _ in range(count)]
+    inputs = tuple(Input(table, ids) for table, several in enumerate(hot) for ids in several)
+    rows, dims = zip(*tables, strict=True)
+    return Workload("tiny", rows, dims, inputs, batch_size).capped(cap)
 
 
 WORKLOADS = {
@@ -124,3 +160,14 @@ WORKLOADS = {
         capped_criteo(1_000_000, 1024),
     )
 }
+"""Of tables of one dim."""
+
+MORE_WORKLOADS = {
+    each.name: each
+    for each in (
+        # 25M rows would not let two libraries with Adam lie side by side in 24 GB.
+        synthetic_tiny(5_000_000, 4096),
+        Workload("small26", (10_000,) * 26, 16, tuple(map(Input, range(26))), 256),
+    )
+}
+"""Of mixed dims, and one so small that a step is mostly overhead."""

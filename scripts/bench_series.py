@@ -1,0 +1,225 @@
+"""Some sides of scripts/bench.py in one process, in turn, on one workload with one optimizer.
+
+Letters: B batch, D dim, N ids, U unique rows.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import resource
+import statistics
+import time
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_peers import ALL_CORES, SIDES, SLOT_FLOATS, Side, Unavailable
+from torch import Tensor
+from tqdm import tqdm
+from workloads import MORE_WORKLOADS, WORKLOADS, Workload
+
+import torch_tpu_embedding as tte
+from torch_tpu_embedding import runtime
+
+BATCHES = 8
+"""Different ones, used over and over; the warm-up sees all."""
+SLOW_ROUNDS = 3
+CHECKED_ROWS = 256
+TOLERANCE = 1e-4
+COPIED = 1 << 29
+"""Bytes of the array whose copies are timed: more than a processor's caches hold."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """What to measure in one process."""
+
+    workload: str
+    optimizer: str
+    sides: tuple[str, ...]
+    rounds: int
+    steps: int
+    """Of a side in a round."""
+    warm_up: int
+    seed: int = 0
+    batch_size: int | None = None
+    cap: int | None = None
+    """Rows of a table, at most."""
+
+    def resolve(self) -> Workload:
+        """The workload with these settings."""
+        return resolve(self.workload, self.batch_size, self.cap)
+
+
+def resolve(name: str, batch_size: int | None, cap: int | None) -> Workload:
+    """A workload by name, made smaller if asked."""
+    work = (WORKLOADS | MORE_WORKLOADS)[name]
+    if batch_size is not None:
+        work = replace(work, batch_size=batch_size)
+    return work if cap is None else work.capped(cap)
+
+
+def table_bytes(work: Workload, optimizer: str) -> int:
+    """Weights and slots."""
+    sizes = zip(work.rows, work.dims, strict=True)
+    return sum(4 * rows * (dim + SLOT_FLOATS[optimizer](dim)) for rows, dim in sizes)
+
+
+def measure(series: Series) -> dict[str, Any]:
+    """Run a series.
+
+    Returns:
+        settings, machine, counts of the workload, and per side its samples (milliseconds of whole steps and
+        of their phases, by round) and whether its tables were those of ours after the warm-up.
+    """
+    work = series.resolve()
+    bandwidth = copy_bandwidth()
+    draw = work.batches(series.seed)
+    batches = [draw() for _ in range(BATCHES)]
+    del draw
+    sides: dict[str, Side] = {}
+    absent: dict[str, str] = {}
+    for name in tqdm(series.sides, desc="tables", leave=False):
+        torch.set_num_threads(SIDES[name].threads)
+        try:
+            sides[name] = SIDES[name](work, series.optimizer)
+        except Unavailable as reason:
+            absent[name] = str(reason)
+    for name, side in sides.items():
+        for number in tqdm(range(series.warm_up), desc=f"warm-up: {name}", leave=False):
+            timed_step(side, batches[number % BATCHES])
+    checked = check(sides, work)
+    compiled = runtime.compile_count()
+    samples: dict[str, list[list[dict[str, float]]]] = {name: [] for name in sides}
+    gc.collect()
+    for number in tqdm(range(series.rounds), desc=f"{work.name}, {series.optimizer}", leave=False):
+        names = list(sides)
+        first = number % len(names)
+        for name in names[first:] + names[:first]:  # everyone is first now and then
+            if sides[name].slow and number >= SLOW_ROUNDS:
+                continue
+            steps = 1 if sides[name].slow else series.steps
+            turn = [number * series.steps + step for step in range(steps)]
+            samples[name].append([timed_step(sides[name], batches[at % BATCHES]) for at in turn])
+    return {
+        "settings": asdict(series),
+        "machine": machine(),
+        "copy_bytes_per_second": bandwidth,
+        "counts": counts(work, series.optimizer, batches),
+        "absent": absent,
+        "compiled_after_warm_up": runtime.compile_count() - compiled,
+        "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "sides": {
+            name: {"threads": side.threads, "checked": checked[name], "rounds_ms": samples[name]}
+            for name, side in sides.items()
+        },
+    }
+
+
+def timed_step(side: Side, batch: list[object]) -> dict[str, float]:
+    """Milliseconds of one step, `all` and by phase."""
+    torch.set_num_threads(side.threads)
+    found: dict[str, float] = {}
+    start = last = time.perf_counter()
+
+    def lap(phase: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        found[phase] = 1e3 * (now - last)
+        last = now
+
+    side.step(batch, lap)
+    return {"all": 1e3 * (time.perf_counter() - start), **found}
+
+
+def check(sides: dict[str, Side], work: Workload) -> dict[str, dict[str, Any] | str]:
+    """Compare the first rows of every table, those that are drawn most, with ours."""
+    found: dict[str, dict[str, Any] | str] = {}
+    for name, side in sides.items():
+        if name == "ours" or "ours" not in sides:
+            found[name] = "what the others are compared with" if name == "ours" else "not compared"
+            continue
+        if side.differs:
+            found[name] = f"not compared: {side.differs}"
+            continue
+        worst, moved = 0.0, False
+        for table in range(len(side.work.rows)):
+            count = min(CHECKED_ROWS, side.work.rows[table])
+            ours, theirs = sides["ours"].rows(table, count), side.rows(table, count)
+            moved |= bool(ours.any())
+            worst = max(worst, float(((ours - theirs).abs() / theirs.abs().clamp(min=1)).max()))
+        found[name] = {"equal": moved and worst <= TOLERANCE, "largest_difference": worst}
+    return found
+
+
+def counts(work: Workload, optimizer: str, batches: list[list[object]]) -> dict[str, float]:
+    """What a step asks for and what it must touch at least, on average over the batches."""
+    asked = asked_bytes = unique = record_bytes = 0.0
+    for batch in batches:
+        by_table: dict[int, list[Tensor]] = {}
+        for each, value in zip(work.inputs, batch, strict=True):
+            ids = value.values if isinstance(value, tte.Ragged) else value
+            assert isinstance(ids, Tensor)
+            by_table.setdefault(each.table, []).append(ids)
+        for table, several in by_table.items():
+            dim = work.dims[table]
+            flat = torch.cat(several)
+            rows = len(torch.unique(flat))
+            asked += len(flat) / len(batches)
+            asked_bytes += 4 * dim * len(flat) / len(batches)
+            unique += rows / len(batches)
+            record_bytes += 4 * (dim + SLOT_FLOATS[optimizer](dim)) * rows / len(batches)
+    width = sum((each.ids if each.sequence else 1) * work.dims[each.table] for each in work.inputs)
+    activation_bytes = 4 * work.batch_size * width
+    return {
+        "ids": asked,
+        "bytes_requested": asked_bytes,
+        "unique_rows": unique,
+        "unique_bytes": record_bytes,
+        "activation_bytes": activation_bytes,
+        "least_bytes": 2 * record_bytes + 2 * activation_bytes,
+        "table_bytes": table_bytes(work, optimizer),
+    }
+
+
+def copy_bandwidth() -> float:
+    """Bytes read and written in a second by torch's copy of a large array, with all cores."""
+    torch.set_num_threads(ALL_CORES)
+    source, target = torch.ones(COPIED // 4), torch.zeros(COPIED // 4)
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        target.copy_(source)
+        times.append(time.perf_counter() - start)
+    return 2 * COPIED / statistics.median(times)
+
+
+def machine() -> dict[str, Any]:
+    """Where this ran."""
+    versions = {}
+    for package in ("torch", "torch_xla", "fbgemm-gpu-cpu", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    named = [line for line in lines if line.startswith("model name")]
+    return {
+        "processor": named[0].split(":")[1].strip() if named else platform.processor(),
+        "cores": ALL_CORES,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "xla_device": runtime.device_kind(),
+        "xla_threads": ALL_CORES,
+        "load": os.getloadavg()[0],
+        "versions": versions,
+        "environment": {
+            name: os.environ.get(name, "")
+            for name in ("GLIBC_TUNABLES", "OMP_NUM_THREADS", "PJRT_DEVICE", "XLA_FLAGS")
+        },
+    }
