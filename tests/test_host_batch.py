@@ -72,7 +72,7 @@ def test_buffers_lead_every_id_back_to_its_record(
     (index,) = split_buffers(batch.sizes, batch.ints, batch.floats)
     (sizes,) = batch.sizes
     flat = [i for row in rows for i in row]
-    valid = int(index.num_valid)
+    valid = int(index.valid.sum())
     records = index.record[:valid]
     assert records.tolist() == sorted({*flat, *(20 + i for i in dense)})
     assert index.group[:valid].tolist() == [int(record >= 20) for record in records.tolist()]
@@ -94,5 +94,5 @@ def test_a_batch_without_any_id_is_all_padding() -> None:
     bags = parse(feature, resolved.tables[0], tte.Ragged.from_lists([[], []]))
     batch = batcher.make([bags])
     (index,) = split_buffers(batch.sizes, batch.ints, batch.floats)
-    assert int(index.num_valid) == 0
+    assert not index.valid.any()
     assert (index.gain == 0).all()

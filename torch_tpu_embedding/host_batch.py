@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .config import Resolved
+from .dedup import unique_inverse
 from .features import Bags, split_bags
 from .host_group import HostGroup, report_failure
 from .layout import StackLayout
@@ -249,7 +250,8 @@ class Batcher:
 
 def _own(served: Served) -> _Owned:
     """Deduplicate what all devices ask of one."""
-    return _Owned(*torch.unique(served.records, return_inverse=True))
+    records, of_served = unique_inverse(served.records.long())
+    return _Owned(records.to(torch.int32), of_served)
 
 
 def _served_occurrences(sizes: StackSizes, served: Served, owned: _Owned) -> Occurrences:
@@ -275,13 +277,12 @@ def _ints(
     """The int32 part of one stack on one device; `StackSizes.int_parts` names its pieces."""
     plan, stack, unique = sizes.plan, sizes.plan.stack, owned.records
     ints = torch.empty(sum(sizes.int_parts), dtype=torch.int32)
-    records, groups, valid, slots, to_direct, to_pooled, bag = torch.split(ints, [*sizes.int_parts])
+    records, groups, slots, to_direct, to_pooled, bag = torch.split(ints, [*sizes.int_parts])
     records[: len(unique)] = unique
     records[len(unique) :] = stack.padding_record
     if sizes.has_groups:
         groups[: len(unique)] = tables_of(stack, unique)
         groups[len(unique) :] = 0
-    valid[0] = len(unique)
     places = request.inverse
     if served is not None:
         slots[:] = _serve_slots(sizes, served, owned)

@@ -26,8 +26,6 @@ class StackIndex:
     """`[U]` int32, rising; the padding record at the end."""
     group: Tensor
     """`[U]` int32: which of the stack's tables the record is of; empty if there is one table."""
-    num_valid: Tensor
-    """`[1]` int32: records beyond it are padding."""
     served: Tensor
     """`[num_slots]` int32: the unique record that lies in each slot sent to other devices."""
     to_direct: Tensor
@@ -42,8 +40,7 @@ class StackIndex:
     @property
     def valid(self) -> Tensor:
         """`[U, 1]` bool: False for the padding at the end."""
-        places = torch.arange(self.sizes.num_unique, device=self.record.device)
-        return (places < self.num_valid)[:, None]
+        return (self.record != self.sizes.plan.stack.padding_record)[:, None]
 
 
 def split_buffers(
@@ -57,7 +54,6 @@ def split_buffers(
             stack,
             record=next(parts),
             group=next(parts),
-            num_valid=next(parts),
             served=next(parts),
             to_direct=next(parts),
             to_pooled=next(parts),

@@ -68,13 +68,12 @@ class StackSizes:
 
     @property
     def int_parts(self) -> tuple[int, ...]:
-        """Lengths of: records, tables of the records, number of valid records, the record served in each
-        slot, the row of each direct place, the row of each pooled id, bags of the pooled ids."""
+        """Lengths of: records, tables of the records, the record served in each slot, the row of each
+        direct place, the row of each pooled id, bags of the pooled ids."""
         groups = self.num_unique if self.has_groups else 0
         return (
             self.num_unique,
             groups,
-            1,
             self.num_slots,
             self.plan.num_direct,
             self.num_pooled,

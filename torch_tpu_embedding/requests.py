@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .config import Resolved
+from .dedup import unique_inverse
 from .features import NO_ID, Bags
 from .host_group import HostGroup
 from .plan import StackPlan
@@ -26,7 +27,7 @@ class Request:
     counts: Tensor
     """`[G]` int64: how many of them are on each device."""
     inverse: Tensor
-    """`[N]` int64: for each place of the batch its position in `records`, n or more where it has no id."""
+    """`[N]` integers: the position in `records` of each place of the batch, n or more where it has no id."""
     features: Tensor | None = None
     """`[n]` int32: the feature of each record; only where records stand once for every occurrence."""
 
@@ -62,24 +63,23 @@ def make_request(
     first = dict(zip(stack.table_indices, stack.first_records, strict=True))
     devices, stride = placement.num_devices, stack.num_records + 1
     no_id = devices * stride - 1  # the padding record of the last device: greater than all others
-    dtype = torch.int32 if no_id < 2**31 else torch.int64
-    pieces = []
-    for segment in plan.segments:
+    lengths = [len(bags[segment.feature_index].ids) for segment in plan.segments]
+    addresses = torch.empty(sum(lengths), dtype=torch.int64)
+    for segment, address in zip(plan.segments, torch.split(addresses, lengths), strict=True):
         ids = bags[segment.feature_index].ids
         table = resolved.features[segment.feature_index].table_index
         if devices == 1:
-            address = ids + first[table]
+            torch.add(ids, first[table], out=address)
         else:
             vocabulary = resolved.tables[table].vocabulary_size
             device, row = placement.locate(table, vocabulary, ids)
-            address = device * stride + (row + first[table])
-        if segment.direct:
-            address = address.where(ids != NO_ID, no_id)
-        pieces.append(address.to(dtype))
+            torch.add(row + first[table], device, alpha=stride, out=address)
+        if segment.direct and bags[segment.feature_index].num_ids < len(ids):
+            address.masked_fill_(ids == NO_ID, no_id)
     rule = stack.rule
     if devices > 1 and rule is not None and rule.steps_per_occurrence:
-        return _request_all(plan, bags, pieces, no_id, stride, devices)
-    unique, inverse = torch.unique(torch.cat(pieces), return_inverse=True)
+        return _request_all(plan, bags, addresses, lengths, no_id, stride, devices)
+    unique, inverse = unique_inverse(addresses)
     if len(unique) and int(unique[-1]) == no_id:
         unique = unique[:-1]
     if devices == 1:
@@ -92,17 +92,15 @@ def make_request(
 def _request_all(
     plan: StackPlan,
     bags: list[Bags],
-    pieces: list[Tensor],
+    address: Tensor,
+    lengths: list[int],
     no_id: int,
     stride: int,
     devices: int,
 ) -> Request:
     order = batch_order(plan, bags)
-    address = torch.cat(pieces)
     numbers = [segment.feature_index for segment in plan.segments]
-    feature = torch.tensor(numbers, dtype=torch.int32).repeat_interleave(
-        torch.tensor([len(piece) for piece in pieces])
-    )
+    feature = torch.tensor(numbers, dtype=torch.int32).repeat_interleave(torch.tensor(lengths))
     order = order[address[order] != no_id]
     owner = address[order] // stride
     by_owner = torch.argsort(owner, stable=True)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .layout import WEIGHT
+from .layout import WEIGHT, StackLayout
 from .lookup import StackIndex
-from .update import join_lanes, rates_of, read_fields
+from .update import join_lanes, read_fields
 
 
 def apply_to_all_rows(
@@ -34,7 +34,7 @@ def apply_to_all_rows(
     ]
     values = read_fields(stack.arrays, records)
     weights = values.pop(WEIGHT)
-    rate = rates_of(rates, _tables(stack.first_records, count, rates.device))
+    rate = _rates_of_all(rates, stack)
     change, slot_changes = stack.rule.step(weights, values, dense, rate)
     changes = {WEIGHT: change, **slot_changes}
     for layout, array in zip(stack.arrays, arrays, strict=True):
@@ -42,7 +42,12 @@ def apply_to_all_rows(
         array.add_(pad(join_lanes(layout, changes), (0, 0, 0, missing)).view(array.shape))
 
 
-def _tables(first_records: tuple[int, ...], count: int, device: torch.device) -> Tensor:
-    """Which of the stack's tables each record is of, `[V of the stack]`."""
-    record = torch.arange(count, dtype=torch.int32, device=device)
-    return sum(((record >= first).to(torch.int32) for first in first_records[1:]), record * 0)
+def _rates_of_all(rates: Tensor, stack: StackLayout) -> Tensor:
+    """The learning rate of every record `[V of the stack, 1]`, or `[1]` where all are of one table."""
+    if len(rates) == 1:
+        return rates
+    # torch_xla would compute an arange on the host and make it a constant of the program.
+    ends = [*stack.first_records[1:], stack.num_records]
+    sizes = [end - first for first, end in zip(stack.first_records, ends, strict=True)]
+    parts = [rates.narrow(0, table, 1).expand(size) for table, size in enumerate(sizes)]
+    return torch.cat(parts)[:, None]
