@@ -6,6 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+DISTURBED = 0.15
+"""Cores that others used in a round which is left out: threads that wait for each other suffer most."""
+
 
 def as_json(results: list[dict[str, Any]]) -> dict[str, Any]:
     """The results with their summaries."""
@@ -15,19 +18,21 @@ def as_json(results: list[dict[str, Any]]) -> dict[str, Any]:
 def summarize(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Per side: quartiles of a step and medians of its phases in milliseconds, ratio to ours, rates."""
     found = {}
-    ours = result["sides"].get("ours", {}).get("rounds_ms", [])
+    ours = result["sides"].get("ours", {}).get("rounds_ms")
     for name, side in result["sides"].items():
         rounds = side["rounds_ms"]
-        steps = [step for turn in rounds for step in turn]
+        kept = undisturbed(result["others_cores"][: len(rounds)])
+        steps = [step for at in kept for step in rounds[at]]
         times = [step["all"] for step in steps]
         low, median, high = quartiles(times)
         counts, seconds = result["counts"], median / 1e3
-        shares = [_of_turn(a) / _of_turn(b) for a, b in zip(rounds, ours, strict=False)]
+        shares = [_of_turn(rounds[at]) / _of_turn(ours[at]) for at in kept] if ours else []
         phases = [phase for phase in steps[0] if phase != "all"]
         found[name] = {
             "median_ms": median,
             "quartiles_ms": [low, high],
-            "steps": len(times),
+            "rounds": len(kept),
+            "rounds_left_out": len(rounds) - len(kept),
             "ratio_to_ours": statistics.median(shares) if shares else None,
             "ratio_quartiles": [quartiles(shares)[0], quartiles(shares)[2]] if shares else None,
             "phases_ms": {
@@ -40,6 +45,17 @@ def summarize(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 "copy_fraction": counts["least_bytes"] / seconds / result["copy_bytes_per_second"],
             }
     return found
+
+
+def undisturbed(others: list[float]) -> list[int]:
+    """The rounds in which other processes left the cores alone; all, if there was none.
+
+    >>> undisturbed([0.0, 1.3, 0.1])
+    [0, 2]
+    >>> undisturbed([0.9, 1.3])
+    [0, 1]
+    """
+    return [at for at, cores in enumerate(others) if cores <= DISTURBED] or [*range(len(others))]
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
@@ -73,7 +89,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def _measured(result: dict[str, Any]) -> list[str]:
-    counts, kinds = result["counts"], result["machine"]
+    counts, kinds, others = result["counts"], result["machine"], result["others_cores"]
     lines = [
         f"  {counts['ids']:,.0f} ids a step, {counts['bytes_requested'] / 1e6:.1f} MB requested; "
         f"{counts['unique_rows']:,.0f} unique rows, {counts['unique_bytes'] / 1e6:.1f} MB with slots; "
@@ -81,6 +97,8 @@ def _measured(result: dict[str, Any]) -> list[str]:
         f"  {kinds['cores']} cores of {kinds['processor']}, load {kinds['load']:.1f}; a copy moves "
         f"{result['copy_bytes_per_second'] / 1e9:.1f} GB/s; tables {counts['table_bytes'] / 1e9:.2f} GB; "
         f"programs compiled after the warm-up: {result['compiled_after_warm_up']}",
+        f"  of {len(others)} rounds, {sum(each > DISTURBED for each in others)} were disturbed by other "
+        "processes; those are left out where any other is there",
         f"  {'side':<12}{'ms':>9}  {'quartiles':<17}{'to ours':>8}  {'quartiles':<12}"
         f"{'Mid/s':>7}{'of copy':>9}  {'equal':<6} phases, ms",
     ]

@@ -73,8 +73,9 @@ def measure(series: Series) -> dict[str, Any]:
     """Run a series.
 
     Returns:
-        settings, machine, counts of the workload, and per side its samples (milliseconds of whole steps and
-        of their phases, by round) and whether its tables were those of ours after the warm-up.
+        settings, machine, counts of the workload, how many cores other processes used in each round, and
+        per side its samples (milliseconds of whole steps and of their phases, by round) and whether its
+        tables were those of ours after the warm-up.
     """
     work = series.resolve()
     bandwidth = copy_bandwidth()
@@ -95,8 +96,10 @@ def measure(series: Series) -> dict[str, Any]:
     checked = check(sides, work)
     compiled = runtime.compile_count()
     samples: dict[str, list[list[dict[str, float]]]] = {name: [] for name in sides}
+    others: list[float] = []
     gc.collect()
     for number in tqdm(range(series.rounds), desc=f"{work.name}, {series.optimizer}", leave=False):
+        began = busy_seconds()
         names = list(sides)
         first = number % len(names)
         for name in names[first:] + names[:first]:  # everyone is first now and then
@@ -105,12 +108,15 @@ def measure(series: Series) -> dict[str, Any]:
             steps = 1 if sides[name].slow else series.steps
             turn = [number * series.steps + step for step in range(steps)]
             samples[name].append([timed_step(sides[name], batches[at % BATCHES]) for at in turn])
+        mine, all_seconds, wall = (b - a for a, b in zip(began, busy_seconds(), strict=True))
+        others.append(max(0.0, all_seconds - mine) / wall)
     return {
         "settings": asdict(series),
         "machine": machine(),
         "copy_bytes_per_second": bandwidth,
         "counts": counts(work, series.optimizer, batches),
         "absent": absent,
+        "others_cores": others,
         "compiled_after_warm_up": runtime.compile_count() - compiled,
         "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "sides": {
@@ -196,6 +202,16 @@ def copy_bandwidth() -> float:
         target.copy_(source)
         times.append(time.perf_counter() - start)
     return 2 * COPIED / statistics.median(times)
+
+
+def busy_seconds() -> tuple[float, float, float]:
+    """Processor time of this process, of all that runs on the machine, and the clock, in seconds."""
+    own = os.times()
+    user, nice, system, _, _, irq, soft, steal = (
+        int(part) for part in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    everyone = (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+    return own.user + own.system, everyone, time.perf_counter()
 
 
 def machine() -> dict[str, Any]:

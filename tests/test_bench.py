@@ -49,6 +49,7 @@ def test_every_sample_and_its_phases_are_written(run: tuple[dict[str, Any], str]
         for step in (step for turn in rounds for step in turn):
             assert sum(step.values()) - step["all"] == pytest.approx(step["all"], abs=1.0)
     assert set(series["summary"]["ours"]["phases_ms"]) == {"host", "trace", "run"}
+    assert len(series["others_cores"]) == 2
     assert len(series["sides"]["dense-xla"]["rounds_ms"][0]) == 1  # it is slow: a few steps must do
 
 
@@ -98,6 +99,29 @@ def test_sides_that_do_not_fit_into_memory_are_measured_apart(
     assert set(named) == {"dense-xla", "jax"}
     assert "its tables need 5.3 GB" in named["dense-xla"]
     assert parts[1][1] == {}
+
+
+def test_disturbed_rounds_are_left_out_of_the_summary_but_not_of_the_samples(bench: Any) -> None:
+    report = importlib.import_module("bench_report")
+    turns = {"ours": [2.0, 90.0, 2.0], "torch": [6.0, 900.0, 8.0], "dense-xla": [10.0]}
+    sides = {
+        name: {"checked": "", "rounds_ms": [[{"all": each, "run": each}] for each in times]}
+        for name, times in turns.items()
+    }
+    result = {
+        "sides": sides, "others_cores": [0.0, 1.2, 0.1], "counts": {"ids": 10, "least_bytes": 4000},
+        "copy_bytes_per_second": 1e9,
+    }  # fmt: skip
+    (written,) = report.as_json([result])["series"]
+    assert written["sides"] == sides
+    summary = written["summary"]
+    assert summary["ours"]["median_ms"] == 2.0
+    assert summary["ours"]["rounds_left_out"] == 1
+    assert summary["torch"]["ratio_to_ours"] == 3.5
+    assert summary["dense-xla"]["ratio_to_ours"] == 5.0
+    assert summary["ours"]["copy_fraction"] == pytest.approx(4000 / 2e-3 / 1e9)
+    result["others_cores"] = [1.0, 1.2, 0.9]  # none was quiet: all are used
+    assert report.summarize(result)["ours"]["rounds_left_out"] == 0
 
 
 def test_the_small_workloads_have_the_published_sizes(bench: Any) -> None:
