@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
 import time
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -222,6 +223,9 @@ def machine() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
+    here = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    told = subprocess.run(here, capture_output=True, text=True)
+    versions["torch_tpu_embedding"] = f"{tte.__version__} {told.stdout.strip()}".strip()
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     named = [line for line in lines if line.startswith("model name")]
     return {
