@@ -246,7 +246,9 @@ def test_without_tensorboard_its_writer_says_so(monkeypatch: pytest.MonkeyPatch)
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ImportError, match="tensorboard is not installed; `pip install tensorb"):
+    with pytest.raises(
+        ImportError, match=r"not installed; `pip install 'torch_tpu_embedding\[tensorboard\]'`"
+    ):
         tte.TensorBoardWriter("run")
 
 

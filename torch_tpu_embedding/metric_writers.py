@@ -1,4 +1,7 @@
-"""Where metrics go: lines of JSON, or TensorBoard. Both are callbacks for `enable_metrics`."""
+"""Where metrics go: lines of JSON, or TensorBoard. Both are callbacks for `enable_metrics`.
+
+The second needs the package tensorboard: `pip install 'torch_tpu_embedding[tensorboard]'`.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,9 @@ class TensorBoardWriter:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                "TensorBoardWriter: tensorboard is not installed; `pip install tensorboard`, or write "
-                "lines of JSON with JsonLinesWriter"
+                "TensorBoardWriter: tensorboard is not installed; "
+                "`pip install 'torch_tpu_embedding[tensorboard]'`, or write lines of JSON with "
+                "JsonLinesWriter"
             ) from error
         self._writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
 
