@@ -62,11 +62,18 @@ class Ids:
     row_splits: np.ndarray | None = None  # [R + 1] int64
     weights: np.ndarray | None = None  # [N] float32
 
-    def take(self, rows: np.ndarray) -> tuple[torch.Tensor | Ragged, Ragged | None]:
-        """The ids and weights of some samples as `TPUEmbedding.enqueue` takes them."""
+    def take(
+        self, rows: np.ndarray, real: np.ndarray
+    ) -> tuple[torch.Tensor | Ragged, Ragged | None]:
+        """The ids and weights of some samples as `TPUEmbedding.enqueue` takes them.
+
+        Places that are not `real` fill up a short batch: they get no ids where that is possible. A filler
+        with many, often enough, would make the batch outgrow its padded size: one more program to compile.
+        """
         if self.row_splits is None:
             return torch.from_numpy(self.values[rows]), None
-        starts, lengths = self.row_splits[rows], self.row_splits[rows + 1] - self.row_splits[rows]
+        starts = self.row_splits[rows]
+        lengths = np.where(real, self.row_splits[rows + 1] - starts, 0)
         splits = np.concatenate([[0], np.cumsum(lengths)])
         picks = np.repeat(starts - splits[:-1], lengths) + np.arange(splits[-1])
         row_splits = torch.from_numpy(splits)
@@ -100,42 +107,13 @@ class ClickLog:
         return len(self.labels)
 
     def batch(self, rows: np.ndarray, loss_weights: np.ndarray) -> Batch:
-        """Cut out some samples, in the given order; `loss_weights` has one number for each."""
+        """Cut out some samples, in the given order; `loss_weights` has a number for each, 0 for fillers."""
         features: dict[str, torch.Tensor | Ragged] = {}
         weights: dict[str, Ragged | None] = {}
         for column, ids in zip(self.columns, self.ids, strict=True):
-            features[column.name], weights[column.name] = ids.take(rows)
+            features[column.name], weights[column.name] = ids.take(rows, loss_weights > 0)
         numbers = np.column_stack([self.labels[rows], loss_weights, self.dense[rows]])
         return Batch(torch.from_numpy(numbers), features, weights)
-
-
-class TrainingOrder(Iterator[np.ndarray]):
-    """Endless epochs over the training rows, each shuffled by (seed, epoch); gives batch after batch.
-
-    The last batch of an epoch may be shorter. The state is only a position, so a resumed run sees
-    exactly the batches to come, and every process of a run sees the same ones.
-    """
-
-    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
-        self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.batches = -(-rows // batch_size)  # rounded up
-        self.load_state_dict({"epoch": 0, "batch": 0})
-
-    def __next__(self) -> np.ndarray:
-        if self.batch == self.batches:
-            self.load_state_dict({"epoch": self.epoch + 1, "batch": 0})
-        start = self.batch * self.batch_size
-        self.batch += 1
-        return self.shuffled[start : start + self.batch_size]
-
-    def state_dict(self) -> dict[str, int]:
-        """The position in the training rows."""
-        return {"epoch": self.epoch, "batch": self.batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go to a position that `state_dict` gave."""
-        self.epoch, self.batch = state["epoch"], state["batch"]
-        self.shuffled = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
 
 
 def log_transform(dense: np.ndarray) -> np.ndarray:

@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from dlrm_data import DENSE, Batch, ClickLog, Column, TrainingOrder
+from background import BackgroundBatches, TrainingOrder
+from dlrm_data import DENSE, Batch, ClickLog, Column
 from dlrm_report import auc, log_loss
+from preemption import require_same, settle
 from processes import own_share
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -131,10 +133,11 @@ class Settings:
     dense_lr: float
     seed: int
     baseline: bool  # train the dense-only model on the same batches
+    pipelined: bool  # read the rows of the next step while the dense layers work on this one
 
 
 class Trainer:
-    """The models, their optimizers and the position in the training data."""
+    """The models, their optimizers and the batches to train on."""
 
     def __init__(self, log: ClickLog, settings: Settings) -> None:
         self.log, self.settings, self.step = log, settings, 0
@@ -149,6 +152,7 @@ class Trainer:
             batch_size=settings.batch_size,
             optimizer=table_optimizer(settings.optimizer, settings.lr),
             seed=settings.seed,
+            pipeline_execution_with_tensor_core=settings.pipelined,
         )
         self.embedding_optimizer = tte.EmbeddingOptimizer(self.embedding)
 
@@ -164,7 +168,14 @@ class Trainer:
         self.dense_optimizer = dense_optimizer(
             settings.optimizer, self.dense_models.parameters(), settings.dense_lr
         )
-        self.embedding.build()
+        self.batches = BackgroundBatches(
+            self.order,
+            self.cut,
+            self.embedding,
+            features=lambda batch: batch.features,
+            weights=lambda batch: batch.weights,
+            numbers=lambda batch: batch.numbers,
+        )
         # Make the tables and Adagrad's first state now. Else the first step makes them, which is
         # another program than the second step, and the compiler runs twice.
         tte.runtime.sync()
@@ -173,23 +184,28 @@ class Trainer:
         """This process's part of the batch of these rows, of the same size for short batches too."""
         return self.log.batch(*own_share(rows, self.settings.batch_size))
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Labels and loss weights `[B, 1]` and logits `[B, models]` (DLRM, baseline) on the device."""
-        numbers = self.embedding.to_device(batch.numbers)
+    def forward(
+        self, numbers: torch.Tensor, activations: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Labels and loss weights `[B, 1]` and logits `[B, models]` (DLRM, baseline) on the device.
+
+        Args:
+            numbers: `Batch.numbers`, on the device.
+            activations: `[B, D]` by the name of the column.
+        """
         labels, weights, dense = numbers[:, :1], numbers[:, 1:2], numbers[:, 2:]
-        activations = self.embedding(batch.features, batch.weights)  # column name -> [B, D]
         logits = [self.dense_models["dlrm"](dense, [*activations.values()])]
         if "dense_only" in self.dense_models:
             logits.append(self.dense_models["dense_only"](dense))
         return labels, weights, torch.stack(logits, dim=1)
 
-    def train_step(self, batch: Batch) -> torch.Tensor:
-        """One training step; returns the DLRM's loss, still on the device.
+    def train_step(self, numbers: torch.Tensor) -> torch.Tensor:
+        """One step on the batch that the thread has sent; returns the DLRM's loss, still on the device.
 
         This is a function so that activations and gradients are gone before `sync`: whatever is
         still referenced there becomes an output that XLA must keep.
         """
-        labels, weights, logits = self.forward(batch)
+        labels, weights, logits = self.forward(numbers, self.embedding.dequeue())
         labels, weights = labels.expand_as(logits), weights.expand_as(logits)
         losses = binary_cross_entropy_with_logits(logits, labels, weights, reduction="none")
         losses = losses.mean(dim=0)  # one a model; they share no parameter, so gradients stay apart
@@ -203,21 +219,26 @@ class Trainer:
 
     def advance(self) -> torch.Tensor:
         """Train on the next batch; the loss is a device scalar, computed when it is fetched."""
-        self.embedding.train()
-        loss = self.train_step(self.cut(next(self.order)))
+        loss = self.train_step(next(self.batches))
         tte.runtime.sync()  # ends the step: runs it as one program, compiled the first time
         self.step += 1
         return loss
 
+    def predict(self, batch: Batch) -> torch.Tensor:
+        """Logits `[B, models]` on the device, of a batch that is not trained on."""
+        numbers = self.embedding.to_device(batch.numbers)
+        return self.forward(numbers, self.embedding(batch.features, batch.weights))[2]
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Log loss and AUC on the held-out rows, without changing anything."""
+        settle(self.embedding)
+        self.embedding.eval()  # lookups without a gradient
         outputs = []
-        self.embedding.eval()
         held_out = np.arange(self.log.train_rows, len(self.log))
         for start in range(0, len(held_out), self.settings.batch_size):
             batch = self.cut(held_out[start : start + self.settings.batch_size])
-            outputs.append(self.forward(batch)[2])
+            outputs.append(self.predict(batch))
             tte.runtime.sync()
         gathered = [tte.distributed.gather(self.embedding.to_host(each)) for each in outputs]
         # What the last batch was filled up with is at its end.
@@ -240,7 +261,7 @@ class Trainer:
         return {
             "settings": self.identity(),
             "step": self.step,
-            "order": self.order.state_dict(),
+            "batches": self.batches.state_dict(),
             "history": self.history,
             "dense_models": self.dense_models.state_dict(),
             "dense_optimizer": self.dense_optimizer.state_dict(),
@@ -252,14 +273,9 @@ class Trainer:
         Raises:
             ValueError: settings or data are not those of that run, which could not continue.
         """
-        for name, value in self.identity().items():
-            if value != state["settings"].get(name):
-                raise ValueError(
-                    f"it was written with {name} = {state['settings'].get(name)}, this run has "
-                    f"{value}; use the same options, or another directory for --checkpoint"
-                )
+        require_same(state["settings"], self.identity())
         self.step, self.history = state["step"], state["history"]
-        self.order.load_state_dict(state["order"])
+        self.batches.load_state_dict(state["batches"])
         self.dense_models.load_state_dict(state["dense_models"])
         self.dense_optimizer.load_state_dict(state["dense_optimizer"])
         tte.runtime.sync()

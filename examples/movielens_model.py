@@ -15,12 +15,14 @@ Shape letters: B batch, L length of the sequence feature, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from background import BackgroundBatches, TrainingOrder
 from movielens_data import GENRES, Batch, Samples, rmse
+from preemption import require_same, settle
 from processes import own_share
 from torch import Tensor, nn
 
@@ -39,6 +41,7 @@ class Settings:
     dense_lr: float = 0.001
     dropout: float = 0.4
     seed: int = 0
+    pipelined: bool = False  # read the rows of the next step while this one runs
 
 
 def feature_config(samples: Samples, settings: Settings) -> dict[str, tte.FeatureConfig]:
@@ -135,17 +138,24 @@ class RatingModel(nn.Module):
 
 
 class Trainer:
-    """Tables, model and their optimizers, on the device."""
+    """Tables, model, their optimizers, and the batches to train on; all on the device."""
 
     def __init__(self, samples: Samples, settings: Settings) -> None:
-        self.samples, self.settings = samples, settings
+        self.samples, self.settings, self.step = samples, settings, 0
+        # What was measured so far: a loss for each step, the RMSE before the first epoch and after each.
+        self.history: dict[str, Any] = {
+            "losses": [],
+            "rmses": [],
+            "seconds": 0.0,
+            "all_seconds": 0.0,
+        }
         self.device = tte.runtime.device()
-        self.rng = np.random.default_rng(settings.seed)
         self.train_rows = np.flatnonzero(~samples.held_out)
         # In random order, so that all batches are alike. Sorted by user they would differ in their number
         # of distinct ids, and the padded size it sets would grow from batch to batch, each time for a
         # compile.
-        self.test_rows = self.rng.permutation(np.flatnonzero(samples.held_out))
+        rng = np.random.default_rng(settings.seed)
+        self.test_rows = rng.permutation(np.flatnonzero(samples.held_out))
         torch.manual_seed(settings.seed)
 
         self.embedding = tte.TPUEmbedding(
@@ -153,14 +163,24 @@ class Trainer:
             batch_size=settings.batch_size,
             optimizer=adagrad(settings.lr, settings.decay),  # of the tables that bring none
             seed=settings.seed,
+            pipeline_execution_with_tensor_core=settings.pipelined,
         )
         mean = float(samples.train.stars.mean())
         self.model = RatingModel(mean, settings.dim, samples.recent, settings.dropout)
         self.model.to(self.device)
-        # Dropout of its own for each process, or all would drop the same places of their samples. Under
-        # SPMD (one replica) the program is common to all, and so is its seed.
-        process = tte.distributed.rank() % tte.distributed.num_replicas()
-        tte.runtime.manual_seed(settings.seed + 1_000_003 * process)
+
+        # Whole batches only: what is left over, other samples in each epoch, would make a noisy step.
+        self.order = TrainingOrder(
+            len(self.train_rows), settings.batch_size, settings.seed, whole_batches=True
+        )
+        self.batches = BackgroundBatches(
+            self.order,
+            lambda places: self.cut(self.train_rows[places]),
+            self.embedding,
+            features=lambda batch: batch.ids,
+            weights=lambda batch: batch.weights,
+            numbers=lambda batch: batch.dense,
+        )
 
         # capturable: Adam's step count stays on the device. On the host it would be a constant of the
         # program, and every step another program to compile.
@@ -175,30 +195,32 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches only: what is left over, other samples in each epoch, would make a noisy step."""
-        return len(self.train_rows) // self.settings.batch_size
+        return self.order.batches
 
     @property
     def total_steps(self) -> int:
         return self.settings.epochs * self.steps_per_epoch
 
-    def epoch(self) -> Iterator[Tensor]:
-        """Train on the training samples in a new order; the losses are device scalars."""
-        self.embedding.train()
+    def advance(self) -> Tensor:
+        """Train on the next batch; the loss is a device scalar, computed when it is fetched."""
         self.model.train()
-        order = self.rng.permutation(self.train_rows)
-        for step in range(self.steps_per_epoch):
-            rows = order[step * self.settings.batch_size :][: self.settings.batch_size]
-            loss = self.train_step(self.cut(rows))
-            tte.runtime.sync()  # ends the step: runs it as one program, compiled the first time
-            yield loss
+        # Dropout of its own for each process, or all would drop the same places of their samples. Under
+        # SPMD (one replica) the program is common to all, and so is its seed. And for each step, so that a
+        # resumed run drops what an undisturbed one does.
+        process = tte.distributed.rank() % tte.distributed.num_replicas()
+        place = np.random.SeedSequence([self.settings.seed, process, self.step])
+        tte.runtime.manual_seed(int(place.generate_state(1)[0]))
+        loss = self.train_step(next(self.batches))
+        tte.runtime.sync()  # ends the step: runs it as one program, compiled the first time
+        self.step += 1
+        return loss
 
-    def train_step(self, batch: Batch) -> Tensor:
-        """One step. A function, so that its temporaries are gone before `sync`.
-
-        Whatever is still referenced there becomes an output of the program, which XLA must keep.
+    def train_step(self, dense: Tensor) -> Tensor:
+        """One step on the batch that the thread has sent. A function, so that its temporaries are gone
+        before `sync`: whatever is still referenced there becomes an output, which XLA must keep.
         """
-        predicted, stars = self.predict(batch)
+        stars, recent_count = dense.unbind(1)
+        predicted = self.model(self.embedding.dequeue(), recent_count)
         loss = (predicted - stars).square().mean()
         # Gradients are summed over the processes, so each process gives its share of the mean.
         (loss / tte.distributed.num_replicas()).backward()
@@ -213,27 +235,59 @@ class Trainer:
         """This process's part of the batch of these rows, of the same size for short batches too."""
         return self.samples.batch(own_share(rows, self.settings.batch_size)[0])
 
-    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predicted and given stars `[B]`, on the device."""
-        stars, recent_count = self.embedding.to_device(batch.dense).unbind(1)
+    def predict(self, batch: Batch) -> Tensor:
+        """Stars `[B]` on the device, of a batch that is not trained on."""
+        recent_count = self.embedding.to_device(batch.dense)[:, 1]
         # feature name -> [B, D] or [B, L, D]
         activations = self.embedding(batch.ids, batch.weights)
-        return self.model(activations, recent_count), stars
+        return self.model(activations, recent_count)
 
     @torch.no_grad()
     def evaluate(self) -> float:
         """RMSE on the held-out samples; changes nothing."""
-        self.embedding.eval()
+        settle(self.embedding)
+        self.embedding.eval()  # lookups without a gradient
         self.model.eval()
         outputs, size = [], self.settings.batch_size
         for start in range(0, len(self.test_rows), size):
             batch = self.cut(self.test_rows[start : start + size])
-            outputs.append(self.predict(batch)[0])
+            outputs.append(self.predict(batch))
             tte.runtime.sync()
         gathered = [tte.distributed.gather(self.embedding.to_host(each)) for each in outputs]
         # What the last batch was filled up with is at its end.
         predicted = torch.cat(gathered)[: len(self.test_rows)]
         return rmse(predicted.numpy(), self.samples.ratings.stars[self.test_rows])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs besides the tables."""
+        return {
+            "settings": self.identity(),
+            "step": self.step,
+            "batches": self.batches.state_dict(),
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "optimizers": [each.state_dict() for each in self.optimizers],
+            "schedulers": [each.state_dict() for each in self.schedulers],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            ValueError: settings or data are not those of that run, which could not continue.
+        """
+        require_same(state["settings"], self.identity())
+        self.step, self.history = state["step"], state["history"]
+        self.batches.load_state_dict(state["batches"])
+        self.model.load_state_dict(state["model"])
+        for kind in ("optimizers", "schedulers"):
+            for each, saved in zip(getattr(self, kind), state[kind], strict=True):
+                each.load_state_dict(saved)
+        tte.runtime.sync()
+
+    def identity(self) -> dict[str, Any]:
+        """What two runs must share for one to continue the other."""
+        return {**asdict(self.settings), "training ratings": len(self.train_rows)}
 
     def whole_table(self, name: str) -> Tensor:
         """A small table `[V, D]` on the host, from the rows that each process holds."""

@@ -47,9 +47,3 @@ def fetch_losses(losses: Sequence[torch.Tensor]) -> list[float]:
         return []
     held = torch.stack([loss.cpu() for loss in losses])
     return tte.distributed.gather(held[None]).mean(0).tolist()
-
-
-def stop_signal(received: Sequence[int]) -> int:
-    """The signal that some process got, or 0; a collective call, so that all stop at the same step."""
-    number = received[0] if received else 0
-    return int(tte.distributed.gather(torch.tensor([number])).max())

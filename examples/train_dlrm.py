@@ -6,9 +6,9 @@
     python examples/train_dlrm.py --help
 
 Read dlrm_model.py first (the model, its tables, its steps), then dlrm_data.py (what a batch is);
-dlrm_report.py has metrics, table and plot, processes.py what several processes need.
-This file is the program around them: a loop that measures without recompiling, checkpoints that
-survive a crash and resume exactly, reports and options.
+dlrm_report.py has metrics, table and plot; background.py prepares batches in a thread, preemption.py
+stops, saves and resumes, processes.py is what several processes need. This file is the program around
+them: a loop that measures without recompiling, reports and options.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
@@ -34,54 +32,23 @@ from command_line import at_least, between, write_results
 from dlrm_data import ClickLog, read_criteo, synthetic
 from dlrm_model import LEARNING_RATES, Settings, Trainer
 from dlrm_report import plot, result_table
-from processes import connect, fetch_losses, no_bar, stop_signal
+from preemption import (
+    PREEMPTED,
+    report_stop,
+    resume,
+    run_program,
+    save_checkpoint,
+    settle,
+    stop_on_signals,
+    stop_signal,
+)
+from processes import connect, fetch_losses, no_bar
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding import checkpoint
 
 WARM_UP = 20  # steps; with the first evaluation, all that may compile
 SAMPLES = 700_000
-
-
-def save_checkpoint(directory: Path, trainer: Trainer) -> None:
-    """Write `directory/step-N/`, all processes together, and remove all but the one before it.
-
-    A crash at any moment leaves the new one whole, or the old one.
-    """
-    state = trainer.state_dict()
-    checkpoint.save(trainer.embedding, directory, trainer.step, extra=state, keep_last=2)
-
-
-def load_checkpoint(directory: Path, trainer: Trainer) -> None:
-    """Resume from the newest whole checkpoint of `directory`, of any number of processes.
-
-    Raises:
-        ValueError: it belongs to a run with other settings, or none is whole.
-    """
-    try:
-        loaded = checkpoint.load(trainer.embedding, directory, fall_back=True)
-        trainer.load_state_dict(loaded.extra)
-    except (checkpoint.CheckpointError, ValueError) as error:
-        raise ValueError(f"cannot resume from {directory}: {error}") from error
-
-
-@contextmanager
-def stop_on_ctrl_c() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C (or SIGTERM) instead of raising; the second one raises as usual."""
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        tqdm.write("stopping after this step; Ctrl-C again to abort at once", file=sys.stderr)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def run(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> dict[str, Any]:
@@ -116,6 +83,8 @@ def run(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> dict[
             pending.append(trainer.advance())
             stopping = stop_signal(signals)
             step = trainer.step
+            if step - first == WARM_UP // 2:
+                settle(trainer.embedding)  # if pipelined, evaluations and saves will do so, too
             if step - first == WARM_UP:
                 warm_compiles = tte.runtime.compile_count()
             evaluation_due = step % args.eval_every == 0 or step == args.steps
@@ -157,7 +126,7 @@ known. Beside the DLRM, a model of the same layers without embeddings is trained
 batches, to show what the embeddings are worth.
 """
 
-EPILOG = """\
+EPILOG = f"""\
 the format of --data:
   Criteo's train.txt, plain or .gz (by its name): one sample a line, 40 fields separated by tabs,
       label  I1 .. I13  C1 .. C26
@@ -170,6 +139,9 @@ examples:
   python examples/train_dlrm.py --checkpoint run1     (Ctrl-C saves; the same command resumes,
                                                        on any number of processes)
   python examples/train_dlrm.py --data train.txt.gz --limit 5000000 --batch-size 4096 --dim 32
+
+exit status: 0; 2 if options or data are wrong; 130 after Ctrl-C; {PREEMPTED} after SIGTERM with
+--checkpoint: all is saved, run the same command again.
 """
 
 
@@ -220,6 +192,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dense-lr", type=rate, metavar="X", help=text)
     text = "of data, start values and order (default: %(default)s)"
     add("--seed", type=at_least(0), default=0, metavar="N", help=text)
+    text = "read the rows of the next step while this one runs; tables are one step older then"
+    add("--pipelined", action="store_true", help=text)
     text = "do not train the dense-only model beside"
     add("--no-baseline", dest="baseline", action="store_false", help=text)
 
@@ -232,7 +206,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--plot", type=Path, metavar="FILE", help="draw loss and AUC curves into a .png")
     add("--json", type=Path, metavar="FILE", help="write options, results and history")
     text = "resume from this directory if it holds a checkpoint; save there every "
-    text += "--checkpoint-every steps, at the end and on Ctrl-C"
+    text += "--checkpoint-every steps, at the end, on Ctrl-C and on SIGTERM"
     add("--checkpoint", type=Path, metavar="DIR", help=text)
     add("--checkpoint-every", type=count, default=500, metavar="N", help="(default: %(default)s)")
 
@@ -285,9 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
         trainer = Trainer(log, settings)
         args.steps = args.steps or args.epochs * trainer.order.batches
-        if args.checkpoint and checkpoint.complete_steps(args.checkpoint):
-            load_checkpoint(args.checkpoint, trainer)
-            print(f"resumed at step {trainer.step:,} from {args.checkpoint}")
+        resume(args.checkpoint, trainer)
     except (OSError, ValueError) as error:
         print(f"train_dlrm.py: error: {error}", file=sys.stderr)
         return 2
@@ -298,14 +270,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(title)
     print(f"{args.steps:,} steps; the first evaluation and the first step compile for some seconds")
-    with stop_on_ctrl_c() as signals:
+    with stop_on_signals() as signals, closing(trainer.batches):
         results = run(trainer, args, signals)
         stopped = stop_signal(signals)
     if stopped:
-        where = f"saved in {args.checkpoint}" if args.checkpoint else "nothing saved"
-        if tte.distributed.is_main():
-            print(f"stopped after step {trainer.step:,}: {where}", file=sys.stderr)
-        return 128 + stopped
+        return report_stop(stopped, trainer.step, args.checkpoint)
     print(f"\n{title}\n{result_table(results)}")
     if not tte.distributed.is_main():
         return 0
@@ -319,10 +288,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-        tte.distributed.shutdown()
-        sys.exit(status)
-    except KeyboardInterrupt:
-        print("aborted", file=sys.stderr)
-        sys.exit(130)
+    run_program(main)

@@ -6,8 +6,9 @@
     python examples/train_movielens.py --help
 
 Read movielens_data.py first (the split, the histories, the baselines), then movielens_model.py (the
-tables, the model, its steps); processes.py is what several processes need. This file is the program
-around them.
+tables, the model, its steps); movielens_report.py has table and plot; background.py prepares batches in a
+thread, preemption.py stops, saves and resumes, processes.py is what several processes need. This file is
+the program around them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
@@ -28,6 +30,17 @@ import torch
 from command_line import at_least, between, write_results
 from movielens_data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
 from movielens_model import Settings, Trainer
+from movielens_report import Run, plot, print_table, result_lines
+from preemption import (
+    PREEMPTED,
+    report_stop,
+    resume,
+    run_program,
+    save_checkpoint,
+    settle,
+    stop_on_signals,
+    stop_signal,
+)
 from processes import connect, fetch_losses, no_bar
 from tqdm import tqdm
 
@@ -49,61 +62,87 @@ not let us pass on. To get it:
 """
 
 
-@dataclass
-class Run:
-    """What one training run measured."""
-
-    seed: int
-    losses: list[float]  # of each step
-    rmses: list[float]  # before the first epoch, and after each
-    seconds: float
-    samples_per_second: float
-    compiles_after_warm_up: int
-
-
-def train(trainer: Trainer) -> Run:
-    """Train for all epochs, with an evaluation before the first and after each."""
-    settings, seconds = trainer.settings, 0.0
-    losses: list[float] = []
+def train(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> Run:
+    """Train until the last epoch or a signal to any process, with an evaluation before the first epoch and
+    after each, and a checkpoint at the end."""
+    settings, history, first = trainer.settings, trainer.history, trainer.step
+    losses, rmses, epoch_steps = history["losses"], history["rmses"], trainer.steps_per_epoch
     pending: list[torch.Tensor] = []  # losses not fetched yet
-    begin = time.perf_counter()
-    # Evaluate once before training: it is the start of the curve, and compiles the evaluation.
-    rmses = [trainer.evaluate()]
-    warm_compiles = tte.runtime.compile_count()
+    directory = checkpoint_directory(args, settings.seed)
+    saved = first if first else None  # the step of the newest checkpoint
     label = f"seed {settings.seed}"
-    with tqdm(total=trainer.total_steps, desc=label, unit=" steps", disable=no_bar()) as bar:
-        for epoch in range(1, settings.epochs + 1):
-            clock = time.perf_counter()
-            for step, loss in enumerate(trainer.epoch(), 1):
-                pending.append(loss)
-                if len(losses) + len(pending) <= WARM_UP:
-                    warm_compiles = tte.runtime.compile_count()
-                if step % FETCH_EVERY and step < trainer.steps_per_epoch:
-                    continue
-                losses += fetch_losses(pending)
-                elapsed = seconds + time.perf_counter() - clock
+
+    def evaluate() -> None:
+        score = trainer.evaluate()
+        epoch, beyond = divmod(trainer.step, epoch_steps)
+        if beyond or len(rmses) > epoch:
+            return
+        rmses.append(score)
+        if epoch:
+            mean = statistics.fmean(losses[-epoch_steps:])
+            tqdm.write(
+                f"{label}   epoch {epoch:>2}   train loss {mean:.4f}   held-out RMSE {score:.4f}"
+            )
+
+    def fetch() -> None:
+        nonlocal clock
+        losses.extend(fetch_losses(pending))
+        bar.update(len(pending))
+        pending.clear()
+        now = time.perf_counter()
+        history["seconds"] += now - clock
+        clock = now
+
+    begin = time.perf_counter() - history["all_seconds"]
+    bar = tqdm(
+        total=trainer.total_steps, initial=first, desc=label, unit=" steps", disable=no_bar()
+    )
+    with bar:
+        # Evaluate once before training: it is the start of the curve, and compiles the evaluation.
+        evaluate()
+        warm_compiles, stopping = tte.runtime.compile_count(), 0
+        clock = time.perf_counter()
+        while trainer.step < trainer.total_steps and not stopping:
+            pending.append(trainer.advance())
+            stopping = stop_signal(signals)
+            step = trainer.step
+            if step - first == WARM_UP - 2:
+                settle(trainer.embedding)  # if pipelined, evaluations and saves will do so, too
+            if step - first <= WARM_UP:
+                warm_compiles = tte.runtime.compile_count()
+            epoch_ends = step % epoch_steps == 0
+            if step % FETCH_EVERY == 0 or epoch_ends or stopping:
+                fetch()
                 shown = {
                     "loss": f"{statistics.fmean(losses[-FETCH_EVERY:]):.4f}",
                     "held-out RMSE": f"{rmses[-1]:.4f}",
-                    "samples/s": f"{len(losses) * settings.batch_size / elapsed:,.0f}",
+                    "samples/s": f"{len(losses) * settings.batch_size / history['seconds']:,.0f}",
                 }
                 bar.set_postfix(shown, refresh=False)
-                bar.update(len(pending))
-                pending.clear()
-            seconds += time.perf_counter() - clock
-            rmses.append(trainer.evaluate())
-            mean = statistics.fmean(losses[-trainer.steps_per_epoch :])
-            tqdm.write(
-                f"{label}   epoch {epoch:>2}   train loss {mean:.4f}   held-out RMSE {rmses[-1]:.4f}"
-            )
+            if epoch_ends and not stopping:
+                evaluate()
+                if directory:
+                    history["all_seconds"] = time.perf_counter() - begin
+                    save_checkpoint(directory, trainer)
+                    saved = step
+                clock = time.perf_counter()
+    history["all_seconds"] = time.perf_counter() - begin
+    if directory and saved != trainer.step:
+        save_checkpoint(directory, trainer)
     return Run(
         settings.seed,
         losses,
         rmses,
-        time.perf_counter() - begin,
-        len(losses) * settings.batch_size / seconds,
+        history["all_seconds"],
+        len(losses) * settings.batch_size / history["seconds"],
         tte.runtime.compile_count() - warm_compiles,
     )
+
+
+def checkpoint_directory(args: argparse.Namespace, seed: int) -> Path | None:
+    """Where the run of one seed is saved, if at all."""
+    directory: Path | None = args.checkpoint
+    return directory / f"seed-{seed}" if directory else None
 
 
 def baselines(samples: Samples) -> tuple[dict[str, float], str]:
@@ -118,37 +157,6 @@ def baselines(samples: Samples) -> tuple[dict[str, float], str]:
     return scores, f"penalties {user:g} and {movie:g}, chosen on the last fifth of training"
 
 
-def result_lines(runs: list[Run], scores: dict[str, float]) -> list[tuple[str, str]]:
-    """The final table: what, and its value."""
-    final = [run.rmses[-1] for run in runs]
-    mean = statistics.fmean(final)
-    text = f"{mean:.4f}"
-    if len(runs) > 1:
-        text += f" ± {statistics.stdev(final):.4f}"
-    lines = [(f"RMSE, {name}", f"{score:.4f}") for name, score in scores.items()]
-    lines += [("RMSE, this model", text)]
-    lines += [(f"better than {name} by", f"{score - mean:.4f}") for name, score in scores.items()]
-    last = statistics.fmean(statistics.fmean(run.losses[-50:]) for run in runs)
-    fallbacks = ", ".join(tte.runtime.cpu_fallbacks()) or "none"
-    return [
-        *lines,
-        ("train loss, last 50 steps", f"{last:.4f}"),
-        ("training samples/s", f"{statistics.median(r.samples_per_second for r in runs):,.0f}"),
-        ("seconds per run", f"{statistics.fmean(run.seconds for run in runs):.0f}"),
-        ("compiles", str(tte.runtime.compile_count())),
-        ("compiles after warm-up", str(sum(run.compiles_after_warm_up for run in runs))),
-        ("operators that fell back to the host", fallbacks),
-    ]
-
-
-def print_table(title: str, lines: list[tuple[str, str]]) -> None:
-    """Two columns of plain text under a title."""
-    left, right = (max(len(line[column]) for line in lines) for column in (0, 1))
-    print(f"\n{title}\n{'-' * max(left + right + 3, len(title))}")
-    for name, text in lines:
-        print(f"{name:<{left}}   {text:>{right}}")
-
-
 def print_similar(trainer: Trainer) -> None:
     """Neighbours of a few movies in the trained tables."""
     titles = trainer.samples.movies.titles
@@ -157,36 +165,6 @@ def print_similar(trainer: Trainer) -> None:
     for title in known:
         near = ", ".join(titles[each] for each in trainer.similar(titles.index(title)))
         print(f"  {title}: {near}")
-
-
-def plot(path: Path, title: str, runs: list[Run], scores: dict[str, float]) -> None:
-    """Training loss of each step and held-out RMSE of each epoch, as one picture."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # no display needed
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    figure.suptitle(title)
-    epochs = len(runs[0].rmses) - 1
-    for number, run in enumerate(runs):
-        color, name = f"C{number}", f"seed {run.seed}"
-        count = min(4 * epochs, len(run.losses))  # single steps are noisy: show quarters of epochs
-        parts = torch.tensor(run.losses).tensor_split(count)
-        middles = [(part + 0.5) * epochs / count for part in range(count)]
-        means = [float(part.mean()) for part in parts]
-        left.plot(middles, means, color=color, linewidth=1.4, label=name)
-        right.plot(range(epochs + 1), run.rmses, "o-", color=color, markersize=4, label=name)
-    left.set(xlabel="epoch", ylabel="mean squared error", title="Training loss")
-    for (name, score), style in zip(scores.items(), (":", "--"), strict=True):
-        right.axhline(score, color="0.35", linestyle=style, label=f"{name}, {score:.3f}")
-    right.set(xlabel="epoch", ylabel="RMSE in stars", title="Held-out RMSE")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
 
 
 DESCRIPTION = """\
@@ -203,7 +181,8 @@ the files of --data, as GroupLens publishes them ({URL}):
   u.data   user, item, rating, timestamp, separated by tabs
   u.item   movie id, title and 19 genre flags among 24 fields separated by |
 
-exit status: 0, 1 if --check fails, 2 if the data is missing or malformed.
+exit status: 0, 1 if --check fails, 2 if data or checkpoint are missing or wrong, 130 after Ctrl-C,
+{PREEMPTED} after SIGTERM with --checkpoint: all is saved, run the same command again.
 """
 
 
@@ -242,13 +221,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--lr", type=between(0, math.inf), default=default.lr, metavar="X", help=text)
     text = "one run for each, of start values, order and dropout (default: 0)"
     add("--seeds", type=seed_list, default=[0], metavar="N,N,…", help=text)
+    text = "read the rows of the next step while this one runs; tables are one step older then"
+    add("--pipelined", action="store_true", help=text)
 
-    group = parser.add_argument_group("reports")
+    group = parser.add_argument_group("reports and checkpoints")
     add = group.add_argument
     text = f"exit with 1 unless each run beats both baselines by X stars (default X: {MARGIN})"
     add("--check", type=between(0, math.inf), nargs="?", const=MARGIN, metavar="X", help=text)
     add("--plot", type=Path, metavar="FILE", help="draw loss and RMSE curves into a .png")
     add("--json", type=Path, metavar="FILE", help="write options, results and curves")
+    text = "resume from this directory if it holds checkpoints; save there after each epoch, on "
+    text += "Ctrl-C and on SIGTERM"
+    add("--checkpoint", type=Path, metavar="DIR", help=text)
     return parser.parse_args(argv)
 
 
@@ -297,12 +281,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"bias baseline: {how}")
 
     runs = []
-    for seed in args.seeds:
-        settings = Settings(args.epochs, args.batch_size, args.dim, args.lr, seed=seed)
-        trainer = Trainer(samples, settings)
-        if seed == args.seeds[0]:
-            print(trainer.embedding.describe())
-        runs.append(train(trainer))
+    with stop_on_signals() as signals:
+        for seed in args.seeds:
+            settings = Settings(
+                args.epochs, args.batch_size, args.dim, args.lr, seed=seed, pipelined=args.pipelined
+            )
+            trainer = Trainer(samples, settings)
+            if seed == args.seeds[0]:
+                print(trainer.embedding.describe())
+            directory = checkpoint_directory(args, seed)
+            try:
+                resume(directory, trainer)
+            except ValueError as error:
+                print(f"train_movielens.py: error: {error}", file=sys.stderr)
+                return 2
+            with closing(trainer.batches):
+                runs.append(train(trainer, args, signals))
+            if stopped := stop_signal(signals):
+                return report_stop(stopped, trainer.step, directory)
     print_similar(trainer)
     lines = result_lines(runs, scores)
     print_table(title, lines)
@@ -324,10 +320,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-        tte.distributed.shutdown()
-        sys.exit(status)
-    except KeyboardInterrupt:
-        print("aborted", file=sys.stderr)
-        sys.exit(130)
+    run_program(main)

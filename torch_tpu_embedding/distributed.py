@@ -128,11 +128,11 @@ def local_positions(count: int, batch_size: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         (positions `[B / S]` in the batch, whether each is a sample `[B / S]` bool). The places of a short
-        batch are filled with its last sample: give those no weight in the loss. Its ids are looked up
-        anyway, so they change nothing.
+        batch are filled with its first samples again, so that it has about as many ids as others: give
+        those no weight in the loss. Their ids are looked up anyway, so they change nothing.
 
     >>> local_positions(3, 4)
-    (tensor([0, 1, 2, 2]), tensor([ True,  True,  True, False]))
+    (tensor([0, 1, 2, 0]), tensor([ True,  True,  True, False]))
     """
     if batch_size % world_size() or not 0 < count <= batch_size:
         raise ValueError(
@@ -141,7 +141,7 @@ def local_positions(count: int, batch_size: int) -> tuple[Tensor, Tensor]:
         )
     size = batch_size // world_size()
     positions = torch.arange(rank() * size, (rank() + 1) * size)
-    return positions.clamp(max=count - 1), positions < count
+    return positions % count, positions < count
 
 
 def gather(value: Tensor) -> Tensor:

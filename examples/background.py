@@ -1,0 +1,112 @@
+"""Training batches in a seeded order, prepared by a thread, with a place in the data that can be saved.
+
+Both examples train through `EmbeddingLoader`: while the device works on a step, a thread cuts the next
+batches, checks and deduplicates their ids, and sends them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+import torch_tpu_embedding as tte
+
+
+class TrainingOrder(Iterator[np.ndarray]):
+    """Endless epochs over R training rows, each shuffled by (seed, epoch); gives batch after batch.
+
+    The state is only a position, so a resumed run sees exactly the batches to come, and every process of a
+    run sees the same ones.
+
+    Args:
+        rows: R.
+        whole_batches: leave out what remains of an epoch after the last whole batch; else that is a
+            shorter batch.
+    """
+
+    def __init__(
+        self, rows: int, batch_size: int, seed: int, *, whole_batches: bool = False
+    ) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.batches = rows // batch_size if whole_batches else -(-rows // batch_size)
+        self.load_state_dict({"epoch": 0, "batch": 0})
+
+    def __next__(self) -> np.ndarray:
+        if self.batch == self.batches:
+            self.load_state_dict({"epoch": self.epoch + 1, "batch": 0})
+        start = self.batch * self.batch_size
+        self.batch += 1
+        return self.shuffled[start : start + self.batch_size]
+
+    def state_dict(self) -> dict[str, int]:
+        """The position in the training rows."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a position that `state_dict` gave."""
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.shuffled = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+
+
+class _Batches:
+    """The batches of an order; its state is the order's, which is how `EmbeddingLoader` finds it."""
+
+    def __init__(self, order: TrainingOrder, cut: Callable[[np.ndarray], Any]) -> None:
+        self.order, self.cut = order, cut
+        self.state_dict = order.state_dict
+        self.load_state_dict = order.load_state_dict
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.cut, self.order)
+
+
+class BackgroundBatches(Iterator[torch.Tensor]):
+    """Batch after batch from a thread: `next` gives the dense numbers, `embedding.dequeue` the rows.
+
+    Args:
+        cut: makes a batch of the rows that the order gives; called in the thread.
+        features, weights: what of a batch `enqueue` takes.
+        numbers: the dense numbers of a batch, a host tensor.
+    """
+
+    def __init__(
+        self,
+        order: TrainingOrder,
+        cut: Callable[[np.ndarray], Any],
+        embedding: tte.TPUEmbedding,
+        *,
+        features: Callable[[Any], Any],
+        weights: Callable[[Any], Any],
+        numbers: Callable[[Any], torch.Tensor],
+    ) -> None:
+        self._loader = tte.EmbeddingLoader(
+            _Batches(order, cut),
+            embedding,
+            features=features,
+            weights=weights,
+            prepare=lambda batch: embedding.to_device(numbers(batch)),
+        )
+        self._iterator: Any = None
+
+    def __next__(self) -> torch.Tensor:
+        if self._iterator is None:
+            self._iterator = iter(self._loader)
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """End the thread. What it had ready is given back: `next` would go on in the same place."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+            self.load_state_dict(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place behind the batch that `next` gave last, whatever the thread has ready."""
+        return self._loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a place that `state_dict` gave."""
+        self._loader.load_state_dict(state)

@@ -1,0 +1,84 @@
+"""What MovieLens runs report: the final table, and the curves."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import torch_tpu_embedding as tte
+
+
+@dataclass
+class Run:
+    """What one training run measured."""
+
+    seed: int
+    losses: list[float]  # of each step
+    rmses: list[float]  # before the first epoch, and after each
+    seconds: float  # of its processes together, if it was resumed
+    samples_per_second: float
+    compiles_after_warm_up: int
+
+
+def result_lines(runs: list[Run], scores: dict[str, float]) -> list[tuple[str, str]]:
+    """The final table: what, and its value."""
+    final = [run.rmses[-1] for run in runs]
+    mean = statistics.fmean(final)
+    text = f"{mean:.4f}"
+    if len(runs) > 1:
+        text += f" ± {statistics.stdev(final):.4f}"
+    lines = [(f"RMSE, {name}", f"{score:.4f}") for name, score in scores.items()]
+    lines += [("RMSE, this model", text)]
+    lines += [(f"better than {name} by", f"{score - mean:.4f}") for name, score in scores.items()]
+    last = statistics.fmean(statistics.fmean(run.losses[-50:]) for run in runs)
+    fallbacks = ", ".join(tte.runtime.cpu_fallbacks()) or "none"
+    return [
+        *lines,
+        ("train loss, last 50 steps", f"{last:.4f}"),
+        ("training samples/s", f"{statistics.median(r.samples_per_second for r in runs):,.0f}"),
+        ("seconds per run", f"{statistics.fmean(run.seconds for run in runs):.0f}"),
+        ("compiles", str(tte.runtime.compile_count())),
+        ("compiles after warm-up", str(sum(run.compiles_after_warm_up for run in runs))),
+        ("operators that fell back to the host", fallbacks),
+    ]
+
+
+def print_table(title: str, lines: list[tuple[str, str]]) -> None:
+    """Two columns of plain text under a title."""
+    left, right = (max(len(line[column]) for line in lines) for column in (0, 1))
+    print(f"\n{title}\n{'-' * max(left + right + 3, len(title))}")
+    for name, text in lines:
+        print(f"{name:<{left}}   {text:>{right}}")
+
+
+def plot(path: Path, title: str, runs: list[Run], scores: dict[str, float]) -> None:
+    """Training loss of each step and held-out RMSE of each epoch, as one picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # no display needed
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure.suptitle(title)
+    epochs = len(runs[0].rmses) - 1
+    for number, run in enumerate(runs):
+        color, name = f"C{number}", f"seed {run.seed}"
+        count = min(4 * epochs, len(run.losses))  # single steps are noisy: show quarters of epochs
+        parts = torch.tensor(run.losses).tensor_split(count)
+        middles = [(part + 0.5) * epochs / count for part in range(count)]
+        means = [float(part.mean()) for part in parts]
+        left.plot(middles, means, color=color, linewidth=1.4, label=name)
+        right.plot(range(epochs + 1), run.rmses, "o-", color=color, markersize=4, label=name)
+    left.set(xlabel="epoch", ylabel="mean squared error", title="Training loss")
+    for (name, score), style in zip(scores.items(), (":", "--"), strict=True):
+        right.axhline(score, color="0.35", linestyle=style, label=f"{name}, {score:.3f}")
+    right.set(xlabel="epoch", ylabel="RMSE in stars", title="Held-out RMSE")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
