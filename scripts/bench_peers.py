@@ -106,10 +106,14 @@ class Ours(Side):
         activations = self.embedding.dequeue()
         torch.autograd.backward(activations, self._gradients)
         self.embedding.apply_gradients()
-        for each in activations:
-            each.grad = None  # else the program would write out a copy of it
+        # Views that live on would be written out together with what they are views of, and so would
+        # gradients; these are not views.
+        with torch.no_grad():
+            written = [each + 0 for each in activations]
+        del activations
         lap("trace")
         runtime.sync(wait=True)
+        del written
         lap("run")
 
     def rows(self, table: int, count: int) -> Tensor:

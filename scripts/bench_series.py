@@ -74,8 +74,8 @@ def measure(series: Series) -> dict[str, Any]:
     """Run a series.
 
     Returns:
-        settings, machine, counts of the workload, how many cores other processes used in each round, and
-        per side its samples (milliseconds of whole steps and of their phases, by round) and whether its
+        settings, machine, counts of the workload, how many cores other processes used in each round
+        (beyond what the coarse clock of the system could feign), and per side its samples (milliseconds of whole steps and of their phases, by round) and whether its
         tables were those of ours after the warm-up.
     """
     work = series.resolve()
@@ -110,7 +110,7 @@ def measure(series: Series) -> dict[str, Any]:
             turn = [number * series.steps + step for step in range(steps)]
             samples[name].append([timed_step(sides[name], batches[at % BATCHES]) for at in turn])
         mine, all_seconds, wall = (b - a for a, b in zip(began, busy_seconds(), strict=True))
-        others.append(max(0.0, all_seconds - mine) / wall)
+        others.append(max(0.0, all_seconds - mine - 3 / os.sysconf("SC_CLK_TCK")) / wall)
     return {
         "settings": asdict(series),
         "machine": machine(),
