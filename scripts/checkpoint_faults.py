@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory_shard import MemoryShard
 from torch import Tensor
 
 from torch_tpu_embedding import checkpoint
@@ -42,7 +43,6 @@ from torch_tpu_embedding.checkpoint.steps import INDEX_NAME
 from torch_tpu_embedding.config import Table, TableConfig
 from torch_tpu_embedding.host_group import Alone, HostGroup
 from torch_tpu_embedding.optimizers import SGD, Adagrad
-from torch_tpu_embedding.sharding import Strategy, shard_ids
 
 NOBODY = 65534
 
@@ -71,14 +71,11 @@ def rows_at(ids: Tensor, step: int, width: int, salt: int) -> Tensor:
     return bits.to(torch.int32).view(torch.float32)
 
 
-class MemoryShard:
+class SteppedShard(MemoryShard):
     """The rows of one process, as they are at `step`."""
 
-    strategy: Strategy = "mod"
-
     def __init__(self, tables: Sequence[Table], group: HostGroup) -> None:
-        self.tables, self.group = tables, group
-        self.held: list[dict[str, Tensor]] = []
+        super().__init__(tables, group)
         self.step = 0
         self._epochs: list[int] = []
         self.set_step(0)
@@ -105,24 +102,9 @@ class MemoryShard:
             for salt, values in enumerate(fields.values())
         )
 
-    def ids(self, table: int) -> range:
-        vocabulary, size = self.tables[table].vocabulary_size, self.group.size
-        return shard_ids(vocabulary, size, (self.group.rank + table) % size, self.strategy)
-
     def _ids(self, table: int) -> Tensor:
         ids = self.ids(table)
         return torch.arange(ids.start, max(ids.start, ids.stop), ids.step)
-
-    def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
-        return {name: values[start:stop].clone() for name, values in self.held[table].items()}
-
-    def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
-        for name, rows in values.items():
-            self.held[table][name][start : start + len(rows)] = rows
-
-    def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
-        for name, each in values.items():
-            self.held[table][name][rows] = each
 
     def epoch(self) -> int:
         self._epochs.append(self.step)
@@ -137,7 +119,7 @@ class Holder:
     """An embedding, as far as checkpoints know one."""
 
     def __init__(self, tables: Sequence[Table], group: HostGroup | None = None) -> None:
-        self.shard = MemoryShard(tables, group or Alone())
+        self.shard = SteppedShard(tables, group or Alone())
 
 
 class FileGroup:

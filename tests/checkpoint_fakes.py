@@ -13,11 +13,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from scripts.memory_shard import MemoryShard
 from torch_tpu_embedding.checkpoint.shard import field_widths
 from torch_tpu_embedding.config import Table, TableConfig
 from torch_tpu_embedding.host_group import Alone, HostGroup
 from torch_tpu_embedding.optimizers import Adagrad, Optimizer
-from torch_tpu_embedding.sharding import shard_ids
+from torch_tpu_embedding.sharding import Strategy
 
 T = TypeVar("T")
 Tables = dict[str, dict[str, Tensor]]
@@ -49,20 +50,17 @@ def same(one: Tensor, other: Tensor) -> bool:
     )
 
 
-class FakeShard:
-    """One process's rows in memory. Tables are rotated, as in the real one."""
+class FakeShard(MemoryShard):
+    """One process's rows in memory, which a test can change."""
 
     def __init__(
         self,
         tables: Sequence[Table],
         group: HostGroup | None = None,
-        strategy: str = "mod",
+        strategy: Strategy = "mod",
         values: Tables | None = None,
     ) -> None:
-        self.tables = tables
-        self.group = group or Alone()
-        self.strategy = strategy
-        self.held: list[dict[str, Tensor]] = []
+        super().__init__(tables, group or Alone(), strategy)
         self._epoch = 0
         self._touched = [torch.full((len(self.ids(t)),), -1) for t in range(len(tables))]
         for number, each in enumerate(tables):
@@ -75,21 +73,6 @@ class FakeShard:
                     for field, width in field_widths(each).items()
                 }
             )
-
-    def ids(self, table: int) -> range:
-        turned = (self.group.rank + (table if self.strategy == "mod" else 0)) % self.group.size
-        return shard_ids(self.tables[table].vocabulary_size, self.group.size, turned, self.strategy)
-
-    def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
-        return {name: rows[start:stop].clone() for name, rows in self.held[table].items()}
-
-    def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
-        for name, rows in values.items():
-            self.held[table][name][start : start + len(rows)] = rows
-
-    def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
-        for name, each in values.items():
-            self.held[table][name][rows] = each
 
     def epoch(self) -> int:
         self._epoch += 1
