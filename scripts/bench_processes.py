@@ -97,7 +97,7 @@ def main() -> None:
         alone = [
             m for m in measured if m["workload"] == found["workload"] and m.get("processes") == 1
         ]
-        if alone:
+        if alone and "step_ms" in found and "step_ms" in alone[0]:
             found["ratio"] = found["step_ms"] / alone[0]["step_ms"]
     modelled = []
     plans = [(name, chips) for name in args.modelled for chips in args.chips]
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, name: str, kind: str, count: int) -> dict[str, Any]:
-    """Run one case in processes of its own; gives what the first of them prints."""
+    """Run one case in processes of its own; gives what the first one prints, or why there is nothing."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -139,9 +139,13 @@ def measure(args: argparse.Namespace, name: str, kind: str, count: int) -> dict[
         )
     try:
         printed = workers[0].communicate(timeout=args.seconds)[0]
+    except subprocess.TimeoutExpired:
+        return {"failed": f"no result within {args.seconds} s"}
     finally:
         for worker in workers:
             worker.kill()
+    if workers[0].returncode:
+        return {"failed": f"exit status {workers[0].returncode}"}
     found: dict[str, Any] = json.loads(printed.splitlines()[-1])  # gloo prints, too
     return found
 
