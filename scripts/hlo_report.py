@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,22 @@ def dump_flags(folder: Path) -> str:
 
 
 def inspect(folder: Path, arrays: list[dict[str, Any]]) -> dict[str, Any]:
-    """Read the largest dumped program, that of the step.
+    """Read the program that was compiled last, that of the step.
 
     Args:
         arrays: `fields` and `shape` (on one device) of each physical array of the tables.
 
     Returns:
         `arrays`: for each its gathers, scatters, copies, and whether it is donated; `collectives`; bytes of
-        temporaries; number of programs; and the file of the program as it was traced.
+        temporaries; number of programs; the file of the program as it was traced, and its `structure`
+        before any compiler has changed it.
     """
     programs = [
         path
         for path in folder.glob("*after_optimizations.txt")
         if "buffer-assignment" not in path.name
     ]
-    program = max(programs, key=lambda path: path.stat().st_size)
+    program = max(programs, key=lambda path: int(path.name.split(".")[0].split("_")[1]))
     text = program.read_text()
     assignment = program.with_name(program.stem + "-buffer-assignment.txt").read_text()
     temporaries = re.findall(r"allocation \d+: size (\d+), preallocated-temp", assignment)
@@ -48,7 +50,48 @@ def inspect(folder: Path, arrays: list[dict[str, Any]]) -> dict[str, Any]:
         "temporary_bytes": sum(map(int, temporaries)),
         "programs": len(programs),
         "proto": str(folder / before),
+        "structure": structure(
+            (folder / before.replace(".hlo.pb", ".txt")).read_text(),
+            [array["shape"] for array in arrays],
+        ),
     }
+
+
+def structure(text: str, shapes: list[list[int]]) -> dict[str, Any]:
+    """What a program of one device is made of as it was traced, whatever a compiler does to it later.
+
+    Args:
+        shapes: of the tables' arrays.
+
+    Returns:
+        `gathers`, `scatters`, `sorts`; `instructions`, all; `table_sized`: op → how often it makes an
+        array with as many elements as one of the tables'; `donated`: elements of each donated argument.
+    """
+    entry = text[text.index("\nENTRY ") :]
+    found = re.findall(r"= (\(.*?\)|\S+) ([\w-]+)\(", entry)
+    ops = Counter(op for _, op in found)
+    elements = {math.prod(shape) for shape in shapes}
+    table_sized: Counter[str] = Counter()
+    arguments = {}
+    for dims, number in re.findall(r"= \w+\[([\d,]*)\]\S* parameter\((\d+)\)", entry):
+        arguments[int(number)] = _product(dims)
+    for result, op in found:
+        sizes = {_product(dims) for dims in re.findall(r"\w+\[([\d,]*)\]", result)}
+        table_sized[op] += len(sizes & elements)
+    donors = re.search(r"buffer_donor=\{(.*?)\}, \w", text.split("\n", 1)[0])
+    donated = [int(n) for n in re.findall(r"\((\d+), \{\}\)", donors[1] if donors else "")]
+    return {
+        "gathers": ops["gather"],
+        "scatters": ops["scatter"],
+        "sorts": ops["sort"],
+        "instructions": len(found),
+        "table_sized": {op: count for op, count in table_sized.items() if count and op != "tuple"},
+        "donated": sorted(arguments[number] for number in donated),
+    }
+
+
+def _product(dims: str) -> int:
+    return math.prod(map(int, dims.split(","))) if dims else 1
 
 
 def uses_of_array(text: str, sizes: list[int]) -> dict[str, Any]:
@@ -79,7 +122,7 @@ def collectives(text: str) -> list[dict[str, Any]]:
     found = []
     for types, op in re.findall(rf"= (\(.*?\)|\S+) ({_COLLECTIVES})(?:-start)?\(", text):
         shapes = re.findall(r"(\w+)\[([\d,]*)\]", types)
-        sizes = [math.prod(map(int, dims.split(","))) if dims else 1 for _, dims in shapes]
+        sizes = [_product(dims) for _, dims in shapes]
         dtypes = sorted({dtype for dtype, _ in shapes})
         size = sum(BYTES[dtype] * count for (dtype, _), count in zip(shapes, sizes, strict=True))
         found.append({"op": op, "dtype": "|".join(dtypes), "elements": sum(sizes), "bytes": size})

@@ -16,6 +16,7 @@ refused by the runtime, which has but one device (a line in the log says so), an
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -27,8 +28,11 @@ from hlo_report import dump_flags, inspect
 
 if TYPE_CHECKING:
     import torch
+    from step_forms import Form
     from torch import Tensor
 
+FORMS = ["ours", "naive", "plain"]
+WORKLOADS = ["onehot26", "movielens", "dcnv2-capped"]
 OPTIMIZERS = ["SGD", "Adagrad", "RowWiseAdagrad", "AdagradMomentum", "Adam", "FTRL"]
 HIDDEN = 32
 """Width of the dense head."""
@@ -36,37 +40,7 @@ HIDDEN = 32
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the dumps; emptied first"
-    )
-    parser.add_argument("--layout", choices=["CPU", "TPU"], default="CPU")
-    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="Adagrad")
-    parser.add_argument(
-        "--dim",
-        type=int,
-        nargs="+",
-        default=[64],
-        help="D of the tables, in turn if there are several",
-    )
-    parser.add_argument("--tables", type=int, default=1, help="tables, with one feature each")
-    parser.add_argument("--vocabulary", type=int, default=1 << 20, help="V of every table")
-    parser.add_argument("--batch-size", type=int, default=4096, help="of all devices")
-    many = parser.add_mutually_exclusive_group()
-    many.add_argument(
-        "--devices", type=int, default=1, help="virtual devices of one program (SPMD)"
-    )
-    many.add_argument("--replicas", type=int, default=1, help="processes, one a chip; not run")
-    parser.add_argument(
-        "--ids-per-sample", type=int, default=0, help="0: dense features; else ragged bags"
-    )
-    parser.add_argument(
-        "--unique", type=float, default=0.5, help="ids to draw from, as share of all ids of a table"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    args = parser.parse_args()
+    args = make_parser().parse_args()
     traced = trace(args)
     report = {**traced, **inspect(args.out, traced["arrays"])}
     report["settings"] = {key: str(value) for key, value in vars(args).items()}
@@ -81,24 +55,53 @@ def main() -> None:
     print(report["proto"])
 
 
-def trace(args: argparse.Namespace) -> dict[str, Any]:
-    """Compile the step once with dumping on; gives its physical arrays and what it exchanges."""
-    shutil.rmtree(args.out, ignore_errors=True)
-    args.out.mkdir(parents=True)
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {dump_flags(args.out)}".strip()
-    os.environ.setdefault("PJRT_DEVICE", "CPU")
-    if args.devices > 1:
-        os.environ["CPU_NUM_DEVICES"] = str(args.devices)
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder for the dumps; emptied first")
+    add("--form", choices=FORMS, default="ours", help="this package's step, or one to compare with")
+    add("--evaluate", action="store_true", help="a step that only looks up")
+    add("--layout", choices=["CPU", "TPU"], default="CPU")
+    add("--optimizer", choices=OPTIMIZERS, default="Adagrad")
+    add_case_options(parser)
+    many = parser.add_mutually_exclusive_group()
+    many.add_argument(
+        "--devices", type=int, default=1, help="virtual devices of one program (SPMD)"
+    )
+    many.add_argument("--replicas", type=int, default=1, help="processes, one a chip; not run")
+    add("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def add_case_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which tables and which batch."""
+    add = parser.add_argument
+    add("--workload", choices=WORKLOADS, help="tables and features, in place of the options below")
+    add("--max-rows", type=int, default=100_000, help="of a table of the workload")
+    add("--dim", type=int, nargs="+", default=[64], help="D of the tables, in turn if several")
+    add("--tables", type=int, default=1, help="tables, with one feature each")
+    add("--vocabulary", type=int, default=1 << 20, help="V of every table")
+    add("--batch-size", type=int, default=None, help="of all devices (default: 4096)")
+    add("--ids-per-sample", type=int, default=0, help="0: dense features; else ragged bags")
+    add("--unique", type=float, default=0.5, help="ids to draw from, as share of a table's ids")
+
+
+def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
+    """The features, the batch size, and this process's part of a batch."""
     import torch
-    from traffic import bytes_sent
+    import workloads
 
     import torch_tpu_embedding as tte
 
-    torch.manual_seed(0)
-    if args.devices > 1:
-        tte.runtime.use_spmd()
-    if args.replicas > 1:
-        pretend_replicas(args.replicas)
+    if args.workload:
+        chosen = workloads.WORKLOADS[args.workload]
+        rows = tuple(min(each, args.max_rows) for each in chosen.rows)
+        chosen = dataclasses.replace(chosen, rows=rows)
+        size = args.batch_size or chosen.batch_size
+        return chosen.features(), size, chosen.batches(0, size // args.replicas)()
     features = [
         tte.FeatureConfig(
             tte.TableConfig(
@@ -110,34 +113,70 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
         )
         for number in range(args.tables)
     ]
-    optimizer = getattr(tte.optimizers, args.optimizer)(0.05)
-    embedding = tte.TPUEmbedding(features, args.batch_size, optimizer, layout=args.layout)
-    samples = embedding.local_batch_size
-    count = samples * max(args.ids_per_sample, 1)
-    all_ids = args.batch_size * max(args.ids_per_sample, 1)
+    size = args.batch_size or 4096
+    samples = size // args.replicas
+    all_ids = size * max(args.ids_per_sample, 1)
     inputs: list[Any] = []
     for _ in features:
         pool = torch.randperm(args.vocabulary)[: max(1, int(all_ids * args.unique))]
-        ids = pool[torch.randint(0, len(pool), (count,))]
+        ids = pool[torch.randint(0, len(pool), (samples * max(args.ids_per_sample, 1),))]
         lengths = torch.full((samples,), args.ids_per_sample)
         inputs.append(tte.Ragged.from_lengths(ids, lengths) if args.ids_per_sample else ids)
+    return features, size, inputs
+
+
+def make_form(args: argparse.Namespace, features: list[Any], size: int, inputs: list[Any]) -> Form:
+    """Tables and step in the form asked for."""
+    from step_forms import Naive, Ours, Plain
+
+    import torch_tpu_embedding as tte
+
+    training = not args.evaluate
+    if args.form == "naive":
+        return Naive(features, inputs, args.optimizer, training)
+    optimizer = getattr(tte.optimizers, args.optimizer)(0.05)
+    if args.form == "plain":
+        return Plain(features, inputs, optimizer, training)
+    embedding = tte.TPUEmbedding(features, size, optimizer, layout=args.layout)
+    return Ours(embedding, inputs, training)
+
+
+def trace(args: argparse.Namespace) -> dict[str, Any]:
+    """Compile the step once with dumping on; gives its arrays, what it must move, what it exchanges."""
+    shutil.rmtree(args.out, ignore_errors=True)
+    args.out.mkdir(parents=True)
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {dump_flags(args.out)}".strip()
+    os.environ.setdefault("PJRT_DEVICE", "CPU")
+    if args.devices > 1:
+        os.environ["CPU_NUM_DEVICES"] = str(args.devices)
+    import torch
+    from step_bytes import bytes_moved
+    from traffic import bytes_sent
+
+    import torch_tpu_embedding as tte
+
+    torch.manual_seed(0)
+    if args.devices > 1:
+        tte.runtime.use_spmd()
+    if args.replicas > 1:
+        pretend_replicas(args.replicas)
+    features, size, inputs = make_case(args)
+    form = make_form(args, features, size, inputs)
     device = tte.runtime.device()
-    hidden = torch.randn(sum(feature.table.dim for feature in features), HIDDEN).to(device)
+    widths = [each.table.dim * max(each.max_sequence_length, 1) for each in features]
+    hidden = torch.randn(sum(widths), HIDDEN).to(device)
     head = torch.randn(HIDDEN, 1).to(device)
     several = max(args.devices, args.replicas) > 1
-    hidden.requires_grad_(
-        several
-    )  # so that the sum of dense gradients over devices is in the program
-    sizes: tuple[Any, ...] = ()
+    # with several devices, so that the sum of dense gradients over them is in the program
+    hidden.requires_grad_(several)
 
-    def step() -> None:
-        nonlocal sizes
-        embedding.enqueue(inputs)
-        activations = embedding.dequeue()
-        sizes = embedding._queue.require_awaiting(None).looked_up.batch.sizes
-        loss = ((torch.relu(torch.cat(activations, dim=1) @ hidden) @ head) ** 2).mean()
+    def step() -> Any:
+        flat = [each.flatten(1) for each in form.look_up()]
+        loss = ((torch.relu(torch.cat(flat, dim=1) @ hidden) @ head) ** 2).mean()
+        if args.evaluate:
+            return loss.detach()
         (loss / args.replicas).backward()
-        embedding.apply_gradients()
+        form.update()
         if hidden.grad is not None:
             gradient = hidden.grad
             if args.replicas > 1:
@@ -145,28 +184,36 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
             hidden.grad = None
             with torch.no_grad():
                 hidden.sub_(gradient * 0.1)
+        return None
 
-    step()
+    tte.runtime.sync()
+    kept = step()
     tte.runtime.sync(wait=args.replicas == 1)
-    devices = embedding.placement.num_devices
-    return {
-        "arrays": [
-            {"fields": "|".join(array.fields), "shape": [*array.shape]}
-            for stack in embedding.engine.store.stacks
-            for array in stack.arrays
-        ],
-        "exchanged": [
+    if args.form == "naive":  # torch.optim makes its slots in the first step
+        kept = step()
+        tte.runtime.sync(wait=True)
+    del kept
+    found: dict[str, Any] = {
+        "arrays": form.arrays,
+        "exchanged": [],
+        "head_elements": hidden.numel(),
+    }
+    if args.form == "ours":
+        embedding = form.embedding  # type: ignore[attr-defined]
+        devices = embedding.placement.num_devices
+        if devices == 1:
+            found["bytes"] = bytes_moved(embedding, inputs, training=not args.evaluate)
+        found["exchanged"] = [
             {
                 "slots": each.num_slots,
                 "dim": each.plan.stack.dim,
                 "unique_rows": each.num_unique,
                 "bytes_sent": bytes_sent(each, devices),
             }
-            for each in sizes
+            for each in form.sizes  # type: ignore[attr-defined]
             if devices > 1
-        ],
-        "head_elements": hidden.numel(),
-    }
+        ]
+    return found
 
 
 def pretend_replicas(count: int) -> None:

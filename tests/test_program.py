@@ -63,6 +63,35 @@ def test_each_array_has_one_gather_one_scatter_no_copy_and_is_donated(
     assert report["temporary_bytes"] < min(sizes) * 4 / 2, "no temporary of table size"
 
 
+STRUCTURES = [
+    ["--optimizer", "SGD"],
+    ["--optimizer", "Adagrad"],
+    ["--optimizer", "Adam"],
+    ["--optimizer", "Adagrad", "--dim", "192"],
+    ["--optimizer", "Adagrad", "--ids-per-sample", "3"],
+    ["--optimizer", "Adagrad", "--tables", "13"],
+    ["--optimizer", "Adagrad", "--evaluate"],
+]
+
+
+@pytest.mark.parametrize("options", STRUCTURES, ids=" ".join)
+def test_the_traced_tpu_program_makes_nothing_of_a_tables_size_and_stays_short(
+    tmp_path: Path, options: list[str]
+) -> None:
+    report = traced(tmp_path, "--layout", "TPU", *options)
+    structure, training = report["structure"], "--evaluate" not in options
+    arrays, features = len(report["arrays"]), 13 if "13" in options else 1
+    wanted = {"parameter": arrays, **({"scatter": arrays} if training else {})}
+    assert structure["table_sized"] == wanted, "rows are written into arrays, and that is all"
+    sizes = sorted(rows * width for rows, width in (each["shape"] for each in report["arrays"]))
+    assert structure["donated"] == (sizes if training else []), "arrays are updated in place"
+    assert structure["sorts"] == 0, "the host deduplicates"
+    # one for the places of a feature, one for the bags of a stack, one for the rates of its tables
+    assert structure["gathers"] <= arrays + features + 2
+    assert structure["scatters"] <= (arrays + features + 1 if training else 1)
+    assert structure["instructions"] <= 120 + 50 * arrays + 10 * features
+
+
 def ragged_batches(rows: int, vocabulary: int, seed: int) -> Iterator[tte.Ragged]:
     """Bags of 0 to 8 ids, without end."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,109 @@
+"""Processes of scripts/tpu_report.py: one that traces a step, one that compiles it for a chip."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tpu_chips import LANES, SPARSE_CORE, narrow_rows
+from tpu_program import read_program
+from tpu_schedule import count_cycles, dump_arguments
+
+SCRIPTS = Path(__file__).parent
+QUICK_COMPILES = "--xla_backend_optimization_level=0"
+"""For XLA's CPU compiler, whose code is thrown away."""
+
+
+class JobError(Exception):
+    """A job did not end well; the message says how."""
+
+
+def trace_step(
+    args: argparse.Namespace, out: Path, optimizer: str, dim: list[int], mode: str, form: str
+) -> dict[str, Any]:
+    """What scripts/trace_step.py reports of a step, with the TPU layout."""
+    name = "-".join([args.workload or "tables", optimizer, *map(str, dim), mode, form])
+    command = [sys.executable, "-W", "ignore", str(SCRIPTS / "trace_step.py"), "--json"]
+    command += ["--out", str(out / "traced" / name), "--layout", "TPU", "--form", form]
+    command += ["--optimizer", optimizer, "--dim", *map(str, dim)]
+    command += ["--evaluate"] if mode == "eval" else []
+    for option in ("workload", "max_rows", "tables", "vocabulary", "batch_size"):
+        value = getattr(args, option)
+        command += [f"--{option.replace('_', '-')}", str(value)] if value is not None else []
+    command += ["--ids-per-sample", str(args.ids_per_sample), "--unique", str(args.unique)]
+    settings = {"PJRT_DEVICE": "CPU", "OMP_NUM_THREADS": "1", "XLA_FLAGS": QUICK_COMPILES}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **settings}, check=False
+    )
+    if done.returncode:
+        raise JobError(f"not traced: {last_line(done.stderr)}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def compile_step(
+    traced: dict[str, Any], chip: str, more: str, out: Path, python: str, timeout: int
+) -> dict[str, Any]:
+    """Compile a traced step for a chip, or read what an earlier run made of the same program.
+
+    Args:
+        more: LIBTPU_INIT_ARGS.
+        python: the interpreter that has the compiler.
+        timeout: seconds.
+
+    Raises:
+        JobError: the compiler failed or took too long, or is known to hang on such a program.
+    """
+    proto = Path(traced["proto"])
+    narrow = narrow_rows([array["shape"] for array in traced["arrays"]])
+    if SPARSE_CORE in more and narrow:
+        raise JobError(
+            f"refused: the compiler hangs when it offloads rows of {narrow} lanes to a SparseCore; only "
+            f"multiples of {LANES} work"
+        )
+    key = hashlib.sha256(proto.read_bytes() + f"{chip} {more}".encode()).hexdigest()[:16]
+    folder = out / "compiled" / f"{chip}-{key}"
+    code = folder / "code"
+    if not (folder / "result.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        code.mkdir(parents=True)
+        command = [python, str(SCRIPTS / "tpu_compiler.py"), str(proto), "--chip", chip]
+        given = os.environ.get("LIBTPU_INIT_ARGS", "")
+        settings = {"LIBTPU_INIT_ARGS": f"{given} {more} {dump_arguments(code)}".strip()}
+        environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_DEVICE")}
+        try:
+            done = subprocess.run(
+                [*command, "--out", str(folder)],
+                capture_output=True,
+                text=True,
+                env={**environment, **settings},
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise JobError(f"the compiler was stopped after {timeout} s (--timeout)") from None
+        if done.returncode:
+            raise JobError(f"the compiler failed: {last_line(done.stderr)}")
+        (folder / "cycles.json").write_text(json.dumps(count_cycles(code)))
+        shutil.rmtree(code)
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    result["folder"] = str(folder)
+    result["program"] = read_program(
+        (folder / "program.txt").read_text(),
+        [array["shape"] for array in traced["arrays"]],
+        json.loads((folder / "cycles.json").read_text()),
+    )
+    return result
+
+
+def last_line(text: str) -> str:
+    """Of an error output, where the message is."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no message"
