@@ -75,8 +75,9 @@ def measure(series: Series) -> dict[str, Any]:
 
     Returns:
         settings, machine, counts of the workload, how many cores other processes used in each round
-        (beyond what the coarse clock of the system could feign), and per side its samples (milliseconds of whole steps and of their phases, by round) and whether its
-        tables were those of ours after the warm-up.
+        (beyond what the coarse clock of the system could feign), and per side its samples (milliseconds of
+        whole steps and of their phases, by round) and whether its tables were those of ours after the
+        warm-up.
     """
     work = series.resolve()
     bandwidth = copy_bandwidth()
