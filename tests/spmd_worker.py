@@ -1,7 +1,7 @@
 """What test_spmd.py runs in a process with several virtual devices: `spmd_worker.py DEVICES FOLDER`.
 
-Trains optimizers next to the engine on plain tensors, and prints what it found as one JSON object; no
-assertions here, those are in the test.
+Trains optimizers next to the engine on plain tensors and the float64 reference, and prints what it found as
+one JSON object; no assertions here, those are in the test.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import Tensor
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed, runtime
+from torch_tpu_embedding.reference import ReferenceEmbedding
 from torch_tpu_embedding.sharding import STRATEGIES
 
 DEVICES = int(sys.argv[1])
@@ -85,6 +86,7 @@ def train(name: str, number: int, layout: runtime.DeviceKind) -> dict[str, Any]:
         features, BATCH, optimizer, seed=0, layout=layout, sharding=strategy
     )
     plain = Fast(features, optimizer, "CPU")
+    reference = ReferenceEmbedding(features, optimizer, plain.state())
     rng = random.Random(number)
 
     def enqueue(batch: Batch, training: bool) -> None:
@@ -100,8 +102,9 @@ def train(name: str, number: int, layout: runtime.DeviceKind) -> dict[str, Any]:
     wanted = side_by_side(plain.step(batch, kind, train=False))
     compiled = 0
     for step in range(STEPS):
-        seen_there = plain.step(batch, kind)
-        gradients = [embedding.to_device(helpers.gradient_of(each)) for each in seen_there]
+        given = [helpers.gradient_of(each) for each in plain.step(batch, kind)]
+        reference.apply_gradients(batch, given)
+        gradients = [embedding.to_device(each) for each in given]
         enqueue(batch, training=True)
         embedding.dequeue()
         embedding.apply_gradients(gradients)
@@ -115,7 +118,8 @@ def train(name: str, number: int, layout: runtime.DeviceKind) -> dict[str, Any]:
         "one_program": not name.endswith("-each") and "-each-" not in name,
         "activations_equal_to_the_bit": torch.equal(seen, wanted),
         "compiled_after_first_step": runtime.compile_count() - compiled,
-        "table_distance": distance(helpers.tensors(embedding), plain.state()),
+        "error": distance(helpers.tensors(embedding), reference.state),
+        "error_of_one_device": distance(plain.state(), reference.state),
     }
 
 
@@ -199,12 +203,10 @@ def main() -> None:
     """Run all, print what was found."""
     torch.set_num_threads(1)
     distributed.initialize()
-    names = list(OPTIMIZERS)
-    cases = range(len(names)) if DEVICES == 4 else range(DEVICES // 8, len(names), 2)
-    trained = []
-    for number in cases:
-        layout = LAYOUTS[(number + (DEVICES == 4)) % 2]
-        trained.append(train(names[number], number, layout))
+    trained = [
+        train(name, number, LAYOUTS[(number + (DEVICES == 4)) % 2])
+        for number, name in enumerate(OPTIMIZERS)
+    ]
     sizes = [1, 2, 3, 101]  # rows: fewer than devices, and a prime
     odd = [tte.FeatureConfig(tte.TableConfig(v, 5 + v % 2, name=f"v{v}")) for v in sizes]
     alike = [tte.FeatureConfig(tte.TableConfig(1000 + t, 8, name=f"t{t}")) for t in range(26)]
