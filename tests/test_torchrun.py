@@ -152,6 +152,25 @@ def test_three_processes_train_the_tables_of_one(
     assert_equal_to_one_process(three.directory, alone, strategy, 3)
 
 
+def test_four_processes_train_the_tables_of_one(
+    tmp_path: Path, alone: dict[str, dict[str, Any]]
+) -> None:
+    work = [WORKER, "laws", "--directory", str(tmp_path), "--strategies", "mod"]
+    process = torchrun("--standalone", "--nproc_per_node=4", *work)
+    with ended(process):
+        _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, errors
+    assert_equal_to_one_process(tmp_path, alone, "mod", 4)
+
+
+def test_a_loader_keeps_the_sizes_that_all_processes_had_in_the_one_before(two_hosts: Path) -> None:
+    one, other = (torch.load(two_hosts / f"rank-{rank}.pt")["loaders"] for rank in range(2))
+    for first, second in (one, other):
+        assert first == second, "no size is smaller, nothing is compiled"
+    assert one[0]["sizes"] == other[0]["sizes"]
+    assert all(ids > 2 * torchrun_worker.BATCH for _, ids, _ in one[0]["sizes"])
+
+
 # -- meeting ---------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,31 @@ def step(embedding: tte.TPUEmbedding, ids: torch.Tensor) -> None:
     embedding.apply_gradients()
 
 
-def laws(directory: Path, bad_rank: int | None) -> None:
+def load_twice() -> list[dict[str, Any]]:
+    """Padded sizes and compiles after each of two loaders; one process has larger batches in the first."""
+    table = tte.TableConfig(100, 4, name="users", combiner="sum")
+    embedding = tte.TPUEmbedding({"user": tte.FeatureConfig(table)}, BATCH, tte.SGD(0.1), seed=1)
+
+    def batch(length: int) -> dict[str, tte.Ragged]:
+        lengths = torch.full((embedding.local_batch_size,), length)
+        return {"user": tte.Ragged.from_lengths(torch.arange(int(lengths.sum())) % 100, lengths)}
+
+    found = []
+    for last in (9 if distributed.rank() == 1 else 1, 1):
+        for _ in tte.EmbeddingLoader([batch(1), batch(last)], embedding):
+            embedding.dequeue()["user"].square().sum().backward()
+            embedding.apply_gradients()
+            tte.runtime.sync()
+        sizes = embedding.prepare(batch(1), None, True).sent.sizes
+        padded = [(each.num_unique, each.num_pooled, each.block) for each in sizes]
+        found.append({"sizes": padded, "compiles": tte.runtime.compile_count()})
+    return found
+
+
+def laws(directory: Path, bad_rank: int | None, strategies: Sequence[Strategy]) -> None:
     """Train and save the results; then, if asked, let one process enqueue an id that is not there."""
-    found = {strategy: train(strategy) for strategy in STRATEGIES}
+    found: dict[str, Any] = {strategy: train(strategy) for strategy in strategies}
+    found["loaders"] = load_twice()
     torch.save(found, directory / f"rank-{distributed.rank()}.pt")
     if bad_rank is not None:
         embedding = small()
@@ -135,12 +158,13 @@ if __name__ == "__main__":
     parser.add_argument("work", choices=("laws", "endless"))
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--bad-rank", type=int)
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds")
     args = parser.parse_args()
     torch.set_num_threads(1)
     distributed.initialize(timeout=timedelta(seconds=args.timeout))
     if args.work == "laws":
-        laws(args.directory, args.bad_rank)
+        laws(args.directory, args.bad_rank, args.strategies)
     else:
         endless()
     distributed.shutdown()
