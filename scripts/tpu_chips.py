@@ -28,6 +28,8 @@ class Chip:
     clock_hertz: float
     has_sparse_core: bool
     """Whether the compiler can move plain gathers and scatters to a SparseCore."""
+    granule_bytes: int = 32
+    """The unit of copies in the machine code; a tile of 4,096 bytes is 128 of them, on v4 8."""
 
     def hbm_cycles(self, num_bytes: float) -> float:
         """Cycles in which that many bytes pass between HBM and the chip."""
@@ -39,7 +41,7 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip(1228e9, 1.05e9, has_sparse_core=False),
+    "v4": Chip(1228e9, 1.05e9, has_sparse_core=False, granule_bytes=512),
     "v5e": Chip(819e9, 1.50e9, has_sparse_core=False),
     "v5p": Chip(2765e9, 1.75e9, has_sparse_core=True),
     "v6e": Chip(1640e9, 1.75e9, has_sparse_core=True),

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tpu_chips import LANES, SPARSE_CORE, narrow_rows
+from tpu_chips import CHIPS, LANES, SPARSE_CORE, narrow_rows
 from tpu_program import read_program
 from tpu_schedule import count_cycles, dump_arguments
 
@@ -91,7 +91,9 @@ def compile_step(
             raise JobError(f"the compiler was stopped after {timeout} s (--timeout)") from None
         if done.returncode:
             raise JobError(f"the compiler failed: {last_line(done.stderr)}")
-        (folder / "cycles.json").write_text(json.dumps(count_cycles(code)))
+        (folder / "cycles.json").write_text(
+            json.dumps(count_cycles(code, CHIPS[chip].granule_bytes))
+        )
         shutil.rmtree(code)
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     result["folder"] = str(folder)

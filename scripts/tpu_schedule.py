@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _BUNDLE = re.compile(r"\s*0?(?:x[0-9a-f]+)?\s+([A-Z]{2})?\s*:\s(>*)\s*\{(.*)")
-_ROW_NUMBERS = re.compile(r"= dma\.vmem_to_smem.*?/\*size_in_granules=\*/(\d+)")
-_ROW_NUMBERS_PER_GRANULE = 8
+_ROW_NUMBERS = re.compile(r"= dma\.[cv]mem_to_smem.*?/\*size_in_granules=\*/(\d+)")
+_NUMBER_BYTES = 4
 _BOUNDS_CHECK = re.compile(r"/\* BoundsCheck.*")
 _LIMIT = re.compile(r"scmp\.ge\.s32\.totalorder [^,]+, (\d+) /\* loop exit test \*/")
 
@@ -40,20 +40,22 @@ class Loop:
     """Numbers of rows that one trip brings into scalar memory."""
     inner: list[Loop] = field(default_factory=list)
 
-    def cycles(self, row_numbers: int = 0) -> int:
-        """Bundles that issue in all trips.
-
-        Args:
-            row_numbers: what one trip of the loop around this one brings.
-        """
-        trips = self.trips
-        if trips is None:
-            trips = -(-row_numbers // self.rows_read) if row_numbers and self.rows_read else 1
-        return trips * (self.bundles + sum(each.cycles(self.row_numbers) for each in self.inner))
+    @property
+    def cycles_of_trip(self) -> int:
+        """Bundles that issue in one trip, those of the loops in it included."""
+        rows = max((each.rows_read for each in self.inner), default=0)
+        # loops side by side treat the same rows, though one alone copies them
+        trips = max(-(-self.row_numbers // rows), 1) if rows else 1
+        inner = sum((each.trips or trips) * each.cycles_of_trip for each in self.inner)
+        return self.bundles + inner
 
 
-def read_kernel(text: str) -> Loop:
-    """The loops of one kernel, from its machine code."""
+def read_kernel(text: str, granule: int) -> Loop:
+    """The loops of one kernel, from its machine code.
+
+    Args:
+        granule: bytes; the unit in which the chip's copies are counted.
+    """
     nest = [Loop(trips=1)]
     for line in text.splitlines():
         match = _BUNDLE.match(line)
@@ -71,7 +73,7 @@ def read_kernel(text: str) -> Loop:
         nest[-1].bundles += 1
         nest[-1].rows_read += body.count("= dma.hbm_to_vmem")
         for granules in _ROW_NUMBERS.findall(body):
-            nest[-1].row_numbers += int(granules) * _ROW_NUMBERS_PER_GRANULE
+            nest[-1].row_numbers += int(granules) * granule // _NUMBER_BYTES
         limit = _LIMIT.search(body)
         if limit and len(nest) > 1:
             nest[-1].trips = int(limit[1])
@@ -86,11 +88,10 @@ def dump_arguments(folder: Path) -> str:
     )
 
 
-def count_cycles(folder: Path) -> dict[str, int]:
-    """Name of an instruction → the cycles counted in its machine code."""
-    return {
-        name: read_kernel(path.read_text()).cycles() for name, path in kernel_files(folder).items()
-    }
+def count_cycles(folder: Path, granule: int) -> dict[str, int]:
+    """Name of an instruction → the cycles counted in its machine code; for `granule` see `read_kernel`."""
+    files = kernel_files(folder).items()
+    return {name: read_kernel(path.read_text(), granule).cycles_of_trip for name, path in files}
 
 
 def kernel_files(folder: Path) -> dict[str, Path]:

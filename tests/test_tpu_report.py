@@ -91,7 +91,7 @@ def test_cycles_are_bundles_times_trips_also_where_the_limit_follows_from_the_ro
     limit: str,
 ) -> None:
     inner = 16 * (1 + 16 + 1 + 1)
-    assert read_kernel(kernel(limit)).cycles() == 2 + 4 * (1 + inner + 1)
+    assert read_kernel(kernel(limit), 32).cycles_of_trip == 2 + 4 * (1 + inner + 1)
 
 
 def test_the_bound_is_bytes_over_bandwidth_in_cycles() -> None:
