@@ -7,6 +7,9 @@ read it, the scatters that write it, the instructions that copy it, and whether 
 (donated), and lists what moves between devices. With --layout TPU the step is laid out as for a TPU; the
 file named at the end of the output (*.before_optimizations.hlo.pb) is what a TPU compiler takes.
 
+--form and --evaluate: other steps than this package's training step (scripts/step_forms.py), for
+scripts/tpu_report.py, which compiles what is traced here for TPUs.
+
 --devices N: one partitioned program over N virtual devices, run once. --replicas N: the program that each
 of N processes of a TPU has, one process for each chip, obtained without running it: this process traces
 alone as process 0, its peers are made up, XLA compiles the program and dumps it. The launch that follows is
@@ -16,7 +19,6 @@ refused by the runtime, which has but one device (a line in the log says so), an
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import shutil
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMS = ["ours", "naive", "plain"]
-WORKLOADS = ["onehot26", "movielens", "dcnv2-capped"]
+WORKLOADS = ["onehot26", "movielens", "dcnv2-capped", "tiny", "small26"]
 OPTIMIZERS = ["SGD", "Adagrad", "RowWiseAdagrad", "AdagradMomentum", "Adam", "FTRL"]
 HIDDEN = 32
 """Width of the dense head."""
@@ -64,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder for the dumps; emptied first")
     add("--form", choices=FORMS, default="ours", help="this package's step, or one to compare with")
     add("--evaluate", action="store_true", help="a step that only looks up")
+    add("--linear", action="store_true", help="no head: gradients that no activation has part in")
     add("--layout", choices=["CPU", "TPU"], default="CPU")
     add("--optimizer", choices=OPTIMIZERS, default="Adagrad")
     add_case_options(parser)
@@ -97,9 +100,8 @@ def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
     import torch_tpu_embedding as tte
 
     if args.workload:
-        chosen = workloads.WORKLOADS[args.workload]
-        rows = tuple(min(each, args.max_rows) for each in chosen.rows)
-        chosen = dataclasses.replace(chosen, rows=rows)
+        known = {**workloads.WORKLOADS, **workloads.MORE_WORKLOADS}
+        chosen = known[args.workload].capped(args.max_rows)
         size = args.batch_size or chosen.batch_size
         return chosen.features(), size, chosen.batches(0, size // args.replicas)()
     features = [
@@ -172,6 +174,10 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
 
     def step() -> Any:
         flat = [each.flatten(1) for each in form.look_up()]
+        if args.linear:
+            torch.stack([each.sum() for each in flat]).sum().backward()
+            form.update()
+            return [each.detach() + 0 for each in flat]
         loss = ((torch.relu(torch.cat(flat, dim=1) @ hidden) @ head) ** 2).mean()
         if args.evaluate:
             return loss.detach()

@@ -40,6 +40,8 @@ def traced(tmp_path: Path, *options: str) -> dict[str, Any]:
     ("options", "num_arrays"),
     [
         (["--optimizer", "SGD", "--dim", "16"], 1),
+        (["--optimizer", "SGD", "--linear"], 1),
+        (["--optimizer", "Adagrad", "--linear", "--tables", "2"], 1),
         (["--optimizer", "Adagrad", "--dim", "64", "--tables", "3"], 1),
         (["--optimizer", "Adam", "--dim", "64", "--tables", "2", "--ids-per-sample", "5"], 1),
         (["--optimizer", "Adagrad", "--dim", "16", "--layout", "TPU", "--ids-per-sample", "2"], 1),

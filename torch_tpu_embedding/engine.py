@@ -34,7 +34,7 @@ from .plan import StackSizes
 from .runtime import DeviceKind
 from .sharding import Placement, Strategy
 from .store import TableStore
-from .update import apply_stack, place_gradients, received_gradients, row_gradients
+from .update import apply_stack, join, place_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows
 from .update_each import apply_chunk
 
@@ -195,7 +195,7 @@ class Engine:
         for number, gradient in zip(trained, per_row, strict=True):
             rule = self.store.stacks[number].rule
             assert rule is not None
-            if rule.steps_per_occurrence:
+            if self.store.stacks[number].steps_per_occurrence:
                 waiting[number] = self.exchange.leave(gradient)
                 continue
             if sampler is not None:
@@ -238,9 +238,8 @@ class Engine:
         for index in indices:
             plan = index.sizes.plan
             own = [self.exchange.enter(gradients[s.feature_index]) for s in plan.segments]
-            if not several and plan.stack.rule is not None and plan.stack.rule.steps_per_occurrence:
-                parts = [part for part in place_gradients(index, own) if part is not None]
-                found.append(torch.cat(parts) if len(parts) > 1 else parts[0])
+            if not several and plan.stack.steps_per_occurrence:
+                found.append(join(place_gradients(index, own)))
             else:
                 found.append(row_gradients(index, own))
         if not several:
@@ -249,8 +248,7 @@ class Engine:
         blocks = [each.view(*shape, -1) for each, shape in zip(found, shapes, strict=True)]
         received = self.exchange.all_to_all(blocks)
         for number, (index, block) in enumerate(zip(indices, received, strict=True)):
-            rule = index.sizes.plan.stack.rule
-            each = rule is not None and rule.steps_per_occurrence
+            each = index.sizes.plan.stack.steps_per_occurrence
             found[number] = block.flatten(0, 1) if each else received_gradients(index, block)
         return found
 

@@ -50,7 +50,7 @@ class _Owned:
     records: Tensor
     """`[U]` int32, rising."""
     of_served: Tensor
-    """`[m]`: the position in `records` of each record it is asked for."""
+    """`[m]` int32: the position in `records` of each record it is asked for."""
 
 
 _Kinds = tuple[tuple[bool, ...], tuple[tuple[int, ...], ...]]
@@ -218,8 +218,7 @@ class Batcher:
         """The occurrences of the stacks that step once for each, in as many chunks on every device."""
         found: dict[int, list[Occurrences]] = {}
         for n, of_stack in enumerate(sizes):
-            rule = of_stack.plan.stack.rule
-            if rule is None or not rule.steps_per_occurrence:
+            if not of_stack.plan.stack.steps_per_occurrence:
                 continue
             if served:
                 pairs = zip(served[n], owned[n], strict=True)
@@ -265,8 +264,8 @@ def _served_occurrences(sizes: StackSizes, served: Served, owned: _Owned) -> Occ
 
 
 def _serve_slots(sizes: StackSizes, served: Served, owned: _Owned) -> Tensor:
-    """`[G · block]` int64: which of the unique records lies in each slot; U - 1, padding, in the others."""
-    slots = torch.full((sizes.num_devices, sizes.block), sizes.num_unique - 1)
+    """`[G · block]` int32: which of the unique records lies in each slot; U - 1, padding, in the others."""
+    slots = torch.full((sizes.num_devices, sizes.block), sizes.num_unique - 1, dtype=torch.int32)
     slots[torch.arange(sizes.block) < torch.tensor(served.lengths)[:, None]] = owned.of_served
     return slots.view(-1)
 

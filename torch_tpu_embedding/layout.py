@@ -84,6 +84,22 @@ class StackLayout:
     arrays: tuple[ArrayLayout, ...]
     quantization: QuantizationConfig | None
     """How rows are rounded as they are looked up."""
+    kind: DeviceKind
+    """What the programs are compiled for."""
+
+    @property
+    def steps_per_occurrence(self) -> bool:
+        """Whether the rule takes a step for each occurrence of an id, not one for all of a batch."""
+        return self.rule is not None and self.rule.steps_per_occurrence
+
+    @property
+    def update_must_read(self) -> bool:
+        """Whether the update has to be made dependent on the rows that were read.
+
+        XLA:CPU copies a whole array whose read and in-place update do not depend on each other, as is the
+        case if the change comes from the gradient alone.
+        """
+        return self.kind == "CPU" and self.fields == (WEIGHT,)
 
     @property
     def padding_record(self) -> int:
@@ -202,6 +218,7 @@ def build_stacks(
                 next_record,
                 tuple(arrays),
                 rounding,
+                kind,
             )
         )
     return tuple(stacks)

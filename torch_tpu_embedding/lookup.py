@@ -42,6 +42,13 @@ class StackIndex:
         """`[U, 1]` bool: False for the padding at the end."""
         return (self.record != self.sizes.plan.stack.padding_record)[:, None]
 
+    @property
+    def places(self) -> list[Tensor]:
+        """The row of each place: of the direct segments one after another, then of all pooled ids."""
+        plan = self.sizes.plan
+        direct = cut(self.to_direct, [segment.count for segment in plan.direct])
+        return [*direct, self.to_pooled] if plan.num_bags else direct
+
 
 def split_buffers(
     sizes: tuple[StackSizes, ...], ints: Tensor, floats: Tensor
@@ -120,16 +127,14 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         rows: what `rows_of` gave `[U, D]`, or what came of the exchange `[num_slots, D]`.
     """
     plan = index.sizes.plan
-    outputs = []
-    if plan.num_direct:
-        direct = rows.index_select(0, index.to_direct)
-        outputs += cut(direct, [segment.count for segment in plan.direct])
+    # A gather for each feature: one for all would be cut up again, which copies.
+    outputs = [rows.index_select(0, places) for places in index.places]
     if plan.num_bags:
-        weighted = rows.index_select(0, index.to_pooled) * index.gain[:, None]
+        weighted = outputs.pop() * index.gain[:, None]
         sums = torch.zeros(plan.num_bags, plan.stack.dim, dtype=rows.dtype, device=rows.device)
         sums.index_add_(0, index.bag, weighted)
         outputs += cut(sums, [segment.count for segment in plan.pooled])
     return [
-        out.view(*segment.shape, plan.stack.dim)
+        out if len(segment.shape) == 1 else out.view(*segment.shape, plan.stack.dim)
         for out, segment in zip(outputs, plan.segments, strict=True)
     ]

@@ -27,7 +27,7 @@ class Request:
     counts: Tensor
     """`[G]` int64: how many of them are on each device."""
     inverse: Tensor
-    """`[N]` integers: the position in `records` of each place of the batch, n or more where it has no id."""
+    """`[N]` integers: the position in `records` of each place of the batch; n or more if it has no id."""
     features: Tensor | None = None
     """`[n]` int32: the feature of each record; only where records stand once for every occurrence."""
 
@@ -76,8 +76,7 @@ def make_request(
             torch.add(row + first[table], device, alpha=stride, out=address)
         if segment.direct and bags[segment.feature_index].num_ids < len(ids):
             address.masked_fill_(ids == NO_ID, no_id)
-    rule = stack.rule
-    if devices > 1 and rule is not None and rule.steps_per_occurrence:
+    if devices > 1 and stack.steps_per_occurrence:
         return _request_all(plan, bags, addresses, lengths, no_id, stride, devices)
     unique, inverse = unique_inverse(addresses)
     if len(unique) and int(unique[-1]) == no_id:

@@ -14,22 +14,19 @@ from .layout import WEIGHT, ArrayLayout
 from .lookup import StackIndex, gather_records, lane_mask, physical_row
 
 
-def place_gradients(
-    index: StackIndex, gradients: list[Tensor]
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of the direct places `[num_direct, D]` and of the pooled ids `[N, D]`, if any.
+def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
+    """The gradients `[…, D]` of `index.places`.
 
     Args:
         gradients: one per segment of the plan, shaped like its activations.
     """
     plan = index.sizes.plan
-    flat = [gradient.reshape(-1, plan.stack.dim) for gradient in gradients]
+    flat = [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
+    if not plan.num_bags:
+        return flat
     split = len(plan.direct)
-    direct = _join(flat[:split]) if plan.num_direct else None
-    pooled = None
-    if plan.num_bags:
-        pooled = _join(flat[split:]).index_select(0, index.bag) * index.gain[:, None]
-    return direct, pooled
+    pooled = join(flat[split:]).index_select(0, index.bag) * index.gain[:, None]
+    return [*flat[:split], pooled]
 
 
 def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
@@ -42,13 +39,11 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
         `[U, D]`, or `[num_slots, D]` where rows are exchanged.
     """
     sizes = index.sizes
-    direct, pooled = place_gradients(index, gradients)
     count = sizes.num_slots or sizes.num_unique
     sums = torch.zeros(count, sizes.plan.stack.dim, dtype=torch.float32, device=index.record.device)
-    if direct is not None:
-        sums.index_add_(0, index.to_direct, direct)
-    if pooled is not None:
-        sums.index_add_(0, index.to_pooled, pooled)
+    # A scatter for each feature: to join the gradients first would copy them all.
+    for places, gradient in zip(index.places, place_gradients(index, gradients), strict=True):
+        sums.index_add_(0, places, gradient)
     return sums
 
 
@@ -90,6 +85,9 @@ def apply_stack(
     weights = values.pop(WEIGHT)
     rate = rates_of(rates, index.group)
     change, slot_changes = stack.rule.step(weights, values, gradient, rate)
+    if stack.update_must_read:
+        # Of no effect: nan plus anything is nan. But nothing a compiler could leave out.
+        change = torch.where(weights != weights, weights, change)
     changes = {WEIGHT: change, **slot_changes}
     write_changes(arrays, stack.arrays, index.record, changes, index.valid)
 
@@ -120,14 +118,16 @@ def write_changes(
     valid: Tensor,
 ) -> None:
     """Add the changes of the fields `[U, width]` to the records, in place, where `valid` `[U, 1]`."""
+    # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding -0.0, not
+    # 0.0, leaves every bit pattern as it is. Before the fields are joined, for then it costs no pass.
+    changes = {name: torch.where(valid, change, -0.0) for name, change in changes.items()}
     for layout, array in zip(layouts, arrays, strict=True):
         change = join_lanes(layout, changes)
-        # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding
-        # -0.0, not 0.0, leaves every bit pattern as it is.
-        _scatter_records(layout, array, record, torch.where(valid, change, -0.0))
+        _scatter_records(layout, array, record, change)
 
 
-def _join(parts: list[Tensor]) -> Tensor:
+def join(parts: list[Tensor]) -> Tensor:
+    """The parts end to end."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
