@@ -71,7 +71,7 @@ def compile_step(
     key = hashlib.sha256(proto.read_bytes() + f"{chip} {more}".encode()).hexdigest()[:16]
     folder = out / "compiled" / f"{chip}-{key}"
     code = folder / "code"
-    if not (folder / "result.json").exists():
+    if not (folder / "cycles.json").exists():  # the last to be written
         shutil.rmtree(folder, ignore_errors=True)
         code.mkdir(parents=True)
         command = [python, str(SCRIPTS / "tpu_compiler.py"), str(proto), "--chip", chip]

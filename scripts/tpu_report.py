@@ -8,6 +8,7 @@ and one array [V, D] for each table and slot, of which only the distinct rows ar
   temp MB     temporaries of the program
   MB in place outputs that take over the memory of an argument (donated)
   table-sized instructions that make an array of a table's size, other than rows written into it
+              (of tables smaller than the batch, those of the batch as well)
   est Mcyc    ESTIMATE: cycles that the compiler prints, summed; it prints none for gathers, scatters, sorts
   code Mcyc   ESTIMATE: bundles that the machine code of those issues (scripts/tpu_schedule.py)
   bound       cycles in which HBM moves the bytes of our step (scripts/tpu_chips.py, step_bytes.py)
@@ -103,7 +104,13 @@ def run(args: argparse.Namespace) -> list[Row]:
     needed: dict[str, Any] = {}
     for optimizer, dim, mode, form in tqdm(cases, unit="step", disable=None):
         name = f"{optimizer} {args.workload or 'D ' + str(dim[0])} {mode}"
-        base = {"case": name, "optimizer": optimizer, "dim": dim[0], "mode": mode, "form": form}
+        base = {
+            "case": name,
+            "optimizer": optimizer,
+            "dim": None if args.workload else dim[0],
+            "mode": mode,
+            "form": form,
+        }
         try:
             traced = trace_step(args, args.out, optimizer, dim, mode, form)
         except JobError as failure:
