@@ -23,6 +23,7 @@ from .lookup import (
     StackIndex,
     activations,
     gather_records,
+    join,
     rows_of,
     rows_to_send,
     split_buffers,
@@ -34,7 +35,7 @@ from .plan import StackSizes
 from .runtime import DeviceKind
 from .sharding import Placement, Strategy
 from .store import TableStore
-from .update import apply_stack, join, place_gradients, received_gradients, row_gradients
+from .update import apply_stack, place_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows
 from .update_each import apply_chunk
 

@@ -209,9 +209,9 @@ def _gain(
     where: str, entries: Entries, weights: Tensor | None, combiner: str, check: bool
 ) -> Tensor:
     """The factor of each id in its bag's weighted sum, `[N]` float32."""
-    w = torch.ones(len(entries.ids), dtype=torch.float64) if weights is None else weights
     if combiner == "sum":
-        return w.to(torch.float32)
+        return torch.ones(len(entries.ids)) if weights is None else weights.to(torch.float32)
+    w = torch.ones(len(entries.ids), dtype=torch.float64) if weights is None else weights
     zeros = torch.zeros(math.prod(entries.outer), dtype=torch.float64)
     if combiner == "mean":
         divisor = zeros.index_add_(0, entries.bag, w)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ from .dedup import unique_inverse
 from .features import Bags, split_bags
 from .host_group import HostGroup, report_failure
 from .layout import StackLayout
-from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks, tables_of
+from .lookup import join
+from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks
 from .padding import StackPadding
 from .phases import phase, timed
 from .plan import StackPlan, StackSizes, make_plans
@@ -138,8 +140,8 @@ class Batcher:
                 floats.append(_gains(of_stack, part))
         return HostBatch(
             sizes,
-            torch.cat(ints),
-            torch.cat(floats),
+            join(ints),
+            join(floats),
             chunks,
             tuple(tuple(each.records for each in of_stack) for of_stack in owned),
         )
@@ -280,8 +282,10 @@ def _ints(
     records[: len(unique)] = unique
     records[len(unique) :] = stack.padding_record
     if sizes.has_groups:
-        groups[: len(unique)] = tables_of(stack, unique)
+        ends = torch.searchsorted(unique, torch.tensor([*stack.first_records[1:], 2**31 - 1]))
         groups[len(unique) :] = 0
+        for table, (start, end) in enumerate(pairwise([0, *ends.tolist()])):
+            groups[start:end] = table
     places = request.inverse
     if served is not None:
         slots[:] = _serve_slots(sizes, served, owned)

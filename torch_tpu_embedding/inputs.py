@@ -7,6 +7,7 @@ Letters: B batch, N ids.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,16 +25,24 @@ class Entries:
     """`[N]` int64."""
     bag: Tensor
     """`[N]` int64: the bag of each id, counted through `outer`."""
-    position: Tensor
-    """`[N]` int64: its position in the bag."""
     outer: tuple[int, ...]
     """The shape in which the bags stand: `(B,)`, or more for a sparse tensor of higher rank."""
     splits: Tensor | None
     """The row splits of a ragged input."""
+    given_position: Tensor | None = None
+    """`position`, where the splits do not tell it."""
+
+    @cached_property
+    def position(self) -> Tensor:
+        """`[N]` int64: the position of each id in its bag."""
+        if self.given_position is not None:
+            return self.given_position
+        assert self.splits is not None
+        return torch.arange(len(self.bag)) - self.splits[self.bag]
 
     def select(self, mask: Tensor) -> Entries:
         """Only the ids that `mask` `[N]` keeps."""
-        return Entries(self.ids[mask], self.bag[mask], self.position[mask], self.outer, self.splits)
+        return Entries(self.ids[mask], self.bag[mask], self.outer, self.splits, self.position[mask])
 
     def place(self, number: int) -> str:
         """Where an id stands, for messages."""
@@ -70,9 +79,8 @@ def read_entries(where: str, value: object) -> Entries:
         splits = ragged.row_splits.to(torch.int64)
         lengths = splits.diff()
         bag = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-        position = torch.arange(len(bag)) - splits[:-1].repeat_interleave(lengths)
         ids = ragged.values.to(torch.int64)
-        return Entries(ids, bag, position, (ragged.batch_size,), splits)
+        return Entries(ids, bag, (ragged.batch_size,), splits)
     if isinstance(value, Tensor) and value.layout == torch.sparse_coo:
         check_sparse(where, value)
         check_ids(where, value._values())
@@ -80,7 +88,7 @@ def read_entries(where: str, value: object) -> Entries:
         indices = value._indices()[:, order]
         outer = tuple(value.shape[:-1])
         ids = value._values()[order].to(torch.int64)
-        return Entries(ids, _ravel(indices[:-1], outer), indices[-1], outer, None)
+        return Entries(ids, _ravel(indices[:-1], outer), outer, None, indices[-1])
     got = type(value).__name__
     if isinstance(value, Tensor):
         got = f"a {'nested ' if value.is_nested else ''}tensor with layout {value.layout}"

@@ -78,6 +78,11 @@ def cut(tensor: Tensor, lengths: list[int]) -> list[Tensor]:
     return [tensor.narrow(0, end - size, size) for end, size in zip(ends, lengths, strict=True)]
 
 
+def join(parts: list[Tensor]) -> Tensor:
+    """The parts end to end."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
     """The records `[U, record_width]` of an array."""
     if layout.is_vector:

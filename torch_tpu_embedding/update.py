@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .layout import WEIGHT, ArrayLayout
-from .lookup import StackIndex, gather_records, lane_mask, physical_row
+from .lookup import StackIndex, gather_records, join, lane_mask, physical_row
 
 
 def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
@@ -124,11 +124,6 @@ def write_changes(
     for layout, array in zip(layouts, arrays, strict=True):
         change = join_lanes(layout, changes)
         _scatter_records(layout, array, record, change)
-
-
-def join(parts: list[Tensor]) -> Tensor:
-    """The parts end to end."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def join_lanes(layout: ArrayLayout, changes: dict[str, Tensor]) -> Tensor:
