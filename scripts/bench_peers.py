@@ -61,6 +61,8 @@ class Side:
 
     threads = ALL_CORES
     """Of torch and of what uses its threads."""
+    waits = True
+    """Whether a step is finished when it returns; if not, `finish` waits for all of a turn."""
     slow = False
     """Whether a step takes so long that a few must do."""
     differs = ""
@@ -72,8 +74,11 @@ class Side:
         self.work, self.optimizer = work, optimizer
 
     def step(self, batch: list[object], lap: Lap) -> None:
-        """A training step on host ids, finished when this returns."""
+        """A training step on host ids."""
         raise NotImplementedError
+
+    def finish(self) -> None:
+        """Return when all steps are finished."""
 
     def rows(self, table: int, count: int) -> Tensor:
         """The weights of the first rows of a table, a copy."""
@@ -115,12 +120,21 @@ class Ours(Side):
             written = [each + 0 for each in activations]
         del activations
         lap("trace")
-        runtime.sync(wait=True)
+        runtime.sync(wait=self.waits)
         del written
         lap("run")
 
     def rows(self, table: int, count: int) -> Tensor:
         return self.embedding.shard.read_rows(table, 0, count)["weight"]
+
+
+class InFlight(Ours):
+    """The same, without waiting for each step, as a training loop runs."""
+
+    waits = False
+
+    def finish(self) -> None:
+        runtime.sync(wait=True)
 
 
 class OneFeature(Ours):
@@ -325,6 +339,7 @@ def _padded(value: object, of: Input, missing: int) -> Tensor:
 
 SIDES: dict[str, type[Side]] = {
     "ours": Ours,
+    "in-flight": InFlight,
     "torch": TorchSparse,
     "fbgemm": Fbgemm,
     "dense-xla": DenseXla,

@@ -109,7 +109,13 @@ def measure(series: Series) -> dict[str, Any]:
                 continue
             steps = 1 if sides[name].slow else series.steps
             turn = [number * series.steps + step for step in range(steps)]
-            samples[name].append([timed_step(sides[name], batches[at % BATCHES]) for at in turn])
+            times = [timed_step(sides[name], batches[at % BATCHES]) for at in turn]
+            if not sides[name].waits:
+                begin = time.perf_counter()
+                sides[name].finish()
+                late = 1e3 * (time.perf_counter() - begin) / steps
+                times = [{**each, "all": each["all"] + late, "finish": late} for each in times]
+            samples[name].append(times)
         mine, all_seconds, wall = (b - a for a, b in zip(began, busy_seconds(), strict=True))
         others.append(max(0.0, all_seconds - mine - 3 / os.sysconf("SC_CLK_TCK")) / wall)
     return {

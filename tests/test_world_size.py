@@ -79,6 +79,11 @@ def train(
     return seen, whole_tables
 
 
+AMPLIFIED = {"adam-eps-outside": 4e-7 * 0.1 / 1e-3}
+"""Absolute tolerance where an optimizer amplifies how a gradient's sum was rounded (some 4e-7, for sums of
+a few ones): Adam's m / (√v + ε) does by up to learning_rate / ε where v is small."""
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @settings(max_examples=6)
@@ -86,6 +91,7 @@ def train(
 def test_any_number_of_processes_trains_the_tables_of_one(
     name: str, strategy: Strategy, data: st.DataObject
 ) -> None:
+    atol = AMPLIFIED.get(name, 1e-5)
     size = data.draw(st.sampled_from([2, 3, 4, 8]))
     kind = data.draw(st.sampled_from(LAYOUTS))
     inputs = data.draw(st.sampled_from(helpers.KINDS))
@@ -101,10 +107,10 @@ def test_any_number_of_processes_trains_the_tables_of_one(
             found = torch.cat([seen[number][feature] for seen, _ in results])
             if number == 0:
                 assert torch.equal(found, each), "lookups of equal tables are equal to the bit"
-            torch.testing.assert_close(found, each, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(found, each, rtol=1e-5, atol=atol)
     for key, value in alone.state().items():
         for _, tables in results:
-            torch.testing.assert_close(tables[key], value, rtol=1e-5, atol=1e-5, msg=key)
+            torch.testing.assert_close(tables[key], value, rtol=1e-5, atol=atol, msg=key)
 
 
 @given(
