@@ -90,7 +90,8 @@ def checks(folder: Path, quick: bool) -> list[Check]:
         Check("laws", tests("test_laws.py")),
         Check(
             "program",
-            script("scripts/trace_step.py", "--json", "--out", str(folder / "dump"), "--tables", "3",
+            script("scripts/trace_step.py", "--json", "--out", str(folder / "dump"),
+                   "--tables", "3", "--vocabulary", "20000", "--batch-size", "512",
                    "--layout", "TPU" if os.environ["PJRT_DEVICE"] == "TPU" else "CPU"),
             judge=_judge_program,
             keep=lambda found: {key: found[key] for key in ("arrays", "temporary_bytes", "programs")},
