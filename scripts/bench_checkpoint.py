@@ -24,6 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
+from memory_shard import MemoryShard
 from torch import Tensor
 
 from torch_tpu_embedding import checkpoint
@@ -33,33 +34,16 @@ from torch_tpu_embedding.host_group import Alone
 from torch_tpu_embedding.optimizers import Adagrad
 
 
-class MemoryShard:
+class OneTable(MemoryShard):
     """A table in the memory of one process."""
 
-    strategy = "mod"
-
     def __init__(self, rows: int, dim: int) -> None:
-        self.tables = [Table("table", TableConfig(rows, dim, name="table"), Adagrad())]
-        self.group = Alone()
+        super().__init__([Table("table", TableConfig(rows, dim, name="table"), Adagrad())], Alone())
         generator = torch.Generator().manual_seed(0)
-        self.held = {
-            name: torch.rand(rows, width, generator=generator)
-            for name, width in field_widths(self.tables[0]).items()
-        }
-
-    def ids(self, table: int) -> range:
-        return range(self.tables[table].vocabulary_size)
-
-    def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
-        return {name: values[start:stop].clone() for name, values in self.held.items()}
-
-    def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
-        for name, rows in values.items():
-            self.held[name][start : start + len(rows)] = rows
-
-    def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
-        for name, each in values.items():
-            self.held[name][rows] = each
+        widths = field_widths(self.tables[0])
+        self.held = [
+            {name: torch.rand(rows, width, generator=generator) for name, width in widths.items()}
+        ]
 
     def epoch(self) -> int:
         return 0
@@ -72,7 +56,7 @@ class Holder:
     """An embedding, as far as checkpoints know one."""
 
     def __init__(self, rows: int, dim: int) -> None:
-        self.shard = MemoryShard(rows, dim)
+        self.shard = OneTable(rows, dim)
 
 
 def copy(step: Path, target: Path) -> None:
@@ -127,7 +111,7 @@ def main() -> None:
     torch.set_num_threads(1)
     root = Path(tempfile.mkdtemp(prefix="bench-checkpoint-", dir=args.directory))
     holder = Holder(args.rows, args.dim)
-    size = sum(values.nbytes for values in holder.shard.held.values())
+    size = sum(values.nbytes for values in holder.shard.held[0].values())
     seconds: dict[str, list[float]] = {"save": [], "cp": [], "load": [], "read": []}
     peaks = {}
     try:

@@ -194,16 +194,16 @@ class Engine:
         squares = []
         waiting = {}
         for number, gradient in zip(trained, per_row, strict=True):
-            rule = self.store.stacks[number].rule
-            assert rule is not None
-            if self.store.stacks[number].steps_per_occurrence:
+            stack = self.store.stacks[number]
+            assert stack.rule is not None
+            if stack.steps_per_occurrence:
                 waiting[number] = self.exchange.leave(gradient)
                 continue
             if sampler is not None:
                 sums = sums_of_squares(self.exchange, indices[number], gradient, records[number])
-                squares.append((self.store.stacks[number].table_indices, sums))
+                squares.append((stack.table_indices, sums))
             parts, rate = self._enter(number), self._rates_on_device(number, rates)
-            if rule.moves_all_rows:
+            if stack.rule.moves_all_rows:
                 apply_to_all_rows(parts, indices[number], gradient, rate)
             else:
                 apply_stack(parts, indices[number], records[number], gradient, rate)
