@@ -49,7 +49,7 @@ def collect_gradients(
                 f"{activation.device}, the activation's, got {gradient.dtype} "
                 f"{[*gradient.shape]} on {gradient.device}"
             )
-        found.append(gradient.detach())
+        found.append(gradient.detach() if gradient.requires_grad else gradient)
     missing = [f.name for f, g in zip(features, given, strict=True) if g is None]
     if not warned.issuperset(missing):
         warnings.warn(

@@ -44,9 +44,10 @@ class StackIndex:
 
     @property
     def places(self) -> list[Tensor]:
-        """The row of each place: of the direct segments one after another, then of all pooled ids."""
+        """The row of each place: of the runs of direct segments one after another, then of all pooled
+        ids."""
         plan = self.sizes.plan
-        direct = cut(self.to_direct, [segment.count for segment in plan.direct])
+        direct = cut(self.to_direct, [sum(each.count for each in run) for run in plan.runs])
         return [*direct, self.to_pooled] if plan.num_bags else direct
 
 
@@ -74,8 +75,15 @@ def split_buffers(
 def cut(tensor: Tensor, lengths: list[int]) -> list[Tensor]:
     """`tensor.split(lengths)`, as slices: torch_xla 2.9 aborts the process when one result of an
     operator with several (split, sort) is used as an index."""
+    if len(lengths) > 1 and min(lengths) == max(lengths):
+        return list(torch.unbind_copy(tensor.view(len(lengths), -1)))  # half as long to trace
     ends = accumulate(lengths)
     return [tensor.narrow(0, end - size, size) for end, size in zip(ends, lengths, strict=True)]
+
+
+def separate(tensor: Tensor, lengths: list[int]) -> list[Tensor]:
+    """`cut` for what is never an index: copies, which do not keep alive what they are parts of."""
+    return [tensor] if len(lengths) == 1 else list(torch.split_with_sizes_copy(tensor, lengths))
 
 
 def join(parts: list[Tensor]) -> Tensor:
@@ -132,13 +140,15 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         rows: what `rows_of` gave `[U, D]`, or what came of the exchange `[num_slots, D]`.
     """
     plan = index.sizes.plan
-    # A gather for each feature: one for all would be cut up again, which copies.
-    outputs = [rows.index_select(0, places) for places in index.places]
+    outputs: list[Tensor] = []
+    for segments, places in zip(plan.runs, index.places, strict=False):
+        # A gather for each large feature: one for all would be cut up again, which copies.
+        outputs += separate(rows.index_select(0, places), [each.count for each in segments])
     if plan.num_bags:
-        weighted = outputs.pop() * index.gain[:, None]
+        weighted = rows.index_select(0, index.to_pooled) * index.gain[:, None]
         sums = torch.zeros(plan.num_bags, plan.stack.dim, dtype=rows.dtype, device=rows.device)
-        sums.index_add_(0, index.bag, weighted)
-        outputs += cut(sums, [segment.count for segment in plan.pooled])
+        sums = sums.index_add(0, index.bag, weighted)
+        outputs += separate(sums, [segment.count for segment in plan.pooled])
     return [
         out if len(segment.shape) == 1 else out.view(*segment.shape, plan.stack.dim)
         for out, segment in zip(outputs, plan.segments, strict=True)

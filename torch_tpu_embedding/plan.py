@@ -8,9 +8,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 from .config import Resolved
 from .layout import StackLayout
+
+
+_SMALL_BYTES = 1 << 16
+"""Of a feature's activations. To trace a gather and a scatter takes about as long as XLA's CPU device takes
+to copy this much there and back."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,19 @@ class StackPlan:
     @cached_property
     def direct(self) -> tuple[Segment, ...]:
         return tuple(segment for segment in self.segments if segment.direct)
+
+    @cached_property
+    def runs(self) -> tuple[tuple[Segment, ...], ...]:
+        """The direct segments, in order: large ones alone, small ones together with their neighbours.
+
+        What is looked up together is one gather and one scatter, which the features are cut from and
+        joined into: a copy, but fewer operators to trace and to launch.
+        """
+        largest = _SMALL_BYTES // (4 * self.stack.dim)
+        runs: list[tuple[Segment, ...]] = []
+        for small, members in groupby(self.direct, lambda segment: segment.count <= largest):
+            runs += [tuple(members)] if small else [(each,) for each in members]
+        return tuple(runs)
 
     @cached_property
     def pooled(self) -> tuple[Segment, ...]:

@@ -6,6 +6,7 @@ Letters: N ids, U unique rows, D dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -22,11 +23,11 @@ def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
     """
     plan = index.sizes.plan
     flat = [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
-    if not plan.num_bags:
-        return flat
-    split = len(plan.direct)
-    pooled = join(flat[split:]).index_select(0, index.bag) * index.gain[:, None]
-    return [*flat[:split], pooled]
+    rest = iter(flat)
+    found = [join(list(islice(rest, len(run)))) for run in plan.runs]
+    if plan.num_bags:
+        found.append(join(list(rest)).index_select(0, index.bag) * index.gain[:, None])
+    return found
 
 
 def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
@@ -41,9 +42,10 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     sizes = index.sizes
     count = sizes.num_slots or sizes.num_unique
     sums = torch.zeros(count, sizes.plan.stack.dim, dtype=torch.float32, device=index.record.device)
-    # A scatter for each feature: to join the gradients first would copy them all.
+    # A scatter for each large feature: to join their gradients first would copy them all. Not in place:
+    # torch_xla traces that through a decomposition in Python, for three times as long, to the same program.
     for places, gradient in zip(index.places, place_gradients(index, gradients), strict=True):
-        sums.index_add_(0, places, gradient)
+        sums = sums.index_add(0, places, gradient)
     return sums
 
 
@@ -55,7 +57,7 @@ def received_gradients(index: StackIndex, blocks: Tensor) -> Tensor:
     """
     dim = blocks.shape[-1]
     sums = torch.zeros(index.sizes.num_unique, dim, dtype=blocks.dtype, device=blocks.device)
-    return sums.index_add_(0, index.served, blocks.view(-1, dim))
+    return sums.index_add(0, index.served, blocks.view(-1, dim))
 
 
 def apply_stack(

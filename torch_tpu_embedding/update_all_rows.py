@@ -27,7 +27,7 @@ def apply_to_all_rows(
     count = stack.num_records
     sums = torch.where(index.valid, gradient, 0.0)
     dense = torch.zeros(count + 1, stack.dim, dtype=sums.dtype, device=sums.device)
-    dense = dense.index_add_(0, index.record, sums)[:count]
+    dense = dense.index_add(0, index.record, sums)[:count]
     records = [
         array.view(-1, layout.record_width)[:count]
         for layout, array in zip(stack.arrays, arrays, strict=True)
