@@ -123,7 +123,10 @@ class Batcher:
         else:
             with phase("exchange"):
                 served = serve(requests, counts, self._group, local)
-            owned = [[_own(device) for device in of_stack] for of_stack in served]
+            owned = [
+                [_own(plan, device) for device in of_stack]
+                for plan, of_stack in zip(plans, served, strict=True)
+            ]
         unique = self._most([max(len(o.records) for o in of_stack) for of_stack in owned])
         sizes = tuple(
             self._fit(
@@ -249,9 +252,9 @@ class Batcher:
         return tuple(chunks)
 
 
-def _own(served: Served) -> _Owned:
+def _own(plan: StackPlan, served: Served) -> _Owned:
     """Deduplicate what all devices ask of one."""
-    records, of_served = unique_inverse(served.records.long())
+    records, of_served = unique_inverse(served.records.long(), plan.stack.num_records + 1)
     return _Owned(records.to(torch.int32), of_served)
 
 

@@ -78,7 +78,7 @@ def make_request(
             address.masked_fill_(ids == NO_ID, no_id)
     if devices > 1 and stack.steps_per_occurrence:
         return _request_all(plan, bags, addresses, lengths, no_id, stride, devices)
-    unique, inverse = unique_inverse(addresses)
+    unique, inverse = unique_inverse(addresses, devices * stride)
     if len(unique) and int(unique[-1]) == no_id:
         unique = unique[:-1]
     if devices == 1:
