@@ -271,6 +271,19 @@ def test_a_sequence_is_cut_and_padded_to_its_length(kind, length, places):
     assert (bags.bag, bags.gain, bags.shape) == (None, None, (3, length))
 
 
+@given(
+    st.lists(st.lists(st.integers(0, V + 2), max_size=5), min_size=1, max_size=6),
+    st.integers(1, 4),
+)
+def test_a_ragged_sequence_is_what_a_loop_over_its_samples_gives(rows, length):
+    bags = parsed(ragged(rows), length=length, id_bounds="drop")
+    cut = [[*row[:length], *[NO_ID] * (length - len(row))] for row in rows]
+    wanted = [i if i < V else NO_ID for row in cut for i in row]
+    assert bags.ids.tolist() == wanted
+    assert bags.num_ids == sum(i != NO_ID for i in wanted)
+    assert bags.num_dropped == sum(i >= V for row in rows for i in row)
+
+
 def test_gaps_in_a_sparse_sequence_stay_places_without_an_id():
     gappy = coo([(1, 2, 6), (0, 1, 4), (1, 0, 5), (0, 9, 3)], (2, 10))
     assert parsed(gappy, length=3).ids.tolist() == [NO_ID, 4, NO_ID, 5, NO_ID, 6]

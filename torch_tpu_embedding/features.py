@@ -11,6 +11,7 @@ import math
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,15 +85,15 @@ def parse(
             where, value, weights, entries, feature.config.validate_weights_and_indices
         )
     inside = _inside(where, table, entries.ids, entries, None, id_bounds)
-    dropped = len(entries.ids)
+    dropped = entries.ids.numel()
     if inside is not None:
         entries = entries.select(inside)
         gains = gains[inside] if gains is not None else None
-    count = len(entries.ids)
+    count = entries.ids.numel()
     dropped -= count
     if length:
-        kept = int((entries.position < length).sum())
-        return Bags(_sequence(where, entries, length), None, None, shape, kept, dropped)
+        ids, kept = _sequence(where, entries, length)
+        return Bags(ids, None, None, shape, kept, dropped)
     gain = _gain(where, entries, gains, table.combiner, feature.config.validate_weights_and_indices)
     return Bags(entries.ids, entries.bag, gain, shape, count, dropped)
 
@@ -168,7 +169,7 @@ def _parse_dense(
     ids = value.reshape(-1).to(torch.int64)
     inside = _inside(where, table, ids, None, shape, id_bounds)
     if inside is None:
-        return Bags(ids, None, None, shape, len(ids))
+        return Bags(ids, None, None, shape, ids.numel())
     count = int(inside.sum())
     return Bags(ids.where(inside, NO_ID), None, None, shape, count, len(ids) - count)
 
@@ -229,20 +230,39 @@ def _gain(
     return gain
 
 
-def _sequence(where: str, entries: Entries, length: int) -> Tensor:
-    """Ids by place, `[B * L]`, `NO_ID` where the sample has none; what lies beyond L is cut."""
-    kept = entries.position < length
-    place = entries.bag[kept] * length + entries.position[kept]
-    twice = (place[1:] == place[:-1]).nonzero()
-    if len(twice):
-        at = int(place[int(twice[0])])
-        raise ValueError(
-            f"{where}: two ids at sample {at // length}, position {at % length} of a sequence "
-            "feature; give each entry of the sparse tensor its own column"
-        )
-    ids = torch.full((entries.outer[0] * length,), NO_ID, dtype=torch.int64)
-    ids[place] = entries.ids[kept]
-    return ids
+def _sequence(where: str, entries: Entries, length: int) -> tuple[Tensor, int]:
+    """Ids by place, `[B * L]`, `NO_ID` where the sample has none; what lies beyond L is cut.
+
+    Also how many ids are kept.
+    """
+    if entries.given is None:
+        ids, place = _cut_rows(entries, length)
+    else:
+        kept = entries.position < length
+        ids, place = entries.ids[kept], entries.bag[kept] * length + entries.position[kept]
+        twice = (place[1:] == place[:-1]).nonzero()
+        if len(twice):
+            at = int(place[int(twice[0])])
+            raise ValueError(
+                f"{where}: two ids at sample {at // length}, position {at % length} of a sequence "
+                "feature; give each entry of the sparse tensor its own column"
+            )
+    by_place = torch.full((entries.outer[0] * length,), NO_ID, dtype=torch.int64)
+    return by_place.scatter_(0, place, ids), len(ids)
+
+
+def _cut_rows(entries: Entries, length: int) -> tuple[Tensor, Tensor]:
+    """The first L ids of each sample of a ragged input, and their places, from the splits alone."""
+    assert entries.splits is not None
+    splits = entries.splits.numpy()
+    lengths = np.minimum(np.diff(splits), length)
+    starts = np.cumsum(lengths) - lengths
+    number = np.arange(lengths.sum())
+    place = number + np.repeat(np.arange(0, len(lengths) * length, length) - starts, lengths)
+    ids = entries.ids
+    if len(number) < len(ids):
+        ids = ids[torch.from_numpy(number + np.repeat(splits[:-1] - starts, lengths))]
+    return ids, torch.from_numpy(place)
 
 
 def _inside(
@@ -254,10 +274,8 @@ def _inside(
     id_bounds: str,
 ) -> Tensor | None:
     """None if all ids are in [0, V), else a mask of those that are; or the error."""
-    if len(ids) == 0:
-        return None
-    low, high = torch.aminmax(ids)
-    if int(low) >= 0 and int(high) < table.vocabulary_size:
+    # Without a sign a negative id is larger than any other.
+    if ids.numel() == 0 or ids.numpy().view(np.uint64).max() < table.vocabulary_size:
         return None
     inside = (ids >= 0) & (ids < table.vocabulary_size)
     outside = (~inside).nonzero()[:, 0]

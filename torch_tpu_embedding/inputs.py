@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,26 +24,34 @@ class Entries:
 
     ids: Tensor
     """`[N]` int64."""
-    bag: Tensor
-    """`[N]` int64: the bag of each id, counted through `outer`."""
     outer: tuple[int, ...]
     """The shape in which the bags stand: `(B,)`, or more for a sparse tensor of higher rank."""
     splits: Tensor | None
     """The row splits of a ragged input."""
-    given_position: Tensor | None = None
-    """`position`, where the splits do not tell it."""
+    given: tuple[Tensor, Tensor] | None = None
+    """`bag` and `position`, where the splits do not tell them."""
+
+    @cached_property
+    def bag(self) -> Tensor:
+        """`[N]` int64: the bag of each id, counted through `outer`."""
+        if self.given is not None:
+            return self.given[0]
+        assert self.splits is not None
+        splits = self.splits.numpy()
+        return torch.from_numpy(np.repeat(np.arange(self.outer[0]), np.diff(splits)))
 
     @cached_property
     def position(self) -> Tensor:
         """`[N]` int64: the position of each id in its bag."""
-        if self.given_position is not None:
-            return self.given_position
+        if self.given is not None:
+            return self.given[1]
         assert self.splits is not None
         return torch.arange(len(self.bag)) - self.splits[self.bag]
 
     def select(self, mask: Tensor) -> Entries:
         """Only the ids that `mask` `[N]` keeps."""
-        return Entries(self.ids[mask], self.bag[mask], self.outer, self.splits, self.position[mask])
+        given = self.bag[mask], self.position[mask]
+        return Entries(self.ids[mask], self.outer, self.splits, given)
 
     def place(self, number: int) -> str:
         """Where an id stands, for messages."""
@@ -77,10 +86,7 @@ def read_entries(where: str, value: object) -> Entries:
     if ragged is not None:
         check_ids(where, ragged.values)
         splits = ragged.row_splits.to(torch.int64)
-        lengths = splits.diff()
-        bag = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-        ids = ragged.values.to(torch.int64)
-        return Entries(ids, bag, (ragged.batch_size,), splits)
+        return Entries(ragged.values.to(torch.int64), (ragged.batch_size,), splits)
     if isinstance(value, Tensor) and value.layout == torch.sparse_coo:
         check_sparse(where, value)
         check_ids(where, value._values())
@@ -88,7 +94,7 @@ def read_entries(where: str, value: object) -> Entries:
         indices = value._indices()[:, order]
         outer = tuple(value.shape[:-1])
         ids = value._values()[order].to(torch.int64)
-        return Entries(ids, _ravel(indices[:-1], outer), outer, None, indices[-1])
+        return Entries(ids, outer, None, (_ravel(indices[:-1], outer), indices[-1]))
     got = type(value).__name__
     if isinstance(value, Tensor):
         got = f"a {'nested ' if value.is_nested else ''}tensor with layout {value.layout}"
