@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--form", choices=FORMS, default="ours", help="this package's step, or one to compare with")
     add("--evaluate", action="store_true", help="a step that only looks up")
     add("--linear", action="store_true", help="no head: gradients that no activation has part in")
+    add("--pipelined", action="store_true", help="pipelined, the next batch not known in advance")
     add("--layout", choices=["CPU", "TPU"], default="CPU")
     add("--optimizer", choices=OPTIMIZERS, default="Adagrad")
     add_case_options(parser)
@@ -139,7 +140,13 @@ def make_form(args: argparse.Namespace, features: list[Any], size: int, inputs: 
     optimizer = getattr(tte.optimizers, args.optimizer)(0.05)
     if args.form == "plain":
         return Plain(features, inputs, optimizer, training)
-    embedding = tte.TPUEmbedding(features, size, optimizer, layout=args.layout)
+    embedding = tte.TPUEmbedding(
+        features,
+        size,
+        optimizer,
+        layout=args.layout,
+        pipeline_execution_with_tensor_core=args.pipelined,
+    )
     return Ours(embedding, inputs, training)
 
 
@@ -195,7 +202,9 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
     tte.runtime.sync()
     kept = step()
     tte.runtime.sync(wait=args.replicas == 1)
-    if args.form == "naive":  # torch.optim makes its slots in the first step
+    if (
+        args.form == "naive" or args.pipelined
+    ):  # slots, or gradients, are there from the first step on
         kept = step()
         tte.runtime.sync(wait=True)
     del kept

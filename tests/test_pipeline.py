@@ -132,8 +132,7 @@ def test_several_processes_keep_the_schedule(name: str, size: int) -> None:
                 for f, value in zip(resolved.features, values, strict=True)
             ]
             queued = Queued(engine.send(bags), training=True)
-            looked_up, activations = pipeline.read(engine, queued)
-            pipeline.advance(engine, None, None)
+            looked_up, activations = pipeline.step(engine, None, queued, None)
             joined = [torch.cat(group.gather_objects(each)) for each in activations]
             gradients = [helpers.gradient_of(each)[mine] for each in joined]
             pipeline.hold(None, looked_up, gradients, current_rates(resolved.tables))

@@ -65,6 +65,17 @@ def test_each_array_has_one_gather_one_scatter_no_copy_and_is_donated(
     assert report["temporary_bytes"] < min(sizes) * 4 / 2, "no temporary of table size"
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "Adagrad", "RowWiseAdagrad", "Adam"])
+def test_a_pipelined_step_that_reads_its_rows_before_the_last_update_copies_no_table(
+    tmp_path: Path, optimizer: str
+) -> None:
+    for dense in ([], ["--ids-per-sample", "3"]):
+        options = ["--optimizer", optimizer, "--pipelined", "--linear", "--tables", "2", *dense]
+        (array,) = traced(tmp_path, *options)["arrays"]
+        assert (array["gathers"], array["scatters"], array["copies"]) == (2, 1, 0), array
+        assert array["donated"], array
+
+
 STRUCTURES = [
     ["--optimizer", "SGD"],
     ["--optimizer", "Adagrad"],

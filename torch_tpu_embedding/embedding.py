@@ -242,8 +242,8 @@ class TPUEmbedding(MeasuredModule):
             if self._pipeline is None:
                 looked_up, activations = self.engine.look_up(queued.sent)
             else:
-                looked_up, activations = self._pipeline.read(self.engine, queued)
-                self._pipeline.advance(self.engine, name, self._queue.after(queued))
+                behind = self._queue.after(queued)
+                looked_up, activations = self._pipeline.step(self.engine, name, queued, behind)
             activations = [each.requires_grad_() for each in activations]
             self._queue.looked_up(name, Awaiting(looked_up, activations))
             if name is None:

@@ -35,7 +35,7 @@ from .plan import StackSizes
 from .runtime import DeviceKind
 from .sharding import Placement, Strategy
 from .store import TableStore
-from .update import apply_stack, place_gradients, received_gradients, row_gradients
+from .update import after, apply_stack, place_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows
 from .update_each import apply_chunk
 
@@ -157,6 +157,7 @@ class Engine:
         gradients: Sequence[Tensor],
         rates: Sequence[float],
         may_sample: bool = True,
+        read_before: Sequence[Tensor] = (),
     ) -> None:
         """Apply one optimizer step to the records of a batch.
 
@@ -164,11 +165,13 @@ class Engine:
             gradients: one per feature, in feature order, shaped like its activations.
             rates: one per table; ignored for tables that have no optimizer.
             may_sample: False where the program is a rare one, lest sampling make two of it.
+            read_before: the activations of another batch, in feature order, if it was looked up in the same
+                program as it shall be without this update.
         """
         sampler = self.sampler if may_sample else None
         if sampler is not None and not sampler.begin():
             sampler = None
-        waiting = self._update_in_program(looked_up, gradients, rates, sampler)
+        waiting = self._update_in_program(looked_up, gradients, rates, sampler, read_before)
         # Parts of a device's program must be gone here, for these programs end on their own.
         for number, per_occurrence in waiting.items():
             self._update_each(number, looked_up.batch, per_occurrence, rates)
@@ -182,6 +185,7 @@ class Engine:
         gradients: Sequence[Tensor],
         rates: Sequence[float],
         sampler: NormSampler | None,
+        read_before: Sequence[Tensor],
     ) -> dict[int, Tensor]:
         """Update the stacks that sum their gradients; gives each occurrence's gradient for the others."""
         indices = self._indices(looked_up.batch)
@@ -202,6 +206,9 @@ class Engine:
             if sampler is not None:
                 sums = sums_of_squares(self.exchange, indices[number], gradient, records[number])
                 squares.append((stack.table_indices, sums))
+            if read_before and stack.reads_must_come_first:
+                feature = indices[number].sizes.plan.segments[0].feature_index
+                gradient = after(gradient, self.exchange.enter(read_before[feature]))
             parts, rate = self._enter(number), self._rates_on_device(number, rates)
             if stack.rule.moves_all_rows:
                 apply_to_all_rows(parts, indices[number], gradient, rate)

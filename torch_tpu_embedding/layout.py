@@ -93,13 +93,18 @@ class StackLayout:
         return self.rule is not None and self.rule.steps_per_occurrence
 
     @property
-    def update_must_read(self) -> bool:
-        """Whether the update has to be made dependent on the rows that were read.
+    def reads_must_come_first(self) -> bool:
+        """Whether an update has to be made dependent on what is read before it in the same program.
 
-        XLA:CPU copies a whole array whose read and in-place update do not depend on each other, as is the
-        case if the change comes from the gradient alone.
+        XLA:CPU copies a whole array whose read and in-place update do not depend on each other.
         """
-        return self.kind == "CPU" and self.fields == (WEIGHT,)
+        return self.kind == "CPU"
+
+    @property
+    def update_must_read(self) -> bool:
+        """Whether that needs something for the rows of the update itself: where its change comes from the
+        gradient alone."""
+        return self.reads_must_come_first and self.fields == (WEIGHT,)
 
     @property
     def padding_record(self) -> int:

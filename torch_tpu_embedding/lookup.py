@@ -76,14 +76,17 @@ def cut(tensor: Tensor, lengths: list[int]) -> list[Tensor]:
     """`tensor.split(lengths)`, as slices: torch_xla 2.9 aborts the process when one result of an
     operator with several (split, sort) is used as an index."""
     if len(lengths) > 1 and min(lengths) == max(lengths):
-        return list(torch.unbind_copy(tensor.view(len(lengths), -1)))  # half as long to trace
+        parts = torch.ops.aten.unbind_copy.int(tensor.view(len(lengths), -1))
+        return list(parts)  # half as long to trace
     ends = accumulate(lengths)
     return [tensor.narrow(0, end - size, size) for end, size in zip(ends, lengths, strict=True)]
 
 
 def separate(tensor: Tensor, lengths: list[int]) -> list[Tensor]:
     """`cut` for what is never an index: copies, which do not keep alive what they are parts of."""
-    return [tensor] if len(lengths) == 1 else list(torch.split_with_sizes_copy(tensor, lengths))
+    if len(lengths) == 1:
+        return [tensor]
+    return list(torch.ops.aten.split_with_sizes_copy.default(tensor, lengths))
 
 
 def join(parts: list[Tensor]) -> Tensor:

@@ -36,24 +36,28 @@ class Pipeline:
         """A training batch that will be enqueued next, if that is known (`EmbeddingLoader`)."""
         self._ahead = False
 
-    def read(self, engine: Engine, queued: Queued) -> tuple[LookedUp, list[Tensor]]:
-        """The rows of a training batch as they are before the held gradients."""
-        self.read_ahead(engine, [queued])
-        found, queued.read = queued.read, None
-        assert found is not None
-        return found
-
-    def advance(self, engine: Engine, name: str | None, behind: Queued | None) -> None:
-        """Apply the gradients held under `name`, then read the batch after the current one.
+    def step(
+        self, engine: Engine, name: str | None, queued: Queued, behind: Queued | None
+    ) -> tuple[LookedUp, list[Tensor]]:
+        """Read a training batch as the tables are before the gradients held under `name`, apply those, then
+        read the batch after it.
 
         Args:
-            behind: the batch that waits behind the current one.
+            queued: the current batch.
+            behind: the batch that waits behind it.
         """
+        read_before = queued.read
+        self.read_ahead(engine, [queued])
+        found = queued.read
+        assert found is not None
+        queued.read = None
         following = behind or self.next_batch
         # The last step of an epoch, which reads nothing ahead, is a program of its own.
         as_before, self._ahead = (following is not None) == self._ahead, following is not None
-        self._apply(engine, name, may_sample=as_before)
+        read_now = found[1] if found is not read_before else ()
+        self._apply(engine, name, as_before, read_now)
         self.read_ahead(engine, [following])
+        return found
 
     def hold(
         self,
@@ -82,7 +86,9 @@ class Pipeline:
             if batch.read is None or batch.read[0].loads != engine.loads:
                 batch.read = engine.look_up(batch.sent, keep_records=False)
 
-    def _apply(self, engine: Engine, name: str | None, may_sample: bool) -> None:
+    def _apply(
+        self, engine: Engine, name: str | None, may_sample: bool, read_before: Sequence[Tensor] = ()
+    ) -> None:
         held = self._held.pop(name, None)
         if held is not None:
-            engine.update(held.looked_up, held.gradients, held.rates, may_sample)
+            engine.update(held.looked_up, held.gradients, held.rates, may_sample, read_before)

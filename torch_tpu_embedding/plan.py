@@ -13,7 +13,6 @@ from itertools import groupby
 from .config import Resolved
 from .layout import StackLayout
 
-
 _SMALL_BYTES = 1 << 16
 """Of a feature's activations. To trace a gather and a scatter takes about as long as XLA's CPU device takes
 to copy this much there and back."""
@@ -52,10 +51,10 @@ class StackPlan:
         joined into: a copy, but fewer operators to trace and to launch.
         """
         largest = _SMALL_BYTES // (4 * self.stack.dim)
-        runs: list[tuple[Segment, ...]] = []
-        for small, members in groupby(self.direct, lambda segment: segment.count <= largest):
-            runs += [tuple(members)] if small else [(each,) for each in members]
-        return tuple(runs)
+        numbered = groupby(
+            enumerate(self.direct), lambda pair: -1 if pair[1].count <= largest else pair[0]
+        )
+        return tuple(tuple(segment for _, segment in run) for _, run in numbered)
 
     @cached_property
     def pooled(self) -> tuple[Segment, ...]:

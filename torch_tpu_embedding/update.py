@@ -60,6 +60,13 @@ def received_gradients(index: StackIndex, blocks: Tensor) -> Tensor:
     return sums.index_add(0, index.served, blocks.view(-1, dim))
 
 
+def after(gradient: Tensor, read: Tensor) -> Tensor:
+    """The gradient, but not to be had before `read` is: an update with it follows that lookup."""
+    number = read.reshape(-1)[:1]
+    # Never true, not for nan either, but nothing a compiler could leave out.
+    return torch.where(number.abs().clamp(min=1.0) < 0.5, 0.0, gradient)
+
+
 def apply_stack(
     arrays: list[Tensor],
     index: StackIndex,
