@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,7 +128,7 @@ class Batcher:
                 [_own(plan, device) for device in of_stack]
                 for plan, of_stack in zip(plans, served, strict=True)
             ]
-        unique = self._most([max(len(o.records) for o in of_stack) for of_stack in owned])
+        unique = self._most([max(o.records.numel() for o in of_stack) for of_stack in owned])
         sizes = tuple(
             self._fit(
                 plan, self._padding[training][n], unique[n], pooled[n], int(counts[:, n].max())
@@ -171,15 +172,18 @@ class Batcher:
         if error is not None and self._group.size == 1:
             raise error
         shape = (len(self._stacks), self._placement.local_devices, self._placement.num_devices)
-        counts, pooled = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape[0]).long()
-        kinds = "training" if training else "inference"
+        counts, pooled = torch.zeros(shape, dtype=torch.int64), [0] * shape[0]
         for number, (plan, of_stack) in enumerate(zip(plans, requests, strict=True)):
             counts[number] = torch.stack([request.counts for request in of_stack])
-            pooled[number] = max(len(r.inverse) for r in of_stack) - plan.num_direct
+            pooled[number] = max(r.inverse.numel() for r in of_stack) - plan.num_direct
+        if self._group.size == 1:
+            return counts[None], pooled
+        kinds = "training" if training else "inference"
+        for plan in plans:
             kinds += str([(s.feature_index, s.direct, s.shape) for s in plan.segments])
         head = torch.tensor([error is not None, _digest(kinds)])
         with phase("exchange"):
-            told = self._group.gather(torch.cat([head, counts.view(-1), pooled]))
+            told = self._group.gather(torch.cat([head, counts.view(-1), torch.tensor(pooled)]))
         if bool(told[:, 0].any()):
             report_failure(self._group, "enqueue", error)
         if bool((told[:, 1] != told[0, 1]).any()):
@@ -195,6 +199,8 @@ class Batcher:
 
     def _most(self, values: list[int]) -> list[int]:
         with phase("exchange"):
+            if self._group.size == 1:
+                return values
             most: list[int] = self._group.gather(torch.tensor(values)).amax(0).tolist()
         return most
 
@@ -279,21 +285,25 @@ def _ints(
     sizes: StackSizes, request: Request, served: Served | None, owned: _Owned, bags: list[Bags]
 ) -> Tensor:
     """The int32 part of one stack on one device; `StackSizes.int_parts` names its pieces."""
-    plan, stack, unique = sizes.plan, sizes.plan.stack, owned.records
-    ints = torch.empty(sum(sizes.int_parts), dtype=torch.int32)
-    records, groups, slots, to_direct, to_pooled, bag = torch.split(ints, [*sizes.int_parts])
-    records[: len(unique)] = unique
-    records[len(unique) :] = stack.padding_record
+    plan, stack, unique = sizes.plan, sizes.plan.stack, owned.records.numpy()
+    ints = np.empty(sum(sizes.int_parts), dtype=np.int32)
+    ends = [*accumulate(sizes.int_parts)]
+    starts = [0, *ends[:-1]]
+    records, groups, slots, to_direct, to_pooled, bag = map(
+        ints.__getitem__, map(slice, starts, ends)
+    )
+    records[: unique.size] = unique
+    records[unique.size :] = stack.padding_record
     if sizes.has_groups:
-        ends = torch.searchsorted(unique, torch.tensor([*stack.first_records[1:], 2**31 - 1]))
-        groups[len(unique) :] = 0
-        for table, (start, end) in enumerate(pairwise([0, *ends.tolist()])):
-            groups[start:end] = table
+        firsts = np.searchsorted(unique, np.array(stack.first_records, dtype=np.int32))
+        counts = np.diff(firsts, append=unique.size)
+        groups[: unique.size] = np.repeat(np.arange(counts.size, dtype=np.int32), counts)
+        groups[unique.size :] = 0
     places = request.inverse
     if served is not None:
         slots[:] = _serve_slots(sizes, served, owned)
         places = request.slots(sizes.block)
-    num_pooled = len(places) - plan.num_direct
+    num_pooled = places.numel() - plan.num_direct
     to_direct[:] = places[: plan.num_direct]
     to_pooled[:num_pooled] = places[plan.num_direct :]
     to_pooled[num_pooled:] = (sizes.num_slots or sizes.num_unique) - 1
@@ -301,22 +311,26 @@ def _ints(
     for segment in plan.pooled:
         of_id = bags[segment.feature_index].bag
         assert of_id is not None
-        bag[at : at + len(of_id)] = of_id + segment.first
-        at += len(of_id)
+        end = at + of_id.numel()
+        bag[at:end] = of_id.numpy()
+        bag[at:end] += segment.first
+        at = end
     bag[at:] = max(plan.num_bags - 1, 0)
-    return ints
+    return torch.from_numpy(ints)
 
 
 def _gains(sizes: StackSizes, bags: list[Bags]) -> Tensor:
     """The gain of each pooled id, `[N]` float32, 0 for padding."""
-    gain = torch.zeros(sizes.num_pooled)
+    gain = np.empty(sizes.num_pooled, dtype=np.float32)
     at = 0
     for segment in sizes.plan.pooled:
         of_id = bags[segment.feature_index].gain
         assert of_id is not None
-        gain[at : at + len(of_id)] = of_id
-        at += len(of_id)
-    return gain
+        end = at + of_id.numel()
+        gain[at:end] = of_id.numpy()
+        at = end
+    gain[at:] = 0
+    return torch.from_numpy(gain)
 
 
 def _digest(text: str) -> int:

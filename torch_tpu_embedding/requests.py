@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,22 +61,16 @@ def make_request(
     are not deduplicated before they are sent, but ordered by feature and sample.
     """
     stack = plan.stack
-    first = dict(zip(stack.table_indices, stack.first_records, strict=True))
     devices, stride = placement.num_devices, stack.num_records + 1
     no_id = devices * stride - 1  # the padding record of the last device: greater than all others
-    lengths = [len(bags[segment.feature_index].ids) for segment in plan.segments]
-    addresses = torch.empty(sum(lengths), dtype=torch.int64)
-    for segment, address in zip(plan.segments, torch.split(addresses, lengths), strict=True):
-        ids = bags[segment.feature_index].ids
-        table = resolved.features[segment.feature_index].table_index
-        if devices == 1:
-            torch.add(ids, first[table], out=address)
-        else:
-            vocabulary = resolved.tables[table].vocabulary_size
-            device, row = placement.locate(table, vocabulary, ids)
-            torch.add(row + first[table], device, alpha=stride, out=address)
-        if segment.direct and bags[segment.feature_index].num_ids < len(ids):
-            address.masked_fill_(ids == NO_ID, no_id)
+    parts = [bags[segment.feature_index] for segment in plan.segments]
+    lengths = [part.ids.numel() for part in parts]
+    addresses = torch.cat([part.ids for part in parts])
+    has_gaps = any(part.bag is None and part.num_ids < part.ids.numel() for part in parts)
+    gaps = addresses == NO_ID if has_gaps else None
+    _to_addresses(resolved, plan, addresses, lengths, placement)
+    if gaps is not None:
+        np.copyto(addresses.numpy(), no_id, where=gaps.numpy())
     if devices > 1 and stack.steps_per_occurrence:
         return _request_all(plan, bags, addresses, lengths, no_id, stride, devices)
     unique, inverse = unique_inverse(addresses, devices * stride)
@@ -86,6 +81,22 @@ def make_request(
     owner = unique // stride
     counts = torch.bincount(owner, minlength=devices)
     return Request((unique - owner * stride).to(torch.int32), counts, inverse)
+
+
+def _to_addresses(
+    resolved: Resolved, plan: StackPlan, ids: Tensor, lengths: list[int], placement: Placement
+) -> None:
+    """Make of each id of the batch, in place, its device · stride + record."""
+    stack = plan.stack
+    first = dict(zip(stack.table_indices, stack.first_records, strict=True))
+    tables = [resolved.features[segment.feature_index].table_index for segment in plan.segments]
+    if placement.num_devices > 1:
+        for table, part in zip(tables, torch.split(ids, lengths), strict=True):
+            vocabulary = resolved.tables[table].vocabulary_size
+            device, row = placement.locate(table, vocabulary, part)
+            torch.add(row, device, alpha=stack.num_records + 1, out=part)
+    addresses = ids.numpy()
+    addresses += np.repeat([first[table] for table in tables], lengths)
 
 
 def _request_all(
