@@ -152,7 +152,10 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         sums = torch.zeros(plan.num_bags, plan.stack.dim, dtype=rows.dtype, device=rows.device)
         sums = sums.index_add(0, index.bag, weighted)
         outputs += separate(sums, [segment.count for segment in plan.pooled])
+    # A copy, which costs nothing in a program: of a view that a caller keeps beyond the step, that step's
+    # program would write out what it is a view of, too.
+    shaped = torch.ops.aten.view_copy.default
     return [
-        out if len(segment.shape) == 1 else out.view(*segment.shape, plan.stack.dim)
+        out if len(segment.shape) == 1 else shaped(out, [*segment.shape, plan.stack.dim])
         for out, segment in zip(outputs, plan.segments, strict=True)
     ]

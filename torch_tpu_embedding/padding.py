@@ -23,8 +23,10 @@ class Headroom:
     """Of a count that scatters like a Poisson one; for small batches, lest chance alone make it grow."""
 
 
-MEMORY = Headroom(2**0.25, 0.125, 4.0)
-"""For sizes that cost memory on the device."""
+ROWS = Headroom(2**0.0625, 1 / 16, 4.0)
+"""For unique rows, each of which costs several passes over its record."""
+POOLED = Headroom(2**0.0625, 1 / 16, 6.0)
+"""For pooled ids, which come in bags: their number scatters more than that of single ids does."""
 TRAFFIC = Headroom(2**0.0625, 1 / 32, 2.0)
 """For sizes that cost bytes between devices; each is the largest of many, which scatters less."""
 
@@ -34,10 +36,10 @@ class Bucket:
 
     >>> bucket = Bucket("ids of table 'user'")
     >>> bucket.fit(100), bucket.fit(90), bucket.fit(140), bucket.fit(200)
-    (152, 152, 152, 304)
+    (152, 152, 152, 272)
     """
 
-    def __init__(self, what: str, headroom: Headroom = MEMORY) -> None:
+    def __init__(self, what: str, headroom: Headroom = ROWS) -> None:
         self.what = what
         self.size = 0
         self._headroom = headroom
@@ -64,7 +66,7 @@ class StackPadding:
 
     def __init__(self, what: str) -> None:
         self.unique = Bucket(f"unique rows of {what}")
-        self.pooled = Bucket(f"ids of {what}")
+        self.pooled = Bucket(f"ids of {what}", POOLED)
         self.block = Bucket(f"rows of {what} exchanged by two devices", TRAFFIC)
         self.chunks: list[int] = []
         """Of the chunks of occurrences (`occurrences.py`)."""
