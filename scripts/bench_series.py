@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -76,8 +77,8 @@ def measure(series: Series) -> dict[str, Any]:
     Returns:
         settings, machine, counts of the workload, how many cores other processes used in each round
         (beyond what the coarse clock of the system could feign), and per side its samples (milliseconds of
-        whole steps and of their phases, by round) and whether its tables were those of ours after the
-        warm-up.
+        whole steps and of their phases, by round; of a side that does not wait the mean of the round) and
+        whether its tables were those of ours after the warm-up.
     """
     work = series.resolve()
     bandwidth = copy_bandwidth()
@@ -115,6 +116,8 @@ def measure(series: Series) -> dict[str, Any]:
                 sides[name].finish()
                 late = 1e3 * (time.perf_counter() - begin) / steps
                 times = [{**each, "all": each["all"] + late, "finish": late} for each in times]
+                # Which step of a turn waits for the others is chance: only their mean says something.
+                times = [{key: mean(each[key] for each in times) for key in times[0]}]
             samples[name].append(times)
         mine, all_seconds, wall = (b - a for a, b in zip(began, busy_seconds(), strict=True))
         others.append(max(0.0, all_seconds - mine - 3 / os.sysconf("SC_CLK_TCK")) / wall)
