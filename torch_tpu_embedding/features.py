@@ -155,18 +155,20 @@ def _parse_dense(
             "Ragged, jagged or sparse ids, got a dense tensor"
         )
     check_ids(where, value)
-    if value.dim() != 1 and not (value.dim() > 1 and value.shape[-1] == 1):
-        raise ValueError(
-            f"{where}: a dense feature must have shape [B], [B, 1] or [B, …, 1], one id per place, got "
-            f"{[*value.shape]}; add a last dimension of 1 for several activations per sample, or pass "
-            "ids that are to be combined as Ragged or sparse"
-        )
-    shape = tuple(value.shape) if value.dim() == 1 else tuple(value.shape[:-1])
+    ids, shape = value, tuple(value.shape)
+    if len(shape) != 1:
+        if len(shape) == 0 or shape[-1] != 1:
+            raise ValueError(
+                f"{where}: a dense feature must have shape [B], [B, 1] or [B, …, 1], one id per place, "
+                f"got {[*shape]}; add a last dimension of 1 for several activations per sample, or pass "
+                "ids that are to be combined as Ragged or sparse"
+            )
+        ids, shape = value.reshape(-1), shape[:-1]
     if output_shape is not None:
         _check_shape(where, shape, output_shape)
     else:
         _check_batch(where, shape[0], batch_size)
-    ids = value.reshape(-1).to(torch.int64)
+    ids = ids.to(torch.int64)
     inside = _inside(where, table, ids, None, shape, id_bounds)
     if inside is None:
         return Bags(ids, None, None, shape, ids.numel())

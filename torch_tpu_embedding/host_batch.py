@@ -129,10 +129,9 @@ class Batcher:
                 for plan, of_stack in zip(plans, served, strict=True)
             ]
         unique = self._most([max(o.records.numel() for o in of_stack) for of_stack in owned])
+        blocks = counts.amax((0, 2, 3)).tolist()
         sizes = tuple(
-            self._fit(
-                plan, self._padding[training][n], unique[n], pooled[n], int(counts[:, n].max())
-            )
+            self._fit(plan, self._padding[training][n], unique[n], pooled[n], blocks[n])
             for n, plan in enumerate(plans)
         )
         chunks = self._chunks(sizes, parts[0], served, owned) if training else ((),) * len(sizes)

@@ -212,7 +212,7 @@ def check_ids(where: str, ids: Tensor) -> None:
 
 
 def check_host(where: str, value: Tensor) -> None:
-    if value.device.type != "cpu":
+    if not value.is_cpu:
         raise ValueError(
             f"{where}: input must be a host (CPU) tensor, got one on {value.device}; leave ids on "
             "the CPU, enqueue moves what the device needs"
