@@ -87,6 +87,27 @@ def test_buffers_lead_every_id_back_to_its_record(
     assert index.bag.tolist() == sorted(index.bag.tolist())
 
 
+@given(samples, st.data())
+def test_places_without_an_id_lead_to_padding(rows: list[list[int]], data: st.DataObject) -> None:
+    dense = data.draw(st.lists(st.integers(-1, 10), min_size=len(rows), max_size=len(rows)))
+    table, other = tte.TableConfig(20, 4, name="t"), tte.TableConfig(10, 4, name="u")
+    features = [tte.FeatureConfig(other), tte.FeatureConfig(table, max_sequence_length=3)]
+    resolved = resolve(features, tte.SGD())
+    batcher = Batcher(resolved, build_stacks(resolved.tables, "CPU"), Placement(), Alone())
+    inputs = [torch.tensor(dense), tte.Ragged.from_lists(rows)]
+    bags = [
+        parse(feature, resolved.table_of(feature), value, id_bounds="drop")
+        for feature, value in zip(resolved.features, inputs, strict=True)
+    ]
+    batch = batcher.make(bags)
+    (index,) = split_buffers(batch.sizes, batch.ints, batch.floats)
+    padding = batch.sizes[0].plan.stack.padding_record
+    wanted = [i if 0 <= i < 10 else padding for i in dense]
+    for row in rows:
+        wanted += [*(10 + i for i in row[:3]), *[padding] * (3 - len(row))]
+    assert index.record[index.to_direct].tolist() == wanted
+
+
 def test_a_batch_without_any_id_is_all_padding() -> None:
     table = tte.TableConfig(20, 4)
     resolved = resolve([tte.FeatureConfig(table)], tte.SGD())

@@ -213,7 +213,9 @@ def _gain(
 ) -> Tensor:
     """The factor of each id in its bag's weighted sum, `[N]` float32."""
     if combiner == "sum":
-        return torch.ones(len(entries.ids)) if weights is None else weights.to(torch.float32)
+        if weights is None:
+            return torch.ones(1).expand(len(entries.ids))
+        return weights.to(torch.float32)
     w = torch.ones(len(entries.ids), dtype=torch.float64) if weights is None else weights
     zeros = torch.zeros(math.prod(entries.outer), dtype=torch.float64)
     if combiner == "mean":

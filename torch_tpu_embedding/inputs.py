@@ -38,7 +38,7 @@ class Entries:
             return self.given[0]
         assert self.splits is not None
         splits = self.splits.numpy()
-        return torch.from_numpy(np.repeat(np.arange(self.outer[0]), np.diff(splits)))
+        return torch.from_numpy(np.repeat(np.arange(self.outer[0]), splits[1:] - splits[:-1]))
 
     @cached_property
     def position(self) -> Tensor:
