@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Does a training step cost the same whatever the size of the table?
+"""Does a training step cost the same, in time and memory, whatever the size of the table?
 
 Builds one table for each vocabulary size, gives all of them the same ids, and times whole steps (enqueue,
 dequeue, a small head, backward, apply_gradients, until the device has finished) in turn, so that a slow
 moment of the machine hits all sizes. Prints the median step time of each size and the median, over the
 rounds, of its ratio to the first size; --json writes every sample.
+
+Memory: before that, a process for each size builds the table, takes the warm-up steps, which compile, and
+as many again, of which it tells the peak of resident memory. What is left when the bytes of weights and
+slots are taken away (most of it torch and XLA themselves) should not depend on the size. Linux only.
 """
 
 from __future__ import annotations
@@ -14,8 +18,11 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
@@ -33,47 +40,35 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="timed steps of each size")
     parser.add_argument("--warm-up", type=int, default=8, help="untimed steps of each size")
     parser.add_argument("--json", type=Path, help="file for settings and samples")
+    parser.add_argument("--memory-of-steps", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ.setdefault("PJRT_DEVICE", "CPU")
+    if args.memory_of_steps:
+        print(json.dumps(memory_of_steps(args)))
+        return
+    memory = [measure_memory(args, rows) for rows in args.vocabularies]
     import torch
     from tqdm import tqdm
 
     import torch_tpu_embedding as tte
 
-    torch.manual_seed(0)
-    batches = [torch.randint(0, args.vocabularies[0], (args.batch_size,)) for _ in range(8)]
-    head = torch.randn(args.dim).to(tte.runtime.device())
-    optimizer = getattr(tte, args.optimizer)(0.05)
-    embeddings = []
-    for rows in tqdm(args.vocabularies, desc="tables", leave=False):
-        table = tte.TableConfig(rows, args.dim, initializer=torch.zeros, name=f"rows_{rows}")
-        embedding = tte.TPUEmbedding([tte.FeatureConfig(table)], args.batch_size, optimizer)
-        embedding.build()
-        embeddings.append(embedding)
-
-    def step(embedding: tte.TPUEmbedding, number: int) -> float:
-        start = time.perf_counter()
-        embedding.enqueue([batches[number % len(batches)]])
-        (rows,) = embedding.dequeue()
-        loss = ((torch.tanh(rows @ head) - 1) ** 2).mean()
-        loss.backward()
-        embedding.apply_gradients()
-        del rows, loss
-        tte.runtime.sync(wait=True)
-        return 1e3 * (time.perf_counter() - start)
-
+    bench = Bench(args)
     for number in range(args.warm_up):
-        for embedding in embeddings:
-            step(embedding, number)
+        for embedding in bench.embeddings:
+            bench.step(embedding, number)
     compiled = tte.runtime.compile_count()
-    samples: list[list[float]] = [[] for _ in embeddings]
+    samples: list[list[float]] = [[] for _ in bench.embeddings]
     for number in tqdm(range(args.rounds), desc="rounds", leave=False):
-        for held, embedding in zip(samples, embeddings, strict=True):
-            held.append(step(embedding, number))
-    print(f"{'rows':>12}  {'median ms':>9}  ratio to first")
-    for rows, held in zip(args.vocabularies, samples, strict=True):
+        for held, embedding in zip(samples, bench.embeddings, strict=True):
+            held.append(bench.step(embedding, number))
+    print(f"{'rows':>12}  {'median ms':>9}  ratio to first  {'table MB':>9}  MB beyond it")
+    for rows, held, peak in zip(args.vocabularies, samples, memory, strict=True):
         ratio = statistics.median(a / b for a, b in zip(held, samples[0], strict=True))
-        print(f"{rows:>12,}  {statistics.median(held):>9.2f}  {ratio:.3f}")
+        beyond = peak["peak_bytes"] - peak["table_bytes"]
+        print(
+            f"{rows:>12,}  {statistics.median(held):>9.2f}  {ratio:<14.3f}  "
+            f"{peak['table_bytes'] / 1e6:>9.1f}  {beyond / 1e6:.1f}"
+        )
     print(f"compiles after warm-up: {tte.runtime.compile_count() - compiled}")
     if args.json:
         settings = {key: str(value) for key, value in vars(args).items()}
@@ -82,8 +77,75 @@ def main() -> None:
             "machine": platform.machine(),
             "torch": torch.__version__,
         }
-        result = {"settings": settings, "machine": machine, "milliseconds": samples}
+        result = {
+            "settings": settings,
+            "machine": machine,
+            "milliseconds": samples,
+            "memory": memory,
+        }
         args.json.write_text(json.dumps(result, indent=1))
+
+
+class Bench:
+    """Tables of all sizes, and the step."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        import torch
+        from tqdm import tqdm
+
+        import torch_tpu_embedding as tte
+
+        torch.manual_seed(0)
+        smallest = min(args.vocabularies)
+        self.batches = [torch.randint(0, smallest, (args.batch_size,)) for _ in range(8)]
+        self.head = torch.randn(args.dim).to(tte.runtime.device())
+        optimizer = getattr(tte, args.optimizer)(0.05)
+        self.embeddings = []
+        for rows in tqdm(args.vocabularies, desc="tables", leave=False):
+            table = tte.TableConfig(rows, args.dim, initializer=torch.zeros, name=f"rows_{rows}")
+            embedding = tte.TPUEmbedding([tte.FeatureConfig(table)], args.batch_size, optimizer)
+            embedding.build()
+            self.embeddings.append(embedding)
+
+    def step(self, embedding: Any, number: int) -> float:
+        """Milliseconds of a whole step."""
+        import torch
+
+        import torch_tpu_embedding as tte
+
+        start = time.perf_counter()
+        embedding.enqueue([self.batches[number % len(self.batches)]])
+        (rows,) = embedding.dequeue()
+        loss = ((torch.tanh(rows @ self.head) - 1) ** 2).mean()
+        loss.backward()
+        embedding.apply_gradients()
+        del rows, loss
+        tte.runtime.sync(wait=True)
+        return 1e3 * (time.perf_counter() - start)
+
+
+def measure_memory(args: argparse.Namespace, rows: int) -> dict[str, int]:
+    """What `memory_of_steps` finds with one table, in a process of its own."""
+    command = [sys.executable, __file__, "--memory-of-steps", "--vocabularies", str(rows)]
+    for option in ("dim", "batch_size", "optimizer", "warm_up"):
+        command += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, int] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def memory_of_steps(args: argparse.Namespace) -> dict[str, int]:
+    """Bytes of the table with its slots, and this process's peak of resident memory while it trains."""
+    bench = Bench(args)
+    (embedding,) = bench.embeddings
+    for number in range(2 * args.warm_up):
+        if number == args.warm_up:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+        bench.step(embedding, number)
+    held = sum(4 * each.num_elements for s in embedding.engine.store.stacks for each in s.arrays)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (line for line in lines if line.startswith("VmHWM"))
+    return {"table_bytes": held, "peak_bytes": 1024 * int(peak.split()[1])}
 
 
 if __name__ == "__main__":
