@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding import layout
 from torch_tpu_embedding.config import Resolved, resolve
 from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.features import parse
@@ -137,6 +138,12 @@ def assert_close(
 def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     for key, value in found.items():
         assert torch.equal(value, wanted[key]), key
+
+
+@pytest.fixture(autouse=True)
+def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that on CPU the tables of D = 4 have a physical row for each field, and that of D = 3 has not."""
+    monkeypatch.setattr(layout, "_CUT_WIDTH", 4)
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)

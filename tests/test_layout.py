@@ -71,6 +71,20 @@ def test_on_tpu_a_slot_of_one_number_a_row_is_a_vector() -> None:
 
 
 @pytest.mark.parametrize(
+    ("dim", "rule", "shape"),
+    [(64, tte.Adagrad(), (208, 64)), (64, tte.SGD(), (104, 64)), (32, tte.Adagrad(), (104, 64))],
+)
+def test_on_cpu_wide_fields_of_a_record_are_rows_of_their_own(
+    dim: int, rule: tte.optimizers.Optimizer, shape: tuple[int, int]
+) -> None:
+    (stack,) = build_stacks(tables_of([(100, dim, rule)]), "CPU")
+    (array,) = stack.arrays
+    assert array.shape == shape
+    assert array.is_cut == (shape[0] == 208)
+    assert array.num_elements == shape[0] * shape[1]
+
+
+@pytest.mark.parametrize(
     ("lanes", "width", "per_row"),
     [(1, 1, 128), (3, 4, 32), (64, 64, 2), (65, 128, 1), (130, 256, 1)],
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding import store, table_rows, windows
+from torch_tpu_embedding import layout, store, table_rows, windows
 from torch_tpu_embedding.config import resolve
 from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.exchange import Process
@@ -42,6 +42,7 @@ def make(group: ThreadGroup, kind: DeviceKind, strategy: Strategy) -> tuple[Engi
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "_WINDOW_BYTES", 1200)
     monkeypatch.setattr(table_rows, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(layout, "_CUT_WIDTH", 4)  # on CPU a physical row for each field of a and b
     monkeypatch.setattr(store, "_STAGED_BYTES", 4000)  # some stacks pass whole, some in windows
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding import layout
 from torch_tpu_embedding.config import resolve
 from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.exchange import Process
@@ -82,6 +83,12 @@ def train(
 AMPLIFIED = {"adam-eps-outside": 4e-7 * 0.1 / 1e-3}
 """Absolute tolerance where an optimizer amplifies how a gradient's sum was rounded (some 4e-7, for sums of
 a few ones): Adam's m / (√v + ε) does by up to learning_rate / ε where v is small."""
+
+
+@pytest.fixture(autouse=True)
+def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that on CPU the tables of D = 4 have a physical row for each field, and that of D = 3 has not."""
+    monkeypatch.setattr(layout, "_CUT_WIDTH", 4)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -12,7 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from .layout import ArrayLayout
+from .layout import WEIGHT, ArrayLayout
 from .plan import StackSizes
 from .quantization import quantize
 
@@ -95,15 +95,32 @@ def join(parts: list[Tensor]) -> Tensor:
 
 
 def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
-    """The records `[U, record_width]` of an array."""
+    """The records `[U, record_width]` of an array, or `[fields * U, D]`, field after field, if they are
+    cut; `field_of` reads both."""
     if layout.is_vector:
         return array.index_select(0, record)[:, None]
+    if layout.is_cut:
+        places = [field_row(layout, record, name) for name in layout.fields]
+        return array.index_select(0, torch.cat(places))
     rows = array.index_select(0, physical_row(layout, record))
     if layout.records_per_row == 1:
         return rows
     rows = rows.view(-1, layout.records_per_row, layout.record_width)
     # A select, not a product with 0 and 1: the neighbours in the row may hold inf or nan.
     return torch.where(lane_mask(layout, record), rows, 0.0).sum(1)
+
+
+def field_of(layout: ArrayLayout, records: Tensor, field: str) -> Tensor:
+    """One field `[U, width]` of gathered records."""
+    if not layout.is_cut:
+        return records[:, layout.lanes(field)]
+    count = records.shape[0] // len(layout.fields)
+    return records.narrow(0, layout.fields.index(field) * count, count)
+
+
+def field_row(layout: ArrayLayout, record: Tensor, field: str) -> Tensor:
+    """The physical row of one field of a record that is cut."""
+    return record * len(layout.fields) + layout.fields.index(field)
 
 
 def physical_row(layout: ArrayLayout, record: Tensor) -> Tensor:
@@ -121,10 +138,10 @@ def rows_of(index: StackIndex, records: Tensor) -> Tensor:
     """The weights that a device has looked up `[U, D]`, rounded if the table is; padding is 0.
 
     Args:
-        records: of the gathered weights array; its first D lanes are the weights.
+        records: gathered from the array of the weights.
     """
     stack = index.sizes.plan.stack
-    rows = quantize(records[:, : stack.dim], stack.quantization)
+    rows = quantize(field_of(stack.arrays[0], records, WEIGHT), stack.quantization)
     if stack.quantization is not None:  # 0 may round to another value
         rows = torch.where(index.valid, rows, 0.0)
     return rows

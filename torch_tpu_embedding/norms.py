@@ -15,7 +15,8 @@ from torch import Tensor
 
 from . import runtime
 from .exchange import Exchange
-from .lookup import StackIndex
+from .layout import WEIGHT
+from .lookup import StackIndex, field_of
 
 Norms = dict[int, tuple[float, float]]
 """Table → the norm of its gradient, and the root mean square of the norms of its rows in the batch."""
@@ -74,7 +75,8 @@ def sums_of_squares(
     """
     stack = index.sizes.plan.stack
     valid = index.valid[:, 0]
-    values = [gradient.square().sum(1), records[:, : stack.dim].square().sum(1)]
+    weights = field_of(stack.arrays[0], records, WEIGHT)
+    values = [gradient.square().sum(1), weights.square().sum(1)]
     rows = torch.stack([*(torch.where(valid, each, 0.0) for each in values), valid.float()], dim=1)
     if index.sizes.has_groups:
         sums = torch.zeros(len(stack.table_indices), 3, device=rows.device)

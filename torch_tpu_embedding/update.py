@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from .layout import WEIGHT, ArrayLayout
-from .lookup import StackIndex, gather_records, join, lane_mask, physical_row
+from .lookup import (
+    StackIndex,
+    field_of,
+    field_row,
+    gather_records,
+    join,
+    lane_mask,
+    physical_row,
+)
 
 
 def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
@@ -113,7 +121,7 @@ def rates_of(rates: Tensor, table: Tensor) -> Tensor:
 def read_fields(layouts: Sequence[ArrayLayout], records: Sequence[Tensor]) -> dict[str, Tensor]:
     """Field name → `[U, width]`, out of the gathered records of each array."""
     return {
-        name: record[:, layout.lanes(name)]
+        name: field_of(layout, record, name)
         for layout, record in zip(layouts, records, strict=True)
         for name in layout.fields
     }
@@ -131,8 +139,11 @@ def write_changes(
     # 0.0, leaves every bit pattern as it is. Before the fields are joined, for then it costs no pass.
     changes = {name: torch.where(valid, change, -0.0) for name, change in changes.items()}
     for layout, array in zip(layouts, arrays, strict=True):
-        change = join_lanes(layout, changes)
-        _scatter_records(layout, array, record, change)
+        if layout.is_cut:
+            for name in layout.fields:
+                array.index_add_(0, field_row(layout, record, name), changes[name])
+        else:
+            _scatter_records(layout, array, record, join_lanes(layout, changes))
 
 
 def join_lanes(layout: ArrayLayout, changes: dict[str, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from .layout import WEIGHT, StackLayout
 from .lookup import StackIndex
-from .update import join_lanes, read_fields
+from .update import join_lanes
 
 
 def apply_to_all_rows(
@@ -28,11 +28,11 @@ def apply_to_all_rows(
     sums = torch.where(index.valid, gradient, 0.0)
     dense = torch.zeros(count + 1, stack.dim, dtype=sums.dtype, device=sums.device)
     dense = dense.index_add(0, index.record, sums)[:count]
-    records = [
-        array.view(-1, layout.record_width)[:count]
+    values = {  # of a cut record, too, the fields follow each other in memory
+        name: array.view(-1, layout.record_width)[:count, layout.lanes(name)]
         for layout, array in zip(stack.arrays, arrays, strict=True)
-    ]
-    values = read_fields(stack.arrays, records)
+        for name in layout.fields
+    }
     weights = values.pop(WEIGHT)
     rate = _rates_of_all(rates, stack)
     change, slot_changes = stack.rule.step(weights, values, dense, rate)

@@ -104,8 +104,13 @@ class Windows:
                 yield name, slice(begin, None, devices), records[:, layout.lanes(name)]
 
     def _indices(self, number: int, first_rows: Sequence[int]) -> Tensor:
-        size = self._window_rows(self._stack.arrays[number])
-        rows = [torch.arange(first, first + size, dtype=torch.int32) for first in first_rows]
+        layout = self._stack.arrays[number]
+        size = self._window_rows(layout)
+        each = layout.shape[0] // layout.num_rows  # rows of the array, if records are cut
+        rows = [
+            torch.arange(each * first, each * (first + size), dtype=torch.int32)
+            for first in first_rows
+        ]
         return self._exchange.enter(self._exchange.put(torch.cat(rows)))
 
     def _fetch(self, number: int, first_rows: Sequence[int]) -> Tensor:
