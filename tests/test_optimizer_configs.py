@@ -395,9 +395,8 @@ def test_a_step_is_the_formula_of_tf_with_every_option(cls, data):
     w, g = array(data, shape, numbers(-4, 4)), array(data, shape, st.just(0.0) | numbers(-4, 4))
     slots = {name: array(data, shape, slot_values[name]) for name in optimizer.slot_variable_names}
     if getattr(optimizer, "beta_2", None) == 0:
-        slots["velocities"][:] = (
-            0  # nothing is left of them, but g² would lose its digits against them
-        )
+        # Nothing is left of them, but g² would lose its digits against them.
+        slots["velocities"][:] = 0
     per_row = data.draw(st.booleans())
     lr = array(data, (shape[0], 1) if per_row else (1,), numbers(0, 2))
     weights, new_slots = stepped(optimizer, w, slots, g, lr)
