@@ -202,9 +202,8 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
     tte.runtime.sync()
     kept = step()
     tte.runtime.sync(wait=args.replicas == 1)
-    if (
-        args.form == "naive" or args.pipelined
-    ):  # slots, or gradients, are there from the first step on
+    # The first step makes torch.optim's slots, or the gradients that a pipelined step applies.
+    if args.form == "naive" or args.pipelined:
         kept = step()
         tte.runtime.sync(wait=True)
     del kept

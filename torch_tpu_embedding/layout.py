@@ -52,8 +52,12 @@ class ArrayLayout:
     def shape(self) -> tuple[int, ...]:
         if self.is_vector:
             return (self.num_rows,)
-        parts = len(self.fields) if self.is_cut else 1
-        return self.num_rows * parts, self.row_width // parts
+        return self.num_rows * self.parts, self.row_width // self.parts
+
+    @property
+    def parts(self) -> int:
+        """Rows of the array for each of `num_rows`."""
+        return len(self.fields) if self.is_cut else 1
 
     def lanes(self, field: str) -> slice:
         """Where a field lies in a record of this array."""

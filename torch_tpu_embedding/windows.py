@@ -106,9 +106,9 @@ class Windows:
     def _indices(self, number: int, first_rows: Sequence[int]) -> Tensor:
         layout = self._stack.arrays[number]
         size = self._window_rows(layout)
-        each = layout.shape[0] // layout.num_rows  # rows of the array, if records are cut
+        parts = layout.parts
         rows = [
-            torch.arange(each * first, each * (first + size), dtype=torch.int32)
+            torch.arange(parts * first, parts * (first + size), dtype=torch.int32)
             for first in first_rows
         ]
         return self._exchange.enter(self._exchange.put(torch.cat(rows)))
