@@ -80,10 +80,19 @@ def test_buffers_lead_every_id_back_to_its_record(
     assert (index.record[valid:] == sizes.plan.stack.padding_record).all()
     assert valid < sizes.num_unique, "at least one place is padding"
     assert records[index.to_direct].tolist() == [20 + i for i in dense]
-    assert records[index.to_pooled[: len(flat)]].tolist() == flat
-    assert (index.to_pooled[len(flat) :] >= valid).all(), "padding ids read the padding record"
-    assert (index.gain[len(flat) :] == 0).all()
-    assert torch.equal(index.gain[: len(flat)], bags[0].gain)
+    if sizes.plan.fixed:
+        (segment,) = sizes.plan.fixed
+        by_bag = index.to_fixed.view(segment.form.length, -1).t()
+        gains = index.fixed_gain.view_as(by_bag.t()).t()
+        assert [records[to[to < valid]].tolist() for to in by_bag] == rows
+        assert torch.equal(gains[by_bag < valid], bags[0].gain)
+        assert (gains[by_bag >= valid] == 0).all()
+        assert len(index.to_ragged) == 0
+        return
+    assert records[index.to_ragged[: len(flat)]].tolist() == flat
+    assert (index.to_ragged[len(flat) :] >= valid).all(), "padding ids read the padding record"
+    assert (index.ragged_gain[len(flat) :] == 0).all()
+    assert torch.equal(index.ragged_gain[: len(flat)], bags[0].gain)
     assert index.bag.tolist() == sorted(index.bag.tolist())
 
 
@@ -117,4 +126,4 @@ def test_a_batch_without_any_id_is_all_padding() -> None:
     batch = batcher.make([bags])
     (index,) = split_buffers(batch.sizes, batch.ints, batch.floats)
     assert not index.valid.any()
-    assert (index.gain == 0).all()
+    assert (index.ragged_gain == 0).all()

@@ -211,7 +211,7 @@ def test_a_process_without_ids_and_one_with_many_run_the_same_program(empty: int
         looked_up, _ = engine.look_up(sent)
         engine.update(looked_up, [torch.ones(2, 4)], [1.0])
         return (
-            [(s.num_unique, s.num_pooled, s.block) for s in sent.sizes],
+            [(s.num_unique, s.num_ragged, s.block) for s in sent.sizes],
             engine.store.read()[0]["weight"],
         )
 

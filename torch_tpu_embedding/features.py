@@ -33,7 +33,7 @@ class Bags:
     ids: Tensor
     """`[N]` int64; direct: one per output place, `NO_ID` where there is none."""
     bag: Tensor | None
-    """`[N]` int64, rising: the bag of each id, counted through `shape`; None if direct."""
+    """`[N]` int64, rising: the bag of each id, counted through `shape`; None if direct or of one length."""
     gain: Tensor | None
     """`[N]` float32; None if direct."""
     shape: tuple[int, ...]
@@ -41,6 +41,8 @@ class Bags:
     num_ids: int = 0
     """As `parse` found them: those that are looked up, and those outside [0, V) that are not."""
     num_dropped: int = 0
+    length: int = 0
+    """Places in each bag of a pooled feature, if all have as many; `NO_ID` where there is no id."""
 
 
 def parse(

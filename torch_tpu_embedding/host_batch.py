@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from itertools import accumulate
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .bag_lengths import BagLengths
+from .buffers import float_buffer, int_buffer, served_slots
 from .config import Resolved
-from .dedup import unique_inverse
 from .features import Bags, split_bags
 from .host_group import HostGroup, report_failure
 from .layout import StackLayout
@@ -26,8 +25,8 @@ from .lookup import join
 from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks
 from .padding import StackPadding
 from .phases import phase, timed
-from .plan import StackPlan, StackSizes, make_plans
-from .requests import Request, Served, batch_order, make_request, serve
+from .plan import Form, StackPlan, StackSizes, make_plans
+from .requests import Owned, Request, Served, batch_order, make_request, own, serve
 from .sharding import Placement
 
 
@@ -46,17 +45,9 @@ class HostBatch:
     """Per stack and device of this process, the unique records that are looked up there."""
 
 
-@dataclass(frozen=True)
-class _Owned:
-    """The unique records of one stack that one device looks up, for itself and for others."""
-
-    records: Tensor
-    """`[U]` int32, rising."""
-    of_served: Tensor
-    """`[m]` int32: the position in `records` of each record it is asked for."""
-
-
-_Kinds = tuple[tuple[bool, ...], tuple[tuple[int, ...], ...]]
+_Agreed = tuple[list[list[Bags]], tuple[StackPlan, ...], list[list[Request]], Tensor, list[int]]
+"""The bags of each device, the plan of each stack, the requests per stack and device, how many records each
+device of all asks of each, the most ragged ids of a device per stack."""
 
 
 class Batcher:
@@ -73,7 +64,7 @@ class Batcher:
         self._stacks = stacks
         self._placement = placement
         self._group = group
-        self._plans: dict[_Kinds, tuple[StackPlan, ...]] = {}
+        self._plans: dict[tuple[Form, ...], tuple[StackPlan, ...]] = {}
         names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
             for stack in stacks
@@ -83,12 +74,16 @@ class Batcher:
             training: [StackPadding(f"{name} in {kind}") for name in names]
             for training, kind in ((True, "training"), (False, "inference"))
         }
+        each_occurrence = {t for s in stacks if s.steps_per_occurrence for t in s.table_indices}
+        may_be_fixed = [each.table_index not in each_occurrence for each in resolved.features]
+        self._lengths = {training: BagLengths(may_be_fixed) for training in (True, False)}
 
     def adopt_sizes(self, other: Batcher) -> None:
         """Pad to no less than another batcher of the same tables does."""
         for training, padding in self._padding.items():
             for mine, its in zip(padding, other._padding[training], strict=True):
                 mine.adopt(its)
+            self._lengths[training].adopt(other._lengths[training])
 
     @timed("dedup")
     def make(self, bags: list[Bags] | Exception, training: bool = True) -> HostBatch:
@@ -101,37 +96,21 @@ class Batcher:
             Exception: the one given, or PeerError if another process gave one.
             ValueError: the batches of the processes are not of the same kinds.
         """
-        local = self._placement.local_devices
-        parts: list[list[Bags]] = []
-        plans: tuple[StackPlan, ...] = ()
-        requests: list[list[Request]] = []
-        error = bags if isinstance(bags, Exception) else None
-        if not isinstance(bags, Exception):
-            try:
-                parts = split_bags(self._resolved.features, bags, local)
-            except ValueError as found:
-                error = found
-            else:
-                plans = self._plan(parts[0])
-                requests = [
-                    [make_request(self._resolved, plan, part, self._placement) for part in parts]
-                    for plan in plans
-                ]
-        counts, pooled = self._agree(plans, requests, training, error)
+        parts, plans, requests, counts, ragged = self._agree(bags, training)
         served: list[list[Served]] = []
         if self._placement.num_devices == 1:
-            owned = [[_Owned(only.records, only.inverse)] for (only,) in requests]
+            owned = [[Owned(only.records, only.inverse)] for (only,) in requests]
         else:
             with phase("exchange"):
-                served = serve(requests, counts, self._group, local)
+                served = serve(requests, counts, self._group, self._placement.local_devices)
             owned = [
-                [_own(plan, device) for device in of_stack]
+                [own(plan.stack, device) for device in of_stack]
                 for plan, of_stack in zip(plans, served, strict=True)
             ]
         unique = self._most([max(o.records.numel() for o in of_stack) for of_stack in owned])
         blocks = counts.amax((0, 2, 3)).tolist()
         sizes = tuple(
-            self._fit(plan, self._padding[training][n], unique[n], pooled[n], blocks[n])
+            self._fit(plan, self._padding[training][n], unique[n], ragged[n], blocks[n])
             for n, plan in enumerate(plans)
         )
         chunks = self._chunks(sizes, parts[0], served, owned) if training else ((),) * len(sizes)
@@ -139,8 +118,9 @@ class Batcher:
         for device, part in enumerate(parts):
             for n, of_stack in enumerate(sizes):
                 asked = served[n][device] if served else None
-                ints.append(_ints(of_stack, requests[n][device], asked, owned[n][device], part))
-                floats.append(_gains(of_stack, part))
+                request, own_records = requests[n][device], owned[n][device]
+                ints.append(int_buffer(of_stack, request, asked, own_records, part))
+                floats.append(float_buffer(of_stack, part))
         return HostBatch(
             sizes,
             join(ints),
@@ -150,39 +130,65 @@ class Batcher:
         )
 
     def _plan(self, bags: list[Bags]) -> tuple[StackPlan, ...]:
-        kinds = tuple(each.bag is None for each in bags), tuple(each.shape for each in bags)
-        if kinds not in self._plans:
-            self._plans[kinds] = make_plans(self._resolved, self._stacks, *kinds)
-        return self._plans[kinds]
+        forms = tuple(Form(each.gain is None, each.shape, each.length) for each in bags)
+        if forms not in self._plans:
+            self._plans[forms] = make_plans(self._resolved, self._stacks, forms)
+        return self._plans[forms]
 
-    def _agree(
+    def _agree(self, bags: list[Bags] | Exception, training: bool) -> _Agreed:
+        """Plan a batch in the same way on all processes."""
+        error = bags if isinstance(bags, Exception) else None
+        parts: list[list[Bags]] = []
+        if not isinstance(bags, Exception):
+            try:
+                parts = split_bags(self._resolved.features, bags, self._placement.local_devices)
+            except ValueError as found:
+                error = found
+        kinds = "training" if training else "inference"
+        kinds += str(
+            [(n, each.bag is None, each.shape) for part in parts[:1] for n, each in enumerate(part)]
+        )
+        lengths = self._lengths[training]
+        seen = lengths.observe([] if isinstance(bags, Exception) else bags)
+        while True:
+            arranged = [lengths.arrange(part) for part in parts]
+            plans = self._plan(arranged[0]) if arranged else ()
+            requests = [
+                [make_request(self._resolved, plan, part, self._placement) for part in arranged]
+                for plan in plans
+            ]
+            counts, ragged, all_seen = self._tell(plans, requests, seen, kinds, error)
+            if not lengths.settle(all_seen):
+                return arranged, plans, requests, counts, ragged
+
+    def _tell(
         self,
         plans: tuple[StackPlan, ...],
         requests: list[list[Request]],
-        training: bool,
+        seen: Tensor,
+        kinds: str,
         error: Exception | None,
-    ) -> tuple[Tensor, list[int]]:
+    ) -> tuple[Tensor, list[int], Tensor]:
         """Whether all processes are well and have the same kinds of features, and their sizes.
 
         Returns:
-            counts `[S, stacks, L, G]` of what each device asks of each, and the most pooled ids that a
-            device has, per stack.
+            counts `[S, stacks, L, G]` of what each device asks of each, the most ragged ids that a device
+            has, per stack, and what each process has seen of the lengths of bags.
         """
         if error is not None and self._group.size == 1:
             raise error
         shape = (len(self._stacks), self._placement.local_devices, self._placement.num_devices)
-        counts, pooled = torch.zeros(shape, dtype=torch.int64), [0] * shape[0]
+        counts, ragged = torch.zeros(shape, dtype=torch.int64), [0] * shape[0]
         for number, (plan, of_stack) in enumerate(zip(plans, requests, strict=True)):
             counts[number] = torch.stack([request.counts for request in of_stack])
-            pooled[number] = max(r.inverse.numel() for r in of_stack) - plan.num_direct
+            most = max(request.inverse.numel() for request in of_stack)
+            ragged[number] = most - plan.num_direct - plan.num_fixed
         if self._group.size == 1:
-            return counts[None], pooled
-        kinds = "training" if training else "inference"
-        for plan in plans:
-            kinds += str([(s.feature_index, s.direct, s.shape) for s in plan.segments])
+            return counts[None], ragged, seen[None]
         head = torch.tensor([error is not None, _digest(kinds)])
+        pieces = [head, counts.view(-1), torch.tensor(ragged), seen.view(-1)]
         with phase("exchange"):
-            told = self._group.gather(torch.cat([head, counts.view(-1), torch.tensor(pooled)]))
+            told = self._group.gather(torch.cat(pieces))
         if bool(told[:, 0].any()):
             report_failure(self._group, "enqueue", error)
         if bool((told[:, 1] != told[0, 1]).any()):
@@ -193,8 +199,11 @@ class Batcher:
                 f"shape), …] is {all_kinds[0]} on process 0 and {all_kinds[rank]} on process {rank}; "
                 "every process must enqueue the same kinds of features in the same order"
             )
-        end = 2 + counts.numel()
-        return told[:, 2:end].reshape(-1, *shape), told[:, end:].amax(0).tolist()
+        _, counts_told, ragged_told, seen_told = torch.split(
+            told, [each.numel() for each in pieces], 1
+        )
+        most_ragged: list[int] = ragged_told.amax(0).tolist()
+        return counts_told.reshape(-1, *shape), most_ragged, seen_told.reshape(-1, *seen.shape)
 
     def _most(self, values: list[int]) -> list[int]:
         with phase("exchange"):
@@ -204,16 +213,16 @@ class Batcher:
         return most
 
     def _fit(
-        self, plan: StackPlan, padding: StackPadding, unique: int, pooled: int, block: int
+        self, plan: StackPlan, padding: StackPadding, unique: int, ragged: int, block: int
     ) -> StackSizes:
         devices = self._placement.num_devices
         limit = plan.stack.num_records
         if devices == 1 and not plan.num_bags:
-            limit = min(limit, plan.num_direct)
+            limit = min(limit, plan.num_direct + plan.num_fixed)
         return StackSizes(
             plan,
             padding.unique.fit(unique + 1, limit=limit + 1),
-            padding.pooled.fit(pooled) if plan.num_bags else 0,
+            padding.ragged.fit(ragged) if plan.num_bags else 0,
             devices,
             padding.block.fit(block + 1) if devices > 1 else 0,
         )
@@ -223,7 +232,7 @@ class Batcher:
         sizes: tuple[StackSizes, ...],
         part: list[Bags],
         served: list[list[Served]],
-        owned: list[list[_Owned]],
+        owned: list[list[Owned]],
     ) -> tuple[tuple[Chunk, ...], ...]:
         """The occurrences of the stacks that step once for each, in as many chunks on every device."""
         found: dict[int, list[Occurrences]] = {}
@@ -257,79 +266,14 @@ class Batcher:
         return tuple(chunks)
 
 
-def _own(plan: StackPlan, served: Served) -> _Owned:
-    """Deduplicate what all devices ask of one."""
-    records, of_served = unique_inverse(served.records.long(), plan.stack.num_records + 1)
-    return _Owned(records.to(torch.int32), of_served)
-
-
-def _served_occurrences(sizes: StackSizes, served: Served, owned: _Owned) -> Occurrences:
+def _served_occurrences(sizes: StackSizes, served: Served, owned: Owned) -> Occurrences:
     """The occurrences that all devices sent to one, due feature after feature, then by sample."""
     assert served.features is not None
-    of_slot = _serve_slots(sizes, served, owned)
+    of_slot = served_slots(sizes, served, owned)
     slots = (of_slot < len(owned.records)).nonzero()[:, 0]
     return group_occurrences(
         owned.records, of_slot, slots[torch.argsort(served.features, stable=True)]
     )
-
-
-def _serve_slots(sizes: StackSizes, served: Served, owned: _Owned) -> Tensor:
-    """`[G · block]` int32: which of the unique records lies in each slot; U - 1, padding, in the others."""
-    slots = torch.full((sizes.num_devices, sizes.block), sizes.num_unique - 1, dtype=torch.int32)
-    slots[torch.arange(sizes.block) < torch.tensor(served.lengths)[:, None]] = owned.of_served
-    return slots.view(-1)
-
-
-def _ints(
-    sizes: StackSizes, request: Request, served: Served | None, owned: _Owned, bags: list[Bags]
-) -> Tensor:
-    """The int32 part of one stack on one device; `StackSizes.int_parts` names its pieces."""
-    plan, stack, unique = sizes.plan, sizes.plan.stack, owned.records.numpy()
-    ints = np.empty(sum(sizes.int_parts), dtype=np.int32)
-    ends = [*accumulate(sizes.int_parts)]
-    starts = [0, *ends[:-1]]
-    records, groups, slots, to_direct, to_pooled, bag = map(
-        ints.__getitem__, map(slice, starts, ends)
-    )
-    records[: unique.size] = unique
-    records[unique.size :] = stack.padding_record
-    if sizes.has_groups:
-        firsts = np.searchsorted(unique, np.array(stack.first_records, dtype=np.int32))
-        counts = np.diff(firsts, append=unique.size)
-        groups[: unique.size] = np.repeat(np.arange(counts.size, dtype=np.int32), counts)
-        groups[unique.size :] = 0
-    places = request.inverse
-    if served is not None:
-        slots[:] = _serve_slots(sizes, served, owned)
-        places = request.slots(sizes.block)
-    num_pooled = places.numel() - plan.num_direct
-    to_direct[:] = places[: plan.num_direct]
-    to_pooled[:num_pooled] = places[plan.num_direct :]
-    to_pooled[num_pooled:] = (sizes.num_slots or sizes.num_unique) - 1
-    at = 0
-    for segment in plan.pooled:
-        of_id = bags[segment.feature_index].bag
-        assert of_id is not None
-        end = at + of_id.numel()
-        bag[at:end] = of_id.numpy()
-        bag[at:end] += segment.first
-        at = end
-    bag[at:] = max(plan.num_bags - 1, 0)
-    return torch.from_numpy(ints)
-
-
-def _gains(sizes: StackSizes, bags: list[Bags]) -> Tensor:
-    """The gain of each pooled id, `[N]` float32, 0 for padding."""
-    gain = np.empty(sizes.num_pooled, dtype=np.float32)
-    at = 0
-    for segment in sizes.plan.pooled:
-        of_id = bags[segment.feature_index].gain
-        assert of_id is not None
-        end = at + of_id.numel()
-        gain[at:end] = of_id.numpy()
-        at = end
-    gain[at:] = 0
-    return torch.from_numpy(gain)
 
 
 def _digest(text: str) -> int:

@@ -6,6 +6,7 @@ and one in-place scatter. Letters: B batch, N ids, U unique rows, D dim.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .layout import WEIGHT, ArrayLayout
-from .plan import StackSizes
+from .plan import Segment, StackSizes
 from .quantization import quantize
 
 
@@ -30,12 +31,17 @@ class StackIndex:
     """`[num_slots]` int32: the unique record that lies in each slot sent to other devices."""
     to_direct: Tensor
     """`[num_direct]` int32: the row at each direct place: a unique record, or the slot it comes in."""
-    to_pooled: Tensor
-    """`[N]` int32: the row of each pooled id, likewise."""
+    to_fixed: Tensor
+    """`[num_fixed]` int32: the row at each place of the features whose bags have one length H, likewise;
+    for each run of them `[H, bags]`, the first ids of all its bags first."""
+    to_ragged: Tensor
+    """`[N]` int32: the row of each id of the others, likewise."""
     bag: Tensor
-    """`[N]` int32, rising: the bag of each pooled id."""
-    gain: Tensor
-    """`[N]` float32: its factor in the bag's sum; 0 where there is only padding."""
+    """`[N]` int32, rising: the bag of each such id."""
+    fixed_gain: Tensor
+    """`[num_fixed]` float32: the factor of each place in its bag's sum; 0 where there is only padding."""
+    ragged_gain: Tensor
+    """`[N]` float32, likewise."""
 
     @property
     def valid(self) -> Tensor:
@@ -44,11 +50,22 @@ class StackIndex:
 
     @property
     def places(self) -> list[Tensor]:
-        """The row of each place: of the runs of direct segments one after another, then of all pooled
-        ids."""
+        """The row of each place: of the runs of direct segments one after another, then of those of fixed
+        ones, then of all ragged ids."""
         plan = self.sizes.plan
-        direct = cut(self.to_direct, [sum(each.count for each in run) for run in plan.runs])
-        return [*direct, self.to_pooled] if plan.num_bags else direct
+        places = cut(self.to_direct, _places(plan.direct_runs))
+        places += cut(self.to_fixed, _places(plan.fixed_runs))
+        return [*places, self.to_ragged] if plan.num_bags else places
+
+    @property
+    def fixed_gains(self) -> list[Tensor]:
+        """The gains of each run of fixed segments, `[H · bags, 1]`."""
+        runs = self.sizes.plan.fixed_runs
+        return separate(self.fixed_gain[:, None], _places(runs)) if runs else []
+
+
+def _places(runs: Sequence[Sequence[Segment]]) -> list[int]:
+    return [sum(segment.places for segment in run) for run in runs]
 
 
 def split_buffers(
@@ -56,7 +73,7 @@ def split_buffers(
 ) -> tuple[StackIndex, ...]:
     """Name the parts of a batch's two device buffers."""
     parts = iter(cut(ints, [part for stack in sizes for part in stack.int_parts]))
-    gains = iter(cut(floats, [stack.num_pooled for stack in sizes]))
+    gains = iter(cut(floats, [part for stack in sizes for part in stack.float_parts]))
     return tuple(
         StackIndex(
             stack,
@@ -64,9 +81,11 @@ def split_buffers(
             group=next(parts),
             served=next(parts),
             to_direct=next(parts),
-            to_pooled=next(parts),
+            to_fixed=next(parts),
+            to_ragged=next(parts),
             bag=next(parts),
-            gain=next(gains),
+            fixed_gain=next(gains),
+            ragged_gain=next(gains),
         )
         for stack in sizes
     )
@@ -160,19 +179,24 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         rows: what `rows_of` gave `[U, D]`, or what came of the exchange `[num_slots, D]`.
     """
     plan = index.sizes.plan
+    places = iter(index.places)
     outputs: list[Tensor] = []
-    for segments, places in zip(plan.runs, index.places, strict=False):
+    for run in plan.direct_runs:
         # A gather for each large feature: one for all would be cut up again, which copies.
-        outputs += separate(rows.index_select(0, places), [each.count for each in segments])
+        outputs += separate(rows.index_select(0, next(places)), [each.count for each in run])
+    for run, gain in zip(plan.fixed_runs, index.fixed_gains, strict=True):
+        weighted = rows.index_select(0, next(places)) * gain
+        sums = weighted.view(run[0].form.length, -1, plan.stack.dim).sum(0)
+        outputs += separate(sums, [each.count for each in run])
     if plan.num_bags:
-        weighted = rows.index_select(0, index.to_pooled) * index.gain[:, None]
+        weighted = rows.index_select(0, next(places)) * index.ragged_gain[:, None]
         sums = torch.zeros(plan.num_bags, plan.stack.dim, dtype=rows.dtype, device=rows.device)
         sums = sums.index_add(0, index.bag, weighted)
-        outputs += separate(sums, [segment.count for segment in plan.pooled])
+        outputs += separate(sums, [segment.count for segment in plan.ragged])
     # A copy, which costs nothing in a program: of a view that a caller keeps beyond the step, that step's
     # program would write out what it is a view of, too.
     shaped = torch.ops.aten.view_copy.default
     return [
-        out if len(segment.shape) == 1 else shaped(out, [*segment.shape, plan.stack.dim])
+        out if len(segment.form.shape) == 1 else shaped(out, [*segment.form.shape, plan.stack.dim])
         for out, segment in zip(outputs, plan.segments, strict=True)
     ]

@@ -105,9 +105,9 @@ class Metrics:
                 self._seen[number][device].index_fill_(0, of_device.long(), True)
                 found["row places filled", -1] += len(of_device)
             found["row places", -1] += sizes.num_unique * devices
-            found["id places", -1] += sizes.num_pooled * devices
+            found["id places", -1] += (sizes.num_ragged + plan.num_fixed) * devices
             found["id places filled", -1] += sum(
-                bags[segment.feature_index].num_ids for segment in plan.pooled
+                bags[segment.feature_index].num_ids for segment in (*plan.fixed, *plan.ragged)
             )
             others = sizes.num_devices - 1
             row_bytes = plan.stack.dim * _FLOAT_BYTES
@@ -120,7 +120,7 @@ class Metrics:
                 {
                     "tables": [self._tables[table].name for table in each.plan.stack.table_indices],
                     "rows": each.num_unique,
-                    "ids": each.num_pooled,
+                    "ids": each.num_ragged,
                     "exchanged": each.block,
                 }
                 for each in sent.sizes

@@ -25,8 +25,8 @@ class Headroom:
 
 ROWS = Headroom(2**0.0625, 1 / 16, 4.0)
 """For unique rows, each of which costs several passes over its record."""
-POOLED = Headroom(2**0.0625, 1 / 16, 6.0)
-"""For pooled ids, which come in bags: their number scatters more than that of single ids does."""
+RAGGED = Headroom(2**0.0625, 1 / 16, 6.0)
+"""For ids of bags of any length: their number scatters more than that of single ids does."""
 TRAFFIC = Headroom(2**0.0625, 1 / 32, 2.0)
 """For sizes that cost bytes between devices; each is the largest of many, which scatters less."""
 
@@ -66,7 +66,7 @@ class StackPadding:
 
     def __init__(self, what: str) -> None:
         self.unique = Bucket(f"unique rows of {what}")
-        self.pooled = Bucket(f"ids of {what}", POOLED)
+        self.ragged = Bucket(f"ids of {what}", RAGGED)
         self.block = Bucket(f"rows of {what} exchanged by two devices", TRAFFIC)
         self.chunks: list[int] = []
         """Of the chunks of occurrences (`occurrences.py`)."""
@@ -80,4 +80,4 @@ class StackPadding:
 
     @property
     def _buckets(self) -> tuple[Bucket, ...]:
-        return self.unique, self.pooled, self.block
+        return self.unique, self.ragged, self.block

@@ -1,6 +1,6 @@
 """The order of features in a stack, and the sizes that decide the stack's program.
 
-Letters: B batch, N ids, U unique rows, D dim, G devices.
+Letters: B batch, H length of a bag, N ids, U unique rows, D dim, G devices.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from typing import Literal
 
 from .config import Resolved
 from .layout import StackLayout
+
+Kind = Literal["direct", "fixed", "ragged"]
+_Runs = tuple[tuple["Segment", ...], ...]
 
 _SMALL_BYTES = 1 << 16
 """Of a feature's activations. To trace a gather and a scatter takes about as long as XLA's CPU device takes
@@ -19,46 +23,101 @@ to copy this much there and back."""
 
 
 @dataclass(frozen=True)
+class Form:
+    """What of one feature's batch on one device decides where its ids go."""
+
+    direct: bool
+    """At most one id for each activation, with no gain."""
+    shape: tuple[int, ...]
+    """Of the activations, without D."""
+    length: int = 0
+    """H, if each bag of a pooled feature has H places for ids, some of which may be empty; 0 if bags have
+    any number of ids, or if the feature is direct."""
+
+    @property
+    def kind(self) -> Kind:
+        return "direct" if self.direct else "fixed" if self.length else "ragged"
+
+
+@dataclass(frozen=True)
 class Segment:
-    """Where one feature's activations lie in the `[num_direct, D]` or `[num_bags, D]` of its stack."""
+    """Where one feature lies in its stack: its first place among those of all direct, or of all fixed
+    features, or its first bag among those of all ragged ones."""
 
     feature_index: int
-    direct: bool
+    form: Form
     first: int
-    count: int
-    shape: tuple[int, ...]
-    """Of the activations on one device, without D."""
+
+    @property
+    def count(self) -> int:
+        """Of its activations."""
+        return math.prod(self.form.shape)
+
+    @property
+    def places(self) -> int:
+        """For ids, where that does not depend on the batch."""
+        return self.count * max(self.form.length, 1)
 
 
 @dataclass(frozen=True)
 class StackPlan:
-    """The order of a stack's features, the direct ones first, for one pattern of input kinds."""
+    """The order of a stack's features for one pattern of forms: direct, fixed (bags of one length), ragged
+    (bags of any length)."""
 
     stack: StackLayout
     segments: tuple[Segment, ...]
-    num_direct: int
-    num_bags: int
 
     @cached_property
     def direct(self) -> tuple[Segment, ...]:
-        return tuple(segment for segment in self.segments if segment.direct)
+        return self._of("direct")
 
     @cached_property
-    def runs(self) -> tuple[tuple[Segment, ...], ...]:
+    def fixed(self) -> tuple[Segment, ...]:
+        return self._of("fixed")
+
+    @cached_property
+    def ragged(self) -> tuple[Segment, ...]:
+        return self._of("ragged")
+
+    @cached_property
+    def num_direct(self) -> int:
+        return sum(segment.places for segment in self.direct)
+
+    @cached_property
+    def num_fixed(self) -> int:
+        return sum(segment.places for segment in self.fixed)
+
+    @cached_property
+    def num_bags(self) -> int:
+        """Of the ragged segments."""
+        return sum(segment.count for segment in self.ragged)
+
+    @cached_property
+    def direct_runs(self) -> _Runs:
         """The direct segments, in order: large ones alone, small ones together with their neighbours.
 
         What is looked up together is one gather and one scatter, which the features are cut from and
         joined into: a copy, but fewer operators to trace and to launch.
         """
-        largest = _SMALL_BYTES // (4 * self.stack.dim)
-        numbered = groupby(
-            enumerate(self.direct), lambda pair: -1 if pair[1].count <= largest else pair[0]
-        )
-        return tuple(tuple(segment for _, segment in run) for _, run in numbered)
+        return self._runs(self.direct)
 
     @cached_property
-    def pooled(self) -> tuple[Segment, ...]:
-        return tuple(segment for segment in self.segments if not segment.direct)
+    def fixed_runs(self) -> _Runs:
+        """The fixed segments likewise; the bags of a run are of one length."""
+        return self._runs(self.fixed)
+
+    def _of(self, kind: Kind) -> tuple[Segment, ...]:
+        return tuple(segment for segment in self.segments if segment.form.kind == kind)
+
+    def _runs(self, segments: tuple[Segment, ...]) -> _Runs:
+        largest = _SMALL_BYTES // (4 * self.stack.dim)
+
+        def key(numbered: tuple[int, Segment]) -> tuple[int, ...]:
+            number, segment = numbered
+            return (number,) if segment.places > largest else (-1, segment.form.length)
+
+        runs = groupby(enumerate(segments), key)
+        return tuple(tuple(segment for _, segment in run) for _, run in runs)
 
 
 @dataclass(frozen=True)
@@ -68,8 +127,8 @@ class StackSizes:
     plan: StackPlan
     num_unique: int
     """U, at least one more than the unique records: the last place holds the padding record."""
-    num_pooled: int
-    """N of the pooled features; 0 if there are none."""
+    num_ragged: int
+    """N of the ragged features; 0 if there are none."""
     num_devices: int = 1
     """G: whose rows are exchanged."""
     block: int = 0
@@ -87,37 +146,46 @@ class StackSizes:
     @property
     def int_parts(self) -> tuple[int, ...]:
         """Lengths of: records, tables of the records, the record served in each slot, the row of each
-        direct place, the row of each pooled id, bags of the pooled ids."""
+        direct place, of each fixed place, of each ragged id, bags of the ragged ids."""
         groups = self.num_unique if self.has_groups else 0
         return (
             self.num_unique,
             groups,
             self.num_slots,
             self.plan.num_direct,
-            self.num_pooled,
-            self.num_pooled,
+            self.plan.num_fixed,
+            self.num_ragged,
+            self.num_ragged,
         )
+
+    @property
+    def float_parts(self) -> tuple[int, ...]:
+        """Lengths of: gains of the fixed places, gains of the ragged ids."""
+        return self.plan.num_fixed, self.num_ragged
 
 
 def make_plans(
-    resolved: Resolved,
-    stacks: tuple[StackLayout, ...],
-    direct: tuple[bool, ...],
-    shapes: tuple[tuple[int, ...], ...],
+    resolved: Resolved, stacks: tuple[StackLayout, ...], forms: tuple[Form, ...]
 ) -> tuple[StackPlan, ...]:
-    """Give each feature its place, given which are direct and the shapes of their activations."""
+    """Give each feature its place in its stack, given their forms in feature order."""
     plans = []
     for stack in stacks:
         members = [
-            (index, feature)
+            index
             for index, feature in enumerate(resolved.features)
             if feature.table_index in stack.table_indices
         ]
         segments: list[Segment] = []
-        ends = {True: 0, False: 0}
-        for index, _ in sorted(members, key=lambda member: not direct[member[0]]):
-            count, kind = math.prod(shapes[index]), direct[index]
-            segments.append(Segment(index, kind, ends[kind], count, shapes[index]))
-            ends[kind] += count
-        plans.append(StackPlan(stack, tuple(segments), ends[True], ends[False]))
+        ends: dict[Kind, int] = {}
+        for index in sorted(members, key=lambda member: _rank(forms[member])):
+            form = forms[index]
+            segment = Segment(index, form, ends.get(form.kind, 0))
+            segments.append(segment)
+            ends[form.kind] = segment.first + segment.places
+        plans.append(StackPlan(stack, tuple(segments)))
     return tuple(plans)
+
+
+def _rank(form: Form) -> tuple[int, ...]:
+    """Direct, fixed (those of one length together), ragged."""
+    return (1, form.length) if form.length else (0,) if form.direct else (2,)

@@ -15,6 +15,7 @@ from .config import Resolved
 from .dedup import unique_inverse
 from .features import NO_ID, Bags
 from .host_group import HostGroup
+from .layout import StackLayout
 from .plan import StackPlan
 from .sharding import Placement
 
@@ -50,6 +51,22 @@ class Served:
     lengths: list[int]
     """How many each of the G devices asks for."""
     features: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Owned:
+    """The unique records of one stack that one device looks up, for itself and for others."""
+
+    records: Tensor
+    """`[U]` int32, rising."""
+    of_served: Tensor
+    """`[m]` int32: the position in `records` of each record it is asked for."""
+
+
+def own(stack: StackLayout, served: Served) -> Owned:
+    """Deduplicate what all devices ask of one."""
+    records, of_served = unique_inverse(served.records.long(), stack.num_records + 1)
+    return Owned(records.to(torch.int32), of_served)
 
 
 def make_request(

@@ -32,9 +32,13 @@ def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
     plan = index.sizes.plan
     flat = [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
     rest = iter(flat)
-    found = [join(list(islice(rest, len(run)))) for run in plan.runs]
+    found = [join(list(islice(rest, len(run)))) for run in plan.direct_runs]
+    for run, gain in zip(plan.fixed_runs, index.fixed_gains, strict=True):
+        of_bags = join(list(islice(rest, len(run))))
+        at_places = of_bags.expand(run[0].form.length, *of_bags.shape)
+        found.append(at_places.reshape(-1, plan.stack.dim) * gain)
     if plan.num_bags:
-        found.append(join(list(rest)).index_select(0, index.bag) * index.gain[:, None])
+        found.append(join(list(rest)).index_select(0, index.bag) * index.ragged_gain[:, None])
     return found
 
 

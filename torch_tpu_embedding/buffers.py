@@ -1,0 +1,107 @@
+"""The int32 and float32 numbers that one batch sends to one device, in the order that `StackSizes` names.
+
+Letters: H length of a bag, N ids, U unique rows, G devices of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .features import Bags
+from .plan import Segment, StackPlan, StackSizes
+from .requests import Owned, Request, Served
+
+_Array = NDArray[Any]
+
+
+def int_buffer(
+    sizes: StackSizes, request: Request, served: Served | None, owned: Owned, bags: list[Bags]
+) -> Tensor:
+    """The int32 part of one stack; `StackSizes.int_parts` names its pieces."""
+    plan, stack, unique = sizes.plan, sizes.plan.stack, owned.records.numpy()
+    ints = np.empty(sum(sizes.int_parts), dtype=np.int32)
+    records, groups, slots, to_direct, to_fixed, to_ragged, bag = _cut(ints, sizes.int_parts)
+    records[: unique.size] = unique
+    records[unique.size :] = stack.padding_record
+    if sizes.has_groups:
+        firsts = np.searchsorted(unique, np.array(stack.first_records, dtype=np.int32))
+        counts = np.diff(firsts, append=unique.size)
+        groups[: unique.size] = np.repeat(np.arange(counts.size, dtype=np.int32), counts)
+        groups[unique.size :] = 0
+    places = request.inverse
+    if served is not None:
+        slots[:] = served_slots(sizes, served, owned)
+        places = request.slots(sizes.block)
+    rows = places.numpy()
+    to_direct[:] = rows[: plan.num_direct]
+    values = {each.feature_index: rows[plan.num_direct + each.first :] for each in plan.fixed}
+    _fill_fixed(plan, to_fixed, values)
+    ragged = rows[plan.num_direct + plan.num_fixed :]
+    to_ragged[: ragged.size] = ragged
+    to_ragged[ragged.size :] = (sizes.num_slots or sizes.num_unique) - 1
+    at = 0
+    for segment in plan.ragged:
+        of_id = bags[segment.feature_index].bag
+        assert of_id is not None
+        end = at + of_id.numel()
+        bag[at:end] = of_id.numpy()
+        bag[at:end] += segment.first
+        at = end
+    bag[at:] = max(plan.num_bags - 1, 0)
+    return torch.from_numpy(ints)
+
+
+def float_buffer(sizes: StackSizes, bags: list[Bags]) -> Tensor:
+    """The gains of one stack; `StackSizes.float_parts` names their pieces."""
+    gains = np.empty(sum(sizes.float_parts), dtype=np.float32)
+    fixed, ragged = _cut(gains, sizes.float_parts)
+    _fill_fixed(sizes.plan, fixed, {s.feature_index: _gain(bags, s) for s in sizes.plan.fixed})
+    at = 0
+    for segment in sizes.plan.ragged:
+        gain = _gain(bags, segment)
+        ragged[at : at + gain.size] = gain
+        at += gain.size
+    ragged[at:] = 0
+    return torch.from_numpy(gains)
+
+
+def served_slots(sizes: StackSizes, served: Served, owned: Owned) -> Tensor:
+    """`[G · block]` int32: which of the unique records lies in each slot; U - 1, padding, in the others."""
+    slots = torch.full((sizes.num_devices, sizes.block), sizes.num_unique - 1, dtype=torch.int32)
+    slots[torch.arange(sizes.block) < torch.tensor(served.lengths)[:, None]] = owned.of_served
+    return slots.view(-1)
+
+
+def _fill_fixed(plan: StackPlan, buffer: _Array, values: Mapping[int, _Array]) -> None:
+    """From bag after bag, as ids are given, to `[H, bags]` for each run, as the device adds them up.
+
+    Args:
+        values: feature index → values of its places, and maybe more.
+    """
+    at = 0
+    for run in plan.fixed_runs:
+        length, end = run[0].form.length, at + sum(segment.places for segment in run)
+        of_run, bag = buffer[at:end].reshape(length, -1), 0
+        for segment in run:
+            of_segment = values[segment.feature_index][: segment.places]
+            of_run[:, bag : bag + segment.count] = of_segment.reshape(-1, length).T
+            bag += segment.count
+        at = end
+
+
+def _gain(bags: list[Bags], segment: Segment) -> _Array:
+    gain = bags[segment.feature_index].gain
+    assert gain is not None
+    return gain.numpy()
+
+
+def _cut(array: _Array, lengths: tuple[int, ...]) -> Iterator[_Array]:
+    ends = [*accumulate(lengths)]
+    return map(array.__getitem__, map(slice, [0, *ends[:-1]], ends))
