@@ -38,6 +38,7 @@ def trace_step(
         value = getattr(args, option)
         command += [f"--{option.replace('_', '-')}", str(value)] if value is not None else []
     command += ["--ids-per-sample", str(args.ids_per_sample), "--unique", str(args.unique)]
+    command += ["--ragged"] if args.ragged else []
     settings = {"PJRT_DEVICE": "CPU", "OMP_NUM_THREADS": "1", "XLA_FLAGS": QUICK_COMPILES}
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, **settings}, check=False

@@ -89,7 +89,8 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
     add("--tables", type=int, default=1, help="tables, with one feature each")
     add("--vocabulary", type=int, default=1 << 20, help="V of every table")
     add("--batch-size", type=int, default=None, help="of all devices (default: 4096)")
-    add("--ids-per-sample", type=int, default=0, help="0: dense features; else ragged bags")
+    add("--ids-per-sample", type=int, default=0, help="0: dense features; else bags of as many")
+    add("--ragged", action="store_true", help="bags of none and of twice as many, in turn")
     add("--unique", type=float, default=0.5, help="ids to draw from, as share of a table's ids")
 
 
@@ -124,6 +125,8 @@ def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
         pool = torch.randperm(args.vocabulary)[: max(1, int(all_ids * args.unique))]
         ids = pool[torch.randint(0, len(pool), (samples * max(args.ids_per_sample, 1),))]
         lengths = torch.full((samples,), args.ids_per_sample)
+        if args.ragged:
+            lengths[: samples // 2 * 2] *= torch.tensor([0, 2]).repeat(samples // 2)
         inputs.append(tte.Ragged.from_lengths(ids, lengths) if args.ids_per_sample else ids)
     return features, size, inputs
 

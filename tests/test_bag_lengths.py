@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -29,6 +31,10 @@ def parsed(rows: Rows, weights: list[list[float]] | None = None, combiner: str =
     of_ids = tte.Ragged.from_lists(weights, torch.float32) if weights is not None else None
     value = tte.Ragged.from_lists(rows)
     return parse(resolved.features[0], resolved.tables[0], value, of_ids)
+
+
+def unknown() -> BagLengths:
+    return BagLengths(["f"], [True])
 
 
 def settle(lengths: BagLengths, rows: Rows) -> tuple[bool, int]:
@@ -69,44 +75,50 @@ def test_a_longer_bag_stays_as_it_is() -> None:
 
 def test_a_first_batch_that_fills_nearly_all_places_fixes_the_length() -> None:
     nearly = [[1, 2, 3]] * 8 + [[1, 2]]
-    assert settle(BagLengths([True]), [[1, 2], [3, 4]]) == (True, 2)
-    assert settle(BagLengths([True]), nearly) == (True, 3)
-    assert settle(BagLengths([True]), [[1, 2, 3], [1]]) == (False, 0)
+    assert settle(unknown(), [[1, 2], [3, 4]]) == (True, 2)
+    assert settle(unknown(), nearly) == (True, 3)
+    assert settle(unknown(), [[1, 2, 3], [1]]) == (False, 0)
 
 
 def test_a_fixed_feature_takes_shorter_bags_and_none_at_all() -> None:
-    lengths = BagLengths([True])
+    lengths = unknown()
     settle(lengths, [[1, 2], [3, 4]])
     assert settle(lengths, [[1], []]) == (False, 2)
     assert settle(lengths, [[], []]) == (False, 2)
 
 
-def test_a_longer_bag_makes_a_feature_ragged_for_good() -> None:
-    lengths = BagLengths([True])
+def test_a_longer_bag_makes_a_feature_ragged_for_good_which_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lengths = unknown()
     settle(lengths, [[1, 2], [3, 4]])
-    assert settle(lengths, [[1, 2], [3, 4, 5]]) == (True, 0)
+    with caplog.at_level(logging.INFO, logger="torch_tpu_embedding"):
+        assert settle(lengths, [[1, 2], [3, 4, 5]]) == (True, 0)
+    assert [record.message for record in caplog.records] == [
+        "feature 'f' has a bag of 3 ids after bags of 2: its program is made anew"
+    ]
     assert settle(lengths, [[1, 2], [3, 4]]) == (False, 0)
 
 
 def test_a_batch_without_ids_decides_nothing() -> None:
-    lengths = BagLengths([True])
+    lengths = unknown()
     assert settle(lengths, [[], []]) == (False, 0)
     assert settle(lengths, [[1], [2]]) == (True, 1)
 
 
 def test_a_feature_that_may_not_be_fixed_never_is() -> None:
-    assert settle(BagLengths([False]), [[1, 2], [3, 4]]) == (False, 0)
+    assert settle(BagLengths(["f"], [False]), [[1, 2], [3, 4]]) == (False, 0)
 
 
 def test_what_one_has_learned_another_adopts_and_where_they_differ_bags_are_ragged() -> None:
-    knows, new, differs = (BagLengths([True]) for _ in range(3))
+    knows, new, differs = (unknown() for _ in range(3))
     settle(knows, [[1, 2], [3, 4]])
     settle(differs, [[1], [2]])
     new.adopt(knows)
     assert settle(new, [[1], [2]]) == (False, 2)
     knows.adopt(differs)
     assert settle(knows, [[1], [2]]) == (False, 0)
-    differs.adopt(BagLengths([True]))
+    differs.adopt(unknown())
     assert settle(differs, [[1], [2]]) == (False, 1)
 
 
@@ -210,3 +222,14 @@ def test_bags_of_one_length_need_one_program_more_when_a_longer_one_comes() -> N
     assert compiles[1:3] == [0, 0]
     assert compiles[3] > 0
     assert compiles[4] == 0
+
+
+def test_on_xla_the_sum_of_a_bag_does_not_depend_on_the_bags_beside_it() -> None:
+    table = tte.TableConfig(V, 5, combiner="mean", name="t")
+    rows = [[(3 * bag + 5 * place) % V for place in range(7)] for bag in range(6)]
+    found = []
+    for bags in (6, 1):
+        emb = tte.TPUEmbedding(tte.FeatureConfig(table), bags, tte.SGD(0.1), seed=0)
+        emb.enqueue(tte.Ragged.from_lists(rows[:bags]), training=False)
+        found.append(emb.dequeue().cpu()[0])
+    assert torch.equal(*found)

@@ -33,7 +33,7 @@ TWO_STACKS = [
 
 PROGRAMS = {
     "4 devices, one stack of cut records": (2, [*CUT_RECORDS, "--devices", "4"]),
-    "8 devices, two stacks": (1, [*TWO_STACKS, "--devices", "8"]),
+    "8 devices, two stacks": (1, [*TWO_STACKS, "--ragged", "--devices", "8"]),
     "a process of 4, two stacks": (1, [*TWO_STACKS, "--replicas", "4"]),
 }
 """Name → scatters of each array, options."""

@@ -14,6 +14,8 @@ import torch
 
 import torch_tpu_embedding as tte
 
+BAGS = ["--ids-per-sample", "3"]
+RAGGED = [*BAGS, "--ragged"]
 SCRIPT = Path(__file__).parent.parent / "scripts" / "trace_step.py"
 
 
@@ -44,11 +46,9 @@ def traced(tmp_path: Path, *options: str) -> dict[str, Any]:
         (["--optimizer", "Adagrad", "--linear", "--tables", "2"], 1, 2),
         (["--optimizer", "Adagrad", "--dim", "64", "--tables", "3"], 1, 2),
         (["--optimizer", "Adam", "--dim", "64", "--tables", "2", "--ids-per-sample", "5"], 1, 3),
-        (
-            ["--optimizer", "Adagrad", "--dim", "16", "--layout", "TPU", "--ids-per-sample", "2"],
-            1,
-            1,
-        ),
+        (["--optimizer", "Adagrad", "--dim", "16", "--layout", "TPU", *BAGS], 1, 1),
+        (["--optimizer", "Adagrad", "--dim", "16", "--layout", "TPU", *RAGGED], 1, 1),
+        (["--optimizer", "Adam", "--dim", "64", "--tables", "2", *RAGGED], 1, 3),
         (["--optimizer", "Adam", "--dim", "64", "--layout", "TPU", "--tables", "2"], 2, 1),
     ],
 )
@@ -75,8 +75,8 @@ def test_each_array_has_one_gather_a_scatter_for_each_physical_row_no_copy_and_i
 def test_a_pipelined_step_that_reads_its_rows_before_the_last_update_copies_no_table(
     tmp_path: Path, optimizer: str, scatters: int
 ) -> None:
-    for dense in ([], ["--ids-per-sample", "3"]):
-        options = ["--optimizer", optimizer, "--pipelined", "--linear", "--tables", "2", *dense]
+    for kind in ([], BAGS, RAGGED):
+        options = ["--optimizer", optimizer, "--pipelined", "--linear", "--tables", "2", *kind]
         (array,) = traced(tmp_path, *options)["arrays"]
         assert (array["gathers"], array["copies"]) == (2, 0), array
         assert array["scatters"] == scatters
@@ -88,7 +88,8 @@ STRUCTURES = [
     ["--optimizer", "Adagrad"],
     ["--optimizer", "Adam"],
     ["--optimizer", "Adagrad", "--dim", "192"],
-    ["--optimizer", "Adagrad", "--ids-per-sample", "3"],
+    ["--optimizer", "Adagrad", *BAGS],
+    ["--optimizer", "Adagrad", *RAGGED],
     ["--optimizer", "Adagrad", "--tables", "13"],
     ["--optimizer", "Adagrad", "--evaluate"],
 ]

@@ -10,6 +10,7 @@ Letters: B batch, F features, H length of a bag, N ids, S processes.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from .features import NO_ID, Bags
 
+logger = logging.getLogger(__name__)
+
 _MOST_PLACES_AN_ID = 9 / 8
 """About what the ids of ragged bags are padded to."""
 _RAGGED = 0
@@ -28,7 +31,8 @@ _RAGGED = 0
 class BagLengths:
     """The length of the bags of each feature, as far as it is known."""
 
-    def __init__(self, may_be_fixed: Sequence[bool]) -> None:
+    def __init__(self, names: Sequence[str], may_be_fixed: Sequence[bool]) -> None:
+        self._names = names
         self._lengths: list[int | None] = [None if may else _RAGGED for may in may_be_fixed]
 
     def arrange(self, bags: Sequence[Bags]) -> list[Bags]:
@@ -60,6 +64,8 @@ class BagLengths:
                 fits = longest * bags[number] <= _MOST_PLACES_AN_ID * ids[number]
                 self._lengths[number] = longest if fits else _RAGGED
             elif length and longest > length:
+                text = "feature %r has a bag of %d ids after bags of %d: its program is made anew"
+                logger.info(text, self._names[number], longest, length)
                 self._lengths[number] = _RAGGED
         return before != [length or _RAGGED for length in self._lengths]
 

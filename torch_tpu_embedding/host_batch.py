@@ -76,7 +76,8 @@ class Batcher:
         }
         each_occurrence = {t for s in stacks if s.steps_per_occurrence for t in s.table_indices}
         may_be_fixed = [each.table_index not in each_occurrence for each in resolved.features]
-        self._lengths = {training: BagLengths(may_be_fixed) for training in (True, False)}
+        features = [each.name for each in resolved.features]
+        self._lengths = {kind: BagLengths(features, may_be_fixed) for kind in (True, False)}
 
     def adopt_sizes(self, other: Batcher) -> None:
         """Pad to no less than another batcher of the same tables does."""

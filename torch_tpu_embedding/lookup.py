@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from . import runtime
 from .layout import WEIGHT, ArrayLayout
 from .plan import Segment, StackSizes
 from .quantization import quantize
@@ -186,7 +188,7 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         outputs += separate(rows.index_select(0, next(places)), [each.count for each in run])
     for run, gain in zip(plan.fixed_runs, index.fixed_gains, strict=True):
         weighted = rows.index_select(0, next(places)) * gain
-        sums = weighted.view(run[0].form.length, -1, plan.stack.dim).sum(0)
+        sums = _sum_bags(weighted.view(run[0].form.length, -1, plan.stack.dim))
         outputs += separate(sums, [each.count for each in run])
     if plan.num_bags:
         weighted = rows.index_select(0, next(places)) * index.ragged_gain[:, None]
@@ -200,3 +202,11 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         out if len(segment.form.shape) == 1 else shaped(out, [*segment.form.shape, plan.stack.dim])
         for out, segment in zip(outputs, plan.segments, strict=True)
     ]
+
+
+def _sum_bags(rows: Tensor) -> Tensor:
+    """`[bags, D]`, the sums of `[H, bags, D]`, which do not depend on what other bags there are."""
+    if runtime.is_accelerated(rows.device):
+        return rows.sum(0)
+    # torch adds up in one order or another, depending on how many numbers lie side by side.
+    return reduce(torch.add, rows.unbind(0))
