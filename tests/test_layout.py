@@ -10,6 +10,7 @@ from hypothesis import given
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config import Table, field_shape, resolve
 from torch_tpu_embedding.layout import LANES, build_stacks, record_arrays, record_lanes
+from torch_tpu_embedding.lookup import field_of, gather_records, gather_weights
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.store import TableStore
 
@@ -82,6 +83,22 @@ def test_on_cpu_wide_fields_of_a_record_are_rows_of_their_own(
     assert array.shape == shape
     assert array.is_cut == (shape[0] == 208)
     assert array.num_elements == shape[0] * shape[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(specs, st.data())
+def test_weights_read_alone_are_those_of_whole_records(
+    kind: DeviceKind,
+    drawn: list[tuple[int, int, tte.optimizers.Optimizer | None]],
+    data: st.DataObject,
+) -> None:
+    for stack in build_stacks(tables_of(drawn), kind):
+        layout = stack.arrays[0]
+        array = torch.arange(layout.num_elements, dtype=torch.float32).view(layout.shape)
+        numbers = st.lists(st.integers(0, stack.num_records - 1), max_size=5)
+        record = torch.tensor(sorted(data.draw(numbers)), dtype=torch.int32)
+        wanted = field_of(layout, gather_records(layout, array, record), "weight")
+        assert torch.equal(gather_weights(layout, array, record), wanted)
 
 
 @pytest.mark.parametrize(

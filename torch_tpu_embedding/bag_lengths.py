@@ -43,22 +43,21 @@ class BagLengths:
         ]
 
     def observe(self, bags: Sequence[Bags]) -> Tensor:
-        """What this process has to say: `[3, F]`, the longest bag of each feature, its ids, its bags; 0 for
+        """What this process has to say: `[F, 3]`, the longest bag of each feature, its ids, its bags; 0 for
         features of which nothing need be known, and for all if there are no bags to look at."""
-        seen = torch.zeros(3, len(self._lengths), dtype=torch.int64)
+        seen = [(0, 0, 0)] * len(self._lengths)
         for number, each in enumerate(bags):
             length = self._lengths[number]
             if each.bag is not None and each.ids.numel() and length != _RAGGED:
                 longest = length if length and _fills(each, length) else int(_lengths(each).max())
-                counts = longest, each.ids.numel(), math.prod(each.shape)
-                seen[:, number] = torch.tensor(counts)
-        return seen
+                seen[number] = longest, each.ids.numel(), math.prod(each.shape)
+        return torch.tensor(seen)
 
     def settle(self, seen: Tensor) -> bool:
-        """Decide by what all processes have seen, `[S, 3, F]`; gives whether `arrange` has changed."""
+        """Decide by what all processes have seen, `[S, F, 3]`; gives whether `arrange` has changed."""
         before = [length or _RAGGED for length in self._lengths]
-        most = seen[:, 0].amax(0).tolist()
-        ids, bags = seen[:, 1:].sum(0).tolist()
+        most = seen[:, :, 0].amax(0).tolist()
+        _, ids, bags = seen.sum(0).T.tolist()
         for number, (length, longest) in enumerate(zip(self._lengths, most, strict=True)):
             if length is None and ids[number]:
                 fits = longest * bags[number] <= _MOST_PLACES_AN_ID * ids[number]

@@ -7,7 +7,7 @@ device they run at once (which is how tests compare the layouts without compilin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,10 +19,13 @@ from .exchange import Exchange, Local
 from .features import Bags
 from .host_batch import Batcher
 from .host_group import HostGroup
+from .layout import WEIGHT, ArrayLayout
 from .lookup import (
     StackIndex,
     activations,
+    field_of,
     gather_records,
+    gather_weights,
     join,
     rows_of,
     rows_to_send,
@@ -135,8 +138,15 @@ class Engine:
             keep_records: for the update, which then need not read them again if nothing comes between.
         """
         indices = self._indices(batch)
-        records = self._gather(indices)
-        rows = [rows_of(index, each) for index, each in zip(indices, records, strict=True)]
+        if keep_records:
+            records = self._gather(indices)
+            weights = [
+                field_of(index.sizes.plan.stack.arrays[0], each, WEIGHT)
+                for index, each in zip(indices, records, strict=True)
+            ]
+        else:
+            records, weights = [], self._gather(indices, gather_weights)
+        rows = [rows_of(index, each) for index, each in zip(indices, weights, strict=True)]
         if self.placement.num_devices > 1:
             blocks = [rows_to_send(index, each) for index, each in zip(indices, rows, strict=True)]
             rows = [block.flatten(0, 1) for block in self.exchange.all_to_all(blocks)]
@@ -145,7 +155,7 @@ class Engine:
             parts = activations(index, each)
             for segment, part in zip(index.sizes.plan.segments, parts, strict=True):
                 outputs[segment.feature_index] = self.exchange.leave(part)
-        kept = [self.exchange.leave(each) for each in records] if keep_records else []
+        kept = [self.exchange.leave(each) for each in records]
         looked_up = LookedUp(batch, kept, self.version, self.loads)
         return looked_up, [outputs[number] for number in range(self._num_features)]
 
@@ -275,11 +285,14 @@ class Engine:
         if runtime.is_accelerated(self._device):
             runtime.sync()
 
-    def _gather(self, indices: tuple[StackIndex, ...]) -> list[Tensor]:
+    def _gather(
+        self,
+        indices: tuple[StackIndex, ...],
+        gather: Callable[[ArrayLayout, Tensor, Tensor], Tensor] = gather_records,
+    ) -> list[Tensor]:
+        """What a step reads of the array of each stack's weights."""
         return [
-            gather_records(
-                index.sizes.plan.stack.arrays[0], self.exchange.enter(arrays[0]), index.record
-            )
+            gather(index.sizes.plan.stack.arrays[0], self.exchange.enter(arrays[0]), index.record)
             for index, arrays in zip(indices, self.store.arrays, strict=True)
         ]
 

@@ -145,10 +145,7 @@ class Batcher:
                 parts = split_bags(self._resolved.features, bags, self._placement.local_devices)
             except ValueError as found:
                 error = found
-        kinds = "training" if training else "inference"
-        kinds += str(
-            [(n, each.bag is None, each.shape) for part in parts[:1] for n, each in enumerate(part)]
-        )
+        first_part = parts[0] if parts else []
         lengths = self._lengths[training]
         seen = lengths.observe([] if isinstance(bags, Exception) else bags)
         while True:
@@ -158,7 +155,9 @@ class Batcher:
                 [make_request(self._resolved, plan, part, self._placement) for part in arranged]
                 for plan in plans
             ]
-            counts, ragged, all_seen = self._tell(plans, requests, seen, kinds, error)
+            counts, ragged, all_seen = self._tell(
+                plans, requests, seen, first_part, training, error
+            )
             if not lengths.settle(all_seen):
                 return arranged, plans, requests, counts, ragged
 
@@ -167,10 +166,15 @@ class Batcher:
         plans: tuple[StackPlan, ...],
         requests: list[list[Request]],
         seen: Tensor,
-        kinds: str,
+        bags: list[Bags],
+        training: bool,
         error: Exception | None,
     ) -> tuple[Tensor, list[int], Tensor]:
         """Whether all processes are well and have the same kinds of features, and their sizes.
+
+        Args:
+            seen: what this process knows of the lengths of bags.
+            bags: of one device, as they were given.
 
         Returns:
             counts `[S, stacks, L, G]` of what each device asks of each, the most ragged ids that a device
@@ -186,6 +190,8 @@ class Batcher:
             ragged[number] = most - plan.num_direct - plan.num_fixed
         if self._group.size == 1:
             return counts[None], ragged, seen[None]
+        kinds = "training" if training else "inference"
+        kinds += str([(n, each.bag is None, each.shape) for n, each in enumerate(bags)])
         head = torch.tensor([error is not None, _digest(kinds)])
         pieces = [head, counts.view(-1), torch.tensor(ragged), seen.view(-1)]
         with phase("exchange"):

@@ -131,6 +131,13 @@ def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor
     return torch.where(lane_mask(layout, record), rows, 0.0).sum(1)
 
 
+def gather_weights(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
+    """The weights `[U, D]` of records of which nothing else is needed."""
+    if layout.is_cut:
+        return array.index_select(0, field_row(layout, record, WEIGHT))
+    return field_of(layout, gather_records(layout, array, record), WEIGHT)
+
+
 def field_of(layout: ArrayLayout, records: Tensor, field: str) -> Tensor:
     """One field `[U, width]` of gathered records."""
     if not layout.is_cut:
@@ -155,14 +162,10 @@ def lane_mask(layout: ArrayLayout, record: Tensor) -> Tensor:
     return ((record & (layout.records_per_row - 1))[:, None] == places)[:, :, None]
 
 
-def rows_of(index: StackIndex, records: Tensor) -> Tensor:
-    """The weights that a device has looked up `[U, D]`, rounded if the table is; padding is 0.
-
-    Args:
-        records: gathered from the array of the weights.
-    """
+def rows_of(index: StackIndex, weights: Tensor) -> Tensor:
+    """What a device has looked up: its weights `[U, D]`, rounded if the table is; padding is 0."""
     stack = index.sizes.plan.stack
-    rows = quantize(field_of(stack.arrays[0], records, WEIGHT), stack.quantization)
+    rows = quantize(weights, stack.quantization)
     if stack.quantization is not None:  # 0 may round to another value
         rows = torch.where(index.valid, rows, 0.0)
     return rows

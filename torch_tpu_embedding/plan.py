@@ -18,7 +18,7 @@ Kind = Literal["direct", "fixed", "ragged"]
 _Runs = tuple[tuple["Segment", ...], ...]
 
 _SMALL_BYTES = 1 << 16
-"""Of a feature's activations. To trace a gather and a scatter takes about as long as XLA's CPU device takes
+"""Of a feature's rows. To trace a gather and a scatter takes about as long as XLA's CPU device takes
 to copy this much there and back."""
 
 
