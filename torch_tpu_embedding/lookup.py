@@ -1,7 +1,7 @@
 """The forward program: gather the unique records of a stack, hand them to every place that asked.
 
 Static shapes, plain ATen: `index_select` and `index_add_` are the forms that XLA turns into one gather
-and one in-place scatter. Letters: B batch, N ids, U unique rows, D dim.
+and one in-place scatter. Letters: B batch, H length of a bag, N ids, U unique rows, D dim.
 """
 
 from __future__ import annotations
