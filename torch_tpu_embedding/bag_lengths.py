@@ -3,8 +3,7 @@
 Bags of any length are summed by a scatter of the rows of all their ids, and each id fetches its gradient
 from its bag. Where every bag has H places, as in multi-hot features and histories that are cut, a sum over
 `[H, B]` does the first and a broadcast the second. A feature whose first batch fills nearly all such places
-is *fixed*, until a longer bag comes or most places stay empty: from then on it is ragged. So it costs one
-more program at the most.
+is *fixed*, until a longer bag comes: from then on it is ragged. So it costs one more program at the most.
 
 Letters: B batch, F features, H length of a bag, N ids, S processes.
 """
@@ -14,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,43 +25,29 @@ logger = logging.getLogger(__name__)
 
 _MOST_PLACES_AN_ID = 9 / 8
 """About what the ids of ragged bags are padded to."""
-_TOO_MANY_PLACES_AN_ID = 2
-"""On average since the first batch: a batch of few ids, as at the end of an epoch, makes no new program."""
 _RAGGED = 0
-
-
-@dataclass
-class _Feature:
-    name: str
-    length: int | None
-    """None as long as it is not known."""
-    ids: int = 0
-    places: int = 0
-    """Since the length was fixed, over all batches."""
 
 
 class BagLengths:
     """The length of the bags of each feature, as far as it is known."""
 
     def __init__(self, names: Sequence[str], may_be_fixed: Sequence[bool]) -> None:
-        self._features = [
-            _Feature(name, None if may else _RAGGED)
-            for name, may in zip(names, may_be_fixed, strict=True)
-        ]
+        self._names = names
+        self._lengths: list[int | None] = [None if may else _RAGGED for may in may_be_fixed]
 
     def arrange(self, bags: Sequence[Bags]) -> list[Bags]:
         """The bags of one device, those of fixed features with H places each."""
         return [
-            fix_length(each, of.length) if of.length and each.bag is not None else each
-            for each, of in zip(bags, self._features, strict=True)
+            fix_length(each, length) if length and each.bag is not None else each
+            for each, length in zip(bags, self._lengths, strict=True)
         ]
 
     def observe(self, bags: Sequence[Bags]) -> Tensor:
         """What this process has to say: `[F, 3]`, the longest bag of each feature, its ids, its bags; 0 for
         features of which nothing need be known, and for all if there are no bags to look at."""
-        seen = [(0, 0, 0)] * len(self._features)
+        seen = [(0, 0, 0)] * len(self._lengths)
         for number, each in enumerate(bags):
-            length = self._features[number].length
+            length = self._lengths[number]
             if each.bag is not None and each.ids.numel() and length != _RAGGED:
                 longest = length if length and _fills(each, length) else int(_lengths(each).max())
                 seen[number] = longest, each.ids.numel(), math.prod(each.shape)
@@ -70,30 +55,25 @@ class BagLengths:
 
     def settle(self, seen: Tensor) -> bool:
         """Decide by what all processes have seen, `[S, F, 3]`; gives whether `arrange` has changed."""
-        changed = False
+        before = [length or _RAGGED for length in self._lengths]
         most = seen[:, :, 0].amax(0).tolist()
-        sums = seen[:, :, 1:].sum(0).tolist()
-        for of, longest, (ids, bags) in zip(self._features, most, sums, strict=True):
-            if of.length is None and ids:
-                fits = longest * bags <= _MOST_PLACES_AN_ID * ids
-                of.length = longest if fits else _RAGGED
-                changed |= fits
-            elif of.length:
-                of.ids += ids
-                of.places += of.length * bags
-                if longest > of.length or of.places > _TOO_MANY_PLACES_AN_ID * of.ids:
-                    text = "bags of feature %r had %d ids, no longer have: a program is made anew"
-                    logger.info(text, of.name, of.length)
-                    of.length, changed = _RAGGED, True
-        return changed
+        _, ids, bags = seen.sum(0).T.tolist()
+        for number, (length, longest) in enumerate(zip(self._lengths, most, strict=True)):
+            if length is None and ids[number]:
+                fits = longest * bags[number] <= _MOST_PLACES_AN_ID * ids[number]
+                self._lengths[number] = longest if fits else _RAGGED
+            elif length and longest > length:
+                text = "feature %r has a bag of %d ids after bags of %d: its program is made anew"
+                logger.info(text, self._names[number], longest, length)
+                self._lengths[number] = _RAGGED
+        return before != [length or _RAGGED for length in self._lengths]
 
     def adopt(self, other: BagLengths) -> None:
         """Learn from another one of the same features, lest its programs be compiled anew."""
-        for mine, its in zip(self._features, other._features, strict=True):
-            if mine.length is None:
-                mine.length, mine.ids, mine.places = its.length, its.ids, its.places
-            elif its.length not in (None, mine.length):
-                mine.length = _RAGGED
+        for number, its in enumerate(other._lengths):
+            mine = self._lengths[number]
+            if mine != its and its is not None:
+                self._lengths[number] = its if mine is None else _RAGGED
 
 
 def fix_length(bags: Bags, length: int) -> Bags:
