@@ -4,6 +4,8 @@ Bags of any length are summed by a scatter of the rows of all their ids, and eac
 from its bag. Where every bag has H places, as in multi-hot features and histories that are cut, a sum over
 `[H, B]` does the first and a broadcast the second. A feature whose first batch fills nearly all such places
 is *fixed*, until a longer bag comes: from then on it is ragged. So it costs one more program at the most.
+Places that later batches leave empty cost what they would as ragged ids, which are padded to the most there
+were so far.
 
 Letters: B batch, F features, H length of a bag, N ids, S processes.
 """
