@@ -11,7 +11,7 @@ from typing import Any
 
 from torch_tpu_embedding.config import Resolved
 from torch_tpu_embedding.features import Bags, split_bags
-from torch_tpu_embedding.plan import Form, StackSizes, make_plans
+from torch_tpu_embedding.plan import StackSizes, form_of, make_plans
 from torch_tpu_embedding.requests import make_request
 from torch_tpu_embedding.sharding import Placement
 
@@ -47,9 +47,8 @@ def count_traffic(
     local, devices = placement.local_devices, placement.num_devices
     parts = split_bags(resolved.features, bags, local)
     stacks = tuple(each.plan.stack for each in sizes)
-    forms = tuple(Form(each.bag is None, each.shape) for each in parts[0])
     needed = asked = 0.0
-    for plan in make_plans(resolved, stacks, forms):
+    for plan in make_plans(resolved, stacks, tuple(map(form_of, parts[0]))):
         for device, part in enumerate(parts):
             counts = make_request(resolved, plan, part, placement).counts
             own = int(counts[placement.rank * local + device])

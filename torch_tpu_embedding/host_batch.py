@@ -25,7 +25,7 @@ from .lookup import join
 from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks
 from .padding import StackPadding
 from .phases import phase, timed
-from .plan import Form, StackPlan, StackSizes, make_plans
+from .plan import Form, StackPlan, StackSizes, form_of, make_plans
 from .requests import Owned, Request, Served, batch_order, make_request, own, serve
 from .sharding import Placement
 
@@ -131,7 +131,7 @@ class Batcher:
         )
 
     def _plan(self, bags: list[Bags]) -> tuple[StackPlan, ...]:
-        forms = tuple(Form(each.gain is None, each.shape, each.length) for each in bags)
+        forms = tuple(map(form_of, bags))
         if forms not in self._plans:
             self._plans[forms] = make_plans(self._resolved, self._stacks, forms)
         return self._plans[forms]

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Literal
 
 from .config import Resolved
+from .features import Bags
 from .layout import StackLayout
 
 Kind = Literal["direct", "fixed", "ragged"]
@@ -37,6 +38,11 @@ class Form:
     @property
     def kind(self) -> Kind:
         return "direct" if self.direct else "fixed" if self.length else "ragged"
+
+
+def form_of(bags: Bags) -> Form:
+    """Of one feature's batch on one device."""
+    return Form(bags.gain is None, bags.shape, bags.length)
 
 
 @dataclass(frozen=True)
