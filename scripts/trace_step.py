@@ -101,6 +101,10 @@ def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
 
     import torch_tpu_embedding as tte
 
+    if args.ragged and (args.workload or not args.ids_per_sample):
+        raise SystemExit(
+            "--ragged is about the bags of --ids-per-sample; give that, and no --workload"
+        )
     if args.workload:
         known = {**workloads.WORKLOADS, **workloads.MORE_WORKLOADS}
         chosen = known[args.workload].capped(args.max_rows)
