@@ -47,7 +47,10 @@ def test_every_sample_and_its_phases_are_written(run: tuple[dict[str, Any], str]
         rounds = series["sides"][name]["rounds_ms"]
         assert [len(turn) for turn in rounds] == [2, 2]
         for step in (step for turn in rounds for step in turn):
-            assert sum(step.values()) - step["all"] == pytest.approx(step["all"], abs=1.0)
+            phases = {phase: time for phase, time in step.items() if phase != "all"}
+            assert min(phases.values()) >= 0
+            # Not more than the whole; less by what the system gave to others between two clock readings.
+            assert sum(phases.values()) <= step["all"] * (1 + 1e-9)
     assert set(series["summary"]["ours"]["phases_ms"]) == {"host", "trace", "run"}
     assert len(series["others_cores"]) == 2
     assert len(series["sides"]["dense-xla"]["rounds_ms"][0]) == 1  # it is slow: a few steps must do
