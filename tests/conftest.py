@@ -1,4 +1,5 @@
-"""Test settings: XLA's CPU device, and one Hypothesis profile for all."""
+"""Test settings: XLA's CPU device, and the Hypothesis profile: new examples at every run, but in CI, where a
+change shall be judged by itself, always the same."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ settings.register_profile(
     "default",
     max_examples=40,
     deadline=None,
+    derandomize="CI" in os.environ,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("default")
