@@ -26,6 +26,7 @@ from pathlib import Path
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
+from machine import describe_machine
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
@@ -90,8 +91,7 @@ def main() -> None:
     shutil.rmtree(directory)
     report = {
         "bytes": TABLES * args.rows * D * 2 * 4,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
+        "machine": describe_machine(),
         "median_ms": {
             key: round(statistics.median(each[key] for each in rounds), 3) for key in rounds[0]
         },

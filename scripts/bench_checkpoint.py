@@ -13,7 +13,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
+from machine import describe_machine
 from memory_shard import MemoryShard
 from torch import Tensor
 
@@ -148,13 +148,13 @@ def main() -> None:
         print(f"peak memory of {name} over the resident table: {peak / 1e6:.0f} MB")
     if args.json:
         settings = {key: str(value) for key, value in vars(args).items()}
-        machine = {
-            "cpus": os.cpu_count(),
-            "machine": platform.machine(),
-            "torch": torch.__version__,
+        result = {
+            "settings": settings,
+            "machine": describe_machine(),
+            "bytes": size,
+            "seconds": seconds,
+            "peak_bytes": peaks,
         }
-        result = {"settings": settings, "machine": machine, "bytes": size, "seconds": seconds,
-                  "peak_bytes": peaks}  # fmt: skip
         args.json.write_text(json.dumps(result, indent=1))
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
+from machine import describe_machine
 from workloads import capped_criteo
 
 import torch_tpu_embedding as tte
@@ -147,7 +148,7 @@ def main() -> None:
         del bench, runs
     report = {key: round(statistics.median(values), 3) for key, values in found.items()}
     settings = {key: value for key, value in vars(args).items() if key != "json"}
-    out = {**settings, "cores": os.cpu_count(), "load": os.getloadavg()[0], "median_ms": report}
+    out = {**settings, "machine": describe_machine(), "median_ms": report}
     print(json.dumps(out))
     if args.json:
         args.json.write_text(json.dumps(out, indent=1) + "\n")

@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -36,6 +35,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import describe_machine
 from workloads import WORKLOADS, Workload, capped_criteo, part
 
 LINKS = {"v5e": 50e9, "v6e": 100e9, "v5p": 100e9}
@@ -106,8 +106,7 @@ def main() -> None:
         tqdm.write(json.dumps(modelled[-1]))
     if args.json:
         settings = {key: str(value) for key, value in vars(args).items()}
-        machine = {"cpus": os.cpu_count(), "machine": platform.machine()}
-        result = {"settings": settings, "machine": machine}
+        result = {"settings": settings, "machine": describe_machine()}
         args.json.write_text(json.dumps({**result, "measured": measured, "modelled": modelled}))
 
 

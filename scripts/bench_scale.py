@@ -16,13 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from machine import describe_machine
 
 
 def main() -> None:
@@ -47,7 +48,6 @@ def main() -> None:
         print(json.dumps(memory_of_steps(args)))
         return
     memory = [measure_memory(args, rows) for rows in args.vocabularies]
-    import torch
     from tqdm import tqdm
 
     import torch_tpu_embedding as tte
@@ -72,14 +72,9 @@ def main() -> None:
     print(f"compiles after warm-up: {tte.runtime.compile_count() - compiled}")
     if args.json:
         settings = {key: str(value) for key, value in vars(args).items()}
-        machine = {
-            "cpus": os.cpu_count(),
-            "machine": platform.machine(),
-            "torch": torch.__version__,
-        }
         result = {
             "settings": settings,
-            "machine": machine,
+            "machine": describe_machine(),
             "milliseconds": samples,
             "memory": memory,
         }

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import resource
 import statistics
-import subprocess
 import time
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 from bench_peers import ALL_CORES, SIDES, SLOT_FLOATS, Side, Unavailable
+from machine import describe_machine
 from torch import Tensor
 from tqdm import tqdm
 from workloads import MORE_WORKLOADS, WORKLOADS, Workload
@@ -123,7 +121,11 @@ def measure(series: Series) -> dict[str, Any]:
         others.append(max(0.0, all_seconds - mine - 3 / os.sysconf("SC_CLK_TCK")) / wall)
     return {
         "settings": asdict(series),
-        "machine": machine(),
+        "machine": {
+            **describe_machine(),
+            "xla_device": runtime.device_kind(),
+            "xla_threads": ALL_CORES,
+        },
         "copy_bytes_per_second": bandwidth,
         "counts": counts(work, series.optimizer, batches),
         "absent": absent,
@@ -223,33 +225,3 @@ def busy_seconds() -> tuple[float, float, float]:
     )
     everyone = (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
     return own.user + own.system, everyone, time.perf_counter()
-
-
-def machine() -> dict[str, Any]:
-    """Where this ran."""
-    versions = {}
-    for package in ("torch", "torch_xla", "fbgemm-gpu-cpu", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    here = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    told = subprocess.run(here, capture_output=True, text=True)
-    versions["torch_tpu_embedding"] = f"{tte.__version__} {told.stdout.strip()}".strip()
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    named = [line for line in lines if line.startswith("model name")]
-    return {
-        "processor": named[0].split(":")[1].strip() if named else platform.processor(),
-        "cores": ALL_CORES,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "xla_device": runtime.device_kind(),
-        "xla_threads": ALL_CORES,
-        "load": os.getloadavg()[0],
-        "versions": versions,
-        "environment": {
-            name: os.environ.get(name, "")
-            for name in ("GLIBC_TUNABLES", "OMP_NUM_THREADS", "PJRT_DEVICE", "XLA_FLAGS")
-        },
-    }

@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from machine import describe_machine
 
 PHASES = ("construction", "step", "state_dict")
 DIM, BATCH = 32, 4096
@@ -54,8 +55,7 @@ def main() -> None:
         print(f"{size:>9}  {held / MIB:>16,.0f}" + "".join(f"  {cell:>20}" for cell in cells))
     if args.json:
         settings = {"rows": rows, "dim": DIM, "batch": BATCH, "sharding": args.sharding}
-        machine = {"cpus": os.cpu_count(), "machine": platform.machine()}
-        result = {"settings": settings, "machine": machine, "bytes": found}
+        result = {"settings": settings, "machine": describe_machine(), "bytes": found}
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -1,5 +1,5 @@
-"""Test settings: XLA's CPU device, and the Hypothesis profile: new examples at every run, but in CI, where a
-change shall be judged by itself, always the same."""
+"""Test settings: XLA's CPU device, and the Hypothesis profile, which draws new examples at every run, but
+in CI, where a change shall be judged by itself, always the same."""
 
 from __future__ import annotations
 

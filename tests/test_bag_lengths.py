@@ -40,7 +40,7 @@ def unknown() -> BagLengths:
 def settle(lengths: BagLengths, rows: Rows) -> tuple[bool, int]:
     """Whether the batch changed anything, and the length that its bags then have."""
     bags = [parsed(rows)]
-    changed = lengths.settle(lengths.observe(bags)[None])
+    changed = lengths.settle(lengths.observe([lengths.arrange(bags)])[None])
     return changed, lengths.arrange(bags)[0].length
 
 

@@ -44,15 +44,21 @@ class BagLengths:
             for each, length in zip(bags, self._lengths, strict=True)
         ]
 
-    def observe(self, bags: Sequence[Bags]) -> Tensor:
+    def observe(self, parts: Sequence[Sequence[Bags]]) -> Tensor:
         """What this process has to say: `[F, 3]`, the longest bag of each feature, its ids, its bags; 0 for
-        features of which nothing need be known, and for all if there are no bags to look at."""
-        seen = [(0, 0, 0)] * len(self._lengths)
-        for number, each in enumerate(bags):
-            length = self._lengths[number]
-            if each.bag is not None and each.ids.numel() and length != _RAGGED:
-                longest = length if length and _fills(each, length) else int(_lengths(each).max())
-                seen[number] = longest, each.ids.numel(), math.prod(each.shape)
+        features of which nothing need be known, and for all if there are no bags to look at.
+
+        Args:
+            parts: of each device of this process what `arrange` gave.
+        """
+        seen = [[0, 0, 0] for _ in self._lengths]
+        for part in parts:
+            for of_feature, length, each in zip(seen, self._lengths, part, strict=True):
+                if length == _RAGGED or each.bag is None or not each.ids.numel():
+                    continue  # one that is arranged has no bag longer than is known
+                of_feature[0] = max(of_feature[0], int(_lengths(each).max()))
+                of_feature[1] += each.ids.numel()
+                of_feature[2] += math.prod(each.shape)
         return torch.tensor(seen)
 
     def settle(self, seen: Tensor) -> bool:

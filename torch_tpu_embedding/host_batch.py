@@ -45,9 +45,19 @@ class HostBatch:
     """Per stack and device of this process, the unique records that are looked up there."""
 
 
-_Agreed = tuple[list[list[Bags]], tuple[StackPlan, ...], list[list[Request]], Tensor, list[int]]
-"""The bags of each device, the plan of each stack, the requests per stack and device, how many records each
-device of all asks of each, the most ragged ids of a device per stack."""
+@dataclass(frozen=True)
+class _Agreed:
+    """A batch of this process, planned as all others plan theirs."""
+
+    parts: list[list[Bags]]
+    """Of each device, in feature order."""
+    plans: tuple[StackPlan, ...]
+    requests: list[list[Request]]
+    """Per stack and device of this process."""
+    counts: Tensor
+    """`[S, stacks, L, G]`: how many records each device asks of each."""
+    ragged: list[int]
+    """Per stack, the most ragged ids of a device of all."""
 
 
 class Batcher:
@@ -97,21 +107,23 @@ class Batcher:
             Exception: the one given, or PeerError if another process gave one.
             ValueError: the batches of the processes are not of the same kinds.
         """
-        parts, plans, requests, counts, ragged = self._agree(bags, training)
+        agreed = self._agree(bags, training)
+        parts, plans, requests = agreed.parts, agreed.plans, agreed.requests
         served: list[list[Served]] = []
         if self._placement.num_devices == 1:
             owned = [[Owned(only.records, only.inverse)] for (only,) in requests]
         else:
             with phase("exchange"):
-                served = serve(requests, counts, self._group, self._placement.local_devices)
+                devices = self._placement.local_devices
+                served = serve(requests, agreed.counts, self._group, devices)
             owned = [
                 [own(plan.stack, device) for device in of_stack]
                 for plan, of_stack in zip(plans, served, strict=True)
             ]
         unique = self._most([max(o.records.numel() for o in of_stack) for of_stack in owned])
-        blocks = counts.amax((0, 2, 3)).tolist()
+        blocks = agreed.counts.amax((0, 2, 3)).tolist()
         sizes = tuple(
-            self._fit(plan, self._padding[training][n], unique[n], ragged[n], blocks[n])
+            self._fit(plan, self._padding[training][n], unique[n], agreed.ragged[n], blocks[n])
             for n, plan in enumerate(plans)
         )
         chunks = self._chunks(sizes, parts[0], served, owned) if training else ((),) * len(sizes)
@@ -147,9 +159,9 @@ class Batcher:
                 error = found
         first_part = parts[0] if parts else []
         lengths = self._lengths[training]
-        seen = lengths.observe([] if isinstance(bags, Exception) else bags)
         while True:
             arranged = [lengths.arrange(part) for part in parts]
+            seen = lengths.observe(arranged)
             plans = self._plan(arranged[0]) if arranged else ()
             requests = [
                 [make_request(self._resolved, plan, part, self._placement) for part in arranged]
@@ -159,7 +171,7 @@ class Batcher:
                 plans, requests, seen, first_part, training, error
             )
             if not lengths.settle(all_seen):
-                return arranged, plans, requests, counts, ragged
+                return _Agreed(arranged, plans, requests, counts, ragged)
 
     def _tell(
         self,
