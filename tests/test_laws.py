@@ -57,6 +57,10 @@ OPTIMIZERS = {
     "adam-eps-outside": tte.Adam(0.1, epsilon=1e-3, sum_inside_sqrt=False, clipvalue=0.3),
 }
 
+AMPLIFIED = dict.fromkeys(("adam", "adam-not-lazy", "adam-eps-outside"), 4e-7 * 0.1 / 1e-3)
+"""Absolute tolerance where an optimizer amplifies how a gradient's sum was rounded (some 4e-7, for sums of
+a few ones): Adam's m / (√v + ε) and m / √(v + ε²) do by up to learning_rate / ε where v is small."""
+
 
 def config(optimizer: tte.optimizers.Optimizer) -> list[tte.FeatureConfig]:
     """Four tables in three stacks, two features on one table, every combiner, one sequence."""
@@ -311,7 +315,9 @@ def test_xla_equals_plain_torch(name: str, kind: DeviceKind, steps: list[Batch])
     fast = Fast(config(OPTIMIZERS[name]), OPTIMIZERS[name], kind)
     embedding, start = on_device(name, kind)
     embedding.load_state_dict(start)
+    after_update = AMPLIFIED.get(name, 1e-5)
     for batch in steps:
+        tolerance = 1e-6 if batch is steps[0] else after_update
         ids, weights = helpers.as_inputs(batch, "ragged")
         given_weights = [
             None if f.max_sequence_length else w
@@ -319,8 +325,8 @@ def test_xla_equals_plain_torch(name: str, kind: DeviceKind, steps: list[Batch])
         ]
         found = helpers.train_step(embedding, ids, given_weights)
         for a, b in zip(found, fast.step(batch), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-    assert_close(helpers.tensors(embedding), fast.state(), tolerance=1e-5)
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+    assert_close(helpers.tensors(embedding), fast.state(), tolerance=after_update)
 
 
 @settings(max_examples=10)

@@ -85,6 +85,24 @@ def test_on_cpu_wide_fields_of_a_record_are_rows_of_their_own(
     assert array.num_elements == shape[0] * shape[1]
 
 
+@pytest.mark.parametrize(
+    ("kind", "dim", "optimizer", "whole"),
+    [
+        ("TPU", 64, tte.Adagrad(0.1), True),
+        ("TPU", 16, tte.Adam(0.1), True),
+        ("TPU", 64, tte.SGD(0.1), False),  # nothing but weights
+        ("TPU", 64, tte.Adam(0.1), False),  # whose slots lie elsewhere
+        ("TPU", 128, tte.Adagrad(0.1), False),  # twice the lanes to move
+        ("CPU", 16, tte.Adagrad(0.1), False),
+    ],
+)
+def test_a_tpu_hands_out_whole_records_that_it_moves_as_one_row(
+    kind: DeviceKind, dim: int, optimizer: tte.optimizers.Optimizer, whole: bool
+) -> None:
+    (stack,) = build_stacks(tables_of([(40, dim, optimizer)]), kind)
+    assert stack.hands_out_records == whole
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @given(specs, st.data())
 def test_weights_read_alone_are_those_of_whole_records(

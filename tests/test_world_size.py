@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from test_laws import BATCH, LAYOUTS, OPTIMIZERS, Batch, Fast, batches, config
+from test_laws import AMPLIFIED, BATCH, LAYOUTS, OPTIMIZERS, Batch, Fast, batches, config
 from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
@@ -78,11 +78,6 @@ def train(
                 whole[rows.start : rows.stop : rows.step] = part
             whole_tables[f"{table.name}.{field}"] = whole
     return seen, whole_tables
-
-
-AMPLIFIED = dict.fromkeys(("adam", "adam-not-lazy", "adam-eps-outside"), 4e-7 * 0.1 / 1e-3)
-"""Absolute tolerance where an optimizer amplifies how a gradient's sum was rounded (some 4e-7, for sums of
-a few ones): Adam's m / (√v + ε) and m / √(v + ε²) do by up to learning_rate / ε where v is small."""
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ device they run at once (which is how tests compare the layouts without compilin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,14 +19,12 @@ from .exchange import Exchange, Local
 from .features import Bags
 from .host_batch import Batcher
 from .host_group import HostGroup
-from .layout import WEIGHT, ArrayLayout
 from .lookup import (
     StackIndex,
     activations,
-    field_of,
     gather_records,
-    gather_weights,
     join,
+    rows_alone,
     rows_of,
     rows_to_send,
     split_buffers,
@@ -140,13 +138,11 @@ class Engine:
         indices = self._indices(batch)
         if keep_records:
             records = self._gather(indices)
-            weights = [
-                field_of(index.sizes.plan.stack.arrays[0], each, WEIGHT)
-                for index, each in zip(indices, records, strict=True)
-            ]
+            rows = [rows_of(index, each) for index, each in zip(indices, records, strict=True)]
         else:
-            records, weights = [], self._gather(indices, gather_weights)
-        rows = [rows_of(index, each) for index, each in zip(indices, weights, strict=True)]
+            arrays = [self.exchange.enter(of_stack[0]) for of_stack in self.store.arrays]
+            rows = [rows_alone(index, each) for index, each in zip(indices, arrays, strict=True)]
+            records = []
         if self.placement.num_devices > 1:
             blocks = [rows_to_send(index, each) for index, each in zip(indices, rows, strict=True)]
             rows = [block.flatten(0, 1) for block in self.exchange.all_to_all(blocks)]
@@ -285,14 +281,12 @@ class Engine:
         if runtime.is_accelerated(self._device):
             runtime.sync()
 
-    def _gather(
-        self,
-        indices: tuple[StackIndex, ...],
-        gather: Callable[[ArrayLayout, Tensor, Tensor], Tensor] = gather_records,
-    ) -> list[Tensor]:
-        """What a step reads of the array of each stack's weights."""
+    def _gather(self, indices: tuple[StackIndex, ...]) -> list[Tensor]:
+        """The records of the array of each stack's weights."""
         return [
-            gather(index.sizes.plan.stack.arrays[0], self.exchange.enter(arrays[0]), index.record)
+            gather_records(
+                index.sizes.plan.stack.arrays[0], self.exchange.enter(arrays[0]), index.record
+            )
             for index, arrays in zip(indices, self.store.arrays, strict=True)
         ]
 

@@ -118,6 +118,16 @@ class StackLayout:
         return self.reads_must_come_first and self.fields == (WEIGHT,)
 
     @property
+    def hands_out_records(self) -> bool:
+        """Whether each place of a batch gets the whole record of its id, and only then its weights.
+
+        A TPU moves rows of up to 128 lanes as one, and what uses a row can leave lanes out at no cost; to
+        cut the slots off all unique rows first is a pass of its own.
+        """
+        width = self.arrays[0].record_width
+        return self.kind == "TPU" and self.dim < width <= LANES and self.quantization is None
+
+    @property
     def padding_record(self) -> int:
         return self.num_records
 

@@ -162,8 +162,22 @@ def lane_mask(layout: ArrayLayout, record: Tensor) -> Tensor:
     return ((record & (layout.records_per_row - 1))[:, None] == places)[:, :, None]
 
 
-def rows_of(index: StackIndex, weights: Tensor) -> Tensor:
-    """What a device has looked up: its weights `[U, D]`, rounded if the table is; padding is 0."""
+def rows_of(index: StackIndex, records: Tensor) -> Tensor:
+    """What a device hands out of the records it has gathered: their weights `[U, D]`, rounded if the table
+    is, or whole records `[U, record_width]`, which begin with them; padding is 0."""
+    stack = index.sizes.plan.stack
+    if stack.hands_out_records:
+        return records
+    return _rounded(index, field_of(stack.arrays[0], records, WEIGHT))
+
+
+def rows_alone(index: StackIndex, array: Tensor) -> Tensor:
+    """`rows_of` the array of the weights, `[U, D]`, where nothing else of the records is needed."""
+    weights = gather_weights(index.sizes.plan.stack.arrays[0], array, index.record)
+    return _rounded(index, weights)
+
+
+def _rounded(index: StackIndex, weights: Tensor) -> Tensor:
     stack = index.sizes.plan.stack
     rows = quantize(weights, stack.quantization)
     if stack.quantization is not None:  # 0 may round to another value
@@ -174,21 +188,27 @@ def rows_of(index: StackIndex, weights: Tensor) -> Tensor:
 def rows_to_send(index: StackIndex, rows: Tensor) -> Tensor:
     """The rows in the slots of the devices that asked for them, `[G, block, D]`."""
     sizes = index.sizes
-    return rows.index_select(0, index.served).view(sizes.num_devices, sizes.block, -1)
+    weights = _weights(index, rows)
+    return weights.index_select(0, index.served).view(sizes.num_devices, sizes.block, -1)
 
 
 def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
     """The activations of each segment of the plan, `[*shape, D]`.
 
     Args:
-        rows: what `rows_of` gave `[U, D]`, or what came of the exchange `[num_slots, D]`.
+        rows: what `rows_of` gave, or what came of the exchange `[num_slots, D]`.
+
+    Direct places take whole records, if that is what they are, and lose the other lanes in what uses
+    them; the sums of bags would read them all.
     """
     plan = index.sizes.plan
     places = iter(index.places)
     outputs: list[Tensor] = []
     for run in plan.direct_runs:
         # A gather for each large feature: one for all would be cut up again, which copies.
-        outputs += separate(rows.index_select(0, next(places)), [each.count for each in run])
+        taken = _weights(index, rows.index_select(0, next(places)))
+        outputs += separate(taken, [each.count for each in run])
+    rows = _weights(index, rows)
     for run, gain in zip(plan.fixed_runs, index.fixed_gains, strict=True):
         weighted = rows.index_select(0, next(places)) * gain
         sums = _sum_bags(weighted.view(run[0].form.length, -1, plan.stack.dim))
@@ -205,6 +225,17 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         out if len(segment.form.shape) == 1 else shaped(out, [*segment.form.shape, plan.stack.dim])
         for out, segment in zip(outputs, plan.segments, strict=True)
     ]
+
+
+def _weights(index: StackIndex, rows: Tensor) -> Tensor:
+    """The weights `[…, D]` of what `rows_of` gave."""
+    dim = index.sizes.plan.stack.dim
+    if rows.shape[1] == dim:
+        return rows
+    weights: Tensor = torch.ops.aten.slice_copy.Tensor(
+        rows, 1, 0, dim
+    )  # no view: see `activations`
+    return weights
 
 
 def _sum_bags(rows: Tensor) -> Tensor:
