@@ -21,7 +21,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "processor": named[0].split(":")[1].strip() if named else platform.processor(),
         "architecture": platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),
         "python": platform.python_version(),

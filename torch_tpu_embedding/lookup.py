@@ -208,7 +208,8 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         # A gather for each large feature: one for all would be cut up again, which copies.
         taken = _weights(index, rows.index_select(0, next(places)))
         outputs += separate(taken, [each.count for each in run])
-    rows = _weights(index, rows)
+    if plan.fixed_runs or plan.num_bags:
+        rows = _weights(index, rows)
     for run, gain in zip(plan.fixed_runs, index.fixed_gains, strict=True):
         weighted = rows.index_select(0, next(places)) * gain
         sums = _sum_bags(weighted.view(run[0].form.length, -1, plan.stack.dim))
@@ -232,9 +233,8 @@ def _weights(index: StackIndex, rows: Tensor) -> Tensor:
     dim = index.sizes.plan.stack.dim
     if rows.shape[1] == dim:
         return rows
-    weights: Tensor = torch.ops.aten.slice_copy.Tensor(
-        rows, 1, 0, dim
-    )  # no view: see `activations`
+    # No view, for the reason that `activations` gives.
+    weights: Tensor = torch.ops.aten.slice_copy.Tensor(rows, 1, 0, dim)
     return weights
 
 
