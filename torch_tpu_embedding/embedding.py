@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
+from .constant_weights import require_constant
 from .describe import describe
 from .features import ID_BOUNDS, Bags
 from .gradients import collect_gradients
@@ -373,9 +374,11 @@ class TPUEmbedding(MeasuredModule):
     @timed("parse")
     def _parse(self, features: Any, weights: Any) -> list[Bags]:
         explicit = self._shapes.explicit
-        return parse_features(
+        bags = parse_features(
             self.resolved, features, weights, self.local_batch_size, self.id_bounds, explicit
         )
+        require_constant(self.resolved, bags)
+        return bags
 
     def _require_accelerator(self, call: str) -> None:
         if not self.on_accelerator:

@@ -43,8 +43,11 @@ class ServingModule(nn.Module):
             if key in self.tables:
                 raise ValueError(f"export_serving: two tables would be named {key!r}; rename one")
             weight = quantize(state[f"{table.name}.{WEIGHT}"], table.config.quantization_config)
+            padding = table.padding_row
+            if padding is not None:
+                weight = weight.index_fill(0, torch.tensor([padding], device="cpu"), 0.0)
             self.tables[key] = nn.Embedding(
-                weight.shape[0], weight.shape[1], _weight=weight, _freeze=True
+                weight.shape[0], weight.shape[1], padding, _weight=weight, _freeze=True
             )
         for feature in embedding.resolved.features:
             if feature.name in self._features:
@@ -82,7 +85,7 @@ class ServingModule(nn.Module):
         if length:
             out = _sequence(table.weight, ids, splits, length)
         else:
-            out = _pooled(table.weight, ids, splits, combiner, *weights)
+            out = _pooled(table.weight, ids, splits, combiner, table.padding_idx, *weights)
         return out if shape is None else out.reshape(*shape, out.shape[-1])
 
 
@@ -96,10 +99,17 @@ def _sequence(table: Tensor, ids: Tensor, splits: Tensor, length: int) -> Tensor
 
 
 def _pooled(
-    table: Tensor, ids: Tensor, splits: Tensor, combiner: str, weights: Tensor | None = None
+    table: Tensor,
+    ids: Tensor,
+    splits: Tensor,
+    combiner: str,
+    padding: int | None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """`[B, D]`; zeros for an empty bag or a divisor of 0."""
     w = torch.ones_like(ids, dtype=table.dtype) if weights is None else weights
+    if padding is not None:
+        w = w.where(ids != padding, 0.0)
     # torch.export wants an id to gather even where all bags are empty: a last one, of no bag
     padded, w_padded = torch.cat([ids, ids.new_zeros(1)]), torch.cat([w, w.new_zeros(1)])
     sums = functional.embedding_bag(

@@ -81,7 +81,7 @@ def _to_tensor(where: str, row: Any) -> Tensor:
         if row.dtype == torch.uint64:
             return _to_tensor(where, row.numpy())
         return row.to(torch.int64) if integers else row
-    if row.dtype.kind not in "biuf" or row.dtype.kind == "f" and row.dtype.itemsize > 8:
+    if row.dtype.kind not in "biuf" or (row.dtype.kind == "f" and row.dtype.itemsize > 8):
         raise TypeError(f"{_WHERE}: {where} must hold numbers that torch knows, got {row.dtype}")
     if _too_large(row):
         raise ValueError(f"{_WHERE}: {where} holds {row.max()}, too large for int64")

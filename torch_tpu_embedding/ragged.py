@@ -83,8 +83,8 @@ class Ragged:
         Args:
             rows: a list, tuple, 1-dimensional numpy array or host tensor of numbers for each sample; or a
                 2-dimensional array or tensor `[B, n]`, of which every row counts whole.
-            dtype: of the values. None is int64 for integers; floats in lists become float32, those in arrays
-                and tensors keep their type.
+            dtype: of the values. None is int64 for integers; floats in lists become float32, those in
+                arrays and tensors keep their type.
 
         Raises:
             TypeError: a row is no sequence of numbers, or not on the host.
@@ -120,7 +120,9 @@ class Ragged:
     def __getitem__(self, index: int) -> Tensor: ...
 
     @overload
-    def __getitem__(self, index: slice | Tensor | np.ndarray[Any, Any] | Sequence[Any]) -> Ragged: ...
+    def __getitem__(
+        self, index: slice | Tensor | np.ndarray[Any, Any] | Sequence[Any]
+    ) -> Ragged: ...
 
     def __getitem__(self, index: Any) -> Tensor | Ragged:
         """One sample, or a Ragged of some.
