@@ -109,8 +109,8 @@ def _without_jagged(features: Any, weights: Any) -> tuple[Any, Any]:
         return features, weights
     if weights is not None:
         raise ValueError(
-            "weights were given beside a KeyedJaggedTensor or JaggedTensor, which brings its own; pass "
-            "None (and set is_weighted=False in the FeatureConfig of features that shall not use them)"
+            "weights were given beside a KeyedJaggedTensor, which brings its own, as a JaggedTensor does; "
+            "pass None, and set is_weighted=False in the FeatureConfig of features that shall have none"
         )
     return split_jagged(features)
 
