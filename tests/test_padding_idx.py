@@ -1,4 +1,4 @@
-"""padding_idx: an id that counts as none, in every kind of input, on the device, on the CPU and exported."""
+"""padding_idx: an id that counts as none, in every kind of input, on the device, the CPU and exported."""
 
 from __future__ import annotations
 

@@ -30,10 +30,13 @@ def holds_jagged(features: object) -> bool:
     return _has(features, _KEYED) or _has(features, _ONE)
 
 
-def split_jagged(features: Any) -> _Pair:
+def split_jagged(features: Any, path: str = "") -> _Pair:
     """(ids, weights) of a nest of inputs, sharing their memory as far as possible.
 
     A KeyedJaggedTensor becomes a dict by key, a JaggedTensor a Ragged; other leaves have weights None.
+
+    Args:
+        path: where the nest stands in a larger one, for messages.
 
     Raises:
         ValueError: its lengths, values, weights and inverse indices do not fit each other, a key is there
@@ -42,20 +45,23 @@ def split_jagged(features: Any) -> _Pair:
     if isinstance(features, (Tensor, Ragged)):
         return features, None
     if isinstance(features, Mapping):
-        pairs = {key: split_jagged(part) for key, part in features.items()}
+        pairs = {key: split_jagged(part, f"{path}/{key}") for key, part in features.items()}
         return {k: pair[0] for k, pair in pairs.items()}, {k: pair[1] for k, pair in pairs.items()}
     if isinstance(features, (list, tuple)):
-        sides = zip(*map(split_jagged, features), strict=True) if features else ((), ())
-        named = hasattr(features, "_fields")
-        ids, weights = (type(features)(*s) if named else type(features)(s) for s in sides)
-        return ids, weights
+        parts = [split_jagged(part, f"{path}/{number}") for number, part in enumerate(features)]
+        return _like(features, [ids for ids, _ in parts]), _like(features, [w for _, w in parts])
     if _has(features, _KEYED):
         return _split_keyed(features)
     if _has(features, _ONE):
         weights = features.weights_or_none()
-        splits = _check_parts("JaggedTensor", features, weights)
-        return _ragged(features.values(), splits), _ragged(weights, splits)
+        splits = _check_parts(f"JaggedTensor at {path[1:]!r}", features, weights)
+        ids = Ragged(features.values(), splits)
+        return ids, None if weights is None else Ragged(weights, splits)
     return features, None
+
+
+def _like(container: Any, parts: list[Any]) -> Any:
+    return type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts)
 
 
 def _has(value: object, methods: tuple[str, ...]) -> bool:
@@ -87,11 +93,12 @@ def _split_keyed(value: Any) -> tuple[dict[str, Ragged], dict[str, Ragged | None
         start, stop = int(splits[0]), int(splits[-1])
         ids[key] = Ragged(flat[start:stop], splits - start)
         of_ids[key] = None if weights is None else Ragged(weights[start:stop], splits - start)
-        if inverse is not None:
-            samples = inverse[key]
-            _check_inverse(key, samples, stride)
-            ids[key] = ids[key][samples]
-            of_ids[key] = _expanded(of_ids[key], samples)
+    if inverse is not None:
+        for key, stride in zip(keys, strides, strict=True):
+            _check_inverse(key, inverse[key], stride)
+            ids[key] = ids[key][inverse[key]]
+            expanded = of_ids[key]
+            of_ids[key] = None if expanded is None else expanded[inverse[key]]
     return ids, of_ids
 
 
@@ -120,14 +127,6 @@ def _check_parts(what: str, value: Any, weights: Tensor | None) -> Tensor:
             f"{what}: {len(weights)} weights for {len(values)} values; give each value a weight"
         )
     return offsets
-
-
-def _ragged(values: Tensor | None, splits: Tensor) -> Ragged | None:
-    return None if values is None else Ragged(values, splits)
-
-
-def _expanded(ragged: Ragged | None, samples: Tensor) -> Ragged | None:
-    return None if ragged is None else ragged[samples]
 
 
 def _strides(value: Any, keys: list[str], inverse: dict[str, Tensor] | None) -> list[int]:
