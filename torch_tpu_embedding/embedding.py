@@ -14,7 +14,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
-from .constant_weights import require_constant
 from .describe import describe
 from .features import ID_BOUNDS, Bags
 from .gradients import collect_gradients
@@ -374,11 +373,15 @@ class TPUEmbedding(MeasuredModule):
     @timed("parse")
     def _parse(self, features: Any, weights: Any) -> list[Bags]:
         explicit = self._shapes.explicit
-        bags = parse_features(
-            self.resolved, features, weights, self.local_batch_size, self.id_bounds, explicit
+        return parse_features(
+            self.resolved,
+            features,
+            weights,
+            self.local_batch_size,
+            self.id_bounds,
+            explicit,
+            constant_weights=True,
         )
-        require_constant(self.resolved, bags)
-        return bags
 
     def _require_accelerator(self, call: str) -> None:
         if not self.on_accelerator:

@@ -16,7 +16,15 @@ import torch
 from torch import Tensor
 
 from .config import Feature, Table
-from .inputs import Entries, bag_name, check_ids, is_dense, read_entries, read_weights
+from .inputs import (
+    Entries,
+    bag_name,
+    check_constant,
+    check_ids,
+    is_dense,
+    read_entries,
+    read_weights,
+)
 
 ID_BOUNDS = ("raise", "drop", "warn_and_drop")
 NO_ID = -1
@@ -55,6 +63,7 @@ def parse(
     batch_size: int | None = None,
     output_shape: tuple[int, ...] | None = None,
     id_bounds: str = "raise",
+    constant_weights: bool = False,
 ) -> Bags:
     """Check one feature's input and bring it into bags.
 
@@ -67,6 +76,7 @@ def parse(
         output_shape: what the input must fill; None takes the shape of the input. A ragged input with
             one row per output place is combined; with one row per k places it is a sequence of k.
         id_bounds: what an id outside [0, V) does: 'raise', 'drop' or 'warn_and_drop'.
+        constant_weights: whether weights that require grad are an error; else the gains are differentiable.
 
     Raises:
         ValueError: naming the feature, its table, the value, its place, and what to do.
@@ -87,6 +97,8 @@ def parse(
                 f"{where}: weights were given for a sequence feature, whose positions are not "
                 "combined; pass None for its weights, or set is_weighted=False in its FeatureConfig"
             )
+        if constant_weights:
+            check_constant(where, weights)
         gains = read_weights(
             where, value, weights, entries, feature.config.validate_weights_and_indices
         )

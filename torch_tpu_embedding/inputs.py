@@ -177,7 +177,8 @@ def read_weights(
         check_values: whether each weight must be finite.
 
     Raises:
-        ValueError: they are of another kind than the ids, at other places, or not finite numbers.
+        ValueError: they are of another kind than the ids, at other places, or not finite numbers; or they
+            require grad and two are at one place of a sparse tensor.
     """
     splits = entries.splits
     ragged = as_ragged(where, weights)
@@ -238,6 +239,17 @@ def _sparse_values(where: str, weights: Tensor, entries: Entries) -> Tensor:
             "torch cannot tell apart; give each entry its own column, or ids and weights as Ragged"
         )
     return summed
+
+
+def check_constant(where: str, weights: object) -> None:
+    """Raise ValueError if weights require grad, in whatever mode autograd is."""
+    values = weights.values if isinstance(weights, Ragged) else weights
+    if isinstance(values, Tensor) and values.requires_grad:
+        raise ValueError(
+            f"{where}: its weights require grad, but an XLA device takes them as numbers of the host and "
+            "gives no gradient back; detach their values, or, to learn them, look the ids up as a sequence "
+            "(max_sequence_length) and combine its rows with weights [B, L] on the device"
+        )
 
 
 def check_ids(where: str, ids: Tensor) -> None:

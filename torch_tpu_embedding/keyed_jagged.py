@@ -68,6 +68,7 @@ def _has(value: object, methods: tuple[str, ...]) -> bool:
     return all(callable(getattr(value, method, None)) for method in methods)
 
 
+@torch.enable_grad()  # type: ignore[no-untyped-call] # parts taken without it hide that they require grad
 def _split_keyed(value: Any) -> tuple[dict[str, Ragged], dict[str, Ragged | None]]:
     keys, flat, weights = list(value.keys()), value.values(), value.weights_or_none()
     if len(set(keys)) < len(keys):

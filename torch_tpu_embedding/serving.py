@@ -80,8 +80,10 @@ def parse_features(
     batch_size: int | None,
     id_bounds: str,
     output_shapes: Sequence[tuple[int, ...] | None],
+    *,
+    constant_weights: bool = False,
 ) -> list[Bags]:
-    """Check a nest of inputs and bring it into bags, in feature order."""
+    """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`."""
     features, weights = _without_jagged(features, weights)
     flat = flatten_like(resolved.structure, features, "features")
     flat_weights: list[Any] = [None] * len(flat)
@@ -96,6 +98,7 @@ def parse_features(
             batch_size=batch_size,
             output_shape=shape,
             id_bounds=id_bounds,
+            constant_weights=constant_weights,
         )
         for feature, value, weight, shape in zip(
             resolved.features, flat, flat_weights, output_shapes, strict=True
