@@ -143,6 +143,9 @@ def test_a_feature_that_is_not_weighted_leaves_its_weights_out() -> None:
     assert [restored[key].is_weighted for key in "ab"] == [False, False]
     dense = {"a": tte.FeatureConfig(TABLE, is_weighted=False)}
     assert column(served(**dense)({"a": torch.tensor([3])}, {"a": torch.ones(1)})) == {"a": [4]}
+    ids, weights = PLAIN["a"], torch.tensor([5.0, 6.0])
+    exported = tte.export_serving(served(**dense))({"a": (ids.values(), ids.offsets(), weights)})
+    assert column(exported) == {"a": [2, 3]}
     with pytest.raises(ValueError, match="is_weighted must be a bool, got 0"):
         tte.FeatureConfig(TABLE, is_weighted=0)
 

@@ -79,6 +79,8 @@ class ServingModule(nn.Module):
             rows: Tensor = table(value)
             return rows.squeeze(-2) if value.dim() > 1 else rows
         ids, splits, *weights = value
+        if not feature.config.is_weighted:
+            weights = []
         length, shape = feature.max_sequence_length, feature.output_shape
         if shape is not None and math.prod(shape) != splits.shape[0] - 1:
             length = math.prod(shape) // (splits.shape[0] - 1)  # rows of a sequence, as in training
