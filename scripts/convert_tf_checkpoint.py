@@ -29,6 +29,7 @@ from tf_checkpoint_objects import GRAPH, LAYOUTS, VALUE, Found, ObjectGraph, Uns
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.shard import block_rows
 from torch_tpu_embedding.layout import WEIGHT
+from torch_tpu_embedding.paths import path_option
 
 
 def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict[str, Found]:
@@ -200,12 +201,12 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     made = commands.add_parser("from-tf", help="TensorFlow's checkpoint to one of ours")
     made.add_argument(
-        "source", type=Path, metavar="TF_CHECKPOINT",
+        "source", type=path_option, metavar="TF_CHECKPOINT",
         help="its prefix (there is a file <prefix>.index), or the directory of a CheckpointManager (its "
         "newest) or of a SavedModel",
     )  # fmt: skip
     made.add_argument(
-        "target", type=Path, metavar="OUT_DIR", help="directory of the run to write to"
+        "target", type=path_option, metavar="OUT_DIR", help="directory of the run to write to"
     )
     made.add_argument("--step", type=int, required=True, help="the step to write")
     made.add_argument(
@@ -221,9 +222,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     made.set_defaults(run=from_tf)
     made = commands.add_parser("to-tf", help="one of our checkpoints to TensorFlow's")
-    made.add_argument("source", type=Path, metavar="CHECKPOINT_DIR", help="which holds step-<n>/")
     made.add_argument(
-        "target", type=Path, metavar="OUT", help="prefix to write, such as export/ckpt-1"
+        "source", type=path_option, metavar="CHECKPOINT_DIR", help="which holds step-<n>/"
+    )
+    made.add_argument(
+        "target", type=path_option, metavar="OUT", help="prefix to write, such as export/ckpt-1"
     )
     made.add_argument("--step", type=int, help="default: the newest complete one")
     made.add_argument(

@@ -13,9 +13,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from .paths import local_path
 from .phases import set_trace
 
 
@@ -73,7 +73,7 @@ def profile(path: str | os.PathLike[str]) -> Iterator[None]:
         RuntimeError: a trace is being written already.
         OSError: the folder does not exist or cannot be written to.
     """
-    target, process = Path(path), int(os.environ.get("RANK", "0"))
+    target, process = local_path(path), int(os.environ.get("RANK", "0"))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         target = target.with_name(f"{target.stem}.{process}{target.suffix}")
     trace = _HostTrace(process)

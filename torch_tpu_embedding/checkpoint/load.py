@@ -5,6 +5,7 @@ All is checked on all processes before the first row is written. Letters: V voca
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from .errors import CheckpointError
 from .known_steps import forget, remember
 from .match import TableMatch, match_tables
 from .reader import Reader
+from .run_directory import run_directory
 from .shard import HasShard, Shard, block_rows, field_widths
 from .steps import choose_step, complete_steps, require_step
 
@@ -35,7 +37,7 @@ class Loaded:
 
 def load(
     embedding: HasShard,
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     step: int | None = None,
     *,
     tables: Iterable[str] | None = None,
@@ -66,10 +68,12 @@ def load(
         ValueError: checkpoint and embedding do not fit; says how, and which argument permits it.
     """
     shard = embedding.shard
-    group, root = shard.group, Path(directory).absolute()
-    error = settle(embedding, root)
+    group, root = shard.group, Path()
+    error: Exception | None = None
     steps: list[int] = []
     try:
+        root = run_directory(directory)
+        error = settle(embedding, root)
         if error is None:
             steps = _candidates(root, step, fall_back)
             for name, value, allowed in (

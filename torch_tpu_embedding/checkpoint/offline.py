@@ -6,10 +6,10 @@ What converters are built on. Letters: V vocabulary, S shards.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from .extra import pack
 from .index import IDS, TableEntry
 from .part import Attempt, PartWriter, remove_part, write_manifest
 from .plan import Run
+from .run_directory import run_directory
 from .save import MAX_FILE_BYTES, begin
 from .shard import block_rows
 from .steps import step_path
@@ -54,7 +55,7 @@ class TableSource:
 
 
 def write_tables(
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     step: int,
     tables: Mapping[str, TableSource | Mapping[str, RowSource]],
     *,
@@ -74,7 +75,7 @@ def write_tables(
         ValueError: a field has another shape than its table, or an argument is out of range.
         OSError: the disk is full, or the like; the step stays incomplete.
     """
-    root = Path(directory).absolute()
+    root = run_directory(directory)
     sources = {
         name: given if isinstance(given, TableSource) else TableSource(given)
         for name, given in tables.items()

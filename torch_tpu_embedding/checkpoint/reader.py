@@ -19,6 +19,7 @@ from torch import Tensor
 from .errors import REMEDY, CheckpointError
 from .extra import unpack
 from .index import Index, TableEntry
+from .run_directory import run_directory
 from .step_files import Field, StepFiles
 from .steps import choose_step, complete_steps
 
@@ -145,7 +146,7 @@ class Reader:
 
 
 def open_checkpoint(
-    directory: str | Path, step: int | None = None, *, verify: bool = True
+    directory: str | os.PathLike[str], step: int | None = None, *, verify: bool = True
 ) -> Reader:
     """Open a checkpoint for reading, without an embedding or a device.
 
@@ -157,7 +158,7 @@ def open_checkpoint(
     Raises:
         CheckpointError: there is no such step, or it is damaged; names the file.
     """
-    root = Path(directory).absolute()
+    root = run_directory(directory)
     reader = Reader(root, choose_step(root, step))
     reader.check()
     if verify:

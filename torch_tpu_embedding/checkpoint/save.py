@@ -7,6 +7,7 @@ mingle with those of training in an order that differs from process to process.
 from __future__ import annotations
 
 import functools
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from .index import TableEntry
 from .known_steps import base_and_epoch, remember
 from .part import Attempt, remove_part, write_failure, write_manifest, write_part
 from .plan import Run, shard_runs
+from .run_directory import run_directory
 from .shard import Block, HasShard, Shard, all_blocks, changed_blocks, field_widths
 from .steps import index_path, require_step, step_path
 
@@ -36,7 +38,7 @@ TIMEOUT_S = 1800.0
 
 def save(
     embedding: HasShard,
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     step: int,
     extra: Any = None,
     *,
@@ -52,7 +54,7 @@ def save(
     blocks of rows; with `asynchronous` a copy of this process's rows.
 
     Args:
-        directory: of the run, seen by all processes.
+        directory: of the run, seen by all processes; in a local or mounted file system.
         extra: tensors, numbers, strings and containers of them (dense model, optimizer, place in the
             data); that of process 0 is saved.
         keep_last: once this step is complete, keep it and the newest before it, this many in all
@@ -70,11 +72,13 @@ def save(
         CheckpointError, OSError: the step could not be saved; it stays incomplete.
     """
     shard = embedding.shard
-    group, root = shard.group, Path(directory).absolute()
+    group, root = shard.group, Path()
     what = f"checkpoint.save of step {step!r}"
-    error = settle(embedding, root)
+    error: Exception | None = None
     base, epoch, content = None, 0, None
     try:
+        root = run_directory(directory)
+        error = settle(embedding, root)
         if error is None:
             begin(root, step, keep_last, max_file_bytes)
             if since is not None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..host_group import raise_together
 from ..layout import WEIGHT
+from ..paths import local_path
 from . import durable
 from .background import settle
 from .known_steps import forget
@@ -89,7 +90,9 @@ def import_state_dict(
     return [*found]
 
 
-def export_table(reader: Reader, table: str, path: str | Path, field: str = WEIGHT) -> None:
+def export_table(
+    reader: Reader, table: str, path: str | os.PathLike[str], field: str = WEIGHT
+) -> None:
     """Write one field of a table to a single file, row i id i, block by block.
 
     Args:
@@ -101,7 +104,7 @@ def export_table(reader: Reader, table: str, path: str | Path, field: str = WEIG
         ValueError: the path ends otherwise.
         KeyError: there is no such table or field.
     """
-    path = Path(path).absolute()
+    path = local_path(path).absolute()
     if path.suffix not in (".safetensors", ".npy"):
         raise ValueError(f"{path}: the name must end in .safetensors or .npy")
     reader.read(table, field, 0, 0)  # raises where there is no such field
