@@ -27,6 +27,7 @@ from .part import Attempt, PartWriter, remove_part, write_manifest
 from .plan import Run
 from .run_directory import run_directory
 from .save import MAX_FILE_BYTES, begin
+from .schema import check_table
 from .shard import block_rows
 from .steps import step_path
 from .stream import Hasher
@@ -115,10 +116,10 @@ def write_tables(
 
 
 def _entry(name: str, source: TableSource) -> TableEntry:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a table's name must be a string that is not empty, got {name!r}")
     if WEIGHT not in source.fields:
-        raise ValueError(
-            f"table {name!r}: there is no field 'weight', only {sorted(source.fields)}"
-        )
+        raise ValueError(f"table {name!r}: there is no field 'weight', only {[*source.fields]}")
     shape = [int(size) for size in source.fields[WEIGHT].shape]
     widths = {}
     for field in (WEIGHT, *(each for each in source.fields if each != WEIGHT)):
@@ -132,7 +133,9 @@ def _entry(name: str, source: TableSource) -> TableEntry:
     optimizer = source.optimizer
     if isinstance(optimizer, Optimizer):
         optimizer = optimizer_to_dict(optimizer)
-    return TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer)
+    entry = TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer)
+    check_table(vars(entry))
+    return entry
 
 
 def _runs(

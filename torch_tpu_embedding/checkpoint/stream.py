@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import json_checks
 from . import durable
 from .errors import REMEDY, CheckpointError
 from .index import FileEntry
+from .schema import check_header
 
 _ITEM_SIZES = {"F32": 4, "I64": 8}
 _MAX_HEADER = 100_000_000  # the safetensors library refuses longer ones
@@ -193,7 +195,7 @@ class TensorFile:
             )
         try:
             self.tensors, self._offsets = self._header(size)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise CheckpointError(
                 f"{path}: damaged or foreign, its header is not safetensors ({error}); {REMEDY}"
             ) from error
@@ -239,15 +241,17 @@ class TensorFile:
         length = int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
         if length > min(_MAX_HEADER, size - 8):
             raise ValueError(f"a header of {length} bytes in a file of {size}")
-        described = json.loads(os.pread(self._descriptor, length, 8))
-        described.pop("__metadata__", None)
+        described = json_checks.parse(os.pread(self._descriptor, length, 8))
+        if isinstance(described, dict):
+            described.pop("__metadata__", None)
+        check_header(described, "")
         tensors, offsets = {}, {}
         for key, each in described.items():
-            spec = TensorSpec(key, each["dtype"], tuple(int(n) for n in each["shape"]))
+            spec = TensorSpec(key, each["dtype"], tuple(each["shape"]))
             begin, end = each["data_offsets"]
             if spec.dtype not in _ITEM_SIZES:
                 raise ValueError(f"{key!r} is of dtype {spec.dtype}")
             if end - begin != spec.num_bytes or not 0 <= begin <= end <= size - 8 - length:
                 raise ValueError(f"{key!r} of shape {[*spec.shape]} lies at {begin} … {end}")
-            tensors[key], offsets[key] = spec, 8 + length + int(begin)
+            tensors[key], offsets[key] = spec, 8 + length + begin
         return tensors, offsets
