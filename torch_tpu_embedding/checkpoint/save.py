@@ -55,8 +55,8 @@ def save(
 
     Args:
         directory: of the run, seen by all processes; in a local or mounted file system.
-        extra: tensors, numbers, strings and containers of them (dense model, optimizer, place in the
-            data); that of process 0 is saved.
+        extra: tensors, numbers, strings, numpy's numbers and arrays, and dicts, lists and tuples of them
+            (dense model, optimizer, place in the data); that of process 0 is saved.
         keep_last: once this step is complete, keep it and the newest before it, this many in all
             (and what their deltas stand on), and remove what dead attempts left behind.
         since: write only the rows changed since this step, which this embedding saved or loaded in
@@ -68,7 +68,8 @@ def save(
 
     Raises:
         FileExistsError: the step is complete already.
-        ValueError: an argument is out of range, or differs between processes.
+        ValueError: an argument is out of range, or differs between processes, or `extra` holds something
+            else, with its place in it.
         CheckpointError, OSError: the step could not be saved; it stays incomplete.
     """
     shard = embedding.shard
