@@ -100,7 +100,7 @@ def changed_blocks(shard: Shard, changed: Sequence[Tensor]) -> Iterator[Block]:
     """
     for number, table in enumerate(shard.tables):
         ids, step = shard.ids(number), block_rows(field_widths(table))
-        for rows in changed[number].split(step):
+        for rows in torch.split(changed[number], step):
             if len(rows):
                 values = shard.read_scattered(number, rows)
                 values = _checked(table, len(rows), "read_scattered", values)
