@@ -19,6 +19,7 @@ from .match import TableMatch, match_tables
 from .reader import Reader
 from .shard import HasShard, Shard, block_rows, field_widths
 from .steps import choose_step, complete_steps, require_step
+from .writer import begin_anew
 
 Resize = Literal["error", "allow"]
 Slots = Literal["require", "skip", "match"]
@@ -123,6 +124,7 @@ def load(
     reader.close()
     if len(matches) == len(shard.tables) and all(match.is_whole for match in matches):
         remember(embedding, root, reader.step, reader.index.save_id, shard.epoch())
+    begin_anew(embedding, root)
     return Loaded(reader.step, extra)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from . import durable
 from .index import FileEntry, Piece
 from .plan import PlannedFile, Run, cut_into_files, file_prefix
+from .regular import read_regular
 from .shard import Block
 from .stream import FileWriter, Hasher
 
@@ -188,7 +189,7 @@ def write_failure(path: Path, error: Exception) -> None:
 
 def read_manifest(path: Path) -> Part | str:
     """A part, or the error of the process that failed to write it."""
-    described: dict[str, Any] = json.loads(path.read_text())
+    described: dict[str, Any] = json.loads(read_regular(path))
     if "error" in described:
         return str(described["error"])
     pieces = tuple(Piece.from_json(piece) for piece in described["pieces"])
