@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import REMEDY, CheckpointError
+from .regular import open_regular
 
 
 def pack(extra: Any) -> bytes:
@@ -39,7 +41,8 @@ def unpack(path: Path) -> Any:
         CheckpointError: it cannot be read.
     """
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        with os.fdopen(open_regular(path), "rb") as file:
+            return torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

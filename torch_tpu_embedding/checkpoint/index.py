@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import REMEDY, CheckpointError
+from .regular import read_regular
 
 FORMAT = "torch_tpu_embedding"
 VERSION = 1
@@ -151,7 +152,7 @@ def read_index(path: Path) -> Index:
         CheckpointError: it is missing, damaged, or of another format.
     """
     try:
-        body = json.loads(path.read_bytes())
+        body = json.loads(read_regular(path))
         stated = body.pop("sha256", None)
         ours = body.get("checkpoint", {})
         found = ours.get("format"), ours.get("version")
