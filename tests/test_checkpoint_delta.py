@@ -172,7 +172,7 @@ def test_keep_last_keeps_the_newest_and_what_their_deltas_stand_on(tmp_path):
     save(embedding, tmp_path, 5, keep_last=2)
     assert checkpoint.complete_steps(tmp_path) == [1, 3, 4, 5]
     save(embedding, tmp_path, 6, keep_last=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-5", "step-6"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["step-5", "step-6"]
 
 
 def test_keep_last_leaves_later_steps_alone(tmp_path):

@@ -8,6 +8,7 @@ such a file holds a dict of two, under `_NUMPY` the places, each a way of keys a
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .errors import REMEDY, CheckpointError
+from .regular import open_regular
 
 _NUMPY = "torch_tpu_embedding.numpy"
 _ARRAY = "array"
@@ -50,7 +52,8 @@ def unpack(path: Path) -> Any:
         CheckpointError: it cannot be read.
     """
     try:
-        value = torch.load(path, weights_only=True, map_location="cpu")
+        with os.fdopen(open_regular(path), "rb") as file:
+            value = torch.load(file, weights_only=True, map_location="cpu")
         if isinstance(value, dict) and _NUMPY in value:
             places = {tuple(way): kind for way, kind in value[_NUMPY]}
             value = _with_numpy(value["value"], places, ())

@@ -16,6 +16,7 @@ from typing import Any
 from .. import json_checks
 from ..json_checks import shown
 from .errors import REMEDY, CheckpointError
+from .regular import read_regular
 from .schema import check_index
 
 FORMAT = "torch_tpu_embedding"
@@ -150,7 +151,7 @@ def read_index(path: Path) -> Index:
         CheckpointError: it is missing, damaged, or of another format.
     """
     try:
-        body = json_checks.parse(path.read_bytes())
+        body = json_checks.parse(read_regular(path))
         json_checks.fields({}, {"checkpoint": json_checks.fields({})})(body, "")
         stated = body.pop("sha256", None)
         found = _digest(body)

@@ -20,17 +20,19 @@ from ..config_io import optimizer_to_dict
 from ..layout import WEIGHT
 from ..optimizers import Optimizer
 from ..sharding import STRATEGIES, Strategy, shard_ids
+from .begin import begin, open_attempt, taken_back
 from .commit import Commit, finish
 from .extra import pack
 from .index import IDS, TableEntry
-from .part import Attempt, PartWriter, remove_part, write_manifest
+from .part import Attempt, PartWriter, write_manifest
 from .plan import Run
 from .run_directory import run_directory
-from .save import MAX_FILE_BYTES, begin
+from .save import MAX_FILE_BYTES
 from .schema import check_table
 from .shard import block_rows
 from .steps import step_path
 from .stream import Hasher
+from .writer import Claim
 
 
 class RowSource(Protocol):
@@ -64,6 +66,7 @@ def write_tables(
     num_shards: int = 1,
     strategy: Strategy = "mod",
     keep_last: int | None = None,
+    overwrite: bool = False,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> None:
     """Write `directory/step-<step>/` as that many processes would have saved it, reading every row once.
@@ -72,7 +75,7 @@ def write_tables(
         tables: name → its fields. The other arguments are those of `save`.
 
     Raises:
-        FileExistsError: the step is complete already.
+        FileExistsError: the step is complete already, and `overwrite` is not set.
         ValueError: a field has another shape than its table, or an argument is out of range.
         OSError: the disk is full, or the like; the step stays incomplete.
     """
@@ -87,12 +90,14 @@ def write_tables(
         raise ValueError(f"num_shards must be an int of at least 1, got {num_shards!r}")
     entries = {name: _entry(name, source) for name, source in sources.items()}
     content = pack(extra) if extra is not None else None
-    begin(root, step, keep_last, max_file_bytes)
+    begin(root, step, keep_last, max_file_bytes, overwrite)
     save_id = secrets.token_hex(6)
     attempts = [
         Attempt(step_path(root, step), save_id, shard, num_shards) for shard in range(num_shards)
     ]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(taken_back(attempts[0]))
+        claim, newer = Claim(root), open_attempt(attempts[0], overwrite)
         hasher = stack.enter_context(Hasher())
         writers = [
             stack.enter_context(
@@ -105,14 +110,10 @@ def write_tables(
         parts = [
             writer.finish(content if shard == 0 else None) for shard, writer in enumerate(writers)
         ]
-    try:
         for attempt, part in zip(attempts, parts, strict=True):
             write_manifest(attempt, part)
-    except OSError:
-        for attempt, part in zip(attempts, parts, strict=True):
-            remove_part(attempt, part)
-        raise
-    finish(attempts[0], Commit(step, strategy, entries, None, keep_last), timeout=0.0)
+    commit = Commit(step, strategy, entries, None, keep_last, overwrite, claim, newer)
+    finish(attempts[0], commit, timeout=0.0)
 
 
 def _entry(name: str, source: TableSource) -> TableEntry:

@@ -17,6 +17,7 @@ from . import durable
 from .errors import CheckpointError
 from .index import FileEntry, Piece
 from .plan import PlannedFile, Run, cut_into_files, file_prefix
+from .regular import read_regular
 from .schema import check_manifest
 from .shard import Block
 from .stream import FileWriter, Hasher
@@ -192,7 +193,7 @@ def write_failure(path: Path, error: Exception) -> None:
 def read_manifest(path: Path) -> Part | str:
     """A part, or the error of the process that failed to write it."""
     try:
-        described: dict[str, Any] = json_checks.parse(path.read_bytes())
+        described: dict[str, Any] = json_checks.parse(read_regular(path))
         if isinstance(described, dict) and "error" in described:
             return str(described["error"])
         check_manifest(described, "")

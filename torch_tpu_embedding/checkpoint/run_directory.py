@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..host_group import HostGroup, raise_together
 from ..paths import local_path
 from . import steps
 from .errors import CheckpointError
@@ -29,6 +30,17 @@ def run_directory(directory: str | os.PathLike[str]) -> Path:
             f"{root}: one step, not the directory of a run; give the directory above it, {root.parent}, "
             f"and step={step}"
         )
+    return root
+
+
+def shared_directory(group: HostGroup, what: str, directory: str | os.PathLike[str]) -> Path:
+    """`run_directory` on all processes; where one of them raises, all do."""
+    root, error = Path(), None
+    try:
+        root = run_directory(directory)
+    except Exception as caught:
+        error = caught
+    raise_together(group, what, error)
     return root
 
 

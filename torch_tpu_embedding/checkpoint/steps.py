@@ -44,7 +44,15 @@ def all_steps(directory: Path) -> list[int]:
 
 def complete_steps(directory: Path) -> list[int]:
     """The steps that can be loaded, rising."""
-    return [step for step in all_steps(directory) if index_path(directory, step).is_file()]
+    return steps_by_state(directory)[0]
+
+
+def steps_by_state(directory: Path) -> tuple[list[int], list[int]]:
+    """The complete steps and the unfinished ones by one listing, each rising."""
+    states: tuple[list[int], list[int]] = [], []
+    for step in all_steps(directory):
+        states[not index_path(directory, step).is_file()].append(step)
+    return states
 
 
 def choose_step(directory: Path, step: int | None) -> int:

@@ -24,6 +24,7 @@ from .. import json_checks
 from . import durable
 from .errors import REMEDY, CheckpointError
 from .index import FileEntry
+from .regular import open_regular
 from .schema import check_header
 
 _ITEM_SIZES = {"F32": 4, "I64": 8}
@@ -165,12 +166,31 @@ class FileWriter:
             self._begun = self._written
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest, buffer = hashlib.sha256(), bytearray(_HASH_CHUNK)
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
+def open_sized(path: Path, size: int) -> int:
+    """Open a file that an index names; gives its descriptor.
+
+    Raises:
+        CheckpointError: it is not there, no regular file, or not of `size` bytes.
+    """
+    try:
+        descriptor = open_regular(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing, though the index names it; {REMEDY}") from None
+    found = os.fstat(descriptor).st_size
+    if found != size:
+        os.close(descriptor)
+        raise CheckpointError(
+            f"{path}: torn or truncated, {found} bytes where the index says {size}; {REMEDY}"
+        )
+    return descriptor
+
+
+def hash_open(descriptor: int) -> str:
+    """SHA-256 of the content of an open file."""
+    digest, buffer, place = hashlib.sha256(), bytearray(_HASH_CHUNK), 0
+    while count := os.preadv(descriptor, [buffer], place):
+        digest.update(memoryview(buffer)[:count])
+        place += count
     return digest.hexdigest()
 
 
@@ -183,22 +203,33 @@ class TensorFile:
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
+        self._size = size
         self._descriptor = -1
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise CheckpointError(f"{path}: missing, though the index names it; {REMEDY}") from None
-        found = os.fstat(self._descriptor).st_size
-        if found != size:
-            raise CheckpointError(
-                f"{path}: torn or truncated, {found} bytes where the index says {size}; {REMEDY}"
-            )
+        self._descriptor = open_sized(path, size)
+        found = os.fstat(self._descriptor)
+        self._identity = found.st_dev, found.st_ino
         try:
             self.tensors, self._offsets = self._header(size)
         except ValueError as error:
             raise CheckpointError(
                 f"{path}: damaged or foreign, its header is not safetensors ({error}); {REMEDY}"
             ) from error
+
+    def open_again(self) -> None:
+        """Open the file after `close`.
+
+        Raises:
+            CheckpointError: it is not there any more, or is another.
+        """
+        self._descriptor = open_sized(self.path, self._size)
+        found = os.fstat(self._descriptor)
+        if (found.st_dev, found.st_ino) != self._identity:
+            self.close()
+            raise CheckpointError(f"{self.path}: replaced while it was read; load again")
+
+    def sha256(self) -> str:
+        """The hash of the file; may run beside other readers."""
+        return hash_open(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -235,7 +266,8 @@ class TensorFile:
     def map_vector(self, key: str) -> NDArray[np.int64]:
         """An int64 vector, mapped read-only: its pages are read when they are needed."""
         shape = self.tensors[key].shape
-        return np.memmap(self.path, np.int64, "r", self._offsets[key], shape)
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            return np.memmap(file, np.int64, "r", self._offsets[key], shape)
 
     def _header(self, size: int) -> tuple[dict[str, TensorSpec], dict[str, int]]:
         length = int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
