@@ -23,7 +23,7 @@ from .index import Index, TableEntry
 from .open_files import OpenFiles
 from .run_directory import run_directory
 from .step_files import Field, StepFiles
-from .steps import choose_step, complete_steps, step_path
+from .steps import choose_step, complete_steps, index_path, step_path
 
 _HASH_THREADS = 4
 TRIES = 5
@@ -227,7 +227,7 @@ def _open_chain(root: Path, step: int) -> list[StepFiles]:
     chain = [StepFiles(root, step, files)]
     while (base := chain[0].index.base) is not None:
         above = chain[0]
-        if base.step not in complete_steps(root) or base.step >= above.index.step:
+        if not index_path(root, base.step).is_file() or base.step >= above.index.step:
             raise CheckpointError(
                 f"{above.index_path}: a delta on step {base.step}, which is not there; {REMEDY}"
             )

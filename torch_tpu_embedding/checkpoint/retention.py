@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from . import durable
-from .attempts import bury, published, restore, revoke
+from .attempts import bury, restore, revoke
 from .errors import CheckpointError
-from .index import Index
+from .links import Link, read_link
 from .steps import step_path, steps_by_state
 
 
@@ -120,15 +120,15 @@ def _remove_directory(directory: Path, step: int) -> None:
         durable.remove_directory(path)
 
 
-def _index(directory: Path, step: int) -> Index | None:
+def _index(directory: Path, step: int) -> Link | None:
     try:
-        return published(step_path(directory, step))
+        return read_link(directory, step)
     except CheckpointError as error:
         warnings.warn(f"keep_last leaves step {step} alone: {error}", stacklevel=2)
         return None
 
 
-def _chain(indexes: Mapping[int, Index | None], step: int) -> set[int] | None:
+def _chain(indexes: Mapping[int, Link | None], step: int) -> set[int] | None:
     """The step and all that it stands on; None where one of them is not there or damaged."""
     chain: set[int] = set()
     at: int | None = step
