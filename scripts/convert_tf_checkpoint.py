@@ -4,8 +4,9 @@
 from-tf reads what tf.train.Checkpoint, CheckpointManager or SavedModel wrote with a TPUEmbedding,
 TPUEmbeddingForServing or TPUEmbeddingV2 (SparseCore) object anywhere in it; tables in shards or stacked are
 put together again. to-tf writes what tf.train.Checkpoint(embedding=TPUEmbeddingForServing(…)).restore(…)
-reads. Rows pass in blocks, so tables may be larger than memory. Neither TensorFlow nor torch_xla is needed:
-the files are read and written directly, and the checksums in them are verified and written.
+reads, and the file by which tf.train.latest_checkpoint finds it. Rows pass in blocks, so tables may be
+larger than memory. Neither TensorFlow nor torch_xla is needed: the files are read and written directly, and
+the checksums in them are verified and written.
 
 examples:
   scripts/convert_tf_checkpoint.py from-tf tf_run run --step 1000
@@ -25,11 +26,12 @@ from typing import Any
 
 from tf_checkpoint_bundle import Bundle, BundleWriter, find_prefix
 from tf_checkpoint_objects import GRAPH, LAYOUTS, VALUE, Found, ObjectGraph, Unstacked, find_tables
+from tf_checkpoint_state import record
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.shard import block_rows
 from torch_tpu_embedding.layout import WEIGHT
-from torch_tpu_embedding.paths import path_option
+from torch_tpu_embedding.paths import naming, path_option
 
 
 def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict[str, Found]:
@@ -149,7 +151,7 @@ def to_tf(args: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("--tables: two tables would have one name; give each its own")
         tables, left_out = {}, {}
         graph = ObjectGraph(args.attribute)
-        with BundleWriter(args.target) as writer:
+        with naming(args.target), BundleWriter(args.target) as writer:
             for name, theirs in pairs:
                 entry = reader.tables[name]
                 shapes = {
@@ -174,6 +176,7 @@ def to_tf(args: argparse.Namespace) -> dict[str, Any]:
                 tables[theirs] = {"from": name, "shapes": kept}
             writer.integer(graph.add_counter(), 1)
             writer.text(GRAPH, graph.serialize())
+        record(args.target)
     return {
         "from": str(args.source / f"step-{reader.step}"),
         "to": str(args.target),

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .paths import local_path, scheme_of
+from .paths import local_path, naming, scheme_of
 
 
 class JsonLinesWriter:
@@ -24,11 +24,13 @@ class JsonLinesWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = local_path(path).open("a")
+        self._path = local_path(path)
+        self._file = self._path.open("a")
 
     def __call__(self, metrics: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(metrics) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(metrics) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         self._file.close()

@@ -6,8 +6,10 @@ Python itself takes `gs://bucket/run` for a directory named `gs:`, and writes th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -62,6 +64,18 @@ def scheme_of(path: str | os.PathLike[str]) -> str | None:
     """
     match = _SCHEME.match(os.fspath(path))
     return match[1].lower() if match else None
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have an OSError of calls on an open file (no space left, a bad sector) name the file, as those of
+    `open` do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def path_option(text: str) -> Path:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .paths import local_path
+from .paths import local_path, naming
 from .phases import set_trace
 
 
@@ -77,10 +77,11 @@ def profile(path: str | os.PathLike[str]) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         target = target.with_name(f"{target.stem}.{process}{target.suffix}")
     trace = _HostTrace(process)
-    with target.open("w") as file:  # before the steps, lest they be for nothing
-        set_trace(trace)
-        try:
-            yield
-        finally:
-            set_trace(None)
+    target.open("w").close()  # before the steps, lest they be for nothing
+    set_trace(trace)
+    try:
+        yield
+    finally:
+        set_trace(None)
+        with naming(target), target.open("w") as file:
             json.dump(trace.as_json(), file)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import json_checks
+from ..paths import naming
 from . import durable
 from .errors import REMEDY, CheckpointError
 from .index import FileEntry
@@ -142,8 +143,9 @@ class FileWriter:
         """Sync the file and give it its name. The caller syncs the directory."""
         assert self._descriptor is not None
         assert self.remaining == 0
-        durable.sync_file(self._descriptor)
-        os.close(self._descriptor)
+        with naming(self.path):
+            durable.sync_file(self._descriptor)
+            os.close(self._descriptor)
         self._descriptor = None
         self._hasher.drain()
         durable.rename(self._temporary, self.path)
@@ -159,11 +161,12 @@ class FileWriter:
     def _put(self, data: memoryview) -> None:
         assert self._descriptor is not None
         self._hasher.update(self._digest, data)
-        durable.write_all(self._descriptor, data)
-        self._written += len(data)
-        if self._written - self._begun >= _WRITE_BACK_BYTES:
-            durable.start_writing(self._descriptor, self._begun, self._written)
-            self._begun = self._written
+        with naming(self.path):
+            durable.write_all(self._descriptor, data)
+            self._written += len(data)
+            if self._written - self._begun >= _WRITE_BACK_BYTES:
+                durable.start_writing(self._descriptor, self._begun, self._written)
+                self._begun = self._written
 
 
 def open_sized(path: Path, size: int) -> int:
@@ -209,7 +212,8 @@ class TensorFile:
         found = os.fstat(self._descriptor)
         self._identity = found.st_dev, found.st_ino
         try:
-            self.tensors, self._offsets = self._header(size)
+            with naming(path):
+                self.tensors, self._offsets = self._header(size)
         except ValueError as error:
             raise CheckpointError(
                 f"{path}: damaged or foreign, its header is not safetensors ({error}); {REMEDY}"
@@ -229,7 +233,8 @@ class TensorFile:
 
     def sha256(self) -> str:
         """The hash of the file; may run beside other readers."""
-        return hash_open(self._descriptor)
+        with naming(self.path):
+            return hash_open(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -258,7 +263,8 @@ class TensorFile:
         place = self._offsets[key] + start * row_bytes
         view = rows.reshape(-1).view(np.uint8).data
         while len(view):
-            count = os.preadv(self._descriptor, [view], place)
+            with naming(self.path):
+                count = os.preadv(self._descriptor, [view], place)
             if not count:
                 raise CheckpointError(f"{self.path}: {key!r} ends early; {REMEDY}")
             view, place = view[count:], place + count
