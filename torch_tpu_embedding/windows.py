@@ -63,7 +63,8 @@ class Windows:
         out = {}
         for number, layout in enumerate(self._stack.arrays):
             fields = zip(layout.fields, layout.widths, strict=True)
-            out.update({name: torch.empty(len(rows), width) for name, width in fields})
+            for name, width in fields:
+                out[name] = torch.empty(len(rows), width, dtype=torch.float32, device="cpu")
             for held, places, records in self._fetch_records(number, table, rows):
                 for name in layout.fields:
                     out[name][places] = held[records, layout.lanes(name)]
@@ -134,7 +135,7 @@ class Windows:
         """The physical rows of the window on each device."""
         size = self._window_rows(layout)
         return [
-            torch.arange(first, first + size)
+            torch.arange(first, first + size, device="cpu")
             for first in self._first_rows(layout, table, start, stop)
         ]
 
@@ -155,7 +156,7 @@ class Windows:
     def _indices(self, number: int, physical: Sequence[Tensor]) -> Tensor:
         """Rows of an array, on the device, of physical rows per device."""
         parts = self._stack.arrays[number].parts
-        rows = parts * torch.cat([*physical])[:, None] + torch.arange(parts)
+        rows = parts * torch.cat([*physical])[:, None] + torch.arange(parts, device="cpu")
         return self._exchange.enter(self._exchange.put(rows.reshape(-1).int()))
 
     def _fetch(self, number: int, physical: Sequence[Tensor]) -> Tensor:
