@@ -16,8 +16,8 @@ from torch_tpu_embedding.checkpoint import durable
 
 TABLES = [table("user", 20), table("item", 5, 2)]
 OPERATIONS = (
-    "create", "write_all", "sync_file", "rename", "sync_directory", "make_directory", "remove",
-    "remove_directory",
+    "create", "open_empty", "write_all", "sync_file", "rename", "link", "sync_directory",
+    "make_directory", "remove", "remove_directory",
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def test_after_a_crash_the_same_step_can_be_saved_and_leftovers_go(tmp_path):
             checkpoint.save(embedding(3), run, 2)
         checkpoint.save(embedding(4), run, 3, keep_last=1)
         assert_same(whole([load(run)[1].shard]), random_values(TABLES, 4))
-        assert sorted(path.name for path in run.iterdir()) == ["step-3", "step-9"]
+        assert sorted(path.name for path in run.glob("[!.]*")) == ["step-3", "step-9"]
         assert [path.name for path in (run / "step-9").iterdir()] == ["notes.txt"]
         assert len([*(run / "step-3").iterdir()]) == 3
 
@@ -108,6 +108,7 @@ def test_parts_of_a_dead_attempt_are_never_taken_for_those_of_the_next(tmp_path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(durable, "write_file", full)
+        patch.setattr(durable, "fill_file", full)
         with pytest.raises(OSError, match="No space left"):
             ThreadGroups(2).run(
                 lambda group: checkpoint.save(
@@ -209,7 +210,8 @@ def test_failing_to_tidy_up_warns_for_the_step_is_complete(tmp_path, monkeypatch
 def test_everything_is_synced_before_the_index_gets_its_name(tmp_path, monkeypatch):
     """A power cut loses what was not synced: files before their rename, the directory before the index."""
     log: list[tuple[str, str]] = []
-    real = {name: getattr(durable, name) for name in ("sync_file", "rename", "sync_directory")}
+    names = ("sync_file", "rename", "link", "sync_directory")
+    real = {name: getattr(durable, name) for name in names}
 
     def sync_file(descriptor):
         log.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
@@ -219,21 +221,25 @@ def test_everything_is_synced_before_the_index_gets_its_name(tmp_path, monkeypat
         log.append(("rename", target.name))
         real["rename"](source, target)
 
+    def link(source, target):
+        log.append(("link", f"{source.name} {target.name}"))
+        real["link"](source, target)
+
     def sync_directory(path):
         log.append(("directory", path.name))
         real["sync_directory"](path)
 
-    for name, logged in (
-        ("sync_file", sync_file), ("rename", rename), ("sync_directory", sync_directory)
-    ):  # fmt: skip
+    for name, logged in zip(names, (sync_file, rename, link, sync_directory), strict=True):
         monkeypatch.setattr(durable, name, logged)
     checkpoint.save(embedding(0), tmp_path / "run", 4, {"a": 1}, max_file_bytes=100)
     with checkpoint.open(tmp_path / "run") as reader:
         data = set(reader.index.files)
+        ticket = f"index-{reader.index.save_id}.json"
     assert len(data) > 8
     index = "model.safetensors.index.json"
-    end = log.index(("rename", index))
-    for name in {*data, index}:
+    end = log.index(("link", f"{ticket} {index}"))
+    assert ("sync", ticket) in log[:end]
+    for name in data:
         assert log.index(("sync", name + ".tmp")) < log.index(("rename", name)) <= end
     last = max(log.index(("rename", name)) for name in data)
     assert ("directory", "step-4") in log[last:end]

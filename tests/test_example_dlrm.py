@@ -389,4 +389,4 @@ def test_ctrl_c_saves_and_exits_130(tmp_path: Path) -> None:
         state = saved.extra()
     assert state["step"] == step == len(state["history"]["loss"]) >= 10
     assert f"stopped after step {step}: saved in {tmp_path}" in errors
-    assert [path.name for path in tmp_path.iterdir()] == [f"step-{step}"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == [f"step-{step}"]

@@ -10,27 +10,33 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from . import durable
+from . import attempts, durable
 from .errors import CheckpointError
-from .index import Base, FileEntry, Index, Piece, TableEntry, read_index
+from .index import Base, FileEntry, Index, Piece, TableEntry
 from .part import Attempt, Part, read_manifest, write_failure
-from .retention import remove_leftovers, remove_old_steps
-from .steps import INDEX_NAME
+from .retention import tidy
+from .steps import INDEX_NAME, step_path
+from .writer import Claim
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.5
 
 
 @dataclass(frozen=True)
 class Commit:
-    """What process 0 needs to know to write the index."""
+    """What process 0 needs to know to write the index, and to tidy up."""
 
     step: int
     strategy: str
     tables: Mapping[str, TableEntry]
     base: Base | None
     keep_last: int | None
+    overwrite: bool = False
+    claim: Claim | None = None
+    """None on the other processes."""
+    newer: Mapping[int, str] = field(default_factory=dict)
+    """Complete steps after this one that it replaces → save id."""
 
 
 def finish(attempt: Attempt, commit: Commit, timeout: float) -> None:
@@ -44,18 +50,33 @@ def finish(attempt: Attempt, commit: Commit, timeout: float) -> None:
         OSError: the index could not be written.
     """
     if attempt.rank != 0:
-        _await_index(attempt, timeout)
+        _await_index(attempt, commit.overwrite, timeout)
         return
     try:
         parts = [_await_part(attempt, rank, timeout) for rank in range(attempt.size)]
         _write_index(attempt, commit, parts)
+        _publish(attempt, commit)
     except Exception as error:
-        _give_up(attempt, error)
+        write_failure(attempt.failure_path, error)
+        remove_attempt(attempt)
         raise
     try:
-        remove_leftovers(attempt.directory)
-        if commit.keep_last is not None:
-            remove_old_steps(attempt.directory.parent, commit.step, commit.keep_last)
+        durable.sync_directory(attempt.directory)
+    except OSError as error:
+        warnings.warn(
+            f"step {commit.step} is complete, but its directory could not be synced ({error}), so a power "
+            "cut may take it back; no older step was removed",
+            stacklevel=2,
+        )
+        return
+    try:
+        tidy(
+            attempt.directory.parent,
+            commit.step,
+            commit.keep_last,
+            commit.newer,
+            lambda: commit.claim is None or commit.claim.holds(),
+        )
     except (OSError, CheckpointError) as error:
         warnings.warn(
             f"step {commit.step} is complete, but tidying up failed: {error}", stacklevel=2
@@ -92,9 +113,6 @@ def _write_index(attempt: Attempt, commit: Commit, parts: list[Part]) -> None:
                 f"{path}: {'missing' if found is None else f'{found} bytes'} after it was written with "
                 f"{entry.bytes} bytes; nothing else may touch the directory of a save"
             )
-    path = attempt.directory / INDEX_NAME
-    if path.exists():
-        raise CheckpointError(f"{path}: another save has completed this step meanwhile")
     index = Index(
         step=commit.step,
         save_id=attempt.save_id,
@@ -106,39 +124,81 @@ def _write_index(attempt: Attempt, commit: Commit, parts: list[Part]) -> None:
         extra=attempt.extra_name if attempt.extra_name in files else None,
         base=commit.base,
     )
+    try:
+        durable.fill_file(
+            attempts.ticket_path(attempt.directory, attempt.save_id), index.to_text().encode()
+        )
+    except FileNotFoundError:
+        raise _removed(attempt) from None
     durable.sync_directory(attempt.directory)
-    durable.write_file(path, index.to_text().encode())
-    durable.sync_directory(attempt.directory)
 
 
-def _give_up(attempt: Attempt, error: Exception) -> None:
-    """Tell the others, and remove the files of all parts, unless the index stands after all."""
-    write_failure(attempt.failure_path, error)
-    if not (attempt.directory / INDEX_NAME).exists():
-        remove_attempt(attempt)
+def _publish(attempt: Attempt, commit: Commit) -> None:
+    """Make the step complete; from here on it can be loaded."""
+    if commit.claim is not None:
+        commit.claim.require()
+    try:
+        attempts.complete(attempt.directory, attempt.save_id, commit.overwrite)
+    except OSError as error:
+        # A network file system may report as a failure what it has done.
+        if not attempts.is_published(attempt.directory, attempt.save_id):
+            if isinstance(error, FileNotFoundError):
+                raise _removed(attempt) from None
+            if isinstance(error, FileExistsError):
+                raise CheckpointError(
+                    f"{attempt.directory / INDEX_NAME}: another save has completed this step meanwhile"
+                ) from None
+            raise
+    base = commit.base
+    # Only now: a job that removes the base looks for new deltas after it has taken the index away.
+    if base is not None and not attempts.is_published(
+        step_path(attempt.directory.parent, base.step), base.save_id
+    ):
+        attempts.revoke(attempt.directory, attempt.save_id)
+        raise CheckpointError(
+            f"{attempt.directory}: a delta on step {base.step}, which another job has removed meanwhile; "
+            "save without since="
+        )
 
 
-def remove_attempt(attempt: Attempt, pattern: str = "*") -> None:
-    """Remove the files of an attempt that process 0 has given up. Nobody but process 0 writes an index, so
-    none can come to name them.
-    """
-    for path in attempt.directory.glob(f"{pattern}-{attempt.save_id}.*"):
-        if path != attempt.failure_path:
-            durable.remove(path)
+def _removed(attempt: Attempt) -> CheckpointError:
+    return CheckpointError(
+        f"{attempt.directory}: another job has saved a later step, and removed this unfinished one"
+    )
 
 
-def _await_index(attempt: Attempt, timeout: float) -> None:
+def remove_attempt(attempt: Attempt) -> None:
+    """Give an attempt up; all its files go but the failure that the others read. For process 0 alone."""
+    attempts.remove_try(attempt.directory, attempt.save_id, keep=attempt.failure_path)
+
+
+def _remove_part(attempt: Attempt) -> None:
+    """Remove the files of this process, when process 0 has given the attempt up."""
+    for path in attempt.directory.glob(f"*-{attempt.rank:05d}-of-*-{attempt.save_id}.*"):
+        durable.remove(path)
+
+
+def _await_index(attempt: Attempt, overwrite: bool, timeout: float) -> None:
     path = attempt.directory / INDEX_NAME
-    if not _wait(lambda: path.exists() or attempt.failure_path.exists(), timeout):
+
+    def ended() -> bool:
+        if attempt.failure_path.exists():
+            return True
+        # With overwrite, the index that is there may be the one to be replaced.
+        return path.exists() and (
+            not overwrite or attempts.is_published(attempt.directory, attempt.save_id)
+        )
+
+    if not _wait(ended, timeout):
         raise CheckpointError(
             f"{path}: did not appear within {timeout:g} s, so the step is not complete; see the output of "
             "process 0"
         )
-    if not path.exists():
+    if attempt.failure_path.exists():
         reason = read_manifest(attempt.failure_path)
-        remove_attempt(attempt, f"*-{attempt.rank:05d}-of-*")
+        _remove_part(attempt)
         raise CheckpointError(f"{attempt.directory}: process 0 gave up: {reason}")
-    if read_index(path).save_id != attempt.save_id:
+    if not attempts.is_published(attempt.directory, attempt.save_id):
         raise CheckpointError(f"{path}: another save has completed this step meanwhile")
 
 

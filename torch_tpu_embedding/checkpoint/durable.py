@@ -1,21 +1,48 @@
 """Files that survive a crash: every change of the file system that a checkpoint makes is made here.
 
 A file is written under a temporary name, synced, renamed, and then its directory is synced; after a crash
-it is there in full or not at all.
+it is there in full or not at all. Nothing is written through a link, or into a file that was there before.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from pathlib import Path
+
+from ..paths import naming
 
 TEMPORARY = ".tmp"
 
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
 
 def create(path: Path) -> int:
-    """Open a new file for writing; gives its descriptor."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    """Open a new file for writing; gives its descriptor.
+
+    Raises:
+        FileExistsError: there is something of that name, be it a link to nowhere.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o644)
+
+
+def open_empty(path: Path) -> int:
+    """Open an empty file that `create` made earlier; gives its descriptor.
+
+    Raises:
+        FileNotFoundError: it is not there any more.
+        OSError: something else has its place.
+    """
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_nlink != 1:
+        os.close(descriptor)
+        raise OSError(errno.EEXIST, "something else has taken the place of this file", str(path))
+    return descriptor
 
 
 def write_all(descriptor: int, data: memoryview) -> None:
@@ -40,11 +67,35 @@ def rename(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, if that is free.
+
+    Where the file system has no links, the file is renamed instead, after a look whether the name is free;
+    two that do this at one moment are not told apart then.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        # A network file system that asked twice may report what it did as a failure.
+        if not os.path.samestat(os.lstat(source), os.lstat(target)):
+            raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        os.rename(source, target)
+
+
 def sync_directory(path: Path) -> None:
     """Return when the names in a directory are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -74,12 +125,23 @@ def write_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + TEMPORARY)
     descriptor = create(temporary)
     try:
-        try:
-            write_all(descriptor, memoryview(content))
-            sync_file(descriptor)
-        finally:
-            os.close(descriptor)
+        with naming(path):
+            _put(descriptor, content)
         rename(temporary, path)
     except Exception:
         remove(temporary)
         raise
+
+
+def fill_file(path: Path, content: bytes) -> None:
+    """Put content into an empty file that `create` made; durable on return. Raises as `open_empty`."""
+    with naming(path):
+        _put(open_empty(path), content)
+
+
+def _put(descriptor: int, content: bytes) -> None:
+    try:
+        write_all(descriptor, memoryview(content))
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)

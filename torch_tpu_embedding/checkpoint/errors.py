@@ -7,3 +7,7 @@ REMEDY = "restore it from a copy, or load another step (step=…, or fall_back=T
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, damaged, or could not be written. The message names the file."""
+
+
+class StepRemovedError(CheckpointError):
+    """A step was removed, or saved anew, while it was being opened."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from .errors import CheckpointError
 from .index import Base, read_index
 from .shard import HasShard
-from .steps import complete_steps, index_path
+from .steps import complete_steps, index_path, require_step
 
 _REMEDY = "save without since=, and base the next deltas on that step"
 
@@ -38,12 +38,20 @@ def forget(embedding: HasShard) -> None:
     _known.pop(embedding, None)
 
 
-def base_and_epoch(embedding: HasShard, directory: Path, step: int) -> tuple[Base, int]:
+def base_and_epoch(
+    embedding: HasShard, directory: Path, step: int, delta_step: int
+) -> tuple[Base, int]:
     """The base for a delta since `step`, and the epoch since which rows count.
 
     Raises:
+        ValueError: `delta_step`, that of the delta, does not come after `step`.
         CheckpointError: this embedding neither saved nor loaded that step, or it is gone.
     """
+    require_step("since", step)
+    if step >= delta_step:
+        raise ValueError(
+            f"since must be a step before {delta_step}, the one to be saved, got {step}"
+        )
     mine = _known.get(embedding, {})
     known = mine.get((directory, step))
     if known is None:

@@ -5,20 +5,24 @@ All is checked on all processes before the first row is written. Letters: V voca
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..host_group import HostGroup, raise_together
 from .background import settle
-from .errors import CheckpointError
+from .errors import CheckpointError, StepRemovedError
 from .known_steps import forget, remember
 from .match import TableMatch, match_tables
-from .reader import Reader
+from .reader import TRIES, Reader, open_step
+from .run_directory import shared_directory
 from .shard import HasShard, Shard, block_rows, field_widths
 from .steps import choose_step, complete_steps, require_step
+from .writer import begin_anew
 
 Resize = Literal["error", "allow"]
 Slots = Literal["require", "skip", "match"]
@@ -35,7 +39,7 @@ class Loaded:
 
 def load(
     embedding: HasShard,
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     step: int | None = None,
     *,
     tables: Iterable[str] | None = None,
@@ -66,7 +70,8 @@ def load(
         ValueError: checkpoint and embedding do not fit; says how, and which argument permits it.
     """
     shard = embedding.shard
-    group, root = shard.group, Path(directory).absolute()
+    group = shard.group
+    root = shared_directory(group, "checkpoint.load", directory)
     error = settle(embedding, root)
     steps: list[int] = []
     try:
@@ -81,37 +86,22 @@ def load(
     except Exception as caught:
         error = caught
     raise_together(group, "checkpoint.load", error)
-    steps = group.gather_objects(steps)[0]  # those that process 0 saw
     chosen = None if tables is None else [*tables]
-    for place, candidate in enumerate(steps):
-        following = steps[place + 1] if place + 1 < len(steps) else None
-        reader, matches, error = None, [], None
-        try:
-            reader = Reader(root, candidate)
-            matches = match_tables(
-                shard.tables, reader, chosen, dict(rename or {}), resize == "allow", slots
-            )
-            _check(reader, matches, verify, group)
-        except Exception as caught:
-            error = caught
-        damaged = isinstance(error, (CheckpointError, OSError))
-        outcomes = group.gather_objects((str(error) if error else None, damaged))
-        problems = [(text, bad) for text, bad in outcomes if text is not None]
-        if not problems:
-            break
-        if following is None or not all(bad for _, bad in problems):
-            raise_together(group, f"checkpoint.load of step {candidate}", error)
-        warnings.warn(
-            f"step {candidate} cannot be loaded, step {following} is tried: {problems[0][0]}",
-            stacklevel=2,
+
+    def fit(reader: Reader) -> list[TableMatch]:
+        return match_tables(
+            shard.tables, reader, chosen, dict(rename or {}), resize == "allow", slots
         )
-    assert reader is not None
-    extra = None
-    try:
-        extra = reader.extra()
-    except Exception as caught:
-        error = caught
-    raise_together(group, f"checkpoint.load of step {reader.step}", error)
+
+    opened = None
+    for left in reversed(range(TRIES)):
+        opened = _open_together(group, root, steps, fit, verify, again=step is None and left > 0)
+        if opened is not None:
+            break
+        with contextlib.suppress(CheckpointError, OSError):  # the others wait; the next turn raises
+            steps = _candidates(root, step, fall_back)
+    assert opened is not None
+    reader, matches, extra = opened
     forget(embedding)
     try:
         for match in matches:
@@ -123,7 +113,60 @@ def load(
     reader.close()
     if len(matches) == len(shard.tables) and all(match.is_whole for match in matches):
         remember(embedding, root, reader.step, reader.index.save_id, shard.epoch())
+    begin_anew(embedding, root)
     return Loaded(reader.step, extra)
+
+
+def _open_together(
+    group: HostGroup,
+    root: Path,
+    steps: list[int],
+    fit: Callable[[Reader], list[TableMatch]],
+    verify: bool,
+    again: bool,
+) -> tuple[Reader, list[TableMatch], Any] | None:
+    """The first of the steps that all processes can load, all of it checked, its files open.
+
+    Args:
+        again: give None where a step was removed while it was being opened, for there are newer ones then.
+    """
+    steps = group.gather_objects(steps)[0]  # those that process 0 saw
+    for candidate, following in zip(steps, [*steps[1:], None], strict=True):
+        reader, found, error = None, None, None
+        try:
+            reader = open_step(root, candidate)
+            matches = fit(reader)
+            _check(reader, matches, verify, group)
+            found = reader, matches, reader.extra()
+        except Exception as caught:
+            error = _explained(caught, reader)
+        damaged = isinstance(error, (CheckpointError, OSError))
+        removed = isinstance(error, StepRemovedError)
+        outcomes = group.gather_objects((str(error) if error else None, damaged, removed))
+        problems = [text for text, _, _ in outcomes if text is not None]
+        if not problems:
+            return found
+        if again and any(gone for _, _, gone in outcomes):
+            return None
+        if following is None or not all(bad for text, bad, _ in outcomes if text is not None):
+            raise_together(group, f"checkpoint.load of step {candidate}", error)
+        warnings.warn(
+            f"step {candidate} cannot be loaded, step {following} is tried: {problems[0]}",
+            stacklevel=3,
+        )
+    raise AssertionError("no steps")
+
+
+def _explained(error: Exception, reader: Reader | None) -> Exception:
+    """The error, or the reason for it if the step was removed meanwhile; closes the files."""
+    if reader is not None:
+        reader.close()
+        if isinstance(error, (CheckpointError, OSError)):
+            try:
+                reader.require_there()
+            except StepRemovedError as reason:
+                return reason
+    return error
 
 
 def _candidates(root: Path, step: int | None, fall_back: bool) -> list[int]:

@@ -6,10 +6,10 @@ What converters are built on. Letters: V vocabulary, S shards.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,15 +20,19 @@ from ..config_io import optimizer_to_dict
 from ..layout import WEIGHT
 from ..optimizers import Optimizer
 from ..sharding import STRATEGIES, Strategy, shard_ids
+from .begin import begin, open_attempt, taken_back
 from .commit import Commit, finish
 from .extra import pack
 from .index import IDS, TableEntry
-from .part import Attempt, PartWriter, remove_part, write_manifest
+from .part import Attempt, PartWriter, write_manifest
 from .plan import Run
-from .save import MAX_FILE_BYTES, begin
+from .run_directory import run_directory
+from .save import MAX_FILE_BYTES
+from .schema import check_table
 from .shard import block_rows
 from .steps import step_path
 from .stream import Hasher
+from .writer import Claim
 
 
 class RowSource(Protocol):
@@ -54,7 +58,7 @@ class TableSource:
 
 
 def write_tables(
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     step: int,
     tables: Mapping[str, TableSource | Mapping[str, RowSource]],
     *,
@@ -62,6 +66,7 @@ def write_tables(
     num_shards: int = 1,
     strategy: Strategy = "mod",
     keep_last: int | None = None,
+    overwrite: bool = False,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> None:
     """Write `directory/step-<step>/` as that many processes would have saved it, reading every row once.
@@ -70,11 +75,11 @@ def write_tables(
         tables: name → its fields. The other arguments are those of `save`.
 
     Raises:
-        FileExistsError: the step is complete already.
+        FileExistsError: the step is complete already, and `overwrite` is not set.
         ValueError: a field has another shape than its table, or an argument is out of range.
         OSError: the disk is full, or the like; the step stays incomplete.
     """
-    root = Path(directory).absolute()
+    root = run_directory(directory)
     sources = {
         name: given if isinstance(given, TableSource) else TableSource(given)
         for name, given in tables.items()
@@ -85,12 +90,14 @@ def write_tables(
         raise ValueError(f"num_shards must be an int of at least 1, got {num_shards!r}")
     entries = {name: _entry(name, source) for name, source in sources.items()}
     content = pack(extra) if extra is not None else None
-    begin(root, step, keep_last, max_file_bytes)
+    begin(root, step, keep_last, max_file_bytes, overwrite)
     save_id = secrets.token_hex(6)
     attempts = [
         Attempt(step_path(root, step), save_id, shard, num_shards) for shard in range(num_shards)
     ]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(taken_back(attempts[0]))
+        claim, newer = Claim(root), open_attempt(attempts[0], overwrite)
         hasher = stack.enter_context(Hasher())
         writers = [
             stack.enter_context(
@@ -103,21 +110,17 @@ def write_tables(
         parts = [
             writer.finish(content if shard == 0 else None) for shard, writer in enumerate(writers)
         ]
-    try:
         for attempt, part in zip(attempts, parts, strict=True):
             write_manifest(attempt, part)
-    except OSError:
-        for attempt, part in zip(attempts, parts, strict=True):
-            remove_part(attempt, part)
-        raise
-    finish(attempts[0], Commit(step, strategy, entries, None, keep_last), timeout=0.0)
+    commit = Commit(step, strategy, entries, None, keep_last, overwrite, claim, newer)
+    finish(attempts[0], commit, timeout=0.0)
 
 
 def _entry(name: str, source: TableSource) -> TableEntry:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a table's name must be a string that is not empty, got {name!r}")
     if WEIGHT not in source.fields:
-        raise ValueError(
-            f"table {name!r}: there is no field 'weight', only {sorted(source.fields)}"
-        )
+        raise ValueError(f"table {name!r}: there is no field 'weight', only {[*source.fields]}")
     shape = [int(size) for size in source.fields[WEIGHT].shape]
     widths = {}
     for field in (WEIGHT, *(each for each in source.fields if each != WEIGHT)):
@@ -131,7 +134,9 @@ def _entry(name: str, source: TableSource) -> TableEntry:
     optimizer = source.optimizer
     if isinstance(optimizer, Optimizer):
         optimizer = optimizer_to_dict(optimizer)
-    return TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer)
+    entry = TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer)
+    check_table(vars(entry))
+    return entry
 
 
 def _runs(

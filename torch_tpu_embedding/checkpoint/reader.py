@@ -16,13 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import REMEDY, CheckpointError
+from .attempts import is_published
+from .errors import REMEDY, CheckpointError, StepRemovedError
 from .extra import unpack
 from .index import Index, TableEntry
+from .open_files import OpenFiles
+from .run_directory import run_directory
 from .step_files import Field, StepFiles
-from .steps import choose_step, complete_steps
+from .steps import choose_step, complete_steps, index_path, step_path
 
 _HASH_THREADS = 4
+TRIES = 5
+"""How often the newest step is chosen anew because it was removed before it was open."""
 
 
 class Rows:
@@ -122,6 +127,20 @@ class Reader:
             for _ in pool.map(lambda each: each[0].verify([each[1]]), files):
                 pass
 
+    def require_there(self) -> None:
+        """Say so if the step, or one that it stands on, was removed or replaced since it was opened.
+
+        Raises:
+            StepRemovedError: it was.
+        """
+        for step in self._chain:
+            try:
+                there = is_published(step.path, step.index.save_id)
+            except CheckpointError:
+                continue  # damaged: another error
+            if not there:
+                raise _removed(step.path)
+
     def close(self) -> None:
         """Close the files."""
         for step in self._chain:
@@ -145,7 +164,7 @@ class Reader:
 
 
 def open_checkpoint(
-    directory: str | Path, step: int | None = None, *, verify: bool = True
+    directory: str | os.PathLike[str], step: int | None = None, *, verify: bool = True
 ) -> Reader:
     """Open a checkpoint for reading, without an embedding or a device.
 
@@ -157,24 +176,62 @@ def open_checkpoint(
     Raises:
         CheckpointError: there is no such step, or it is damaged; names the file.
     """
-    root = Path(directory).absolute()
-    reader = Reader(root, choose_step(root, step))
-    reader.check()
-    if verify:
-        reader.verify(reader.files())
+    root = run_directory(directory)
+    for _ in range(TRIES):
+        try:
+            return _open(root, choose_step(root, step), verify)
+        except StepRemovedError:
+            if step is not None:
+                raise
+    return _open(root, choose_step(root, step), verify)
+
+
+def _open(root: Path, step: int, verify: bool) -> Reader:
+    reader = open_step(root, step)
+    try:
+        reader.check()
+        if verify:
+            reader.verify(reader.files())
+    except (CheckpointError, OSError):
+        reader.close()
+        reader.require_there()
+        raise
     return reader
+
+
+def open_step(root: Path, step: int) -> Reader:
+    """A reader of a step that was complete a moment ago.
+
+    Raises:
+        StepRemovedError: it is not there any more.
+        CheckpointError: an index is damaged, or a base is missing.
+    """
+    try:
+        return Reader(root, step)
+    except CheckpointError:
+        if step not in complete_steps(root):
+            raise _removed(step_path(root, step)) from None
+        raise
+
+
+def _removed(path: Path) -> StepRemovedError:
+    return StepRemovedError(
+        f"{path}: removed or replaced by a save while it was being read, nothing was loaded; load again, "
+        "and give that save a larger keep_last if this happens often"
+    )
 
 
 def _open_chain(root: Path, step: int) -> list[StepFiles]:
     """The step, before it what it stands on, the full step first."""
-    chain = [StepFiles(root, step)]
+    files = OpenFiles()
+    chain = [StepFiles(root, step, files)]
     while (base := chain[0].index.base) is not None:
         above = chain[0]
-        if base.step not in complete_steps(root) or base.step >= above.index.step:
+        if not index_path(root, base.step).is_file() or base.step >= above.index.step:
             raise CheckpointError(
                 f"{above.index_path}: a delta on step {base.step}, which is not there; {REMEDY}"
             )
-        chain.insert(0, StepFiles(root, base.step))
+        chain.insert(0, StepFiles(root, base.step, files))
         if chain[0].index.save_id != base.save_id:
             raise CheckpointError(
                 f"{above.index_path}: a delta on step {base.step} as another run saved it; {REMEDY}"

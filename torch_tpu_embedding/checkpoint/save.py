@@ -7,10 +7,10 @@ mingle with those of training in an order that differs from process to process.
 from __future__ import annotations
 
 import functools
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,16 +19,18 @@ from torch import Tensor
 from ..config import Table
 from ..config_io import optimizer_to_dict
 from ..host_group import HostGroup, raise_together
-from . import durable
 from .background import SaveHandle, settle
+from .begin import begin, open_attempt, require_ticket, taken_back
 from .commit import Commit, finish, remove_attempt
 from .extra import pack
 from .index import TableEntry
 from .known_steps import base_and_epoch, remember
 from .part import Attempt, remove_part, write_failure, write_manifest, write_part
 from .plan import Run, shard_runs
+from .run_directory import shared_directory
 from .shard import Block, HasShard, Shard, all_blocks, changed_blocks, field_widths
-from .steps import index_path, require_step, step_path
+from .steps import step_path
+from .writer import claim
 
 MAX_FILE_BYTES = 2 << 30
 TIMEOUT_S = 1800.0
@@ -36,12 +38,13 @@ TIMEOUT_S = 1800.0
 
 def save(
     embedding: HasShard,
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     step: int,
     extra: Any = None,
     *,
     keep_last: int | None = None,
     since: int | None = None,
+    overwrite: bool = False,
     asynchronous: bool = False,
     max_file_bytes: int = MAX_FILE_BYTES,
     timeout: float = TIMEOUT_S,
@@ -52,56 +55,67 @@ def save(
     blocks of rows; with `asynchronous` a copy of this process's rows.
 
     Args:
-        directory: of the run, seen by all processes.
-        extra: tensors, numbers, strings and containers of them (dense model, optimizer, place in the
-            data); that of process 0 is saved.
+        directory: of the run, seen by all processes; in a local or mounted file system.
+        extra: tensors, numbers, strings, numpy's numbers and arrays, and dicts, lists and tuples of them
+            (dense model, optimizer, place in the data); that of process 0 is saved.
         keep_last: once this step is complete, keep it and the newest before it, this many in all
             (and what their deltas stand on), and remove what dead attempts left behind.
         since: write only the rows changed since this step, which this embedding saved or loaded in
             this run; the step can then be loaded as long as that one is there.
+        overwrite: this step replaces a complete one of the same number, and once it is complete, all
+            later steps that were complete before the call are removed: for a run that went back to an
+            earlier step and trained on from there.
         asynchronous: copy the rows, return, and write in the background. The next save or load,
             `wait()` and the end of the program wait for it and raise its failure.
         max_file_bytes: size of the tensors in a file.
         timeout: seconds that the processes wait for one another's files.
 
     Raises:
-        FileExistsError: the step is complete already.
-        ValueError: an argument is out of range, or differs between processes.
-        CheckpointError, OSError: the step could not be saved; it stays incomplete.
+        FileExistsError: the step is complete already, and `overwrite` is not set.
+        ValueError: an argument is out of range, or differs between processes, or `extra` holds something
+            else, with its place in it.
+        CheckpointError, OSError: the step could not be saved; it stays incomplete (with `overwrite`, as
+            it was). Among the causes: another job has begun to save to this directory.
     """
     shard = embedding.shard
-    group, root = shard.group, Path(directory).absolute()
-    what = f"checkpoint.save of step {step!r}"
+    group, what = shard.group, f"checkpoint.save of step {step!r}"
+    root = shared_directory(group, what, directory)
     error = settle(embedding, root)
-    base, epoch, content = None, 0, None
+    base, epoch, content, mine, newer = None, 0, None, None, {}
+    attempt = Attempt(step_path(root, step), secrets.token_hex(6), group.rank, group.size)
     try:
         if error is None:
-            begin(root, step, keep_last, max_file_bytes)
+            begin(root, step, keep_last, max_file_bytes, overwrite)
             if since is not None:
-                base, epoch = base_and_epoch(embedding, root, since)
-            if extra is not None and group.rank == 0:
-                content = pack(extra)
+                base, epoch = base_and_epoch(embedding, root, since, step)
+            if group.rank == 0:
+                content = pack(extra) if extra is not None else None
+                mine = claim(embedding, root)
+                newer = open_attempt(attempt, overwrite)
     except Exception as caught:
         error = caught
-    raise_together(group, what, error)
-    save_id = _agree(group, {"step": step, "since": since, "asynchronous": asynchronous})
-    attempt = Attempt(step_path(root, step), save_id, group.rank, group.size)
-    commit = Commit(step, shard.strategy, table_entries(shard.tables), base, keep_last)
-    job = None
-    try:
-        changed = _changed_rows(shard, epoch) if base is not None else None
-        new_epoch = shard.epoch()
-        blocks = all_blocks(shard) if changed is None else changed_blocks(shard, changed)
-        if asynchronous:
-            blocks = _draining([*blocks])
-        runs = shard_runs(shard, changed)
-        job = _Job(attempt, commit, runs, blocks, content, max_file_bytes, timeout)
-    except Exception as caught:
-        error = caught
-    raise_together(group, what, error)
+    same = {"step": step, "since": since, "overwrite": overwrite, "asynchronous": asynchronous}
+    with taken_back(attempt):
+        raise_together(group, what, error)
+        attempt = replace(attempt, save_id=_agree(group, same, attempt.save_id))
+        entries = table_entries(shard.tables)
+        commit = Commit(step, shard.strategy, entries, base, keep_last, overwrite, mine, newer)
+        job = None
+        try:
+            require_ticket(attempt)
+            changed = _changed_rows(shard, epoch) if base is not None else None
+            new_epoch = shard.epoch()
+            blocks = all_blocks(shard) if changed is None else changed_blocks(shard, changed)
+            if asynchronous:
+                blocks = _draining([*blocks])
+            runs = shard_runs(shard, changed)
+            job = _Job(attempt, commit, runs, blocks, content, max_file_bytes, timeout)
+        except Exception as caught:
+            error = caught
+        raise_together(group, what, error)
     assert job is not None
     handle = SaveHandle(embedding, root, step, group.rank)
-    done = functools.partial(remember, embedding, root, step, save_id, new_epoch)
+    done = functools.partial(remember, embedding, root, step, attempt.save_id, new_epoch)
     if asynchronous:
         handle.start(lambda: job.run(done))
         return handle
@@ -169,22 +183,9 @@ def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
     }
 
 
-def begin(root: Path, step: int, keep_last: int | None, max_file_bytes: int) -> None:
-    require_step("step", step)
-    for name, value in (("keep_last", keep_last), ("max_file_bytes", max_file_bytes)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
-    if index_path(root, step).exists():
-        raise FileExistsError(
-            f"{step_path(root, step)}: this step is complete already; save another step, or remove its "
-            "directory first"
-        )
-    durable.make_directory(step_path(root, step))
-
-
-def _agree(group: HostGroup, arguments: dict[str, Any]) -> str:
-    """The id that process 0 gives this save, after all processes were found to save the same thing."""
-    said = group.gather_objects((arguments, secrets.token_hex(6)))
+def _agree(group: HostGroup, arguments: dict[str, Any], proposed: str) -> str:
+    """The id that process 0 proposes, after all processes were found to save the same thing."""
+    said = group.gather_objects((arguments, proposed))
     for rank, (theirs, _) in enumerate(said):
         for name, value in theirs.items():
             if value != said[0][0][name]:

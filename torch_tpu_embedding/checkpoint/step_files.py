@@ -6,7 +6,7 @@ Letter: V vocabulary.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..paths import naming
 from .errors import REMEDY, CheckpointError
 from .index import IDS, Index, Piece, check_coverage, read_index
+from .open_files import OpenFiles
 from .steps import index_path, step_path
-from .stream import TensorFile, hash_file
+from .stream import TensorFile, hash_open, open_sized
 
 _READ_BYTES = 8 << 20
-_OPEN_FILES = 32
 
 Field = tuple[str, str]
 """A table's name and 'weight' or a slot."""
@@ -29,11 +30,14 @@ Field = tuple[str, str]
 class StepFiles:
     """One step, complete or a delta.
 
+    Args:
+        files: where its files are held open, with those of other steps.
+
     Raises:
         CheckpointError: the index is missing or damaged.
     """
 
-    def __init__(self, directory: Path, step: int) -> None:
+    def __init__(self, directory: Path, step: int, files: OpenFiles | None = None) -> None:
         self.path = step_path(directory, step)
         self.index: Index = read_index(index_path(directory, step))
         self.index_path = index_path(directory, step)
@@ -46,7 +50,7 @@ class StepFiles:
         for piece in self.index.pieces:
             self._pieces.setdefault((piece.table, piece.field), []).append(piece)
             self._by_file.setdefault(piece.file, []).append(piece)
-        self._open: OrderedDict[str, TensorFile] = OrderedDict()
+        self._files = files or OpenFiles()
 
     @property
     def is_delta(self) -> bool:
@@ -83,14 +87,8 @@ class StepFiles:
             CheckpointError: a file has changed since it was written.
         """
         for name in names:
-            path = self.path / name
-            try:
-                found = hash_file(path)
-            except FileNotFoundError:
-                raise CheckpointError(
-                    f"{path}: missing, though the index names it; {REMEDY}"
-                ) from None
-            stated = self.index.files[name].sha256
+            path, stated = self.path / name, self.index.files[name].sha256
+            found = self._hash(path, self.index.files[name].bytes)
             if found != stated:
                 keys = [piece.key for piece in self._by_file.get(name, ())]
                 more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -116,8 +114,18 @@ class StepFiles:
 
     def close(self) -> None:
         """Close the files."""
-        while self._open:
-            self._open.popitem()[1].close()
+        self._files.close()
+
+    def _hash(self, path: Path, size: int) -> str:
+        held = self._files.held(path)
+        if held is not None:  # what will be read, even if the step is removed meanwhile
+            return held.sha256()
+        descriptor = open_sized(path, size)
+        try:
+            with naming(path):
+                return hash_open(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _of(self, field: Field) -> list[Piece]:
         return self._pieces.get(field, [])
@@ -129,13 +137,7 @@ class StepFiles:
         return wanted
 
     def _file(self, name: str) -> TensorFile:
-        if name in self._open:
-            self._open.move_to_end(name)
-        else:
-            self._open[name] = TensorFile(self.path / name, self.index.files[name].bytes)
-            if len(self._open) > _OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-        return self._open[name]
+        return self._files.get(self.path / name, self.index.files[name].bytes)
 
     def _check_file(self, name: str) -> None:
         file = self._file(name)

@@ -28,6 +28,12 @@ def index_path(directory: Path, step: int) -> Path:
     return step_path(directory, step) / INDEX_NAME
 
 
+def step_of(name: str) -> int | None:
+    """The step whose directory has this name; None for other names."""
+    match = _STEP.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def all_steps(directory: Path) -> list[int]:
     """The steps that have a directory, complete or not, rising."""
     if not directory.is_dir():
@@ -38,7 +44,15 @@ def all_steps(directory: Path) -> list[int]:
 
 def complete_steps(directory: Path) -> list[int]:
     """The steps that can be loaded, rising."""
-    return [step for step in all_steps(directory) if index_path(directory, step).is_file()]
+    return steps_by_state(directory)[0]
+
+
+def steps_by_state(directory: Path) -> tuple[list[int], list[int]]:
+    """The complete steps and the unfinished ones by one listing, each rising."""
+    states: tuple[list[int], list[int]] = [], []
+    for step in all_steps(directory):
+        states[not index_path(directory, step).is_file()].append(step)
+    return states
 
 
 def choose_step(directory: Path, step: int | None) -> int:

@@ -20,9 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import json_checks
+from ..paths import naming
 from . import durable
 from .errors import REMEDY, CheckpointError
 from .index import FileEntry
+from .regular import open_regular
+from .schema import check_header
 
 _ITEM_SIZES = {"F32": 4, "I64": 8}
 _MAX_HEADER = 100_000_000  # the safetensors library refuses longer ones
@@ -139,8 +143,9 @@ class FileWriter:
         """Sync the file and give it its name. The caller syncs the directory."""
         assert self._descriptor is not None
         assert self.remaining == 0
-        durable.sync_file(self._descriptor)
-        os.close(self._descriptor)
+        with naming(self.path):
+            durable.sync_file(self._descriptor)
+            os.close(self._descriptor)
         self._descriptor = None
         self._hasher.drain()
         durable.rename(self._temporary, self.path)
@@ -156,19 +161,39 @@ class FileWriter:
     def _put(self, data: memoryview) -> None:
         assert self._descriptor is not None
         self._hasher.update(self._digest, data)
-        durable.write_all(self._descriptor, data)
-        self._written += len(data)
-        if self._written - self._begun >= _WRITE_BACK_BYTES:
-            durable.start_writing(self._descriptor, self._begun, self._written)
-            self._begun = self._written
+        with naming(self.path):
+            durable.write_all(self._descriptor, data)
+            self._written += len(data)
+            if self._written - self._begun >= _WRITE_BACK_BYTES:
+                durable.start_writing(self._descriptor, self._begun, self._written)
+                self._begun = self._written
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest, buffer = hashlib.sha256(), bytearray(_HASH_CHUNK)
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
+def open_sized(path: Path, size: int) -> int:
+    """Open a file that an index names; gives its descriptor.
+
+    Raises:
+        CheckpointError: it is not there, no regular file, or not of `size` bytes.
+    """
+    try:
+        descriptor = open_regular(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing, though the index names it; {REMEDY}") from None
+    found = os.fstat(descriptor).st_size
+    if found != size:
+        os.close(descriptor)
+        raise CheckpointError(
+            f"{path}: torn or truncated, {found} bytes where the index says {size}; {REMEDY}"
+        )
+    return descriptor
+
+
+def hash_open(descriptor: int) -> str:
+    """SHA-256 of the content of an open file."""
+    digest, buffer, place = hashlib.sha256(), bytearray(_HASH_CHUNK), 0
+    while count := os.preadv(descriptor, [buffer], place):
+        digest.update(memoryview(buffer)[:count])
+        place += count
     return digest.hexdigest()
 
 
@@ -181,22 +206,35 @@ class TensorFile:
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
+        self._size = size
         self._descriptor = -1
+        self._descriptor = open_sized(path, size)
+        found = os.fstat(self._descriptor)
+        self._identity = found.st_dev, found.st_ino
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise CheckpointError(f"{path}: missing, though the index names it; {REMEDY}") from None
-        found = os.fstat(self._descriptor).st_size
-        if found != size:
-            raise CheckpointError(
-                f"{path}: torn or truncated, {found} bytes where the index says {size}; {REMEDY}"
-            )
-        try:
-            self.tensors, self._offsets = self._header(size)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            with naming(path):
+                self.tensors, self._offsets = self._header(size)
+        except ValueError as error:
             raise CheckpointError(
                 f"{path}: damaged or foreign, its header is not safetensors ({error}); {REMEDY}"
             ) from error
+
+    def open_again(self) -> None:
+        """Open the file after `close`.
+
+        Raises:
+            CheckpointError: it is not there any more, or is another.
+        """
+        self._descriptor = open_sized(self.path, self._size)
+        found = os.fstat(self._descriptor)
+        if (found.st_dev, found.st_ino) != self._identity:
+            self.close()
+            raise CheckpointError(f"{self.path}: replaced while it was read; load again")
+
+    def sha256(self) -> str:
+        """The hash of the file; may run beside other readers."""
+        with naming(self.path):
+            return hash_open(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -225,7 +263,8 @@ class TensorFile:
         place = self._offsets[key] + start * row_bytes
         view = rows.reshape(-1).view(np.uint8).data
         while len(view):
-            count = os.preadv(self._descriptor, [view], place)
+            with naming(self.path):
+                count = os.preadv(self._descriptor, [view], place)
             if not count:
                 raise CheckpointError(f"{self.path}: {key!r} ends early; {REMEDY}")
             view, place = view[count:], place + count
@@ -233,21 +272,24 @@ class TensorFile:
     def map_vector(self, key: str) -> NDArray[np.int64]:
         """An int64 vector, mapped read-only: its pages are read when they are needed."""
         shape = self.tensors[key].shape
-        return np.memmap(self.path, np.int64, "r", self._offsets[key], shape)
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            return np.memmap(file, np.int64, "r", self._offsets[key], shape)
 
     def _header(self, size: int) -> tuple[dict[str, TensorSpec], dict[str, int]]:
         length = int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
         if length > min(_MAX_HEADER, size - 8):
             raise ValueError(f"a header of {length} bytes in a file of {size}")
-        described = json.loads(os.pread(self._descriptor, length, 8))
-        described.pop("__metadata__", None)
+        described = json_checks.parse(os.pread(self._descriptor, length, 8))
+        if isinstance(described, dict):
+            described.pop("__metadata__", None)
+        check_header(described, "")
         tensors, offsets = {}, {}
         for key, each in described.items():
-            spec = TensorSpec(key, each["dtype"], tuple(int(n) for n in each["shape"]))
+            spec = TensorSpec(key, each["dtype"], tuple(each["shape"]))
             begin, end = each["data_offsets"]
             if spec.dtype not in _ITEM_SIZES:
                 raise ValueError(f"{key!r} is of dtype {spec.dtype}")
             if end - begin != spec.num_bytes or not 0 <= begin <= end <= size - 8 - length:
                 raise ValueError(f"{key!r} of shape {[*spec.shape]} lies at {begin} … {end}")
-            tensors[key], offsets[key] = spec, 8 + length + int(begin)
+            tensors[key], offsets[key] = spec, 8 + length + begin
         return tensors, offsets

@@ -5,9 +5,11 @@ Letters: V vocabulary, D dim, S shards.
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from ..host_group import raise_together
 from ..layout import WEIGHT
+from ..paths import local_path, naming
 from . import durable
 from .background import settle
 from .known_steps import forget
@@ -89,7 +92,9 @@ def import_state_dict(
     return [*found]
 
 
-def export_table(reader: Reader, table: str, path: str | Path, field: str = WEIGHT) -> None:
+def export_table(
+    reader: Reader, table: str, path: str | os.PathLike[str], field: str = WEIGHT
+) -> None:
     """Write one field of a table to a single file, row i id i, block by block.
 
     Args:
@@ -101,48 +106,55 @@ def export_table(reader: Reader, table: str, path: str | Path, field: str = WEIG
         ValueError: the path ends otherwise.
         KeyError: there is no such table or field.
     """
-    path = Path(path).absolute()
+    path = local_path(path).absolute()
     if path.suffix not in (".safetensors", ".npy"):
         raise ValueError(f"{path}: the name must end in .safetensors or .npy")
     reader.read(table, field, 0, 0)  # raises where there is no such field
     shape = reader.rows(table, field).shape
-    if path.suffix == ".npy":
-        _export_numpy(reader, table, field, path, shape)
-        return
-    with Hasher() as hasher:
-        spec = TensorSpec(f"{table}.{field}", "F32", shape)
-        writer = FileWriter(path, [spec], hasher)
-        try:
-            for start, stop in _blocks(shape):
-                rows = reader.read(table, field, start, stop).numpy()
-                writer.write(rows.reshape(-1).view(np.uint8).data)
-            writer.finish()
-        except BaseException:
-            writer.abandon()
-            raise
-    durable.sync_directory(path.parent)
-
-
-def _export_numpy(
-    reader: Reader, table: str, field: str, path: Path, shape: tuple[int, int]
-) -> None:
-    temporary = path.with_name(path.name + durable.TEMPORARY)
+    rows = (
+        reader.read(table, field, start, stop).numpy().reshape(-1).view(np.uint8).data
+        for start, stop in _blocks(shape)
+    )
+    # Of this call's own: what an export that was killed has left is in nobody's way.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
     try:
-        target = np.lib.format.open_memmap(temporary, "w+", np.dtype(np.float32), shape)
-        for start, stop in _blocks(shape):
-            target[start:stop] = reader.read(table, field, start, stop).numpy()
-        target.flush()
-        del target
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            durable.sync_file(descriptor)
-        finally:
-            os.close(descriptor)
+        if path.suffix == ".npy":
+            _write_numpy(temporary, shape, rows)
+        else:
+            _write_safetensors(temporary, TensorSpec(f"{table}.{field}", "F32", shape), rows)
         durable.rename(temporary, path)
     except BaseException:
         durable.remove(temporary)
         raise
     durable.sync_directory(path.parent)
+
+
+def _write_safetensors(path: Path, spec: TensorSpec, rows: Iterable[memoryview]) -> None:
+    with Hasher() as hasher:
+        writer = FileWriter(path, [spec], hasher)
+        try:
+            for data in rows:
+                writer.write(data)
+            writer.finish()
+        except BaseException:
+            writer.abandon()
+            raise
+
+
+def _write_numpy(path: Path, shape: tuple[int, int], rows: Iterable[memoryview]) -> None:
+    """Not through a memory map: there a full disk ends the process without an exception."""
+    header = io.BytesIO()
+    described = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    descriptor = durable.create(path)
+    try:
+        with naming(path):
+            durable.write_all(descriptor, header.getbuffer())
+            for data in rows:
+                durable.write_all(descriptor, data)
+            durable.sync_file(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _blocks(shape: tuple[int, int]) -> list[tuple[int, int]]:

@@ -1,0 +1,139 @@
+"""Which files of a step's directory belong to which try to save it, and what state that try is in.
+
+A try is known by its save id, which is in the name of each of its files but the index. Process 0 creates
+its *ticket*, the file that becomes the index, before anybody writes a file of that try. So there are three
+states:
+
+* pending: the ticket is there, and the index is not that of this try;
+* complete: the index is that of this try (a ticket that is still there is the same file);
+* dead: neither; for good, since no ticket is made twice.
+
+Each way from one state to another is one operation on the ticket, done in full or not at all, so that two
+jobs that meet in a directory cannot both have their way: `complete` (a link that fails if there is an
+index), `revoke` (back to pending), `bury` (pending to dead, and only then are its files removed).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from . import durable
+from .errors import CheckpointError
+from .index import Index, read_index
+from .steps import INDEX_NAME
+
+_OURS = re.compile(
+    r"(?:[A-Za-z0-9][A-Za-z0-9_]*-\d{5}-of-\d{5,}-\d{5,}|extra|failed|index|rank-\d{5,})"
+    rf"-(?P<save_id>[0-9a-f]{{12}})\.(?:safetensors|pt|json)(?:{re.escape(durable.TEMPORARY)})?"
+)
+_FORMER_TEMPORARY = INDEX_NAME + durable.TEMPORARY
+"""What version 0.1 wrote an index to before it gave it its name."""
+
+
+def ticket_path(directory: Path, save_id: str) -> Path:
+    """The file that becomes the index of a try."""
+    return directory / f"index-{save_id}.json"
+
+
+def published(directory: Path) -> Index | None:
+    """The index of a step's directory, or None where there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    path = directory / INDEX_NAME
+    return read_index(path) if path.is_file() else None
+
+
+def is_published(directory: Path, save_id: str) -> bool:
+    """Whether the step is complete by this try; raises as `published`."""
+    index = published(directory)
+    return index is not None and index.save_id == save_id
+
+
+def complete(directory: Path, save_id: str, replace: bool) -> None:
+    """Make the ticket, filled and synced, the index.
+
+    Args:
+        replace: take the place of another index.
+
+    Raises:
+        FileExistsError: there is an index already, and `replace` is not set.
+        FileNotFoundError: the ticket is gone; the try is dead.
+    """
+    ticket, index = ticket_path(directory, save_id), directory / INDEX_NAME
+    if replace:
+        durable.rename(ticket, index)
+    else:
+        durable.link(ticket, index)
+        durable.remove(ticket)
+
+
+def revoke(directory: Path, save_id: str) -> bool:
+    """Take the index away from a complete try, which is pending then; False if it was not complete."""
+    if not is_published(directory, save_id):
+        return False
+    ticket = ticket_path(directory, save_id)
+    durable.remove(ticket)  # a second name of the index, if its process died early; else nothing
+    try:
+        durable.rename(directory / INDEX_NAME, ticket)
+    except FileNotFoundError:
+        return False
+    try:
+        found = read_index(ticket).save_id
+    except CheckpointError:  # somebody else has buried it
+        return False
+    if found != save_id:  # another was put in its place meanwhile
+        restore(directory, save_id)
+    return found == save_id
+
+
+def restore(directory: Path, save_id: str) -> None:
+    """Undo `revoke`, unless there is another index or somebody has buried the try."""
+    try:
+        complete(directory, save_id, replace=False)
+    except (FileExistsError, FileNotFoundError):
+        durable.remove(ticket_path(directory, save_id))
+
+
+def bury(directory: Path) -> None:
+    """Remove the tries of a directory that are pending or dead, and what the complete one does not need.
+
+    Only files with names that this package gives are ever removed, and only those that were there when
+    this began.
+
+    Raises:
+        CheckpointError: the index is damaged; nothing was removed.
+    """
+    if (directory / INDEX_NAME).is_file():
+        read_index(directory / INDEX_NAME)
+    found: dict[str, list[Path]] = {}
+    for path in [*directory.iterdir()]:
+        if match := _OURS.fullmatch(path.name):
+            found.setdefault(match["save_id"], []).append(path)
+    for save_id, paths in found.items():
+        durable.remove(ticket_path(directory, save_id))
+        index = published(directory)  # only now is it certain that the try will not become complete
+        needed = set(index.files) if index is not None and index.save_id == save_id else set()
+        for path in paths:
+            if path.name not in needed:
+                durable.remove(path)
+    durable.remove(directory / _FORMER_TEMPORARY)
+
+
+def remove_try(directory: Path, save_id: str, keep: Path | None = None) -> None:
+    """Give one try up: bury it alone, unless it is complete.
+
+    Args:
+        keep: a file to leave.
+    """
+    durable.remove(ticket_path(directory, save_id))
+    try:
+        if is_published(directory, save_id):
+            return
+    except CheckpointError:  # the index of somebody else, damaged
+        pass
+    for path in directory.glob(f"*-{save_id}.*"):
+        if path != keep:
+            durable.remove(path)

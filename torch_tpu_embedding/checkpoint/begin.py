@@ -1,0 +1,107 @@
+"""What a save finds out, and leaves in the directory, before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import durable
+from .attempts import published, remove_try, ticket_path
+from .errors import CheckpointError
+from .part import Attempt
+from .steps import complete_steps, index_path, require_step, step_path
+
+_TICKET_TIMEOUT_S = 10.0
+_TRIES = 10
+
+
+def begin(
+    root: Path, step: int, keep_last: int | None, max_file_bytes: int, overwrite: bool
+) -> None:
+    """Check the arguments, and make the directory of the step; each process does this.
+
+    Raises:
+        FileExistsError: the step is complete, and is not to be overwritten.
+        NotADirectoryError: a link stands for the step.
+        ValueError: an argument is out of range.
+    """
+    require_step("step", step)
+    for name, value in (("keep_last", keep_last), ("max_file_bytes", max_file_bytes)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
+    path = step_path(root, step)
+    if path.is_symlink():
+        raise NotADirectoryError(
+            f"{path}: a link, which a save does not follow; remove it, or save another step"
+        )
+    if index_path(root, step).exists() and not overwrite:
+        raise FileExistsError(
+            f"{path}: this step is complete already; save another step, or pass overwrite=True, which "
+            "replaces it and drops all later ones"
+        )
+    durable.make_directory(path)
+
+
+def open_attempt(attempt: Attempt, overwrite: bool) -> dict[int, str]:
+    """Create the ticket, before any process writes; process 0 does this.
+
+    Gives the complete steps after this one → save id, which the save replaces; they are empty without
+    `overwrite`, and a warning says that there are some.
+
+    Raises:
+        CheckpointError: the index of one of them is damaged.
+    """
+    root, step = attempt.directory.parent, int(attempt.directory.name.removeprefix("step-"))
+    later = [each for each in complete_steps(root) if each > step]
+    newer = {}
+    if overwrite:
+        found = {each: published(step_path(root, each)) for each in later}
+        newer = {each: index.save_id for each, index in found.items() if index is not None}
+    elif later:
+        warnings.warn(
+            f"{root}: step {step} is saved, but {later} are complete too, and load takes the newest; if "
+            "these were given up, pass overwrite=True to drop them",
+            stacklevel=3,
+        )
+    for left in reversed(range(_TRIES)):
+        try:
+            os.close(durable.create(ticket_path(attempt.directory, attempt.save_id)))
+            break
+        except FileNotFoundError:  # another job has tidied the empty directory away
+            if not left:
+                raise
+            durable.make_directory(attempt.directory)
+    return newer
+
+
+def require_ticket(attempt: Attempt) -> None:
+    """Check that the file that process 0 made in its directory is in this one.
+
+    Raises:
+        CheckpointError: it is not; the processes do not see the same directory.
+    """
+    deadline = time.monotonic() + _TICKET_TIMEOUT_S
+    while not ticket_path(attempt.directory, attempt.save_id).exists():
+        if time.monotonic() > deadline:
+            raise CheckpointError(
+                f"{attempt.directory.parent}: process {attempt.rank} does not see here what process 0 has "
+                "just written to the directory of its call; give all processes one directory, on a file "
+                "system that they share"
+            )
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def taken_back(attempt: Attempt) -> Iterator[None]:
+    """After an error, remove what `begin` and `open_attempt` left."""
+    try:
+        yield
+    except Exception:
+        if attempt.rank == 0:
+            remove_try(attempt.directory, attempt.save_id)
+        durable.remove_directory(attempt.directory)
+        raise
