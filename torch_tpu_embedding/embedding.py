@@ -16,7 +16,7 @@ from torch import Tensor
 from . import runtime
 from .describe import describe
 from .features import ID_BOUNDS, Bags
-from .gradients import collect_gradients
+from .gradients import collect_gradients, make_leaf
 from .host_batch import Batcher
 from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
@@ -244,7 +244,7 @@ class TPUEmbedding(MeasuredModule):
             else:
                 behind = self._queue.after(queued)
                 looked_up, activations = self._pipeline.step(self.engine, name, queued, behind)
-            activations = [each.requires_grad_() for each in activations]
+            activations = [make_leaf(each) for each in activations]
             self._queue.looked_up(name, Awaiting(looked_up, activations))
             if name is None:
                 for feature, each in zip(self.resolved.features, activations, strict=True):

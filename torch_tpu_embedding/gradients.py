@@ -10,6 +10,17 @@ from torch import Tensor
 from .config import Feature
 
 
+def make_leaf(activation: Tensor) -> Tensor:
+    """Let an activation collect `.grad`, and let each backward pass give it a tensor of its own.
+
+    The gradient that autograd has for a leaf may be an expanded view: that of x.sum(1) has one number for
+    all places of a sequence. torch_xla 2.9 keeps the view as `.grad`, and whatever is done to it in place
+    (`clip_grad_norm_`, `unscale_`, the next backward pass) is then done once for each place.
+    """
+    activation.requires_grad_().register_hook(torch.clone)
+    return activation
+
+
 def collect_gradients(
     features: tuple[Feature, ...],
     activations: list[Tensor],
