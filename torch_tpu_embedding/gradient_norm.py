@@ -119,7 +119,7 @@ def _amount(gradients: Sequence[Tensor], order: float, device: torch.device) -> 
 
 def _of_one(gradient: Tensor, order: float) -> Tensor:
     if math.isinf(order):
-        return gradient.abs().amax()
+        return gradient.abs().max()
     if order == 2:
         return gradient.square().sum()
     return gradient.abs().pow(order).sum()
