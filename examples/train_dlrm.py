@@ -46,6 +46,7 @@ from tqdm import tqdm
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.paths import path_option
+from torch_tpu_embedding.terminal import escape_what_it_lacks
 
 WARM_UP = 20  # steps; with the first evaluation, all that may compile
 SAMPLES = 700_000
@@ -254,6 +255,7 @@ def load_data(args: argparse.Namespace) -> tuple[ClickLog, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the example; returns the exit status."""
+    escape_what_it_lacks()
     args = parse_args(argv)
     connect()
     if os.environ["PJRT_DEVICE"] == "CPU":

@@ -46,6 +46,7 @@ from tqdm import tqdm
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.paths import path_option
+from torch_tpu_embedding.terminal import escape_what_it_lacks
 
 WARM_UP = 5  # steps; with the first evaluation, all that may compile
 FETCH_EVERY = 20  # steps; fetching a loss waits for the device
@@ -259,6 +260,7 @@ def load(args: argparse.Namespace) -> Samples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the example; returns the exit status."""
+    escape_what_it_lacks()
     args = parse_args(argv)
     if args.data is None:
         print(NO_DATA, file=sys.stderr, end="")

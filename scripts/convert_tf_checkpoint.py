@@ -32,6 +32,7 @@ from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.shard import block_rows
 from torch_tpu_embedding.layout import WEIGHT
 from torch_tpu_embedding.paths import naming, path_option
+from torch_tpu_embedding.terminal import escape_what_it_lacks
 
 
 def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict[str, Found]:
@@ -198,6 +199,7 @@ def report(result: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; gives the exit status: 0 good, 2 not possible."""
+    escape_what_it_lacks()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

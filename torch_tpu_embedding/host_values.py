@@ -35,3 +35,15 @@ def map_tensors(value: Any, put: Callable[[Tensor], Tensor], what: str) -> Any:
         f"{what}: expected a tensor, a numpy array of numbers, or dicts, lists and tuples of them, got "
         f"{type(value).__name__}{of}; make it a tensor with torch.as_tensor"
     )
+
+
+def is_floating(rows: Tensor | np.ndarray[Any, Any]) -> bool:
+    """Whether these are real floats of some width."""
+    return rows.is_floating_point() if isinstance(rows, Tensor) else rows.dtype.kind == "f"
+
+
+def float32_copy(rows: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Floats as a CPU tensor of float32 in memory of its own; float32 is kept bit for bit."""
+    if isinstance(rows, Tensor):
+        return rows.detach().to("cpu", torch.float32, copy=True)
+    return torch.from_numpy(np.array(rows, np.float32))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import path_option
+from ..terminal import escape_what_it_lacks
 from . import inspection
 from .errors import CheckpointError
 from .inspection import Progress
@@ -20,6 +21,7 @@ from .reader import open_checkpoint
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; gives the exit status: 0 good, 1 damaged or different, 2 not usable."""
+    escape_what_it_lacks()
     args = _parser().parse_args(arguments)
     try:
         status, result, text = args.run(args)

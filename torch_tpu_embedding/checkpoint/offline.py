@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..config_io import optimizer_to_dict
+from ..host_values import float32_copy, is_floating
 from ..layout import WEIGHT
 from ..optimizers import Optimizer
 from ..sharding import STRATEGIES, Strategy, shard_ids
@@ -168,7 +168,7 @@ def _deal(
     for start in range(0, entry.vocabulary_size, at_once):
         stop = min(start + at_once, entry.vocabulary_size)
         for field, width in entry.fields.items():
-            rows = _rows(source.fields[field], start, stop)
+            rows = _rows(f"table {name!r}: {field!r}", source.fields[field], start, stop)
             if [*rows.shape] != [stop - start, width]:
                 raise ValueError(
                     f"table {name!r}: rows {start} … {stop - 1} of {field!r} have shape "
@@ -181,9 +181,13 @@ def _deal(
                     writer.write({field: rows[first - start : mine[-1] + 1 - start : ids.step]})
 
 
-def _rows(source: RowSource, start: int, stop: int) -> Tensor:
+def _rows(what: str, source: RowSource, start: int, stop: int) -> Tensor:
     """Float32 rows in memory of their own."""
-    rows = source[start:stop]
+    rows: Any = source[start:stop]
     if not isinstance(rows, Tensor):
-        rows = torch.from_numpy(np.array(rows))
-    return rows.detach().to("cpu", torch.float32, copy=True)
+        rows = np.asarray(rows)
+    if not is_floating(rows):
+        raise ValueError(
+            f"{what} gives rows of {rows.dtype}, expected floats; convert them, if none is above 2**24"
+        )
+    return float32_copy(rows)
