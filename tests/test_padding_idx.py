@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from test_laws import AMPLIFIED, OPTIMIZERS, Fast
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.config import resolve
 from torch_tpu_embedding.features import NO_ID, parse
 from torch_tpu_embedding.initial import start_values, table_values
@@ -236,6 +237,24 @@ def test_the_exported_module_gives_the_same(rows: Rows) -> None:
 def test_a_padding_idx_that_is_no_row_is_an_error_naming_it(padding: object) -> None:
     with pytest.raises(ValueError, match=r"^TableConfig: padding_idx must be .*got "):
         table(padding_idx=padding)
+
+
+@pytest.mark.parametrize("module", [torch.nn.Embedding, torch.nn.EmbeddingBag])
+def test_a_module_of_torch_with_another_padding_is_not_imported_in_silence(
+    module: type[torch.nn.Embedding],
+) -> None:
+    made = module(V, 3, padding_idx=PADDING)
+    for padding in (PADDING, PADDING - V):
+        embedding = tte.TPUEmbeddingForServing(tte.FeatureConfig(table(padding_idx=padding)))
+        checkpoint.import_modules(embedding, {"t": made})
+        assert torch.equal(embedding.state_dict()["t.weight"], made.weight)
+    for padding in (None, 0):
+        embedding = tte.TPUEmbeddingForServing(tte.FeatureConfig(table(padding_idx=padding)))
+        message = f"table 't': the module has padding_idx 2, the table {padding}; set it"
+        with pytest.raises(ValueError, match=message):
+            checkpoint.import_modules(embedding, {"t": made})
+        checkpoint.import_modules(embedding, {"t": made.weight})
+        checkpoint.import_modules(embedding, {"t": module(V, 3)})
 
 
 @pytest.mark.parametrize("padding", [None, PADDING, -1])

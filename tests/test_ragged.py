@@ -283,6 +283,13 @@ def test_cat_joins_what_slices_cut(parts):
     same(Ragged.cat([joined[:2], joined[2:]]), joined.to_lists())
 
 
+def test_the_positions_of_a_process_take_its_samples_of_a_batch():
+    batch = Ragged.from_lists([[1], [], [2, 3]])
+    mine, real = tte.distributed.local_positions(len(batch), 4)
+    same(batch[mine], [[1], [], [2, 3], [1]])
+    same(batch[mine][real], [[1], [], [2, 3]])
+
+
 def test_nothing_to_join_is_an_error():
     with pytest.raises(ValueError, match=r"^Ragged.cat: give at least one Ragged"):
         Ragged.cat([])

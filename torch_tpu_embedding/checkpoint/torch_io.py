@@ -45,7 +45,8 @@ def import_modules(embedding: HasShard, modules: Mapping[str, Weights]) -> None:
             `[V, D]`; other floats than float32 are converted.
 
     Raises:
-        ValueError: there is no such table, or a shape differs; nothing has changed then.
+        ValueError: there is no such table, or a shape or the padding_idx of a module differs; nothing has
+            changed then.
     """
     _import(embedding, "checkpoint.import_modules", lambda: modules)
 
@@ -208,7 +209,15 @@ def _checked(
             problems.append(f"{name!r} is no table of the embedding, which holds {sorted(tables)}")
             continue
         number, table = tables[name]
-        weight = value.weight if isinstance(value, (nn.Embedding, nn.EmbeddingBag)) else value
+        weight = value
+        if isinstance(value, (nn.Embedding, nn.EmbeddingBag)):
+            weight = value.weight
+            if value.padding_idx not in (None, table.padding_row):
+                problems.append(
+                    f"table {name!r}: the module has padding_idx {value.padding_idx}, the table "
+                    f"{table.padding_row}; set it in the TableConfig, or pass the module's weight alone"
+                )
+                continue
         wanted = [table.vocabulary_size, table.dim]
         if not isinstance(weight, (Tensor, np.ndarray)):
             problems.append(
