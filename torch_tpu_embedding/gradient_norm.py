@@ -97,9 +97,9 @@ def total_norm(
     own = _amount([exchange.enter(each) for each in rows.values()], order, device)
     of_dense = _amount(dense, order, device)
     of_each = exchange.gather(own)
-    if of_each.device != device:
+    if exchange.group.size > 1 and of_each.device.type == "cpu":
         _check_same(exchange, of_dense, order)
-        of_each = of_each.to(device)
+    of_each = of_each.to(device)
     amount = _together(torch.cat([_together(of_each, order)[None], of_dense[None]]), order)
     return amount if math.isinf(order) else amount.pow(1 / order)
 
