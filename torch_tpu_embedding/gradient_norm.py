@@ -106,7 +106,8 @@ def total_norm(
 
 def clip_factor(norm: Tensor, max_norm: Tensor) -> Tensor:
     """What the gradients are multiplied by, `[1]`, as `torch.nn.utils.clip_grad_norm_` has it."""
-    return (max_norm / (norm + _EPSILON)).clamp(max=1.0)
+    # No clamp: torch_xla's makes the most negative number of nan.
+    return torch.minimum(max_norm / (norm + _EPSILON), torch.ones_like(norm))
 
 
 def _amount(gradients: Sequence[Tensor], order: float, device: torch.device) -> Tensor:
