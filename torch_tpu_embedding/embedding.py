@@ -283,7 +283,7 @@ class TPUEmbedding(GradientSteps):
             step = self._queue.require_step(name, "apply_gradients")
             if gradients is not None:
                 self._queue.require_awaiting(name, "apply_gradients")
-            found = self._collect(step, gradients, "apply_gradients")
+            found = self._collect(step, gradients, "apply_gradients", warn=True)
             rates = self.learning_rates() if learning_rates is None else learning_rates
             if len(rates) != len(self.resolved.tables):
                 raise ValueError(

@@ -97,16 +97,17 @@ def total_norm(
     own = _amount([exchange.enter(each) for each in rows.values()], order, device)
     of_dense = _amount(dense, order, device)
     of_each = exchange.gather(own)
-    if of_each.device != device:
+    if exchange.group.size > 1 and of_each.device.type == "cpu":
         _check_same(exchange, of_dense, order)
-        of_each = of_each.to(device)
+    of_each = of_each.to(device)
     amount = _together(torch.cat([_together(of_each, order)[None], of_dense[None]]), order)
     return amount if math.isinf(order) else amount.pow(1 / order)
 
 
 def clip_factor(norm: Tensor, max_norm: Tensor) -> Tensor:
     """What the gradients are multiplied by, `[1]`, as `torch.nn.utils.clip_grad_norm_` has it."""
-    return (max_norm / (norm + _EPSILON)).clamp(max=1.0)
+    # No clamp: torch_xla's makes the most negative number of nan.
+    return torch.minimum(max_norm / (norm + _EPSILON), torch.ones_like(norm))
 
 
 def _amount(gradients: Sequence[Tensor], order: float, device: torch.device) -> Tensor:

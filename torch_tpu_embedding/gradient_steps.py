@@ -191,16 +191,23 @@ class GradientSteps(MeasuredModule):
         raise_together(self.engine.exchange.group, call, failure)
         return found
 
-    def _collect(self, step: Sequence[Awaiting], gradients: Any, call: str) -> _Found:
+    def _collect(
+        self, step: Sequence[Awaiting], gradients: Any, call: str, warn: bool = False
+    ) -> _Found:
         """The checked gradients of each batch of a step.
 
         Args:
             gradients: of the last one, nested like feature_config; None takes the `.grad` of activations.
+            warn: of those that are missing, once.
         """
         features, structure = self.resolved.features, self.resolved.structure
         given = None if gradients is None else flatten_like(structure, gradients, "gradients")
         found = [collect_gradients(features, each.activations, None, call) for each in step[:-1]]
-        return [*found, collect_gradients(features, step[-1].activations, given, call)]
+        found.append(collect_gradients(features, step[-1].activations, given, call))
+        if warn:
+            for of_batch in found:
+                warn_of_missing(features, of_batch, self._warned)
+        return found
 
     def _sum_step(self, step: Sequence[Awaiting], found: _Found) -> LookedUp:
         """The batches of a step as one, with the gradients of its rows."""
@@ -221,8 +228,6 @@ class GradientSteps(MeasuredModule):
         rates: Sequence[float],
     ) -> None:
         """Apply the gradients of a step, or have the pipeline hold them; it is over then."""
-        for of_batch in found:
-            warn_of_missing(self.resolved.features, of_batch, self._warned)
         looked_up = self._clipped_rows(name, found)
         if looked_up is None:
             looked_up = step[0].looked_up if len(step) == 1 else self._sum_step(step, found)

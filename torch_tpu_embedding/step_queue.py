@@ -70,15 +70,15 @@ class StepQueue:
                 "accumulate_gradients() to apply them with those of the next batch, or discard() to "
                 "drop it, or use training=False / eval() for evaluation"
             )
-        self.drop_step(name)
         if not self._warned:
-            self._warned = True
             warnings.warn(
                 f"{call}{_named(name)}: the training batch dequeued before is dropped without a step, "
                 "for EmbeddingOptimizer.zero_grad() has cleared its gradients (this is said once)",
                 RuntimeWarning,
                 stacklevel=4,
             )
+            self._warned = True
+        self.drop_step(name)
 
     def push(self, name: str | None, batch: Queued) -> None:
         self._waiting.setdefault(name, deque()).append(batch)
