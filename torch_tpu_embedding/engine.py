@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from . import runtime
+from . import host, runtime
 from .config import Resolved
 from .exchange import Exchange, Local
 from .features import Bags
@@ -73,7 +73,7 @@ class LookedUp:
 @dataclass
 class _Rates:
     values: tuple[float, ...] = ()
-    on_device: Tensor = field(default_factory=lambda: torch.empty(0))
+    on_device: Tensor = field(default_factory=lambda: host.empty(0))
 
 
 class Engine:
@@ -295,6 +295,6 @@ class Engine:
         values = tuple(rates[table] for table in self.store.stacks[number].table_indices)
         held = self._rates[number]
         if held.values != values:
-            tensor = torch.tensor(values, dtype=torch.float32).to(self._device)
+            tensor = torch.tensor(values, dtype=torch.float32, device="cpu").to(self._device)
             self._rates[number] = held = _Rates(values, tensor)
         return held.on_device

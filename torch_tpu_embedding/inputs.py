@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import host
 from .ragged import Ragged
 
 _ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -46,7 +47,7 @@ class Entries:
         if self.given is not None:
             return self.given[1]
         assert self.splits is not None
-        return torch.arange(len(self.bag)) - self.splits[self.bag]
+        return host.arange(len(self.bag)) - self.splits[self.bag]
 
     def select(self, mask: Tensor) -> Entries:
         """Only the ids that `mask` `[N]` keeps."""
@@ -121,7 +122,7 @@ def as_ragged(where: str, value: object) -> Ragged | None:
     if lengths is None:
         return Ragged(values[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
     starts = offsets[: len(lengths)]  # a narrowed view: gaps lie between the samples
-    inner = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(
+    inner = host.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(
         lengths
     )
     return Ragged.from_lengths(values[starts.repeat_interleave(lengths) + inner], lengths)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from . import host
+
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
@@ -61,7 +63,7 @@ class Ragged:
                 f"Ragged: lengths must be 1-dimensional int64 or int32, got {lengths.dtype} "
                 f"{[*lengths.shape]}"
             )
-        splits = torch.zeros(len(lengths) + 1, dtype=torch.int64)
+        splits = torch.zeros(len(lengths) + 1, dtype=torch.int64, device="cpu")
         torch.cumsum(lengths, 0, out=splits[1:])
         return cls(values, splits)
 
@@ -73,8 +75,8 @@ class Ragged:
         flat = [value for row in rows for value in row]
         if dtype is None:
             dtype = torch.float32 if any(isinstance(v, float) for v in flat) else torch.int64
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        return cls.from_lengths(torch.tensor(flat, dtype=dtype), lengths)
+        lengths = host.ints([len(row) for row in rows])
+        return cls.from_lengths(torch.tensor(flat, dtype=dtype, device="cpu"), lengths)
 
     @property
     def batch_size(self) -> int:

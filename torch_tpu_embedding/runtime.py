@@ -239,7 +239,7 @@ class Mesh:
     def zeros(self, shape: Sequence[int]) -> Tensor:
         """Zeros of this shape on every device, split along the first dimension."""
         size = (shape[0] * self.num_devices, *shape[1:])
-        return self.split(torch.zeros(size, device=device()), 0)
+        return self.split(torch.zeros(size, device=device(), dtype=torch.float32), 0)
 
     def fetch(self, value: Tensor) -> Tensor:
         """This process's part of a tensor, split along its first dimension, on the host."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from . import runtime
+from . import host, runtime
 from .config import Resolved, field_shape
 from .exchange import Exchange, Local
 from .layout import StackLayout, build_stacks
@@ -121,7 +121,7 @@ class TableStore:
                     found[table] = self._windows[number].read(table, 0, rows)
                     continue
                 found[table] = {
-                    name: torch.empty(self.field_shape(table, name)) for name in stack.fields
+                    name: host.empty(*self.field_shape(table, name)) for name in stack.fields
                 }
                 for name, there, lane in self._pieces(stack, held, table, 0, rows):
                     found[table][name][there].copy_(lane)
@@ -140,13 +140,13 @@ class TableStore:
         windows.write(table, start, values)
         stop = start + len(next(iter(values.values())))
         devices = range(self._placement.local_devices)
-        written = [torch.arange(*windows.records(table, d, start, stop)) for d in devices]
+        written = [host.arange(*windows.records(table, d, start, stop)) for d in devices]
         self.touched.touch(number, written)
 
     def touched_since(self, table: int, epoch: int) -> Tensor:
         """The rows `[n]` (int64, rising) of a table that changed in that epoch or later."""
         number = self._stack_of[table]
-        touched = torch.zeros(len(self.ids(table)), dtype=torch.bool)
+        touched = torch.zeros(len(self.ids(table)), dtype=torch.bool, device="cpu")
         for device in range(self._placement.local_devices):
             first, end = self._windows[number].records(table, device, 0, len(touched))
             rows = self._placement.rows_of_device(table, device)
@@ -160,7 +160,7 @@ class TableStore:
 
     def _blank(self, stack: StackLayout) -> list[Tensor]:
         devices = self._placement.local_devices
-        return [torch.zeros(devices * array.shape[0], *array.shape[1:]) for array in stack.arrays]
+        return [host.zeros(devices * array.shape[0], *array.shape[1:]) for array in stack.arrays]
 
     def _retrieve(self, number: int) -> list[Tensor]:
         return [self._exchange.fetch(array) for array in self.arrays[number]]

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from . import logical_state, runtime, shared_engines
+from . import host, logical_state, runtime, shared_engines
 from .config import Resolved, TableConfig, resolve
 from .engine import Engine
 from .exchange import Exchange, choose_exchange
@@ -55,7 +55,7 @@ class TableModule(nn.Module):
         self.resolved = resolve(feature_config, optimizer)
         self.device = torch.device(device) if device is not None else runtime.device()
         self.layout = layout
-        self._seed = seed if seed is not None else int(torch.randint(2**62, ()))
+        self._seed = seed if seed is not None else host.random_seed()
         self._engine: Engine | None = None
         self._exchange: Exchange | None = None
         self._rows: DeviceRows | HostRows | None = None

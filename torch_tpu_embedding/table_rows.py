@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import host
 from .config import Resolved, Table
 from .engine import Engine
 from .host_group import Alone, HostGroup
@@ -56,7 +57,7 @@ class HostRows:
 
     def touched_since(self, table: int, epoch: int) -> Tensor:
         """All rows."""
-        return torch.arange(len(self.ids(table)))
+        return host.arange(len(self.ids(table)))
 
 
 class DeviceRows:

@@ -27,7 +27,7 @@ class TouchLog:
         """From now on changes belong to a new epoch; its number."""
         if not self._last:
             self._last = [
-                torch.zeros(self._devices, stack.num_records + 1, dtype=torch.int32)
+                torch.zeros(self._devices, stack.num_records + 1, dtype=torch.int32, device="cpu")
                 for stack in self._stacks
             ]
         self._epoch += 1

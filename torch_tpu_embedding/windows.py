@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from . import runtime
+from . import host, runtime
 from .exchange import Exchange
 from .layout import ArrayLayout, StackLayout
 from .sharding import Placement, ceil_div
@@ -42,7 +42,7 @@ class Windows:
         """Rows start … stop-1: field → CPU `[n, width]`, a copy."""
         self._end_step()
         out = {
-            name: torch.empty(stop - start, width)
+            name: host.empty(stop - start, width)
             for layout in self._stack.arrays
             for name, width in zip(layout.fields, layout.widths, strict=True)
         }
@@ -108,7 +108,7 @@ class Windows:
         size = self._window_rows(layout)
         parts = layout.parts
         rows = [
-            torch.arange(parts * first, parts * (first + size), dtype=torch.int32)
+            torch.arange(parts * first, parts * (first + size), dtype=torch.int32, device="cpu")
             for first in first_rows
         ]
         return self._exchange.enter(self._exchange.put(torch.cat(rows)))

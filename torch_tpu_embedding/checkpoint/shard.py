@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .. import host
 from ..config import Table, field_shape
 from ..host_group import HostGroup
 from ..layout import WEIGHT
@@ -98,7 +99,7 @@ def changed_blocks(shard: Shard, changed: Sequence[Tensor]) -> Iterator[Block]:
         ids, step = shard.ids(number), block_rows(field_widths(table))
         for start in range(0, len(ids), step):
             stop = min(start + step, len(ids))
-            bounds = torch.searchsorted(changed[number], torch.tensor([start, stop]))
+            bounds = torch.searchsorted(changed[number], host.ints([start, stop]))
             picked = changed[number][bounds[0] : bounds[1]]
             if not len(picked):
                 continue
