@@ -21,6 +21,7 @@ from .host_batch import Batcher
 from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
 from .measured_module import MeasuredModule
+from .modes import outside_graph
 from .nest import flatten_like, pack_like
 from .optimizers import Optimizer
 from .phases import mark, timed
@@ -126,6 +127,7 @@ class TPUEmbedding(MeasuredModule):
         self._warned: set[str] = set()
         self._shapes = OutputShapes(self.resolved, self.local_batch_size)
 
+    @outside_graph
     def build(self, per_replica_input_shapes: Any = None) -> None:
         """Create and fill the tables on the device; the first `enqueue` does it if you do not.
 
@@ -141,6 +143,7 @@ class TPUEmbedding(MeasuredModule):
         if self.on_accelerator:
             self._build_engine()
 
+    @outside_graph
     def enqueue(
         self, features: Any, weights: Any = None, *, training: bool = True, name: str | None = None
     ) -> None:
@@ -218,6 +221,7 @@ class TPUEmbedding(MeasuredModule):
         """Whether `pipeline_execution_with_tensor_core` was chosen."""
         return self._pipeline is not None
 
+    @outside_graph
     @timed("dequeue")
     def dequeue(self, name: str | None = None) -> Any:
         """The activations of the oldest enqueued batch, nested like feature_config.
@@ -245,12 +249,14 @@ class TPUEmbedding(MeasuredModule):
                 behind = self._queue.after(queued)
                 looked_up, activations = self._pipeline.step(self.engine, name, queued, behind)
             activations = [each.requires_grad_() for each in activations]
+            runtime.allow_backward(self.device)
             self._queue.looked_up(name, Awaiting(looked_up, activations))
             if name is None:
                 for feature, each in zip(self.resolved.features, activations, strict=True):
                     self.activations_by_table[feature.table_index].append(each)
         return pack_like(self.resolved.structure, activations)
 
+    @outside_graph
     @timed("apply")
     def apply_gradients(
         self,
@@ -308,6 +314,7 @@ class TPUEmbedding(MeasuredModule):
         if self._metrics is not None:
             self._metrics.step_done()
 
+    @outside_graph
     def forward(self, features: Any, weights: Any = None) -> Any:
         """`enqueue` and `dequeue` in one; a training batch while `self.training`.
 
@@ -327,6 +334,7 @@ class TPUEmbedding(MeasuredModule):
         self.enqueue(features, weights, training=self.training)
         return self.dequeue()
 
+    @outside_graph
     def flush(self) -> None:
         """Apply the gradients that pipelined execution holds back; a collective call.
 
@@ -337,6 +345,7 @@ class TPUEmbedding(MeasuredModule):
         if self._pipeline is not None and self._engine is not None:
             self._pipeline.flush(self._engine, self._queue.first())
 
+    @outside_graph
     def discard(self, name: str | None = None) -> None:
         """Forget the batches of `name` that wait, and the one that awaits gradients (to skip a step)."""
         self._queue.discard(name)

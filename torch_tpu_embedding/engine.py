@@ -29,6 +29,7 @@ from .lookup import (
     rows_to_send,
     split_buffers,
 )
+from .modes import for_tables
 from .norms import NormSampler, sums_of_squares
 from .occurrences import Chunk
 from .phases import phase, timed
@@ -105,6 +106,7 @@ class Engine:
         """A batcher of its own, for a thread that prepares batches beside the others."""
         return Batcher(self._resolved, self.store.stacks, self.placement, group)
 
+    @for_tables
     def send(
         self,
         bags: list[Bags] | Exception,
@@ -127,7 +129,7 @@ class Engine:
         self.version += 1
         self.loads += 1
 
-    @torch.no_grad()
+    @for_tables
     @timed("lookup", runtime.annotate)
     def look_up(self, batch: SentBatch, keep_records: bool = True) -> tuple[LookedUp, list[Tensor]]:
         """Read the records of a batch; gives the activations in feature order too.
@@ -155,7 +157,7 @@ class Engine:
         looked_up = LookedUp(batch, kept, self.version, self.loads)
         return looked_up, [outputs[number] for number in range(self._num_features)]
 
-    @torch.no_grad()
+    @for_tables
     @timed("update", runtime.annotate)
     def update(
         self,

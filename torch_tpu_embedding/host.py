@@ -1,4 +1,4 @@
-"""Tensors of the host, of stated types: torch's own factories follow a default dtype and device that users set."""
+"""Tensors of the host, of stated types: torch's own factories follow defaults that users may set."""
 
 from __future__ import annotations
 

@@ -127,13 +127,13 @@ def _weights(table: Table, key: str, ids: range) -> Iterator[tuple[int, Tensor]]
             continue
         block = (len(rows), table.dim)
         if initializer in _SAME_EVERYWHERE:
-            weight = _call(initializer, block)
+            make = partial(_call, initializer, block)
         else:
             offset = (first, 0)
             make = partial(
                 initializer, shape, torch.float32, partition_shape=block, partition_offset=offset
             )
-            weight = _seeded(f"{key}/{first}", make)
+        weight = _seeded(f"{key}/{first}", make)
         _check(whole, weight, block)
         here = ids[start:stop]
         own = slice(here.start - first, here.stop - first, here.step)
@@ -155,7 +155,7 @@ def _takes_partitions(initializer: Initializer) -> bool:
 
 
 def _seeded(key: str, make: Callable[[], Any]) -> Any:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # whatever the default is
         torch.manual_seed(_seed_of(key))
         return make()
 
@@ -170,7 +170,8 @@ def _created_slots(
             shape, start, dtype=dtype, device="cpu"
         )
 
-    created = creation(weight, list(starts), [filler(start) for start in starts.values()])
+    with torch.device("cpu"):  # whatever the default is
+        created = creation(weight, list(starts), [filler(start) for start in starts.values()])
     if not isinstance(created, Mapping) or set(created) != set(starts):
         got = sorted(created) if isinstance(created, Mapping) else type(created).__name__
         raise ValueError(

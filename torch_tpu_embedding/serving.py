@@ -14,10 +14,12 @@ from torch import Tensor
 from .config import Feature, Resolved, TableConfig, resolve
 from .features import ID_BOUNDS, Bags, parse
 from .keyed_jagged import is_keyed_jagged, split_keyed_jagged
+from .modes import outside_graph
 from .nest import flatten_like, pack_like, prune_like
 from .quantization import quantize
 
 
+@outside_graph
 def serving_embedding_lookup(
     inputs: Any,
     weights: Any,

@@ -18,6 +18,7 @@ from . import host, runtime
 from .config import Resolved, field_shape
 from .exchange import Exchange, Local
 from .layout import StackLayout, build_stacks
+from .modes import for_tables
 from .sharding import Placement
 from .touched import TouchLog
 from .windows import Windows
@@ -69,7 +70,7 @@ class TableStore:
         width = field_shape(self._resolved.tables[table], name)[1]
         return len(self.ids(table)), width
 
-    @torch.no_grad()
+    @for_tables
     def fill(self, blocks_of: Callable[[int], Iterable[Block]]) -> None:
         """Write the arrays from logical values; `blocks_of(t)` gives those of table t, block by block."""
         self.arrays, self._windows = [], []
@@ -91,7 +92,7 @@ class TableStore:
             self._windows.append(windows)
         self.touched.touch_all()
 
-    @torch.no_grad()
+    @for_tables
     def replace(self, values: dict[int, Fields]) -> None:
         """Overwrite the given fields of the given tables; the others keep their values."""
         for number, stack in enumerate(self.stacks):
@@ -108,7 +109,7 @@ class TableStore:
             self.arrays[number][:] = [self._exchange.put(array) for array in held]
         self.touched.touch_all()
 
-    @torch.no_grad()
+    @for_tables
     def read(self) -> dict[int, Fields]:
         """What the device holds now: table → field → CPU tensor, sharing no memory with it."""
         found: dict[int, Fields] = {}
@@ -127,12 +128,12 @@ class TableStore:
                     found[table][name][there].copy_(lane)
         return found
 
-    @torch.no_grad()
+    @for_tables
     def read_rows(self, table: int, start: int, stop: int) -> Fields:
         """The rows start … stop-1 of a table: field → CPU `[n, width]`, a copy."""
         return self._windows[self._stack_of[table]].read(table, start, stop)
 
-    @torch.no_grad()
+    @for_tables
     def write_rows(self, table: int, start: int, values: Fields) -> None:
         """Set the rows of a table from `start` on; any subset of the fields."""
         number = self._stack_of[table]

@@ -19,6 +19,7 @@ from .exchange import Exchange, choose_exchange
 from .host_group import HostGroup
 from .initial import start_values, table_values
 from .layout import WEIGHT
+from .modes import for_tables, outside_graph
 from .optimizers import Optimizer
 from .sharding import STRATEGIES, Placement, Strategy
 from .table_rows import DeviceRows, HostRows
@@ -61,6 +62,8 @@ class TableModule(nn.Module):
         self._rows: DeviceRows | HostRows | None = None
         self.placement = Placement()
         """Which rows of each table this process holds."""
+        if self.on_accelerator:
+            runtime.allow_backward(self.device)
         if self.on_accelerator and not initialize_tpu_embedding:
             self._engine = shared_engines.find(self.device, self.resolved)
             self._exchange, self.placement = self._engine.exchange, self._engine.placement
@@ -122,6 +125,7 @@ class TableModule(nn.Module):
     def flush(self) -> None:
         """Apply the updates that are held back, if any are."""
 
+    @outside_graph
     def to_device(self, value: Tensor) -> Tensor:
         """Copy what belongs to this process's samples (labels, dense features) to where activations are.
 
@@ -133,6 +137,7 @@ class TableModule(nn.Module):
         """
         return value.to(self.device) if self._exchange is None else self._exchange.put(value)
 
+    @outside_graph
     def to_host(self, value: Tensor) -> Tensor:
         """This process's part of a device tensor `[samples, …]`; under SPMD this ends the step."""
         return value.cpu() if self._exchange is None else self._exchange.fetch(value)
@@ -222,6 +227,7 @@ class TableModule(nn.Module):
         assert held is not None
         return held
 
+    @for_tables
     def _make_parameters(self) -> None:
         """Tables as parameters and slots as buffers, under the logical checkpoint keys.
 

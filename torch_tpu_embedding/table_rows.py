@@ -14,6 +14,7 @@ from . import host
 from .config import Resolved, Table
 from .engine import Engine
 from .host_group import Alone, HostGroup
+from .modes import for_tables
 from .sharding import Strategy
 
 _BLOCK_ROWS = 1 << 14
@@ -39,13 +40,13 @@ class HostRows:
             name: value.detach()[start:stop].clone() for name, value in self._held[table].items()
         }
 
-    @torch.no_grad()
+    @for_tables
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         """Set rows from `start` on; any subset of the fields."""
         for name, value in values.items():
             self._held[table][name][start : start + len(value)] = value
 
-    @torch.no_grad()
+    @for_tables
     def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
         """Set the rows of these numbers."""
         for name, value in values.items():

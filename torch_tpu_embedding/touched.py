@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .layout import StackLayout
+from .modes import for_tables
 
 
 class TouchLog:
@@ -23,6 +24,7 @@ class TouchLog:
         self._epoch = 0
         self._last: list[Tensor] = []
 
+    @for_tables
     def begin_epoch(self) -> int:
         """From now on changes belong to a new epoch; its number."""
         if not self._last:
