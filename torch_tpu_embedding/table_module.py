@@ -10,22 +10,24 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import host, logical_state, runtime, shared_engines
 from .config import Resolved, TableConfig, resolve
 from .engine import Engine
 from .exchange import Exchange, choose_exchange
+from .fixed_module import FixedModule
 from .host_group import HostGroup
 from .initial import start_values, table_values
 from .layout import WEIGHT
 from .modes import for_tables, outside_graph
 from .optimizers import Optimizer
 from .sharding import STRATEGIES, Placement, Strategy
+from .table_parameters import TableParameters
 from .table_rows import DeviceRows, HostRows
 
 
-class TableModule(nn.Module):
+class TableModule(FixedModule):
     """Tables of a feature configuration, or this process's rows of them, with their state_dict.
 
     Args:
@@ -223,24 +225,18 @@ class TableModule(nn.Module):
 
     def _held(self, key: str) -> Tensor:
         """A table or slot of CPU mode by its checkpoint key."""
-        held = self._buffers[key] if key in self._buffers else self._parameters[key]
-        assert held is not None
+        table, _, field = key.rpartition(".")
+        held: Tensor = getattr(self._modules[table], field)
         return held
 
     @for_tables
     def _make_parameters(self) -> None:
         """Tables as parameters and slots as buffers, under the logical checkpoint keys.
 
-        Those keys hold a dot, which `register_parameter` refuses for fear of submodules; nn.Module's
-        own machinery works on whatever the two dicts hold.
+        Not by `add_module`, which refuses a table named like an attribute, or with a dot.
         """
         for table in self.resolved.tables:
-            for field, value in table_values(table, self._seed).items():
-                key = f"{table.name}.{field}"
-                if field == WEIGHT:
-                    self._parameters[key] = nn.Parameter(value)
-                else:
-                    self._buffers[key] = value
+            self._modules[table.name] = TableParameters(table_values(table, self._seed))
 
 
 def _agree(group: HostGroup, resolved: Resolved, strategy: Strategy, seed: int) -> int:
