@@ -21,7 +21,7 @@ from .host_batch import Batcher
 from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
 from .measured_module import MeasuredModule
-from .modes import outside_graph
+from .modes import outside_graph, refuse_transforms
 from .nest import flatten_like, pack_like
 from .optimizers import Optimizer
 from .phases import mark, timed
@@ -174,6 +174,7 @@ class TPUEmbedding(MeasuredModule):
         Args:
             batcher: None for the one that `enqueue` uses; a thread beside it needs its own.
         """
+        refuse_transforms()
         metrics = self._metrics
         if metrics is None:
             return self._prepare(features, weights, training, batcher)[0]

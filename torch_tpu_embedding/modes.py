@@ -26,12 +26,7 @@ def for_tables(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch._C._are_functorch_transforms_active():
-            raise RuntimeError(
-                "TPUEmbedding: called inside a transform of torch.func (grad, vmap, jvp, …), which does "
-                "not reach tables on an XLA device; look up before it, give the activations to the "
-                "transformed function, and pass their gradients to apply_gradients"
-            )
+        refuse_transforms()
         with contextlib.ExitStack() as modes:
             modes.enter_context(torch.inference_mode(False))
             modes.enter_context(torch.no_grad())
@@ -41,6 +36,16 @@ def for_tables(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return run
+
+
+def refuse_transforms() -> None:
+    """Raise RuntimeError inside a transform of `torch.func`."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "TPUEmbedding: called inside a transform of torch.func (grad, vmap, jvp, …), which does not "
+            "reach tables on an XLA device; look up before it, give the activations to the transformed "
+            "function, and pass their gradients to apply_gradients"
+        )
 
 
 def outside_graph(function: Callable[P, R]) -> Callable[P, R]:
