@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import host
 from .features import NO_ID, Bags
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class BagLengths:
                 of_feature[0] = max(of_feature[0], int(_lengths(each).max()))
                 of_feature[1] += each.ids.numel()
                 of_feature[2] += math.prod(each.shape)
-        return torch.tensor(seen)
+        return host.ints(seen)
 
     def settle(self, seen: Tensor) -> bool:
         """Decide by what all processes have seen, `[S, F, 3]`; gives whether `arrange` has changed."""
@@ -98,10 +99,12 @@ def fix_length(bags: Bags, length: int) -> Bags:
     if bool((lengths > length).any()):
         return bags
     # Behind those of the bags before it come as many places as they have left empty.
-    shift = length * torch.arange(len(lengths)) - (lengths.cumsum(0) - lengths)
-    place = torch.arange(count) + shift[bags.bag]
-    ids = torch.full((len(lengths) * length,), NO_ID).scatter_(0, place, bags.ids)
-    gain = torch.zeros(len(ids)).scatter_(0, place, bags.gain)
+    shift = length * host.arange(len(lengths)) - (lengths.cumsum(0) - lengths)
+    place = host.arange(count) + shift[bags.bag]
+    ids = torch.full((len(lengths) * length,), NO_ID, dtype=torch.int64, device="cpu").scatter_(
+        0, place, bags.ids
+    )
+    gain = host.zeros(len(ids)).scatter_(0, place, bags.gain)
     return replace(bags, ids=ids, bag=None, gain=gain, length=length, num_ids=count)
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import host
 from .features import Bags
 from .plan import Segment, StackPlan, StackSizes
 from .requests import Owned, Request, Served
@@ -74,8 +75,10 @@ def float_buffer(sizes: StackSizes, bags: list[Bags]) -> Tensor:
 
 def served_slots(sizes: StackSizes, served: Served, owned: Owned) -> Tensor:
     """`[G · block]` int32: which of the unique records lies in each slot; U - 1, padding, in the others."""
-    slots = torch.full((sizes.num_devices, sizes.block), sizes.num_unique - 1, dtype=torch.int32)
-    slots[torch.arange(sizes.block) < torch.tensor(served.lengths)[:, None]] = owned.of_served
+    slots = torch.full(
+        (sizes.num_devices, sizes.block), sizes.num_unique - 1, dtype=torch.int32, device="cpu"
+    )
+    slots[host.arange(sizes.block) < host.ints(served.lengths)[:, None]] = owned.of_served
     return slots.view(-1)
 
 

@@ -220,6 +220,9 @@ class Resolved:
     def table_of(self, feature: Feature) -> Table:
         return self.tables[feature.table_index]
 
+    def __deepcopy__(self, memo: object) -> Resolved:
+        return self  # it never changes, and a copied module shall know the user's own configs
+
 
 def resolve(
     feature_config: Any,

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from . import runtime
+from . import host, runtime
 from .attempt import fresh_store
 from .host_group import TIMEOUT, HostGroup, host_group, set_timeout
 
@@ -101,7 +101,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         return
     held = [parameter for parameter in parameters if parameter.requires_grad]
     device = held[0].device
-    there = torch.tensor([float(p.grad is not None) for p in held])
+    there = host.ints([p.grad is not None for p in held]).float()
     flat = torch.cat(
         [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in held]
     )
@@ -140,7 +140,7 @@ def local_positions(count: int, batch_size: int) -> tuple[Tensor, Tensor]:
             f"and hold the {count} samples, of which there must be one at least"
         )
     size = batch_size // world_size()
-    positions = torch.arange(rank() * size, (rank() + 1) * size)
+    positions = host.arange(rank() * size, (rank() + 1) * size)
     return positions % count, positions < count
 
 

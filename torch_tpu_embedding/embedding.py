@@ -21,6 +21,7 @@ from .gradients import make_leaf
 from .host_batch import Batcher
 from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
+from .modes import outside_graph, refuse_transforms
 from .nest import pack_like
 from .optimizers import Optimizer
 from .phases import mark, timed
@@ -127,6 +128,7 @@ class TPUEmbedding(GradientSteps):
         self._clipped = {}
         self._shapes = OutputShapes(self.resolved, self.local_batch_size)
 
+    @outside_graph
     def build(self, per_replica_input_shapes: Any = None) -> None:
         """Create and fill the tables on the device; the first `enqueue` does it if you do not.
 
@@ -142,6 +144,7 @@ class TPUEmbedding(GradientSteps):
         if self.on_accelerator:
             self._build_engine()
 
+    @outside_graph
     def enqueue(
         self, features: Any, weights: Any = None, *, training: bool = True, name: str | None = None
     ) -> None:
@@ -172,6 +175,7 @@ class TPUEmbedding(GradientSteps):
         Args:
             batcher: None for the one that `enqueue` uses; a thread beside it needs its own.
         """
+        refuse_transforms()
         metrics = self._metrics
         if metrics is None:
             return self._prepare(features, weights, training, batcher)[0]
@@ -219,6 +223,7 @@ class TPUEmbedding(GradientSteps):
         """Whether `pipeline_execution_with_tensor_core` was chosen."""
         return self._pipeline is not None
 
+    @outside_graph
     @timed("dequeue")
     def dequeue(self, name: str | None = None) -> Any:
         """The activations of the oldest enqueued batch, nested like feature_config.
@@ -246,10 +251,12 @@ class TPUEmbedding(GradientSteps):
                 behind = self._queue.after(queued)
                 looked_up, activations = self._pipeline.step(self.engine, name, queued, behind)
             activations = [make_leaf(each) for each in activations]
+            runtime.allow_backward(self.device)
             self._queue.looked_up(name, Awaiting(looked_up, activations))
             self._step_changed(name)
         return pack_like(self.resolved.structure, activations)
 
+    @outside_graph
     @timed("apply")
     def apply_gradients(
         self,
@@ -300,6 +307,7 @@ class TPUEmbedding(GradientSteps):
         if self._metrics is not None:
             self._metrics.step_done()
 
+    @outside_graph
     def forward(self, features: Any, weights: Any = None) -> Any:
         """`enqueue` and `dequeue` in one; a training batch while `self.training`.
 
@@ -319,6 +327,7 @@ class TPUEmbedding(GradientSteps):
         self.enqueue(features, weights, training=self.training)
         return self.dequeue()
 
+    @outside_graph
     def flush(self) -> None:
         """Apply the gradients that pipelined execution holds back; a collective call.
 
@@ -329,6 +338,7 @@ class TPUEmbedding(GradientSteps):
         if self._pipeline is not None and self._engine is not None:
             self._pipeline.flush(self._engine, self._queue.first())
 
+    @outside_graph
     def discard(self, name: str | None = None) -> None:
         """Forget the batches of `name` that wait, the one that awaits gradients (to skip a step), and those
         accumulated."""

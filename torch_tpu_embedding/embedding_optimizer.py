@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from . import runtime
+from . import host, runtime
 from .learning_rates import finite_rate
+from .modes import outside_graph
+from .param_group import TableGroup
 
 if TYPE_CHECKING:
     from .embedding import TPUEmbedding
@@ -29,8 +31,13 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
     The update rule and its other settings stay those of the table's optimizer. A table whose learning
     rate is a callable keeps it: its group shows the value read last, and setting it is an error.
 
+    It belongs to its embedding: it cannot be copied or pickled, nor take further groups.
+
     Args:
         embedding: a TPUEmbedding on an XLA device.
+
+    Raises:
+        ValueError: a table's learning rate is below 0.
     """
 
     def __init__(self, embedding: TPUEmbedding) -> None:
@@ -39,19 +46,17 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
             table.optimizer is not None and callable(table.optimizer.learning_rate)
             for table in embedding.resolved.tables
         ]
-        rates = embedding.learning_rates()
-        groups = [
-            {"params": [], "lr": rate, "name": table.name}
-            for table, rate in zip(embedding.resolved.tables, rates, strict=True)
-        ]
+        names = [table.name for table in embedding.resolved.tables]
+        rates = _not_negative(names, embedding.learning_rates())
         self._shown = rates
         self._step_supports_amp_scaling = True  # a GradScaler lets `step` unscale and skip
+        tables = zip(embedding.resolved.tables, rates, embedding.activations_by_table, strict=True)
+        groups = [TableGroup(table.name, rate, params) for table, rate, params in tables]
+        self._complete = False
         super().__init__(groups, {})
-        for group, activations in zip(
-            self.param_groups, embedding.activations_by_table, strict=True
-        ):
-            group["params"] = activations  # the embedding fills and clears this very list
+        self._complete = True
 
+    @outside_graph
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply the gradients of the batch looked up last.
@@ -61,8 +66,8 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
 
         Raises:
             RuntimeError: no training batch awaits gradients, or backward has not run.
-            ValueError: a group's lr is not a finite number, or was set though the table's learning rate
-                is a callable.
+            ValueError: a group's lr is not a finite number of at least 0, or was set though the table's
+                learning rate is a callable.
         """
         result = None
         if closure is not None:
@@ -98,33 +103,72 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
                 if each.grad is not None:
                     each.grad.div_(scale)
         runtime.sync()  # what was traced so far runs once
-        mine = torch.tensor([bool(found)], dtype=torch.int64)
+        mine = host.ints([bool(found)])
         return bool(self._embedding.engine.exchange.group.gather(mine).any())
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Only the constructor adds groups.
+
+        Raises:
+            ValueError: at every later call.
+        """
+        if self._complete:
+            raise ValueError(
+                "EmbeddingOptimizer: it has one group for each table and takes no other; give other "
+                "parameters to an optimizer of their own"
+            )
+        super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
         """Name and learning rate of each group; slots are in the embedding's own state_dict."""
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
         groups = [
             {key: value for key, value in group.items() if key != "params"}
             for group in self.param_groups
         ]
-        return {"state": {}, "param_groups": groups}
+        state: dict[str, Any] = {"state": {}, "param_groups": groups}
+        for after in self._optimizer_state_dict_post_hooks.values():
+            state = after(self, state) or state
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave.
 
         Raises:
-            ValueError: it is of other tables.
+            ValueError: it is of other tables, or has settings that these groups have not.
         """
-        saved = state_dict["param_groups"]
+        state = {**state_dict}
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            state = before(self, state) or state
+        saved = state["param_groups"]
         names = [group["name"] for group in self.param_groups]
         if [group.get("name") for group in saved] != names:
             raise ValueError(
                 f"EmbeddingOptimizer: the state is of tables {[g.get('name') for g in saved]}, this "
                 f"optimizer is of {names}"
             )
+        for name, values in zip(names, saved, strict=True):
+            TableGroup.check(name, values)
         for group, values in zip(self.param_groups, saved, strict=True):
             group.update(values)
         self._shown = [group["lr"] for group in self.param_groups]
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Groups without their activations, for those who average gradients over processes.
+
+        `xm.optimizer_step` and Accelerate's optimizers take their gradients from here. Activations are of
+        this process's own samples, and `apply_gradients` sums what has to be summed.
+        """
+        return {"param_groups": [{**group, "params": []} for group in self.param_groups]}
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            "EmbeddingOptimizer: it drives one embedding and can be neither copied nor pickled; make "
+            "another one, EmbeddingOptimizer(embedding), and give it this one's state_dict()"
+        )
 
     def _rates(self) -> list[float]:
         read = self._embedding.learning_rates()
@@ -140,4 +184,14 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
                     "here"
                 )
             rates.append(read[number])
-        return rates
+        return _not_negative([group["name"] for group in self.param_groups], rates)
+
+
+def _not_negative(tables: Sequence[str], rates: list[float]) -> list[float]:
+    for name, rate in zip(tables, rates, strict=True):
+        if rate < 0:
+            raise ValueError(
+                f"EmbeddingOptimizer: the learning rate of table {name!r} must be at least 0, got {rate}; "
+                "to climb, turn the sign of the loss"
+            )
+    return rates

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from . import runtime
+from . import host, runtime
 from .config import Resolved
 from .exchange import Exchange, Local
 from .features import Bags
@@ -29,6 +29,7 @@ from .lookup import (
     rows_to_send,
     split_buffers,
 )
+from .modes import for_tables
 from .norms import NormSampler, sums_of_squares
 from .occurrences import Chunk
 from .phases import phase, timed
@@ -76,7 +77,7 @@ class LookedUp:
 @dataclass
 class _Rates:
     values: tuple[float, ...] = ()
-    on_device: Tensor = field(default_factory=lambda: torch.empty(0))
+    on_device: Tensor = field(default_factory=lambda: host.empty(0))
 
 
 class Engine:
@@ -108,6 +109,7 @@ class Engine:
         """A batcher of its own, for a thread that prepares batches beside the others."""
         return Batcher(self._resolved, self.store.stacks, self.placement, group)
 
+    @for_tables
     def send(
         self,
         bags: list[Bags] | Exception,
@@ -130,7 +132,7 @@ class Engine:
         self.version += 1
         self.loads += 1
 
-    @torch.no_grad()
+    @for_tables
     @timed("lookup", runtime.annotate)
     def look_up(self, batch: SentBatch, keep_records: bool = True) -> tuple[LookedUp, list[Tensor]]:
         """Read the records of a batch; gives the activations in feature order too.
@@ -158,7 +160,7 @@ class Engine:
         looked_up = LookedUp(batch, kept, self.version, self.loads)
         return looked_up, [outputs[number] for number in range(self._num_features)]
 
-    @torch.no_grad()
+    @for_tables
     @timed("update", runtime.annotate)
     def update(
         self,
@@ -321,6 +323,6 @@ class Engine:
         values = tuple(rates[table] for table in self.store.stacks[number].table_indices)
         held = self._rates[number]
         if held.values != values:
-            tensor = torch.tensor(values, dtype=torch.float32).to(self._device)
+            tensor = torch.tensor(values, dtype=torch.float32, device="cpu").to(self._device)
             self._rates[number] = held = _Rates(values, tensor)
         return held.on_device

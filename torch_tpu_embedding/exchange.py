@@ -73,7 +73,7 @@ class Local:
         return runtime.upload(value, self._device)
 
     def zeros(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.zeros(shape, device=self._device)
+        return torch.zeros(shape, device=self._device, dtype=torch.float32)
 
     def fetch(self, value: Tensor) -> Tensor:
         return value.cpu()

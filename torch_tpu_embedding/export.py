@@ -93,7 +93,7 @@ class ServingModule(nn.Module):
 
 def _sequence(table: Tensor, ids: Tensor, splits: Tensor, length: int) -> Tensor:
     """`[B, L, D]`; zeros beyond the end of a sample."""
-    place = splits[:-1, None] + torch.arange(length)
+    place = splits[:-1, None] + torch.arange(length, dtype=torch.int64, device=splits.device)
     there = place < splits[1:, None]
     padded = torch.cat([ids, ids.new_zeros(1)])
     rows = functional.embedding(padded[place.where(there, ids.shape[0])], table)

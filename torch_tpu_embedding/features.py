@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import host
 from .config import Feature, Table
 from .inputs import (
     Entries,
@@ -141,7 +142,7 @@ def split_bags(features: tuple[Feature, ...], bags: list[Bags], parts: int) -> l
             if each.bag is None or each.gain is None:
                 of_part.append(Bags(each.ids[start : start + places], None, None, shape))
                 continue
-            bounds = torch.tensor([start, start + places])
+            bounds = host.ints([start, start + places])
             low, high = torch.searchsorted(each.bag, bounds).tolist()
             of_part.append(
                 Bags(each.ids[low:high], each.bag[low:high] - start, each.gain[low:high], shape)
@@ -229,10 +230,10 @@ def _gain(
     """The factor of each id in its bag's weighted sum, `[N]` float32."""
     if combiner == "sum":
         if weights is None:
-            return torch.ones(1).expand(len(entries.ids))
+            return torch.ones(1, dtype=torch.float32, device="cpu").expand(len(entries.ids))
         return weights.to(torch.float32)
-    w = torch.ones(len(entries.ids), dtype=torch.float64) if weights is None else weights
-    zeros = torch.zeros(math.prod(entries.outer), dtype=torch.float64)
+    w = torch.ones_like(entries.ids, dtype=torch.float64) if weights is None else weights
+    zeros = torch.zeros(math.prod(entries.outer), dtype=torch.float64, device="cpu")
     total = zeros.index_add_(0, entries.bag, w if combiner == "mean" else w * w)
     is_zero = (total == 0)[entries.bag]
     divisor = total.where(total != 0, 1.0)[entries.bag]  # or the gradient of w would be NaN
@@ -266,7 +267,7 @@ def _sequence(where: str, entries: Entries, length: int) -> tuple[Tensor, int]:
                 f"{where}: two ids at sample {at // length}, position {at % length} of a sequence "
                 "feature; give each entry of the sparse tensor its own column"
             )
-    by_place = torch.full((entries.outer[0] * length,), NO_ID, dtype=torch.int64)
+    by_place = torch.full((entries.outer[0] * length,), NO_ID, dtype=torch.int64, device="cpu")
     return by_place.scatter_(0, place, ids), len(ids)
 
 

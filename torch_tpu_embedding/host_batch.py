@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from . import host
 from .bag_lengths import BagLengths
 from .buffers import float_buffer, int_buffer, served_slots
 from .config import Resolved
@@ -195,7 +196,7 @@ class Batcher:
         if error is not None and self._group.size == 1:
             raise error
         shape = (len(self._stacks), self._placement.local_devices, self._placement.num_devices)
-        counts, ragged = torch.zeros(shape, dtype=torch.int64), [0] * shape[0]
+        counts, ragged = torch.zeros(shape, dtype=torch.int64, device="cpu"), [0] * shape[0]
         for number, (plan, of_stack) in enumerate(zip(plans, requests, strict=True)):
             counts[number] = torch.stack([request.counts for request in of_stack])
             most = max(request.inverse.numel() for request in of_stack)
@@ -204,8 +205,8 @@ class Batcher:
             return counts[None], ragged, seen[None]
         kinds = "training" if training else "inference"
         kinds += str([(n, each.bag is None, each.shape) for n, each in enumerate(bags)])
-        head = torch.tensor([error is not None, _digest(kinds)])
-        pieces = [head, counts.view(-1), torch.tensor(ragged), seen.view(-1)]
+        head = host.ints([error is not None, _digest(kinds)])
+        pieces = [head, counts.view(-1), host.ints(ragged), seen.view(-1)]
         with phase("exchange"):
             told = self._group.gather(torch.cat(pieces))
         if bool(told[:, 0].any()):
@@ -228,7 +229,7 @@ class Batcher:
         with phase("exchange"):
             if self._group.size == 1:
                 return values
-            most: list[int] = self._group.gather(torch.tensor(values)).amax(0).tolist()
+            most: list[int] = self._group.gather(host.ints(values)).amax(0).tolist()
         return most
 
     def _fit(

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import runtime
+from . import host, runtime
 
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it gives up; one that died is noticed at once."""
@@ -172,7 +172,7 @@ def raise_together(group: HostGroup, what: str, error: Exception | None) -> None
         what: the call that failed, for the message.
         error: this process's failure, or None.
     """
-    failed = torch.tensor([error is not None], dtype=torch.int64)
+    failed = host.ints([error is not None])
     if bool(group.gather(failed).any()):
         report_failure(group, what, error)
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import host
 from .config import Initializer, Table, field_shape
 from .layout import WEIGHT
 
@@ -49,7 +50,7 @@ class RowIdInitializer:
     ) -> Tensor:
         shape = partition_shape or shape
         first = self.offset + partition_offset[0]
-        rows = torch.arange(first, first + shape[0], dtype=dtype)
+        rows = torch.arange(first, first + shape[0], dtype=dtype, device="cpu")
         return rows[:, None].expand(*shape).contiguous()
 
 
@@ -83,12 +84,14 @@ def start_values(
         widths = {name: field_shape(table, name)[1] for name in starts}
         for start, weight in weights:
             slots = {
-                name: torch.full((len(weight), widths[name]), value)
+                name: torch.full(
+                    (len(weight), widths[name]), value, dtype=torch.float32, device="cpu"
+                )
                 for name, value in starts.items()
             }
             yield start, {WEIGHT: weight, **slots}
         return
-    weight = torch.cat([torch.empty(0, table.dim), *(block for _, block in weights)])
+    weight = torch.cat([host.empty(0, table.dim), *(block for _, block in weights)])
     yield 0, {WEIGHT: weight, **_created_slots(table, creation, weight, starts)}
 
 
@@ -130,7 +133,7 @@ def _weights(table: Table, key: str, ids: range) -> Iterator[tuple[int, Tensor]]
         yield 0, weight.detach()[ids.start : ids.stop : ids.step].clone()
         return
     if not len(ids):
-        yield 0, torch.empty(0, table.dim)
+        yield 0, host.empty(0, table.dim)
     for first in range(0, shape[0], _BLOCK_ROWS):
         rows = range(first, min(first + _BLOCK_ROWS, shape[0]))
         start, stop = (_position(ids, row) for row in (rows.start, rows.stop))
@@ -138,13 +141,13 @@ def _weights(table: Table, key: str, ids: range) -> Iterator[tuple[int, Tensor]]
             continue
         block = (len(rows), table.dim)
         if initializer in _SAME_EVERYWHERE:
-            weight = _call(initializer, block)
+            make = partial(_call, initializer, block)
         else:
             offset = (first, 0)
             make = partial(
                 initializer, shape, torch.float32, partition_shape=block, partition_offset=offset
             )
-            weight = _seeded(f"{key}/{first}", make)
+        weight = _seeded(f"{key}/{first}", make)
         _check(whole, weight, block)
         here = ids[start:stop]
         own = slice(here.start - first, here.stop - first, here.step)
@@ -166,7 +169,7 @@ def _takes_partitions(initializer: Initializer) -> bool:
 
 
 def _seeded(key: str, make: Callable[[], Any]) -> Any:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # whatever the default is
         torch.manual_seed(_seed_of(key))
         return make()
 
@@ -177,9 +180,12 @@ def _created_slots(
     """What the user's `slot_variable_creation_fn` makes of the rows held here."""
 
     def filler(start: float):  # type: ignore[no-untyped-def]
-        return lambda shape, dtype=torch.float32: torch.full(shape, start, dtype=dtype)
+        return lambda shape, dtype=torch.float32: torch.full(
+            shape, start, dtype=dtype, device="cpu"
+        )
 
-    created = creation(weight, list(starts), [filler(start) for start in starts.values()])
+    with torch.device("cpu"):  # whatever the default is
+        created = creation(weight, list(starts), [filler(start) for start in starts.values()])
     if not isinstance(created, Mapping) or set(created) != set(starts):
         got = sorted(created) if isinstance(created, Mapping) else type(created).__name__
         raise ValueError(
@@ -200,7 +206,7 @@ def _call(initializer: Callable[..., Any], shape: tuple[int, int]) -> Any:
     except ValueError:  # a torch factory: written in C, no signature
         return initializer(shape, dtype=torch.float32)
     if first == "tensor":
-        out = torch.empty(shape)
+        out = host.empty(*shape)
         initializer(out)
         return out
     return initializer(shape, torch.float32)

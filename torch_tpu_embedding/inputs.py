@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import host
 from .ragged import Ragged, take_spans
 
 _REMEDIES: dict[type, str] = {
@@ -52,7 +53,7 @@ class Entries:
         if self.given is not None:
             return self.given[1]
         assert self.splits is not None
-        return torch.arange(len(self.bag)) - self.splits[self.bag]
+        return host.arange(len(self.bag)) - self.splits[self.bag]
 
     def select(self, mask: Tensor) -> Entries:
         """Only the ids that `mask` `[N]` keeps."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from . import host
 from .embedding import TPUEmbedding
 from .host_group import HostGroup, report_failure
 from .step_queue import Queued
@@ -240,7 +241,7 @@ class _Worker:
             except Exception as caught:
                 error = caught
         mine = [self._stopped.is_set(), error is not None, drawn is None]
-        told = self._group.gather(torch.tensor(mine, dtype=torch.int64)).bool()
+        told = self._group.gather(host.ints(mine)).bool()
         stopped, failed, ended = told.any(0).tolist()
         if stopped:
             return None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .metrics import Metrics
+from .modes import for_tables
 from .table_module import TableModule
 
 
@@ -15,6 +16,7 @@ class MeasuredModule(TableModule):
     id_bounds: str
     _metrics: Metrics | None = None
 
+    @for_tables
     def enable_metrics(
         self, *, every: int = 100, callback: Callable[[dict[str, Any]], object] | None = None
     ) -> None:

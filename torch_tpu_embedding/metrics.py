@@ -58,9 +58,11 @@ class Metrics:
         self._devices = engine.placement.local_devices
         self.sampler = NormSampler(every)
         stacks = engine.store.stacks
-        self._firsts = [torch.tensor(s.first_records, dtype=torch.int32) for s in stacks]
+        self._firsts = [
+            torch.tensor(s.first_records, dtype=torch.int32, device="cpu") for s in stacks
+        ]
         shapes = [(self._devices, stack.num_records) for stack in stacks]
-        self._seen = [torch.zeros(shape, dtype=torch.bool) for shape in shapes]
+        self._seen = [torch.zeros(shape, dtype=torch.bool, device="cpu") for shape in shapes]
         self._buckets: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._steps = 0

@@ -79,7 +79,7 @@ def sums_of_squares(
     values = [gradient.square().sum(1), weights.square().sum(1)]
     rows = torch.stack([*(torch.where(valid, each, 0.0) for each in values), valid.float()], dim=1)
     if index.sizes.has_groups:
-        sums = torch.zeros(len(stack.table_indices), 3, device=rows.device)
+        sums = torch.zeros(len(stack.table_indices), 3, device=rows.device, dtype=torch.float32)
         sums.index_add_(0, index.group, rows)
     else:
         sums = rows.sum(0, keepdim=True)

@@ -39,7 +39,7 @@ class Chunk:
 
 def tables_of(stack: StackLayout, records: Tensor) -> Tensor:
     """Which of the stack's tables each of its int32 records is of."""
-    starts = torch.tensor(stack.first_records, dtype=torch.int32)
+    starts = torch.tensor(stack.first_records, dtype=torch.int32, device="cpu")
     return torch.searchsorted(starts, records, right=True) - 1
 
 
@@ -111,7 +111,7 @@ def make_chunks(
 
 def _chunk_of(stack: StackLayout, of: Occurrences, done: int, rounds: int, rows: int) -> Tensor:
     active = int((of.counts > done).sum())
-    ints = torch.full((2 + rounds, rows), -1, dtype=torch.int32)
+    ints = torch.full((2 + rounds, rows), -1, dtype=torch.int32, device="cpu")
     ints[0] = stack.padding_record
     ints[0, :active] = of.records[:active]
     ints[1] = 0

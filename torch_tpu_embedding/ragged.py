@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import host
 from .number_rows import join_rows
 
 
@@ -72,7 +73,7 @@ class Ragged:
                 f"Ragged: lengths must be 1-dimensional int64 or int32, got {lengths.dtype} "
                 f"{[*lengths.shape]}"
             )
-        splits = torch.zeros(len(lengths) + 1, dtype=torch.int64)
+        splits = torch.zeros(len(lengths) + 1, dtype=torch.int64, device="cpu")
         torch.cumsum(lengths, 0, out=splits[1:])
         return cls(values, splits)
 
@@ -91,7 +92,7 @@ class Ragged:
             ValueError: a row has another rank than 1, or a number is none of that dtype.
         """
         values, lengths = join_rows(rows, dtype)
-        return cls.from_lengths(values, torch.tensor(lengths, dtype=torch.int64, device="cpu"))
+        return cls.from_lengths(values, host.ints(lengths))
 
     @classmethod
     def cat(cls, parts: Sequence[Ragged]) -> Ragged:

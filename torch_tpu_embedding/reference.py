@@ -57,7 +57,7 @@ class ReferenceEmbedding:
         for index, table in enumerate(self.resolved.tables):
             if table.optimizer is not None and table.optimizer.moves_all_rows:
                 for row in range(table.vocabulary_size):
-                    sums[index, row] = torch.zeros(table.dim, dtype=torch.float64)
+                    sums[index, row] = torch.zeros(table.dim, dtype=torch.float64, device="cpu")
         for index, row, gradient in self._occurrences(batch, gradients):
             optimizer = self.resolved.tables[index].optimizer
             if optimizer is not None and optimizer.use_gradient_accumulation:
@@ -95,7 +95,7 @@ class ReferenceEmbedding:
             name: self.state[f"{table.name}.{name}"][row]
             for name in table.optimizer.slot_variable_names
         }
-        lr = torch.tensor([rate], dtype=torch.float64)
+        lr = torch.tensor([rate], dtype=torch.float64, device="cpu")
         change, slot_changes = table.optimizer.step(weight, slots, gradient, lr)
         weight += change
         for name, slot_change in slot_changes.items():

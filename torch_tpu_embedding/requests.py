@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import host
 from .config import Resolved
 from .dedup import unique_inverse
 from .features import NO_ID, Bags
@@ -35,11 +36,11 @@ class Request:
 
     def slots(self, block: int) -> Tensor:
         """`[N]`: for each place of the batch its slot in blocks of that size; the last one is padding."""
-        devices = torch.arange(len(self.counts))
+        devices = host.arange(len(self.counts))
         starts = self.counts.cumsum(0) - self.counts
         shift = (devices * block - starts).repeat_interleave(self.counts)
-        slots = torch.arange(len(self.records)) + shift
-        return torch.cat([slots, torch.tensor([len(devices) * block - 1])])[self.inverse]
+        slots = host.arange(len(self.records)) + shift
+        return torch.cat([slots, host.ints([len(devices) * block - 1])])[self.inverse]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def make_request(
     if len(unique) and int(unique[-1]) == no_id:
         unique = unique[:-1]
     if devices == 1:
-        return Request(unique.to(torch.int32), torch.tensor([len(unique)]), inverse)
+        return Request(unique.to(torch.int32), host.ints([len(unique)]), inverse)
     owner = unique // stride
     counts = torch.bincount(owner, minlength=devices)
     return Request((unique - owner * stride).to(torch.int32), counts, inverse)
@@ -127,13 +128,15 @@ def _request_all(
 ) -> Request:
     order = batch_order(plan, bags)
     numbers = [segment.feature_index for segment in plan.segments]
-    feature = torch.tensor(numbers, dtype=torch.int32).repeat_interleave(torch.tensor(lengths))
+    feature = torch.tensor(numbers, dtype=torch.int32, device="cpu").repeat_interleave(
+        host.ints(lengths)
+    )
     order = order[address[order] != no_id]
     owner = address[order] // stride
     by_owner = torch.argsort(owner, stable=True)
     order, owner = order[by_owner], owner[by_owner]
-    inverse = torch.full((len(address),), len(order))
-    inverse[order] = torch.arange(len(order))
+    inverse = torch.full((len(address),), len(order), dtype=torch.int64, device="cpu")
+    inverse[order] = host.arange(len(order))
     records = (address[order] - owner * stride).to(torch.int32)
     return Request(records, torch.bincount(owner, minlength=devices), inverse, feature[order])
 
@@ -143,7 +146,7 @@ def batch_order(plan: StackPlan, bags: list[Bags]) -> Tensor:
     lengths = [len(bags[segment.feature_index].ids) for segment in plan.segments]
     ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
     numbers = sorted(range(len(lengths)), key=lambda number: plan.segments[number].feature_index)
-    return torch.cat([torch.arange(ends[n] - lengths[n], ends[n]) for n in numbers])
+    return torch.cat([host.arange(ends[n] - lengths[n], ends[n]) for n in numbers])
 
 
 def serve(

@@ -29,6 +29,31 @@ def device() -> torch.device:
     return torch.device(torch_xla.device())
 
 
+def allow_backward(target: torch.device) -> None:
+    """Make `backward()` of this thread reach an XLA device whose client was started late.
+
+    Autograd makes a queue for each device at the first backward of the process; one that comes later, where
+    the process began with work on the CPU, has none, and every backward on it fails. Without threads of its
+    own autograd needs none: then all of backward runs in the thread that calls it.
+    """
+    if not _has_queue(target):
+        torch.autograd.set_multithreading_enabled(False)
+
+
+@cache
+def _has_queue(target: torch.device) -> bool:
+    with torch.inference_mode(False), torch.autograd.set_multithreading_enabled(True):
+        # traced, and never run
+        tried = torch.zeros(1, dtype=torch.float32, device=target, requires_grad=True)
+        try:
+            (tried + tried).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if "device_ready_queues" not in str(error):
+                raise
+            return False
+    return True
+
+
 def is_accelerated(target: torch.device) -> bool:
     """Whether programs on `target` are traced and compiled; False for an ordinary CPU tensor's device."""
     return target.type == "xla"
@@ -250,7 +275,7 @@ class Mesh:
     def zeros(self, shape: Sequence[int]) -> Tensor:
         """Zeros of this shape on every device, split along the first dimension."""
         size = (shape[0] * self.num_devices, *shape[1:])
-        return self.split(torch.zeros(size, device=device()), 0)
+        return self.split(torch.zeros(size, device=device(), dtype=torch.float32), 0)
 
     def fetch(self, value: Tensor) -> Tensor:
         """This process's part of a tensor, split along its first dimension, on the host."""

@@ -9,15 +9,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .config import Feature, Resolved, TableConfig, resolve
 from .features import ID_BOUNDS, Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
+from .modes import outside_graph
 from .nest import flatten_like, pack_like, prune_like
 from .quantization import quantize
 
 
+@outside_graph
 def serving_embedding_lookup(
     inputs: Any,
     weights: Any,
@@ -69,7 +72,8 @@ def serving_embedding_lookup(
             )
         held.append(value)
     shapes = [feature.output_shape for feature in resolved.features]
-    bags = parse_features(resolved, inputs, weights, None, id_bounds, shapes)
+    with torch._C._DisableFuncTorch():  # ids are data, which a transform of the tables leaves alone
+        bags = parse_features(resolved, inputs, weights, None, id_bounds, shapes)
     return pack_like(resolved.structure, look_up_features(resolved, bags, held))
 
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from . import runtime
+from . import host, runtime
 from .config import Resolved, field_shape
 from .exchange import Exchange, Local
 from .layout import StackLayout, build_stacks
+from .modes import for_tables
 from .sharding import Placement
 from .touched import TouchLog
 from .windows import Windows
@@ -69,7 +70,7 @@ class TableStore:
         width = field_shape(self._resolved.tables[table], name)[1]
         return len(self.ids(table)), width
 
-    @torch.no_grad()
+    @for_tables
     def fill(self, blocks_of: Callable[[int], Iterable[Block]]) -> None:
         """Write the arrays from logical values; `blocks_of(t)` gives those of table t, block by block."""
         self.arrays, self._windows = [], []
@@ -91,7 +92,7 @@ class TableStore:
             self._windows.append(windows)
         self.touched.touch_all()
 
-    @torch.no_grad()
+    @for_tables
     def replace(self, values: dict[int, Fields]) -> None:
         """Overwrite the given fields of the given tables; the others keep their values."""
         for number, stack in enumerate(self.stacks):
@@ -108,7 +109,7 @@ class TableStore:
             self.arrays[number][:] = [self._exchange.put(array) for array in held]
         self.touched.touch_all()
 
-    @torch.no_grad()
+    @for_tables
     def read(self) -> dict[int, Fields]:
         """What the device holds now: table → field → CPU tensor, sharing no memory with it."""
         found: dict[int, Fields] = {}
@@ -121,23 +122,23 @@ class TableStore:
                     found[table] = self._windows[number].read(table, 0, rows)
                     continue
                 found[table] = {
-                    name: torch.empty(self.field_shape(table, name)) for name in stack.fields
+                    name: host.empty(*self.field_shape(table, name)) for name in stack.fields
                 }
                 for name, there, lane in self._pieces(stack, held, table, 0, rows):
                     found[table][name][there].copy_(lane)
         return found
 
-    @torch.no_grad()
+    @for_tables
     def read_rows(self, table: int, start: int, stop: int) -> Fields:
         """The rows start … stop-1 of a table: field → CPU `[n, width]`, a copy."""
         return self._windows[self._stack_of[table]].read(table, start, stop)
 
-    @torch.no_grad()
+    @for_tables
     def read_scattered(self, table: int, rows: Tensor) -> Fields:
         """Some rows `[n]` (int64, rising) of a table: field → CPU `[n, width]`, a copy."""
         return self._windows[self._stack_of[table]].read_scattered(table, rows)
 
-    @torch.no_grad()
+    @for_tables
     def write_rows(self, table: int, start: int, values: Fields) -> None:
         """Set the rows of a table from `start` on; any subset of the fields."""
         number = self._stack_of[table]
@@ -145,13 +146,13 @@ class TableStore:
         windows.write(table, start, values)
         stop = start + len(next(iter(values.values())))
         devices = range(self._placement.local_devices)
-        written = [torch.arange(*windows.records(table, d, start, stop)) for d in devices]
+        written = [host.arange(*windows.records(table, d, start, stop)) for d in devices]
         self.touched.touch(number, written)
 
     def touched_since(self, table: int, epoch: int) -> Tensor:
         """The rows `[n]` (int64, rising) of a table that changed in that epoch or later."""
         number = self._stack_of[table]
-        touched = torch.zeros(len(self.ids(table)), dtype=torch.bool)
+        touched = torch.zeros(len(self.ids(table)), dtype=torch.bool, device="cpu")
         for device in range(self._placement.local_devices):
             first, end = self._windows[number].records(table, device, 0, len(touched))
             rows = self._placement.rows_of_device(table, device)
@@ -165,7 +166,7 @@ class TableStore:
 
     def _blank(self, stack: StackLayout) -> list[Tensor]:
         devices = self._placement.local_devices
-        return [torch.zeros(devices * array.shape[0], *array.shape[1:]) for array in stack.arrays]
+        return [host.zeros(devices * array.shape[0], *array.shape[1:]) for array in stack.arrays]
 
     def _retrieve(self, number: int) -> list[Tensor]:
         return [self._exchange.fetch(array) for array in self.arrays[number]]

@@ -10,22 +10,25 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import logical_state, runtime, shared_engines
+from . import host, logical_state, runtime, shared_engines
 from .config import Resolved, TableConfig, resolve
 from .engine import Engine
 from .exchange import Exchange, choose_exchange
+from .fixed_module import FixedModule
 from .host_group import HostGroup
 from .host_values import map_tensors
 from .initial import start_values, table_values
 from .layout import WEIGHT, check_sizes
+from .modes import for_tables, outside_graph
 from .optimizers import Optimizer
 from .sharding import STRATEGIES, Placement, Strategy
+from .table_parameters import TableParameters
 from .table_rows import DeviceRows, HostRows
 
 
-class TableModule(nn.Module):
+class TableModule(FixedModule):
     """Tables of a feature configuration, or this process's rows of them, with their state_dict.
 
     Args:
@@ -56,12 +59,14 @@ class TableModule(nn.Module):
         self.resolved = resolve(feature_config, optimizer)
         self.device = torch.device(device) if device is not None else runtime.device()
         self.layout = layout
-        self._seed = seed if seed is not None else int(torch.randint(2**62, ()))
+        self._seed = seed if seed is not None else host.random_seed()
         self._engine: Engine | None = None
         self._exchange: Exchange | None = None
         self._rows: DeviceRows | HostRows | None = None
         self.placement = Placement()
         """Which rows of each table this process holds."""
+        if self.on_accelerator:
+            runtime.allow_backward(self.device)
         if self.on_accelerator and not initialize_tpu_embedding:
             self._engine = shared_engines.find(self.device, self.resolved)
             self._exchange, self.placement = self._engine.exchange, self._engine.placement
@@ -124,6 +129,7 @@ class TableModule(nn.Module):
     def flush(self) -> None:
         """Apply the updates that are held back, if any are."""
 
+    @outside_graph
     def to_device(self, value: Any) -> Any:
         """Copy what belongs to this process's samples (labels, dense features) to where activations are.
 
@@ -142,6 +148,7 @@ class TableModule(nn.Module):
         put = exchange.put if exchange is not None else lambda each: each.to(self.device)
         return map_tensors(value, put, "to_device")
 
+    @outside_graph
     def to_host(self, value: Tensor) -> Tensor:
         """This process's part of a device tensor `[samples, …]`; under SPMD this ends the step."""
         return value.cpu() if self._exchange is None else self._exchange.fetch(value)
@@ -227,23 +234,18 @@ class TableModule(nn.Module):
 
     def _held(self, key: str) -> Tensor:
         """A table or slot of CPU mode by its checkpoint key."""
-        held = self._buffers[key] if key in self._buffers else self._parameters[key]
-        assert held is not None
+        table, _, field = key.rpartition(".")
+        held: Tensor = getattr(self._modules[table], field)
         return held
 
+    @for_tables
     def _make_parameters(self) -> None:
         """Tables as parameters and slots as buffers, under the logical checkpoint keys.
 
-        Those keys hold a dot, which `register_parameter` refuses for fear of submodules; nn.Module's
-        own machinery works on whatever the two dicts hold.
+        Not by `add_module`, which refuses a table named like an attribute, or with a dot.
         """
         for table in self.resolved.tables:
-            for field, value in table_values(table, self._seed).items():
-                key = f"{table.name}.{field}"
-                if field == WEIGHT:
-                    self._parameters[key] = nn.Parameter(value)
-                else:
-                    self._buffers[key] = value
+            self._modules[table.name] = TableParameters(table_values(table, self._seed))
 
 
 def _agree(group: HostGroup, resolved: Resolved, strategy: Strategy, seed: int) -> int:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import host
 from .config import Resolved, Table
 from .engine import Engine
 from .host_group import Alone, HostGroup
+from .modes import for_tables
 from .sharding import Strategy
 
 _BLOCK_ROWS = 1 << 14
@@ -42,13 +44,13 @@ class HostRows:
         """The rows of these numbers `[n]` (int64, rising): field → `[n, width]`, a copy."""
         return {name: value.detach()[rows] for name, value in self._held[table].items()}
 
-    @torch.no_grad()
+    @for_tables
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         """Set rows from `start` on; any subset of the fields."""
         for name, value in values.items():
             self._held[table][name][start : start + len(value)] = value
 
-    @torch.no_grad()
+    @for_tables
     def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
         """Set the rows of these numbers."""
         for name, value in values.items():
@@ -60,7 +62,7 @@ class HostRows:
 
     def touched_since(self, table: int, epoch: int) -> Tensor:
         """All rows."""
-        return torch.arange(len(self.ids(table)))
+        return host.arange(len(self.ids(table)))
 
 
 class DeviceRows:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .layout import StackLayout
+from .modes import for_tables
 
 
 class TouchLog:
@@ -23,11 +24,12 @@ class TouchLog:
         self._epoch = 0
         self._last: list[Tensor] = []
 
+    @for_tables
     def begin_epoch(self) -> int:
         """From now on changes belong to a new epoch; its number."""
         if not self._last:
             self._last = [
-                torch.zeros(self._devices, stack.num_records + 1, dtype=torch.int32)
+                torch.zeros(self._devices, stack.num_records + 1, dtype=torch.int32, device="cpu")
                 for stack in self._stacks
             ]
         self._epoch += 1

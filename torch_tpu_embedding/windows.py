@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from . import runtime
+from . import host, runtime
 from .exchange import Exchange
 from .layout import ArrayLayout, StackLayout
 from .sharding import Placement, ceil_div
@@ -42,7 +42,7 @@ class Windows:
         """Rows start … stop-1: field → CPU `[n, width]`, a copy."""
         self._end_step()
         out = {
-            name: torch.empty(stop - start, width)
+            name: host.empty(stop - start, width)
             for layout in self._stack.arrays
             for name, width in zip(layout.fields, layout.widths, strict=True)
         }
@@ -157,7 +157,7 @@ class Windows:
         """Rows of an array, on the device, of physical rows per device."""
         parts, rows = self._stack.arrays[number].parts, torch.cat([*physical])
         if parts > 1:
-            rows = (parts * rows[:, None] + torch.arange(parts, device="cpu")).reshape(-1)
+            rows = (parts * rows[:, None] + host.arange(parts)).reshape(-1)
         return self._exchange.enter(self._exchange.put(rows.int()))
 
     def _fetch(self, number: int, physical: Sequence[Tensor]) -> Tensor:

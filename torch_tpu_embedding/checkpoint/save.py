@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from .. import host
 from ..config import Table
 from ..config_io import optimizer_to_dict
 from ..host_group import HostGroup, raise_together
@@ -200,7 +200,7 @@ def _agree(group: HostGroup, arguments: dict[str, Any], proposed: str) -> str:
 def _changed_rows(shard: Shard, epoch: int) -> list[Tensor]:
     """Per table, the local rows that a delta must hold."""
     return [
-        torch.arange(len(shard.ids(number)))
+        host.arange(len(shard.ids(number)))
         if table.optimizer is not None and table.optimizer.moves_all_rows
         else shard.touched_since(number, epoch)
         for number, table in enumerate(shard.tables)

@@ -1,0 +1,61 @@
+"""Where a caller's modes end: what is switched on for other code must not stick to the tables."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch._C._dynamo import eval_frame as compiler
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def for_tables(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate what makes or changes tensors that outlive the call: tables, slots, batches on their way.
+
+    It runs without gradients, `inference_mode` (whose tensors could never be updated outside of it) and
+    autocast, in whatever of them it is called.
+
+    Raises:
+        RuntimeError: it is called inside a transform of `torch.func`; nothing has happened then.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        refuse_transforms()
+        with contextlib.ExitStack() as modes:
+            modes.enter_context(torch.inference_mode(False))
+            modes.enter_context(torch.no_grad())
+            for kind in ("cpu", "xla"):
+                if torch.is_autocast_enabled(kind):
+                    modes.enter_context(torch.autocast(kind, enabled=False))
+            return function(*args, **kwargs)
+
+    return run
+
+
+def refuse_transforms() -> None:
+    """Raise RuntimeError inside a transform of `torch.func`."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "TPUEmbedding: called inside a transform of torch.func (grad, vmap, jvp, …), which does not "
+            "reach tables on an XLA device; look up before it, give the activations to the transformed "
+            "function, and pass their gradients to apply_gradients"
+        )
+
+
+def outside_graph(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a public call that `torch.compile` shall not look into: it runs between two graphs.
+
+    `torch.compiler.disable` does the same, and imports the compiler for it: two seconds at the start of
+    programs that never compile.
+    """
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    function._torchdynamo_disable_msg = "the tables are no part of a graph"  # type: ignore[attr-defined]
+    skip = compiler._FrameExecStrategy(compiler._FrameAction.SKIP, compiler._FrameAction.SKIP)
+    compiler.set_code_exec_strategy(function.__code__, skip)
+    return function
