@@ -14,11 +14,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
+from .agreement import agree_on_update
+from .calls import calling
 from .describe import describe
 from .features import ID_BOUNDS, Bags
 from .gradients import collect_gradients
 from .host_batch import Batcher
-from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
 from .measured_module import MeasuredModule
 from .nest import flatten_like, pack_like
@@ -102,6 +103,12 @@ class TPUEmbedding(MeasuredModule):
             seed=seed,
             initialize_tpu_embedding=initialize_tpu_embedding,
             layout=layout,
+            options={
+                "batch_size": batch_size,
+                "pipeline_execution_with_tensor_core": pipeline_execution_with_tensor_core,
+                "id_bounds": id_bounds,
+                "enqueue_depth": enqueue_depth,
+            },
         )
         devices = self.placement.num_devices
         if batch_size % devices:
@@ -252,6 +259,7 @@ class TPUEmbedding(MeasuredModule):
         return pack_like(self.resolved.structure, activations)
 
     @timed("apply")
+    @calling("apply_gradients")
     def apply_gradients(
         self,
         gradients: Any = None,
@@ -279,15 +287,18 @@ class TPUEmbedding(MeasuredModule):
         """
         self._require_accelerator("apply_gradients")
         failure: Exception | None = None
+        batch, rates = "", learning_rates or []
         try:
             awaiting = self._queue.require_awaiting(name)
+            batch = awaiting.looked_up.batch.name
             given = None
             if gradients is not None:
                 given = flatten_like(self.resolved.structure, gradients, "gradients")
             found = collect_gradients(
                 self.resolved.features, awaiting.activations, given, self._warned
             )
-            rates = self.learning_rates() if learning_rates is None else learning_rates
+            if learning_rates is None:
+                rates = self.learning_rates()
             if len(rates) != len(self.resolved.tables):
                 raise ValueError(
                     f"apply_gradients: learning_rates must have one rate for each of the "
@@ -296,9 +307,7 @@ class TPUEmbedding(MeasuredModule):
             rates = check_rates(self.resolved.tables, rates)
         except Exception as error:
             failure = error
-        if failure is not None and self.placement.num_shards == 1:
-            raise failure
-        raise_together(self.engine.exchange.group, "apply_gradients", failure)
+        agree_on_update(self.engine.exchange.group, failure, batch, rates)
         if self._pipeline is None:
             self.engine.update(awaiting.looked_up, found, rates)
         else:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import runtime
+from .calls import calling
 from .config import Resolved
 from .exchange import Exchange, Local
 from .features import Bags
@@ -55,6 +56,8 @@ class SentBatch:
     chunks: tuple[tuple[Chunk, ...], ...]
     records: tuple[tuple[Tensor, ...], ...]
     """Per stack and device of this process the unique records, on the host."""
+    name: str
+    """The same in all processes, and of no other batch."""
 
 
 @dataclass
@@ -95,7 +98,10 @@ class Engine:
         self.loads = 0
         self.sampler: NormSampler | None = None
         """Of norms, for metrics."""
+        self.starts: dict[str, str] = {}
+        """Per table with an initializer of the user's, what its start values look like."""
         self._resolved = resolved
+        self._batchers = 0
         self._num_features = len(resolved.features)
         self._device = device
         self.batcher = self.make_batcher(group)
@@ -103,7 +109,9 @@ class Engine:
 
     def make_batcher(self, group: HostGroup) -> Batcher:
         """A batcher of its own, for a thread that prepares batches beside the others."""
-        return Batcher(self._resolved, self.store.stacks, self.placement, group)
+        self._batchers += 1
+        name = f" of loader {self._batchers - 1}" if self._batchers > 1 else ""
+        return Batcher(self._resolved, self.store.stacks, self.placement, group, name, self.starts)
 
     def send(
         self,
@@ -117,10 +125,11 @@ class Engine:
             bags: in feature order, or the error that this process found, to be raised on all.
             batcher: None for the engine's own.
         """
-        batch = (batcher or self.batcher).make(bags, training)
+        with calling("enqueue"):
+            batch = (batcher or self.batcher).make(bags, training)
         with phase("send"):
             ints, floats = self.exchange.put(batch.ints), self.exchange.put(batch.floats)
-        return SentBatch(batch.sizes, ints, floats, batch.chunks, batch.records)
+        return SentBatch(batch.sizes, ints, floats, batch.chunks, batch.records, batch.name)
 
     def tables_loaded(self) -> None:
         """Rows were written from outside: what was read before is out of date."""
@@ -145,7 +154,8 @@ class Engine:
             records = []
         if self.placement.num_devices > 1:
             blocks = [rows_to_send(index, each) for index, each in zip(indices, rows, strict=True)]
-            rows = [block.flatten(0, 1) for block in self.exchange.all_to_all(blocks)]
+            with calling(f"dequeue of {batch.name}"):
+                rows = [block.flatten(0, 1) for block in self.exchange.all_to_all(blocks)]
         outputs: dict[int, Tensor] = {}
         for index, each in zip(indices, rows, strict=True):
             parts = activations(index, each)
@@ -200,7 +210,8 @@ class Engine:
         else:
             records = [self.exchange.enter(each) for each in looked_up.weight_records]
         trained = [n for n, index in enumerate(indices) if index.sizes.plan.stack.rule is not None]
-        per_row = self._row_gradients([indices[n] for n in trained], gradients)
+        with calling(f"update by {looked_up.batch.name}"):
+            per_row = self._row_gradients([indices[n] for n in trained], gradients)
         squares = []
         waiting = {}
         for number, gradient in zip(trained, per_row, strict=True):

@@ -9,14 +9,16 @@ Letters: B batch, N ids, U unique rows, D dim, S processes, L devices of this pr
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .agreement import check_starts
 from .bag_lengths import BagLengths
 from .buffers import float_buffer, int_buffer, served_slots
+from .calls import digest
 from .config import Resolved
 from .features import Bags, split_bags
 from .host_group import HostGroup, report_failure
@@ -43,6 +45,8 @@ class HostBatch:
     """Per stack, the occurrences in order, if its optimizer steps once for each of them."""
     records: tuple[tuple[Tensor, ...], ...]
     """Per stack and device of this process, the unique records that are looked up there."""
+    name: str
+    """'batch 7': which one of its batcher's, the same in all processes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,12 @@ class _Agreed:
 
 
 class Batcher:
-    """Turns the bags of all features into host batches; owns the plans and the buckets."""
+    """Turns the bags of all features into host batches; owns the plans and the buckets.
+
+    Args:
+        name: what its batches are of, for messages.
+        starts: per table, start values that must be those of the other processes.
+    """
 
     def __init__(
         self,
@@ -69,7 +78,12 @@ class Batcher:
         stacks: tuple[StackLayout, ...],
         placement: Placement,
         group: HostGroup,
+        name: str = "",
+        starts: Mapping[str, str] | None = None,
     ) -> None:
+        self._name = name
+        self._starts = starts if starts is not None else {}
+        self._made = 0
         self._resolved = resolved
         self._stacks = stacks
         self._placement = placement
@@ -107,6 +121,7 @@ class Batcher:
             Exception: the one given, or PeerError if another process gave one.
             ValueError: the batches of the processes are not of the same kinds.
         """
+        self._made += 1
         agreed = self._agree(bags, training)
         parts, plans, requests = agreed.parts, agreed.plans, agreed.requests
         served: list[list[Served]] = []
@@ -140,6 +155,7 @@ class Batcher:
             join(floats),
             chunks,
             tuple(tuple(each.records for each in of_stack) for of_stack in owned),
+            f"batch {self._made}{self._name}",
         )
 
     def _plan(self, bags: list[Bags]) -> tuple[StackPlan, ...]:
@@ -204,12 +220,15 @@ class Batcher:
             return counts[None], ragged, seen[None]
         kinds = "training" if training else "inference"
         kinds += str([(n, each.bag is None, each.shape) for n, each in enumerate(bags)])
-        head = torch.tensor([error is not None, _digest(kinds)])
+        starts = {**self._starts}
+        head = torch.tensor([error is not None, digest(kinds), digest(repr(starts))])
         pieces = [head, counts.view(-1), torch.tensor(ragged), seen.view(-1)]
         with phase("exchange"):
             told = self._group.gather(torch.cat(pieces))
         if bool(told[:, 0].any()):
             report_failure(self._group, "enqueue", error)
+        if bool((told[:, 2] != told[0, 2]).any()):
+            check_starts(self._group.gather_objects(starts))
         if bool((told[:, 1] != told[0, 1]).any()):
             all_kinds = self._group.gather_objects(kinds)
             rank = next(r for r, other in enumerate(all_kinds) if other != all_kinds[0])
@@ -293,7 +312,3 @@ def _served_occurrences(sizes: StackSizes, served: Served, owned: Owned) -> Occu
     return group_occurrences(
         owned.records, of_slot, slots[torch.argsort(served.features, stable=True)]
     )
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")

@@ -188,6 +188,19 @@ def use_spmd() -> None:
     xr.use_spmd()
 
 
+def use_one_device() -> None:
+    """This process shall use one device, whatever it sees."""
+    _one_device.append(True)
+
+
+def one_device_is_enough() -> bool:
+    """Whether `use_one_device` was called."""
+    return bool(_one_device)
+
+
+_one_device: list[bool] = []
+
+
 def is_spmd() -> bool:
     """Whether `use_spmd` was called."""
     import torch_xla.runtime as xr

@@ -5,7 +5,8 @@ What a training step does with them is in `embedding.py`. Letters: V vocabulary,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from . import logical_state, runtime, shared_engines
-from .config import Resolved, TableConfig, resolve
+from .agreement import agree
+from .config import TableConfig, resolve
 from .engine import Engine
 from .exchange import Exchange, choose_exchange
-from .host_group import HostGroup
+from .fingerprint import fingerprint
 from .initial import start_values, table_values
 from .layout import WEIGHT
 from .optimizers import Optimizer
@@ -30,6 +32,7 @@ class TableModule(nn.Module):
     Args:
         feature_config, optimizer, device, sharding, process_group, seed, initialize_tpu_embedding, layout:
             as for TPUEmbedding.
+        options: others that must be equal on all processes, by name.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class TableModule(nn.Module):
         seed: int | None,
         initialize_tpu_embedding: bool,
         layout: runtime.DeviceKind | None,
+        options: Mapping[str, object],
     ) -> None:
         super().__init__()
         if layout not in (None, "CPU", "TPU"):
@@ -64,13 +68,13 @@ class TableModule(nn.Module):
         if self.on_accelerator and not initialize_tpu_embedding:
             self._engine = shared_engines.find(self.device, self.resolved)
             self._exchange, self.placement = self._engine.exchange, self._engine.placement
+            sharding = self.placement.strategy
         elif self.on_accelerator:
             self._exchange = choose_exchange(self.device, process_group)
             group = self._exchange.group
             self.placement = Placement(
                 sharding, group.size, group.rank, self._exchange.local_devices
             )
-            self._seed = _agree(group, self.resolved, sharding, self._seed)
         elif self.device.type == "cpu":
             if not initialize_tpu_embedding:
                 raise ValueError(
@@ -82,6 +86,17 @@ class TableModule(nn.Module):
                 f"TPUEmbedding: device must be an XLA device or 'cpu', got {self.device}; on a GPU use "
                 "torch.nn.EmbeddingBag or TorchRec"
             )
+        if self._exchange is not None:
+            options = {
+                "sharding": sharding,
+                "initialize_tpu_embedding": initialize_tpu_embedding,
+                "layout": layout,
+                **options,
+            }
+            group = self._exchange.group
+            self._seed, number = agree(group, self.resolved, options, self._seed)
+            if initialize_tpu_embedding:
+                self._exchange.group = group.scoped(f" [embedding {number}]")
 
     @property
     def on_accelerator(self) -> bool:
@@ -95,7 +110,14 @@ class TableModule(nn.Module):
             strategy = self.placement.strategy
             engine = Engine(self.resolved, self.device, kind, self._exchange, strategy)
             tables, ids = self.resolved.tables, engine.store.ids
-            engine.store.fill(lambda t: start_values(tables[t], self._seed, ids(t)))
+            several = self.placement.num_shards > 1
+
+            def starts(number: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+                name = tables[number].name
+                see = partial(_keep, engine.starts, name) if several else None
+                return start_values(tables[number], self._seed, ids(number), see)
+
+            engine.store.fill(starts)
             self._engine = engine
             shared_engines.register(self.device, self.resolved, engine)
         return self._engine
@@ -237,25 +259,5 @@ class TableModule(nn.Module):
                     self._buffers[key] = value
 
 
-def _agree(group: HostGroup, resolved: Resolved, strategy: Strategy, seed: int) -> int:
-    """The seed of process 0, after making sure that all processes configure the same tables.
-
-    Raises:
-        ValueError: they do not.
-    """
-    if group.size == 1:
-        return seed
-    tables = [
-        (t.name, t.vocabulary_size, t.dim, t.combiner, type(t.optimizer).__name__)
-        for t in resolved.tables
-    ]
-    features = [(f.name, f.table_index, f.max_sequence_length) for f in resolved.features]
-    told = group.gather_objects((seed, str((strategy, tables, features))))
-    for rank, (_, other) in enumerate(told):
-        if other != told[0][1]:
-            raise ValueError(
-                f"TPUEmbedding: processes 0 and {rank} differ in (sharding, tables, features): "
-                f"{told[0][1]} and {other}; build the same configuration in every process"
-            )
-    first: int = told[0][0]
-    return first
+def _keep(starts: dict[str, str], table: str, rows: Tensor) -> None:
+    starts[table] = fingerprint(rows)
