@@ -36,6 +36,7 @@ from .phases import phase, timed
 from .plan import StackSizes
 from .runtime import DeviceKind
 from .sharding import Placement, Strategy
+from .spare_groups import SpareGroups
 from .store import TableStore
 from .update import after, apply_stack, place_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows
@@ -105,6 +106,8 @@ class Engine:
         self._num_features = len(resolved.features)
         self._device = device
         self.batcher = self.make_batcher(group)
+        self.spare_groups = SpareGroups(group)
+        """For threads."""
         self._rates = [_Rates() for _ in self.store.stacks]
 
     def make_batcher(self, group: HostGroup) -> Batcher:

@@ -31,6 +31,9 @@ _timeout = TIMEOUT
 class PeerError(RuntimeError):
     """Another process failed, or is gone; nothing was changed by the call that raises this."""
 
+    in_step = False
+    """Whether all processes have raised at the same point, and may go on together."""
+
 
 class OutOfStepError(PeerError):
     """The processes are in different calls; nothing was changed by the one that raises this."""
@@ -112,7 +115,7 @@ class DistGroup:
         ranks = dist.get_process_group_ranks(self._group)
         group = dist.new_group(ranks, backend="gloo", timeout=_timeout)
         cloned = DistGroup(group, self._scope)
-        weakref.finalize(cloned, _disconnect, group)
+        weakref.finalize(cloned, _disconnect, group).atexit = False  # type: ignore[misc]
         return cloned
 
     def gather(self, values: Tensor) -> Tensor:
@@ -257,6 +260,8 @@ def report_failure(group: HostGroup, what: str, error: Exception | None) -> None
     if error is not None:
         raise error
     found = [f"process {rank}: {text}" for rank, text in enumerate(messages) if text is not None]
-    raise PeerError(
+    failure = PeerError(
         f"{what}: failed on {len(found)} of {group.size} processes; " + "; ".join(found)
     )
+    failure.in_step = True
+    raise failure
