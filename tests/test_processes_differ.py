@@ -31,7 +31,7 @@ PLACES = {
     "clipvalue": r"table 'users': optimizer\.clipvalue is None on process 0 and 1\.0 on process 1",
     "weight_decay": r"optimizer\.weight_decay_factor is None on process 0 and 0\.1 on process 1",
     "accumulator": r"optimizer\.initial_accumulator_value is 0\.1 on process 0 and 0\.2 on process 1",
-    "initializer": r"table 'users': initializer is .*std: 0\.1.* on process 0 and .*std: 0\.2.* on process 1",
+    "initializer": r"'users': initializer is .*std: 0\.1.* on process 0 and .*std: 0\.2.* on process 1",
     "partial": r"table 'users': initializer is .*val=0\.1.* on process 0 and .*val=0\.2.* on process 1",
     "row_id": r"initializer is .*offset: 0.* on process 0 and .*offset: 1.* on process 1",
     "quantization": r"quantization_config is .*upper: 1\.0.* on process 0 and .*upper: 2\.0.* on process 1",
@@ -65,8 +65,8 @@ OUT_OF_STEP = {
     "start values": "ValueError: table 'users': its initializer gives other start values on process 1",
     "rates": r"ValueError: apply_gradients: the learning rates of the tables are \[0\.1\] on process 0 "
     r"and \[0\.3\] on process 1",
-    "calls": r"OutOfStepError: .* out of step: process 0 in 'apply_gradients .*', process 1 in 'enqueue .*'",
-    "names": r"OutOfStepError: .* process 0 in 'dequeue of batch 1 .*', process 1 in 'dequeue of batch 2 .*'",
+    "calls": r"OutOfStepError: .* process 0 in 'apply_gradients .*', process 1 in 'enqueue .*'",
+    "names": r"OutOfStepError: .*process 0 in 'dequeue of batch 1 .*', process 1 in 'dequeue of batch 2 ",
     "embeddings": r"OutOfStepError: .* process 0 in 'enqueue \[embedding \d+\]', process 1 in 'enqueue \[e",
     "sizes": r"OutOfStepError: .* process 0 in 'exchanging ids.*', process 1 in 'gathering messages.*'",
 }

@@ -26,6 +26,7 @@ from .nest import flatten_like, pack_like
 from .optimizers import Optimizer
 from .phases import mark, timed
 from .pipeline import Pipeline
+from .sample_padding import SampleCount
 from .serving import parse_features, serving_embedding_lookup
 from .shapes import OutputShapes
 from .sharding import Strategy
@@ -132,6 +133,7 @@ class TPUEmbedding(MeasuredModule):
         self._steps = 0
         self._warned: set[str] = set()
         self._shapes = OutputShapes(self.resolved, self.local_batch_size)
+        self._samples = SampleCount(self.resolved, batch_size, self.placement.num_shards)
 
     def build(self, per_replica_input_shapes: Any = None) -> None:
         """Create and fill the tables on the device; the first `enqueue` does it if you do not.
@@ -158,7 +160,8 @@ class TPUEmbedding(MeasuredModule):
                 `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged `[B, *]`.
             weights: None, or nested like feature_config; each leaf None (all 1) or the kind of its
                 feature with floating-point values.
-            training: whether `apply_gradients` will follow.
+            training: whether `apply_gradients` will follow. If not, the batch may have any number of
+                samples: it is filled up to a multiple of the batch size, and its activations are cut.
             name: batches of different names have queues of their own; give the same name to `dequeue`
                 and `apply_gradients`.
 
@@ -191,16 +194,19 @@ class TPUEmbedding(MeasuredModule):
         self, features: Any, weights: Any, training: bool, batcher: Batcher | None
     ) -> tuple[Queued, list[Bags]]:
         bags: list[Bags] | Exception
+        samples = None
         try:
             bags = self._parse(features, weights)
-            self._shapes.check(bags)
+            samples = self._samples.of(bags, self._shapes.explicit, training)
+            self._shapes.check(bags, samples.follows)
         except Exception as error:
             if self.placement.num_shards == 1:
                 raise
             bags = error  # the other processes must come to know
-        sent = self.engine.send(bags, training, batcher)
+        sent = self.engine.send(bags, training, batcher, samples)
         assert isinstance(bags, list)
-        self._shapes.settle(bags)
+        assert samples is not None
+        self._shapes.settle(bags, samples.follows)
         return Queued(sent, training), bags
 
     def enqueue_prepared(self, batch: Queued, following: Queued | None) -> None:
@@ -231,7 +237,8 @@ class TPUEmbedding(MeasuredModule):
 
         Returns:
             float32 device tensors `[B, D]`, or `[B, L, D]` for sequence features, or an output shape
-            and D; for a training batch they are leaves that require grad.
+            and D; for a training batch they are leaves that require grad. Of an inference batch with any
+            number of samples, as many.
 
         Raises:
             RuntimeError: nothing was enqueued, the last training batch still awaits its gradients, or
@@ -242,6 +249,7 @@ class TPUEmbedding(MeasuredModule):
         if not queued.training:
             self.flush()
             _, activations = self.engine.look_up(queued.sent, keep_records=False)
+            activations = self.engine.cut(queued.sent, activations)
             self._queue.looked_up(name, None)
         else:
             mark("step", self._steps)
@@ -382,9 +390,7 @@ class TPUEmbedding(MeasuredModule):
     @timed("parse")
     def _parse(self, features: Any, weights: Any) -> list[Bags]:
         explicit = self._shapes.explicit
-        return parse_features(
-            self.resolved, features, weights, self.local_batch_size, self.id_bounds, explicit
-        )
+        return parse_features(self.resolved, features, weights, None, self.id_bounds, explicit)
 
     def _require_accelerator(self, call: str) -> None:
         if not self.on_accelerator:

@@ -35,6 +35,7 @@ from .occurrences import Chunk
 from .phases import phase, timed
 from .plan import StackSizes
 from .runtime import DeviceKind
+from .sample_padding import Samples
 from .sharding import Placement, Strategy
 from .spare_groups import SpareGroups
 from .store import TableStore
@@ -59,6 +60,8 @@ class SentBatch:
     """Per stack and device of this process the unique records, on the host."""
     name: str
     """The same in all processes, and of no other batch."""
+    cut: tuple[int | None, ...] | None = None
+    """As in `HostBatch`."""
 
 
 @dataclass
@@ -121,18 +124,27 @@ class Engine:
         bags: list[Bags] | Exception,
         training: bool = True,
         batcher: Batcher | None = None,
+        samples: Samples | None = None,
     ) -> SentBatch:
         """Deduplicate a checked batch and copy it to the device; a collective call.
 
         Args:
             bags: in feature order, or the error that this process found, to be raised on all.
             batcher: None for the engine's own.
+            samples: None if there are as many as the program is made for.
         """
         with calling("enqueue"):
-            batch = (batcher or self.batcher).make(bags, training)
+            batch = (batcher or self.batcher).make(bags, training, samples)
+        if batch.cut is not None and 1 < self.placement.num_shards < self.placement.num_devices:
+            raise ValueError(
+                "enqueue: with several processes of several devices each (SPMD) an inference batch must be "
+                "whole; distributed.local_positions fills it up"
+            )
         with phase("send"):
             ints, floats = self.exchange.put(batch.ints), self.exchange.put(batch.floats)
-        return SentBatch(batch.sizes, ints, floats, batch.chunks, batch.records, batch.name)
+        return SentBatch(
+            batch.sizes, ints, floats, batch.chunks, batch.records, batch.name, batch.cut
+        )
 
     def tables_loaded(self) -> None:
         """Rows were written from outside: what was read before is out of date."""
@@ -197,6 +209,17 @@ class Engine:
         for number, records in enumerate(looked_up.batch.records):
             self.store.touched.touch(number, records)
         self.version += 1
+
+    def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
+        """Without the rows of samples that fill an inference batch up."""
+        if batch.cut is None:
+            return activations
+        if self.exchange.ends_before_cut:
+            self._end_program()
+        return [
+            each if count is None else each.narrow(0, 0, count)
+            for each, count in zip(activations, batch.cut, strict=True)
+        ]
 
     def _update_in_program(
         self,

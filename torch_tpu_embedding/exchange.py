@@ -34,6 +34,8 @@ class Exchange(Protocol):
     group: HostGroup
     local_devices: int
     """L."""
+    ends_before_cut: bool
+    """Whether rows are exchanged in the program, and what differs between processes must not be in it."""
 
     def put(self, value: Tensor) -> Tensor:
         """Copy a host tensor to the device: the parts of this process's L devices, one after another."""
@@ -62,6 +64,7 @@ class Local:
 
     name = "Local"
     local_devices = 1
+    ends_before_cut = False
 
     def __init__(self, device: torch.device) -> None:
         self.group: HostGroup = Alone()
@@ -95,7 +98,7 @@ class Process(Local):
     def __init__(self, device: torch.device, group: HostGroup, in_program: bool) -> None:
         super().__init__(device)
         self.group = group
-        self._in_program = in_program
+        self._in_program = self.ends_before_cut = in_program
         way = "in the program" if in_program else "on the host"
         self.name = f"Process (all-to-all {way})"
 
@@ -122,6 +125,8 @@ class Process(Local):
 
 class Spmd:
     """One program over the devices of all processes."""
+
+    ends_before_cut = False
 
     def __init__(self, mesh: runtime.Mesh, group: HostGroup) -> None:
         self.group = group

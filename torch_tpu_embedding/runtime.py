@@ -255,10 +255,24 @@ class Mesh:
         return self.split(torch.zeros(size, device=device()), 0)
 
     def fetch(self, value: Tensor) -> Tensor:
-        """This process's part of a tensor, split along its first dimension, on the host."""
+        """This process's part of a tensor, split along its first dimension, on the host.
+
+        Raises:
+            ValueError: several processes cannot share it evenly.
+        """
+        size = value.shape[0]
         value = self.split(value, 0)
         sync(wait=True)
         shards = _bindings()._get_local_shards([value])[0]
+        if len(shards) == self.num_devices:
+            return torch.cat([data.cpu() for data, _ in shards])[
+                :size
+            ]  # the last ones may be filled up
+        if size % self.num_devices:
+            raise ValueError(
+                f"to_host: a tensor of shape {[*value.shape]} cannot be shared by {self.num_devices} "
+                "devices of several processes; make its first size a multiple of that"
+            )
         return torch.cat([data.cpu() for data, _ in shards])
 
     def split(self, value: Tensor, dim: int | None) -> Tensor:
