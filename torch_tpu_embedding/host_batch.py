@@ -124,7 +124,7 @@ class Batcher:
         self._lengths = {kind: BagLengths(features, may_be_fixed) for kind in (True, False)}
 
     def adopt_sizes(self, other: Batcher) -> None:
-        """Pad to no less than another batcher of the same tables does."""
+        """Pad as another batcher of the same tables does, if that one has begun with these sizes."""
         for key, padding in other._padding.items():
             for mine, its in zip(self._padding_of(*key), padding, strict=True):
                 mine.adopt(its)
@@ -264,13 +264,17 @@ class Batcher:
             counts[number] = torch.stack([request.counts for request in of_stack])
             most = max(request.inverse.numel() for request in of_stack)
             ragged[number] = most - plan.num_direct - plan.num_fixed
+        padding = self._padding_of(training, samples[0])
         if self._group.size == 1:
+            for each in padding:
+                each.settle(each.wishes)
             return _Told(counts[None], ragged, seen[None], [samples[0]], samples[1] > 0)
         kinds = "training" if training else "inference"
         kinds += str([(n, each.bag is None, each.shape) for n, each in enumerate(bags)])
         starts = {**self._starts}
         head = torch.tensor([error is not None, digest(kinds), digest(repr(starts)), *samples])
-        pieces = [head, counts.view(-1), torch.tensor(ragged), seen.view(-1)]
+        sizes = torch.tensor([each.wishes for each in padding])
+        pieces = [head, counts.view(-1), torch.tensor(ragged), seen.view(-1), sizes.view(-1)]
         with phase("exchange"):
             told = self._group.gather(torch.cat(pieces))
         if bool(told[:, 0].any()):
@@ -286,9 +290,12 @@ class Batcher:
                 f"shape), …] is {all_kinds[0]} on process 0 and {all_kinds[rank]} on process {rank}; "
                 "every process must enqueue the same kinds of features in the same order"
             )
-        _, counts_told, ragged_told, seen_told = torch.split(
+        _, counts_told, ragged_told, seen_told, sizes_told = torch.split(
             told, [each.numel() for each in pieces], 1
         )
+        if len(set(times)) == 1:
+            for each, most in zip(padding, sizes_told.amax(0).view(sizes.shape), strict=True):
+                each.settle(most.tolist())
         most_ragged: list[int] = ragged_told.amax(0).tolist()
         return _Told(
             counts_told.reshape(-1, *shape),

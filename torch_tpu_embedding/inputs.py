@@ -189,7 +189,7 @@ def read_weights(
         raise ValueError(
             f"{where}: weights must be {wanted}, the kind of its ids, got {type(weights).__name__}"
         )
-    if not flat.dtype.is_floating_point:
+    if not flat.dtype.is_floating_point and flat.numel():  # torch.tensor([]) may be of any type
         raise ValueError(f"{where}: weights must be floating point, got {flat.dtype}")
     if check_values:
         finite = flat.to(torch.float32).isfinite()  # the gains are float32
@@ -203,7 +203,7 @@ def read_weights(
 
 
 def check_ids(where: str, ids: Tensor) -> None:
-    if ids.dtype not in _ID_DTYPES:
+    if ids.dtype not in _ID_DTYPES and ids.numel():  # torch.tensor([]) is of a floating type
         raise ValueError(
             f"{where}: ids must be integers (int64 or int32), got {ids.dtype}; convert them with "
             ".to(torch.int64) if that is what they are"

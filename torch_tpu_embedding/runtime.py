@@ -26,7 +26,24 @@ def device() -> torch.device:
     """The default XLA device of this process (`PJRT_DEVICE` picks the platform)."""
     import torch_xla
 
+    _started.append(True)
     return torch.device(torch_xla.device())
+
+
+def require_own_process(call: str) -> None:
+    """Raise RuntimeError in a process that was forked from one that uses the device: XLA's threads are not
+    in it, and whatever it asks of the device waits for ever."""
+    if _forked:
+        raise RuntimeError(
+            f"{call}: this process was forked from one that uses the XLA device, which it cannot use; let "
+            "the workers of a DataLoader give host tensors, and move them in the loop, or in the `prepare` "
+            "of an EmbeddingLoader"
+        )
+
+
+_started: list[bool] = []
+_forked: list[bool] = []
+os.register_at_fork(after_in_child=lambda: _forked.extend(_started))
 
 
 def is_accelerated(target: torch.device) -> bool:
@@ -59,6 +76,7 @@ def upload(value: Tensor, target: torch.device) -> Tensor:
     """
     if not is_accelerated(target):
         return value.to(target)
+    require_own_process("to_device")
     (out,) = _bindings()._xla_tensors_from_aten([value], [str(target)], None)
     return _tensor(out)
 
@@ -73,6 +91,7 @@ def sync(wait: bool = False) -> None:
     import torch_xla
     import torch_xla.core.xla_model as xm
 
+    require_own_process("sync")
     _scopes.clear()  # torch_xla refuses to end a step within one
     torch_xla.sync()
     if wait:
@@ -212,6 +231,7 @@ def local_device_ids() -> list[int]:
     """The global numbers of the devices that this process drives, in the backend's order."""
     import torch_xla
 
+    _started.append(True)
     names = torch_xla._XLAC._xla_get_runtime_devices()
     return [int(name.rsplit(":", 1)[1]) for name in names]
 

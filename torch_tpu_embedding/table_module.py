@@ -105,6 +105,7 @@ class TableModule(nn.Module):
 
     def _build_engine(self) -> Engine:
         """The engine of an accelerator, created and filled on the first call."""
+        runtime.require_own_process("TPUEmbedding")
         if self._engine is None:
             kind = self.layout or runtime.device_kind()
             strategy = self.placement.strategy
@@ -152,11 +153,18 @@ class TableModule(nn.Module):
 
         Returns:
             It on the device. Under SPMD of the samples of all processes, split over the devices.
+
+        Raises:
+            RuntimeError: in a worker process of a DataLoader, where the device cannot be used.
         """
+        if self.on_accelerator:
+            runtime.require_own_process("to_device")
         return value.to(self.device) if self._exchange is None else self._exchange.put(value)
 
     def to_host(self, value: Tensor) -> Tensor:
         """This process's part of a device tensor `[samples, …]`; under SPMD this ends the step."""
+        if self.on_accelerator:
+            runtime.require_own_process("to_host")
         return value.cpu() if self._exchange is None else self._exchange.fetch(value)
 
     @property
