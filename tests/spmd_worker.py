@@ -199,6 +199,17 @@ def restore() -> bool:
     return all(torch.equal(state[key], again[key]) for key in state)
 
 
+def look_up_a_few() -> list[list[float]]:
+    """Inference of fewer samples than devices, and of more than a batch."""
+    table = tte.TableConfig(50, 4, initializer=tte.RowIdInitializer())
+    embedding = tte.TPUEmbedding([tte.FeatureConfig(table)], DEVICES, tte.SGD(0.1))
+    found = []
+    for count in (1, DEVICES + 3):
+        embedding.enqueue([torch.arange(count)], training=False)
+        found.append(embedding.to_host(embedding.dequeue()[0])[:, 0].tolist())
+    return found
+
+
 def main() -> None:
     """Run all, print what was found."""
     torch.set_num_threads(1)
@@ -215,6 +226,7 @@ def main() -> None:
         "odd": train_and_evaluate(odd, 6),
         "alike": train_and_evaluate(alike, 30),
         "restored": restore(),
+        "few": look_up_a_few(),
     }
     print(json.dumps(report))
 

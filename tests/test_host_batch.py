@@ -8,7 +8,7 @@ from itertools import pairwise
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config import resolve
@@ -17,16 +17,16 @@ from torch_tpu_embedding.host_batch import Batcher, HostBatch
 from torch_tpu_embedding.host_group import Alone
 from torch_tpu_embedding.layout import build_stacks
 from torch_tpu_embedding.lookup import split_buffers
-from torch_tpu_embedding.padding import Bucket
+from torch_tpu_embedding.padding import _MOST_FALLS, _WINDOW, Bucket
 from torch_tpu_embedding.sharding import Placement
 
 
-@given(st.lists(st.integers(0, 10_000), min_size=1))
-def test_a_bucket_holds_what_it_must_never_shrinks_and_grows_seldom(counts: list[int]) -> None:
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=_WINDOW))
+def test_a_bucket_holds_what_it_must_and_grows_seldom(counts: list[int]) -> None:
     bucket = Bucket("ids")
     sizes = [bucket.fit(count) for count in counts]
     assert all(size >= count for size, count in zip(sizes, counts, strict=True))
-    assert sizes == sorted(sizes)
+    assert sizes == sorted(sizes), "within a window no size falls"
     assert all(after >= 17 / 16 * before for before, after in pairwise(sorted(set(sizes))))
     largest = max(counts)
     assert sizes[-1] <= 1.05 * (largest + max(largest / 16, 4 * largest**0.5)) + 16
@@ -46,6 +46,56 @@ def test_growth_after_the_first_batch_is_logged(caplog: pytest.LogCaptureFixture
     assert [record.message for record in caplog.records] == [
         "bucket for unique rows of 'user' grows from 24 to 152"
     ]
+
+
+def step(bucket: Bucket, count: int) -> int:
+    """What one process alone does for each batch."""
+    bucket.settle(bucket.wish)
+    return bucket.fit(count)
+
+
+def test_a_size_that_one_batch_has_raised_falls_again(caplog: pytest.LogCaptureFixture) -> None:
+    bucket = Bucket("ids")
+    before = step(bucket, 100)
+    with caplog.at_level(logging.INFO, logger="torch_tpu_embedding"):
+        assert step(bucket, 10_000) > 10_000
+        sizes = [step(bucket, 100) for _ in range(2 * _WINDOW)]
+    assert sizes[-1] == before
+    assert f"falls from {sizes[0]} to {before}: no batch of {_WINDOW} needed more" in caplog.text
+
+
+@settings(max_examples=10)
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=20), st.integers(1, 3 * _WINDOW))
+def test_however_counts_change_a_size_falls_only_so_often_and_holds_them(
+    counts: list[int], times: int
+) -> None:
+    bucket, sizes = Bucket("ids"), []
+    for _ in range(12):
+        for count in counts:
+            for n in (100 * count, *[count] * (times // len(counts))):
+                sizes.append(step(bucket, n))
+                assert sizes[-1] >= n
+    assert sum(after < before for before, after in pairwise(sizes)) <= _MOST_FALLS
+
+
+def test_counts_that_scatter_by_less_than_half_change_nothing() -> None:
+    bucket = Bucket("ids")
+    first = step(bucket, 1000)
+    assert {step(bucket, 600 + 57 * n % 400) for n in range(5 * _WINDOW)} == {first}
+
+
+def test_a_size_that_fell_in_a_loader_has_fallen_for_the_next_one() -> None:
+    main, loader, following = Bucket("ids"), Bucket("ids"), Bucket("ids")
+    step(main, 10_000)
+    loader.adopt(main)
+    for _ in range(2 * _WINDOW):
+        step(loader, 100)
+    main.adopt(loader)
+    following.adopt(main)
+    assert main.size == following.size == loader.size < 1000
+    step(main, 500)  # beside a loader that knows nothing of it
+    main.adopt(following)
+    assert main.size >= 500
 
 
 def make(rows: list[list[int]], dense: list[int]) -> tuple[HostBatch, list[Bags]]:

@@ -15,7 +15,7 @@ from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.host_group import PeerError
-from torch_tpu_embedding.loader import _Drawn, _Item, _Worker
+from torch_tpu_embedding.loader_worker import Drawn, Item, Worker
 from torch_tpu_embedding.step_queue import Queued
 
 B = 4
@@ -208,9 +208,9 @@ def test_what_it_cannot_do_is_refused() -> None:
 
 def work_in_step(group: ThreadGroup, count: int, stop_after: int | None) -> list[Any]:
     """What one process's loop sees of a worker."""
-    draw = iter([_Drawn(None, None, step, None) for step in range(count)])
+    draw = (Drawn(None, None, step, None) for step in range(count))
     queued = Queued(sent=None, training=True)  # type: ignore[arg-type]
-    worker = _Worker(draw, lambda drawn: _Item(drawn.value, queued), 2, group)
+    worker = Worker(draw, lambda drawn: Item(drawn.value, queued), 2, group)
     seen: list[Any] = []
     while (item := worker.get()).queued is not None:
         seen.append(item.value)
@@ -235,14 +235,14 @@ def test_processes_with_different_numbers_of_batches_are_an_error_not_a_hang() -
 
 def test_an_error_of_one_process_reaches_the_loops_of_all() -> None:
     def work(group: ThreadGroup) -> Any:
-        def draw() -> Iterator[_Drawn]:
-            yield _Drawn(None, None, 0, None)
+        def draw() -> Iterator[Drawn]:
+            yield Drawn(None, None, 0, None)
             if group.rank == 1:
                 raise OSError("no such file")
-            yield _Drawn(None, None, 1, None)
+            yield Drawn(None, None, 1, None)
 
         queued = Queued(sent=None, training=True)  # type: ignore[arg-type]
-        worker = _Worker(draw(), lambda drawn: _Item(drawn.value, queued), 2, group)
+        worker = Worker(draw(), lambda drawn: Item(drawn.value, queued), 2, group)
         first, second = worker.get(), worker.get()
         worker.stop()
         return first.value, second.error

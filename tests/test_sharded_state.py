@@ -10,11 +10,11 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding.agreement import agree
 from torch_tpu_embedding.config import Resolved, resolve
 from torch_tpu_embedding.initial import start_values, table_values
 from torch_tpu_embedding.logical_state import EXTRA_KEY, extra_state, plan_load, state_keys
 from torch_tpu_embedding.sharding import Placement
-from torch_tpu_embedding.table_module import _agree
 
 
 def tables() -> Resolved:
@@ -109,16 +109,16 @@ def test_a_description_of_other_types_is_an_error_that_says_what_is_wrong(text: 
 
 def test_processes_take_the_seed_of_the_first_and_must_configure_alike() -> None:
     def work(group: ThreadGroup) -> int:
-        return _agree(group, tables(), "mod", seed=group.rank + 40)
+        return agree(group, tables(), {}, seed=group.rank + 40)[0]
 
     assert run_processes(3, work) == [40] * 3
 
     def differ(group: ThreadGroup) -> int:
-        return _agree(group, tables(), "mod" if group.rank == 0 else "div", seed=0)
+        strategy = "mod" if group.rank == 0 else "div"
+        return agree(group, tables(), {"sharding": strategy}, seed=0)[0]
 
-    with pytest.raises(
-        ValueError, match=r"processes 0 and 1 differ in \(sharding, tables, features\)"
-    ):
+    message = "sharding is 'mod' on process 0 and 'div' on process 1; build the same configuration"
+    with pytest.raises(ValueError, match=message):
         run_processes(2, differ)
 
 

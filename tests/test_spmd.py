@@ -81,6 +81,13 @@ def test_nothing_is_compiled_after_warm_up(found: dict[str, Any]) -> None:
     assert found["alike"]["compiled_after_warm_up"] == 0
 
 
+def test_inference_takes_any_number_of_samples(found: dict[str, Any]) -> None:
+    one, many = found["few"]
+    assert one == [0]
+    assert many == [*range(len(many))]
+    assert len(many) > 4
+
+
 def test_a_state_goes_from_one_device_to_several_and_back(found: dict[str, Any]) -> None:
     saved, loaded = found["saved"], found["loaded"]
     assert set(saved) == set(loaded)

@@ -19,7 +19,7 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding import layout
+from torch_tpu_embedding import layout, padding
 from torch_tpu_embedding.config import resolve
 from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.exchange import Process
@@ -213,3 +213,24 @@ def test_a_process_without_ids_and_one_with_many_run_the_same_program(empty: int
     (first, even), (second, odd) = run_processes(2, work)
     assert first == second
     assert int((even != 0).any(1).sum()) == int((odd != 0).any(1).sum()) == 250
+
+
+def test_a_size_that_one_process_has_raised_falls_on_all_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(padding, "_WINDOW", 8)
+
+    def work(group: ThreadGroup) -> list[object]:
+        engine = one_table(group)
+        if group.rank == 1:  # as after a loop whose end another process did not see
+            engine.batcher._padding_of(True, 1)[0].unique.fit(40)
+        seen = []
+        for step in range(20):
+            ids = list(range(10)) if step == 2 and group.rank == 0 else [step % 10] * 10
+            sizes = engine.send(bags_of(engine, ids)).sizes  # type: ignore[arg-type]
+            seen.append([(each.num_unique, each.block) for each in sizes])
+        return seen
+
+    first, second = run_processes(2, work)
+    assert first == second
+    assert first[0][0] > first[-1][0]

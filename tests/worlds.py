@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from torch_tpu_embedding.calls import current_call
+from torch_tpu_embedding.host_group import OutOfStepError
+
 T = TypeVar("T")
 
 
@@ -21,11 +24,14 @@ class _Board:
         self.values: list[Any] = [None] * size
 
     def swap(self, rank: int, value: Any) -> list[Any]:
-        self.values[rank] = value
+        call = current_call()
+        self.values[rank] = call.name if call is not None else "", value
         self.barrier.wait(timeout=60)
-        found = [*self.values]
+        names, found = zip(*self.values, strict=True)
         self.barrier.wait(timeout=60)
-        return found
+        if len(set(names)) > 1:
+            raise OutOfStepError(f"the threads are in {names}")
+        return [*found]
 
 
 class ThreadGroup:
@@ -34,6 +40,9 @@ class ThreadGroup:
     def __init__(self, board: _Board, rank: int) -> None:
         self.rank, self.size = rank, board.size
         self._board = board
+
+    def scoped(self, scope: str) -> ThreadGroup:
+        return self
 
     def clone(self) -> ThreadGroup:
         boards = self._board.swap(self.rank, _Board(self.size) if self.rank == 0 else None)

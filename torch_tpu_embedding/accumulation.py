@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from . import host
 from .config import Resolved
 from .dedup import unique_inverse
 from .engine import Engine, LookedUp, SentBatch
@@ -52,7 +53,7 @@ class Merger:
         """
         engine, exchange = self._engine, self._engine.exchange
         found = [self._unique(number, batches) for number in range(len(self._padding))]
-        most = torch.tensor([max(len(each) for each in records) for records, _ in found])
+        most = host.ints([max(len(each) for each in records) for records, _ in found])
         sizes = [
             StackSizes(
                 StackPlan(stack, ()),
@@ -76,9 +77,10 @@ class Merger:
         merged = SentBatch(
             tuple(sizes),
             exchange.put(join(ints)),
-            exchange.put(torch.empty(0)),
+            exchange.put(host.empty(0)),
             ((),) * len(sizes),
             tuple(tuple(records) for records, _ in found),
+            batches[-1].name,
         )
         row_gradients = self._add_up(merged, exchange.put(join(places)), batches, sums, activations)
         return LookedUp(merged, [], engine.version, engine.loads, row_gradients)
@@ -117,7 +119,8 @@ class Merger:
             if number not in self._engine.trained:
                 continue
             stack = of_stack.plan.stack
-            total = torch.zeros(of_stack.num_unique, stack.dim, device=places.device)
+            shape = (of_stack.num_unique, stack.dim)
+            total = torch.zeros(shape, dtype=torch.float32, device=places.device)
             for place, of_batch, looked_up in zip(here, sums, activations, strict=True):
                 added = exchange.enter(of_batch[number])
                 if stack.reads_must_come_first:
@@ -138,6 +141,6 @@ def _padded(sizes: StackSizes, records: Tensor) -> list[Tensor]:
 
 def _filled(values: Tensor, size: int, blank: int) -> Tensor:
     """The values and then as many blanks as make them `[size]`, int32."""
-    out = torch.full((size,), blank, dtype=torch.int32)
+    out = torch.full((size,), blank, dtype=torch.int32, device="cpu")
     out[: len(values)] = values
     return out

@@ -23,15 +23,20 @@ from torch.distributed.rendezvous import rendezvous
 
 from . import host, runtime
 from .attempt import fresh_store
+from .calls import calling
 from .host_group import TIMEOUT, HostGroup, host_group, set_timeout
 
 
 def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> None:
-    """Connect the processes that torchrun started; call it first of all. Alone it does nothing.
+    """Connect the processes that torchrun started, and choose the devices; call it first of all.
+
+    One process with one device needs neither, but may call it. One process on a host with several devices
+    uses only one of them without it.
 
     Args:
         spmd: whether this process drives several devices with one partitioned program. None decides: yes on
             a TPU with one process per host, and on CPU where `CPU_NUM_DEVICES` asks for several devices.
+            False: one device, however many there are.
         timeout: how long a process waits for another that is alive but does not come. One that dies is
             noticed at once.
 
@@ -39,6 +44,8 @@ def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> Non
         RuntimeError: the processes cannot connect within the timeout.
     """
     count = runtime.num_processes()
+    if spmd is False:
+        runtime.use_one_device()
     if spmd is None:
         on_tpu = runtime.platform() == "TPU"
         if on_tpu:
@@ -105,12 +112,15 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     flat = torch.cat(
         [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in held]
     )
+    call = calling(f"sum_gradients of {len(flat)} numbers")
     if runtime.is_accelerated(device) and runtime.device_kind() == "TPU":
-        total, there = runtime.sum_over_processes(flat), _group().sum(there)
+        with call:
+            total, there = runtime.sum_over_processes(flat), _group().sum(there)
     else:
         if runtime.is_accelerated(device):
             runtime.sync()  # one program for all that the gradients come from, run once
-        both = _group().sum(torch.cat([flat.cpu(), there]))
+        with call:
+            both = _group().sum(torch.cat([flat.cpu(), there]))
         total, there = both[: len(flat)].to(device), both[len(flat) :]
     at = 0
     for parameter, count in zip(held, there.tolist(), strict=True):
@@ -148,7 +158,8 @@ def gather(value: Tensor) -> Tensor:
     """A host tensor of each process, of equal shapes, joined along the first dimension in every process."""
     if world_size() == 1:
         return value
-    parts: list[Tensor] = _group().gather_objects(value)
+    with calling("gather"):
+        parts: list[Tensor] = _group().gather_objects(value)
     return torch.cat(parts)
 
 

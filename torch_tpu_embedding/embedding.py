@@ -14,18 +14,20 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
+from .agreement import agree_on_update
+from .calls import calling
 from .describe import describe
 from .features import ID_BOUNDS, Bags
 from .gradient_steps import GradientSteps
 from .gradients import make_leaf
 from .host_batch import Batcher
-from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
 from .modes import outside_graph, refuse_transforms
 from .nest import pack_like
 from .optimizers import Optimizer
 from .phases import mark, timed
 from .pipeline import Pipeline
+from .sample_padding import SampleCount
 from .serving import parse_features, serving_embedding_lookup
 from .shapes import OutputShapes
 from .sharding import Strategy
@@ -103,6 +105,12 @@ class TPUEmbedding(GradientSteps):
             seed=seed,
             initialize_tpu_embedding=initialize_tpu_embedding,
             layout=layout,
+            options={
+                "batch_size": batch_size,
+                "pipeline_execution_with_tensor_core": pipeline_execution_with_tensor_core,
+                "id_bounds": id_bounds,
+                "enqueue_depth": enqueue_depth,
+            },
         )
         devices = self.placement.num_devices
         if batch_size % devices:
@@ -127,6 +135,7 @@ class TPUEmbedding(GradientSteps):
         self._warned = set()
         self._clipped = {}
         self._shapes = OutputShapes(self.resolved, self.local_batch_size)
+        self._samples = SampleCount(self.resolved, batch_size, self.placement.num_shards)
 
     @outside_graph
     def build(self, per_replica_input_shapes: Any = None) -> None:
@@ -155,7 +164,8 @@ class TPUEmbedding(GradientSteps):
                 `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged `[B, *]`.
             weights: None, or nested like feature_config; each leaf None (all 1) or the kind of its
                 feature with floating-point values.
-            training: whether `apply_gradients` will follow.
+            training: whether `apply_gradients` will follow. If not, the batch may have any number of
+                samples: it is filled up to a multiple of the batch size, and its activations are cut.
             name: batches of different names have queues of their own; give the same name to `dequeue`
                 and `apply_gradients`.
 
@@ -189,16 +199,19 @@ class TPUEmbedding(GradientSteps):
         self, features: Any, weights: Any, training: bool, batcher: Batcher | None
     ) -> tuple[Queued, list[Bags]]:
         bags: list[Bags] | Exception
+        samples = None
         try:
             bags = self._parse(features, weights)
-            self._shapes.check(bags)
+            samples = self._samples.of(bags, self._shapes.explicit, training)
+            self._shapes.check(bags, samples.follows)
         except Exception as error:
             if self.placement.num_shards == 1:
                 raise
             bags = error  # the other processes must come to know
-        sent = self.engine.send(bags, training, batcher)
+        sent = self.engine.send(bags, training, batcher, samples)
         assert isinstance(bags, list)
-        self._shapes.settle(bags)
+        assert samples is not None
+        self._shapes.settle(bags, samples.follows)
         return Queued(sent, training), bags
 
     def enqueue_prepared(self, batch: Queued, following: Queued | None) -> None:
@@ -230,7 +243,8 @@ class TPUEmbedding(GradientSteps):
 
         Returns:
             float32 device tensors `[B, D]`, or `[B, L, D]` for sequence features, or an output shape
-            and D; for a training batch they are leaves that require grad.
+            and D; for a training batch they are leaves that require grad. Of an inference batch with any
+            number of samples, as many.
 
         Raises:
             RuntimeError: nothing was enqueued, the last training batch still awaits its gradients, or
@@ -241,6 +255,7 @@ class TPUEmbedding(GradientSteps):
         if not queued.training:
             self.flush()
             _, activations = self.engine.look_up(queued.sent, keep_records=False)
+            activations = self.engine.cut(queued.sent, activations)
             self._queue.looked_up(name, None)
         else:
             mark("step", self._steps)
@@ -258,6 +273,7 @@ class TPUEmbedding(GradientSteps):
 
     @outside_graph
     @timed("apply")
+    @calling("apply_gradients")
     def apply_gradients(
         self,
         gradients: Any = None,
@@ -286,12 +302,15 @@ class TPUEmbedding(GradientSteps):
         """
         self._require_accelerator("apply_gradients")
         failure: Exception | None = None
+        batch, rates = "", learning_rates or []
         try:
             step = self._queue.require_step(name, "apply_gradients")
+            batch = step[-1].looked_up.batch.name
             if gradients is not None:
                 self._queue.require_awaiting(name, "apply_gradients")
             found = self._collect(step, gradients, "apply_gradients", warn=True)
-            rates = self.learning_rates() if learning_rates is None else learning_rates
+            if learning_rates is None:
+                rates = self.learning_rates()
             if len(rates) != len(self.resolved.tables):
                 raise ValueError(
                     f"apply_gradients: learning_rates must have one rate for each of the "
@@ -300,9 +319,7 @@ class TPUEmbedding(GradientSteps):
             rates = check_rates(self.resolved.tables, rates)
         except Exception as error:
             failure = error
-        if failure is not None and self.placement.num_shards == 1:
-            raise failure
-        raise_together(self.engine.exchange.group, "apply_gradients", failure)
+        agree_on_update(self.engine.exchange.group, failure, batch, rates)
         self._update(name, step, found, rates)
         if self._metrics is not None:
             self._metrics.step_done()
@@ -380,7 +397,7 @@ class TPUEmbedding(GradientSteps):
             self.resolved,
             features,
             weights,
-            self.local_batch_size,
+            None,
             self.id_bounds,
             explicit,
             constant_weights=True,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import host, runtime
+from .calls import calling
 from .config import Resolved
 from .exchange import Exchange, Local
 from .features import Bags
@@ -35,7 +36,9 @@ from .occurrences import Chunk
 from .phases import phase, timed
 from .plan import StackSizes
 from .runtime import DeviceKind
+from .sample_padding import Samples
 from .sharding import Placement, Strategy
+from .spare_groups import SpareGroups
 from .store import TableStore
 from .update import after, apply_stack, place_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows
@@ -56,6 +59,10 @@ class SentBatch:
     chunks: tuple[tuple[Chunk, ...], ...]
     records: tuple[tuple[Tensor, ...], ...]
     """Per stack and device of this process the unique records, on the host."""
+    name: str
+    """The same in all processes, and of no other batch."""
+    cut: tuple[int | None, ...] | None = None
+    """As in `HostBatch`."""
 
 
 @dataclass
@@ -99,15 +106,22 @@ class Engine:
         self.loads = 0
         self.sampler: NormSampler | None = None
         """Of norms, for metrics."""
+        self.starts: dict[str, str] = {}
+        """Per table with an initializer of the user's, what its start values look like."""
         self._resolved = resolved
+        self._batchers = 0
         self._num_features = len(resolved.features)
         self._device = device
         self.batcher = self.make_batcher(group)
+        self.spare_groups = SpareGroups(group)
+        """For threads."""
         self._rates = [_Rates() for _ in self.store.stacks]
 
     def make_batcher(self, group: HostGroup) -> Batcher:
         """A batcher of its own, for a thread that prepares batches beside the others."""
-        return Batcher(self._resolved, self.store.stacks, self.placement, group)
+        self._batchers += 1
+        name = f" of loader {self._batchers - 1}" if self._batchers > 1 else ""
+        return Batcher(self._resolved, self.store.stacks, self.placement, group, name, self.starts)
 
     @for_tables
     def send(
@@ -115,17 +129,27 @@ class Engine:
         bags: list[Bags] | Exception,
         training: bool = True,
         batcher: Batcher | None = None,
+        samples: Samples | None = None,
     ) -> SentBatch:
         """Deduplicate a checked batch and copy it to the device; a collective call.
 
         Args:
             bags: in feature order, or the error that this process found, to be raised on all.
             batcher: None for the engine's own.
+            samples: None if there are as many as the program is made for.
         """
-        batch = (batcher or self.batcher).make(bags, training)
+        with calling("enqueue"):
+            batch = (batcher or self.batcher).make(bags, training, samples)
+        if batch.cut is not None and 1 < self.placement.num_shards < self.placement.num_devices:
+            raise ValueError(
+                "enqueue: with several processes of several devices each (SPMD) an inference batch must be "
+                "whole; distributed.local_positions fills it up"
+            )
         with phase("send"):
             ints, floats = self.exchange.put(batch.ints), self.exchange.put(batch.floats)
-        return SentBatch(batch.sizes, ints, floats, batch.chunks, batch.records)
+        return SentBatch(
+            batch.sizes, ints, floats, batch.chunks, batch.records, batch.name, batch.cut
+        )
 
     def tables_loaded(self) -> None:
         """Rows were written from outside: what was read before is out of date."""
@@ -150,7 +174,8 @@ class Engine:
             records = []
         if self.placement.num_devices > 1:
             blocks = [rows_to_send(index, each) for index, each in zip(indices, rows, strict=True)]
-            rows = [block.flatten(0, 1) for block in self.exchange.all_to_all(blocks)]
+            with calling(f"dequeue of {batch.name}"):
+                rows = [block.flatten(0, 1) for block in self.exchange.all_to_all(blocks)]
         outputs: dict[int, Tensor] = {}
         for index, each in zip(indices, rows, strict=True):
             parts = activations(index, each)
@@ -190,6 +215,17 @@ class Engine:
             self.store.touched.touch(number, records)
         self.version += 1
 
+    def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
+        """Without the rows of samples that fill an inference batch up."""
+        if batch.cut is None:
+            return activations
+        if self.exchange.ends_before_cut:
+            self._end_program()
+        return [
+            each if count is None else each.narrow(0, 0, count)
+            for each, count in zip(activations, batch.cut, strict=True)
+        ]
+
     def _update_in_program(
         self,
         looked_up: LookedUp,
@@ -206,7 +242,8 @@ class Engine:
             records = [self.exchange.enter(each) for each in looked_up.weight_records]
         known = {n: self.exchange.enter(each) for n, each in looked_up.row_gradients.items()}
         missing = [n for n in self.trained if n not in known]
-        per_row = self._row_gradients([indices[n] for n in missing], gradients)
+        with calling(f"update by {looked_up.batch.name}"):
+            per_row = self._row_gradients([indices[n] for n in missing], gradients)
         known.update(zip(missing, per_row, strict=True))
         squares = []
         waiting = {}

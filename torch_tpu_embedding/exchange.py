@@ -14,6 +14,7 @@ Letters: G devices of all processes, L of them in this process, cap slots of a b
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -22,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
+from .calls import calling
 from .host_group import Alone, HostGroup, host_group
 
 
@@ -32,6 +34,8 @@ class Exchange(Protocol):
     group: HostGroup
     local_devices: int
     """L."""
+    ends_before_cut: bool
+    """Whether rows are exchanged in the program, and what differs between processes must not be in it."""
 
     def put(self, value: Tensor) -> Tensor:
         """Copy a host tensor to the device: the parts of this process's L devices, one after another."""
@@ -64,6 +68,7 @@ class Local:
 
     name = "Local"
     local_devices = 1
+    ends_before_cut = False
 
     def __init__(self, device: torch.device) -> None:
         self.group: HostGroup = Alone()
@@ -100,7 +105,7 @@ class Process(Local):
     def __init__(self, device: torch.device, group: HostGroup, in_program: bool) -> None:
         super().__init__(device)
         self.group = group
-        self._in_program = in_program
+        self._in_program = self.ends_before_cut = in_program
         way = "in the program" if in_program else "on the host"
         self.name = f"Process (all-to-all {way})"
 
@@ -135,6 +140,8 @@ class Process(Local):
 
 class Spmd:
     """One program over the devices of all processes."""
+
+    ends_before_cut = False
 
     def __init__(self, mesh: runtime.Mesh, group: HostGroup) -> None:
         self.group = group
@@ -178,10 +185,39 @@ def choose_exchange(device: torch.device, process_group: dist.ProcessGroup | Non
         RuntimeError: there are other processes, but no connection to them.
     """
     group = host_group(process_group)
+    with calling("TPUEmbedding()"):
+        numbers = _all_devices(group)
     if runtime.is_spmd():
-        of_each = group.gather_objects(runtime.local_device_ids())
-        numbers = [number for of_process in of_each for number in of_process]
         return Spmd(runtime.Mesh(numbers), group) if len(numbers) > 1 else Local(device)
+    idle = len(runtime.local_device_ids()) - 1
+    if idle and not runtime.one_device_is_enough():
+        warnings.warn(
+            f"TPUEmbedding: {idle} of the {idle + 1} devices that this process sees stay idle; call "
+            "torch_tpu_embedding.distributed.initialize() before anything else, which has one program use "
+            "all of them, or initialize(spmd=False) if one is meant",
+            RuntimeWarning,
+            stacklevel=4,  # the caller of TPUEmbedding
+        )
     if group.size == 1:
         return Local(device)
     return Process(device, group, in_program=runtime.device_kind() == "TPU")
+
+
+def _all_devices(group: HostGroup) -> list[int]:
+    """The numbers of the devices of all processes.
+
+    Raises:
+        ValueError: the processes drive their devices in different ways.
+    """
+    told = group.gather_objects(
+        (runtime.device_kind(), runtime.is_spmd(), runtime.local_device_ids())
+    )
+    ways = [(kind, spmd, len(numbers) if spmd else 1) for kind, spmd, numbers in told]
+    for rank, way in enumerate(ways):
+        if way != ways[0]:
+            raise ValueError(
+                "TPUEmbedding: (kind of device, SPMD, devices that the process uses) is "
+                f"{ways[0]} on process 0 and {way} on process {rank}; start all processes with the same "
+                "environment and the same distributed.initialize(…)"
+            )
+    return [number for _, _, numbers in told for number in numbers]

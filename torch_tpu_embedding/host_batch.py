@@ -9,15 +9,17 @@ Letters: B batch, N ids, U unique rows, D dim, S processes, L devices of this pr
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from . import host
+from .agreement import check_starts
 from .bag_lengths import BagLengths
 from .buffers import float_buffer, int_buffer, served_slots
+from .calls import digest
 from .config import Resolved
 from .features import Bags, split_bags
 from .host_group import HostGroup, report_failure
@@ -28,6 +30,7 @@ from .padding import StackPadding
 from .phases import phase, timed
 from .plan import Form, StackPlan, StackSizes, form_of, make_plans
 from .requests import Owned, Request, Served, batch_order, make_request, own, serve
+from .sample_padding import Samples
 from .sharding import Placement
 
 
@@ -44,6 +47,11 @@ class HostBatch:
     """Per stack, the occurrences in order, if its optimizer steps once for each of them."""
     records: tuple[tuple[Tensor, ...], ...]
     """Per stack and device of this process, the unique records that are looked up there."""
+    name: str
+    """'batch 7': which one of its batcher's, the same in all processes."""
+    cut: tuple[int | None, ...] | None = None
+    """Per feature the samples that activations shall be cut to, None for those that are whole; None if no
+    process has any to cut."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,35 @@ class _Agreed:
     """`[S, stacks, L, G]`: how many records each device asks of each."""
     ragged: list[int]
     """Per stack, the most ragged ids of a device of all."""
+    times: int
+    """How many units of samples it is planned for."""
+    is_filled: bool
+    """Whether a process has fewer samples than that."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What all processes have said of a batch."""
+
+    counts: Tensor
+    """`[S, stacks, L, G]`: how many records each device asks of each."""
+    ragged: list[int]
+    """Per stack, the most ragged ids of a device."""
+    seen: Tensor
+    """What each has seen of the lengths of bags."""
+    times: list[int]
+    """How many units of samples each has planned for."""
+    is_filled: bool
+    """Whether one lacks samples."""
 
 
 class Batcher:
-    """Turns the bags of all features into host batches; owns the plans and the buckets."""
+    """Turns the bags of all features into host batches; owns the plans and the buckets.
+
+    Args:
+        name: what its batches are of, for messages.
+        starts: per table, start values that must be those of the other processes.
+    """
 
     def __init__(
         self,
@@ -70,46 +103,66 @@ class Batcher:
         stacks: tuple[StackLayout, ...],
         placement: Placement,
         group: HostGroup,
+        name: str = "",
+        starts: Mapping[str, str] | None = None,
     ) -> None:
+        self._name = name
+        self._starts = starts if starts is not None else {}
+        self._made = 0
         self._resolved = resolved
         self._stacks = stacks
         self._placement = placement
         self._group = group
         self._plans: dict[tuple[Form, ...], tuple[StackPlan, ...]] = {}
-        names = [
+        self._names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
             for stack in stacks
         ]
-        # Training and inference are different programs anyway: neither shall make the other's grow.
-        self._padding = {
-            training: [StackPadding(f"{name} in {kind}") for name in names]
-            for training, kind in ((True, "training"), (False, "inference"))
-        }
+        self._padding: dict[tuple[bool, int], list[StackPadding]] = {}
         each_occurrence = {t for s in stacks if s.steps_per_occurrence for t in s.table_indices}
         may_be_fixed = [each.table_index not in each_occurrence for each in resolved.features]
         features = [each.name for each in resolved.features]
         self._lengths = {kind: BagLengths(features, may_be_fixed) for kind in (True, False)}
 
     def adopt_sizes(self, other: Batcher) -> None:
-        """Pad to no less than another batcher of the same tables does."""
-        for training, padding in self._padding.items():
-            for mine, its in zip(padding, other._padding[training], strict=True):
+        """Pad as another batcher of the same tables does, if that one has begun with these sizes."""
+        for key, padding in other._padding.items():
+            for mine, its in zip(self._padding_of(*key), padding, strict=True):
                 mine.adopt(its)
-            self._lengths[training].adopt(other._lengths[training])
+        for training, lengths in self._lengths.items():
+            lengths.adopt(other._lengths[training])
+
+    def _padding_of(self, training: bool, times: int) -> list[StackPadding]:
+        """The padded sizes of each stack.
+
+        Training and inference are different programs anyway, and so are batches of one and of several
+        times the batch size: none shall make the other's sizes grow.
+        """
+        kind = ("training" if training else "inference") + (f" x {times}" if times > 1 else "")
+        made = [StackPadding(f"{name} in {kind}") for name in self._names]
+        return self._padding.setdefault((training, times), made)
 
     @timed("dedup")
-    def make(self, bags: list[Bags] | Exception, training: bool = True) -> HostBatch:
+    def make(
+        self,
+        bags: list[Bags] | Exception,
+        training: bool = True,
+        samples: Samples | None = None,
+    ) -> HostBatch:
         """Deduplicate, exchange and pad one batch; a collective call.
 
         Args:
             bags: in feature order, or why this process has none.
+            samples: None if there are as many as the program is made for.
 
         Raises:
             Exception: the one given, or PeerError if another process gave one.
             ValueError: the batches of the processes are not of the same kinds.
         """
-        agreed = self._agree(bags, training)
+        self._made += 1
+        agreed = self._agree(bags, training, samples)
         parts, plans, requests = agreed.parts, agreed.plans, agreed.requests
+        padding = self._padding_of(training, agreed.times)
         served: list[list[Served]] = []
         if self._placement.num_devices == 1:
             owned = [[Owned(only.records, only.inverse)] for (only,) in requests]
@@ -124,7 +177,7 @@ class Batcher:
         unique = self._most([max(o.records.numel() for o in of_stack) for of_stack in owned])
         blocks = agreed.counts.amax((0, 2, 3)).tolist()
         sizes = tuple(
-            self._fit(plan, self._padding[training][n], unique[n], agreed.ragged[n], blocks[n])
+            self._fit(plan, padding[n], unique[n], agreed.ragged[n], blocks[n])
             for n, plan in enumerate(plans)
         )
         chunks = self._chunks(sizes, parts[0], served, owned) if training else ((),) * len(sizes)
@@ -141,6 +194,10 @@ class Batcher:
             join(floats),
             chunks,
             tuple(tuple(each.records for each in of_stack) for of_stack in owned),
+            f"batch {self._made}{self._name}",
+            tuple(samples.count if each else None for each in samples.follows)
+            if samples is not None and agreed.is_filled
+            else None,
         )
 
     def _plan(self, bags: list[Bags]) -> tuple[StackPlan, ...]:
@@ -149,18 +206,24 @@ class Batcher:
             self._plans[forms] = make_plans(self._resolved, self._stacks, forms)
         return self._plans[forms]
 
-    def _agree(self, bags: list[Bags] | Exception, training: bool) -> _Agreed:
+    def _agree(
+        self, bags: list[Bags] | Exception, training: bool, samples: Samples | None
+    ) -> _Agreed:
         """Plan a batch in the same way on all processes."""
         error = bags if isinstance(bags, Exception) else None
-        parts: list[list[Bags]] = []
-        if not isinstance(bags, Exception):
-            try:
-                parts = split_bags(self._resolved.features, bags, self._placement.local_devices)
-            except ValueError as found:
-                error = found
-        first_part = parts[0] if parts else []
+        times = samples.times if samples is not None else 1
         lengths = self._lengths[training]
         while True:
+            parts: list[list[Bags]] = []
+            if not isinstance(bags, Exception):
+                try:
+                    whole = bags if samples is None else samples.fill(bags, times)
+                    parts = split_bags(
+                        self._resolved.features, whole, self._placement.local_devices
+                    )
+                except ValueError as found:
+                    error = found
+            first_part = parts[0] if parts else []
             arranged = [lengths.arrange(part) for part in parts]
             seen = lengths.observe(arranged)
             plans = self._plan(arranged[0]) if arranged else ()
@@ -168,11 +231,14 @@ class Batcher:
                 [make_request(self._resolved, plan, part, self._placement) for part in arranged]
                 for plan in plans
             ]
-            counts, ragged, all_seen = self._tell(
-                plans, requests, seen, first_part, training, error
-            )
-            if not lengths.settle(all_seen):
-                return _Agreed(arranged, plans, requests, counts, ragged)
+            missing = times * samples.unit - samples.count if samples is not None else 0
+            told = self._tell(plans, requests, seen, first_part, training, error, (times, missing))
+            most = max(told.times)
+            if min(told.times) < most:
+                times = most
+            elif not lengths.settle(told.seen):
+                counts, ragged = told.counts, told.ragged
+                return _Agreed(arranged, plans, requests, counts, ragged, times, told.is_filled)
 
     def _tell(
         self,
@@ -182,16 +248,14 @@ class Batcher:
         bags: list[Bags],
         training: bool,
         error: Exception | None,
-    ) -> tuple[Tensor, list[int], Tensor]:
+        samples: tuple[int, int],
+    ) -> _Told:
         """Whether all processes are well and have the same kinds of features, and their sizes.
 
         Args:
             seen: what this process knows of the lengths of bags.
             bags: of one device, as they were given.
-
-        Returns:
-            counts `[S, stacks, L, G]` of what each device asks of each, the most ragged ids that a device
-            has, per stack, and what each process has seen of the lengths of bags.
+            samples: (how many units of samples it is planned for, how many samples it lacks).
         """
         if error is not None and self._group.size == 1:
             raise error
@@ -201,17 +265,25 @@ class Batcher:
             counts[number] = torch.stack([request.counts for request in of_stack])
             most = max(request.inverse.numel() for request in of_stack)
             ragged[number] = most - plan.num_direct - plan.num_fixed
+        padding = self._padding_of(training, samples[0])
         if self._group.size == 1:
-            return counts[None], ragged, seen[None]
+            for each in padding:
+                each.settle(each.wishes)
+            return _Told(counts[None], ragged, seen[None], [samples[0]], samples[1] > 0)
         kinds = "training" if training else "inference"
         kinds += str([(n, each.bag is None, each.shape) for n, each in enumerate(bags)])
-        head = host.ints([error is not None, _digest(kinds)])
-        pieces = [head, counts.view(-1), host.ints(ragged), seen.view(-1)]
+        starts = {**self._starts}
+        head = host.ints([error is not None, digest(kinds), digest(repr(starts)), *samples])
+        sizes = host.ints([each.wishes for each in padding])
+        pieces = [head, counts.view(-1), host.ints(ragged), seen.view(-1), sizes.view(-1)]
         with phase("exchange"):
             told = self._group.gather(torch.cat(pieces))
         if bool(told[:, 0].any()):
             report_failure(self._group, "enqueue", error)
-        if bool((told[:, 1] != told[0, 1]).any()):
+        if bool((told[:, 2] != told[0, 2]).any()):
+            check_starts(self._group.gather_objects(starts))
+        times: list[int] = told[:, 3].tolist()
+        if len(set(times)) == 1 and bool((told[:, 1] != told[0, 1]).any()):
             all_kinds = self._group.gather_objects(kinds)
             rank = next(r for r, other in enumerate(all_kinds) if other != all_kinds[0])
             raise ValueError(
@@ -219,11 +291,20 @@ class Batcher:
                 f"shape), …] is {all_kinds[0]} on process 0 and {all_kinds[rank]} on process {rank}; "
                 "every process must enqueue the same kinds of features in the same order"
             )
-        _, counts_told, ragged_told, seen_told = torch.split(
+        _, counts_told, ragged_told, seen_told, sizes_told = torch.split(
             told, [each.numel() for each in pieces], 1
         )
+        if len(set(times)) == 1:
+            for each, most in zip(padding, sizes_told.amax(0).view(sizes.shape), strict=True):
+                each.settle(most.tolist())
         most_ragged: list[int] = ragged_told.amax(0).tolist()
-        return counts_told.reshape(-1, *shape), most_ragged, seen_told.reshape(-1, *seen.shape)
+        return _Told(
+            counts_told.reshape(-1, *shape),
+            most_ragged,
+            seen_told.reshape(-1, *seen.shape),
+            times,
+            bool((told[:, 4] > 0).any()),
+        )
 
     def _most(self, values: list[int]) -> list[int]:
         with phase("exchange"):
@@ -280,7 +361,7 @@ class Batcher:
         )
         chunks: list[tuple[Chunk, ...]] = [()] * len(sizes)
         for n, most in zip(found, count, strict=True):
-            stack, padding = sizes[n].plan.stack, self._padding[True][n]
+            stack, padding = sizes[n].plan.stack, self._padding_of(True, 1)[n]
             chunks[n] = make_chunks(stack, found[n], rows[:most], padding.chunks)
             rows = rows[most:]
         return tuple(chunks)
@@ -294,7 +375,3 @@ def _served_occurrences(sizes: StackSizes, served: Served, owned: Owned) -> Occu
     return group_occurrences(
         owned.records, of_slot, slots[torch.argsort(served.features, stable=True)]
     )
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")

@@ -1,12 +1,15 @@
 """The processes that train together, as the host side sees them: small messages and exact errors.
 
 Ids, sizes and errors travel between the hosts here, never rows or gradients (those: `exchange.py`).
-Every call is collective: all processes make the same calls in the same order. Letter: S processes.
+Every call is collective: all processes make the same calls in the same order. Those that do not are told
+which call each of them is in (`calls.py`). Letter: S processes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import pickle
+import weakref
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import cache
@@ -17,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import host, runtime
+from .calls import ROOM, calling, current_call, make_head, names_that_differ, read_heads
 
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it gives up; one that died is noticed at once."""
@@ -27,12 +31,22 @@ _timeout = TIMEOUT
 class PeerError(RuntimeError):
     """Another process failed, or is gone; nothing was changed by the call that raises this."""
 
+    in_step = False
+    """Whether all processes have raised at the same point, and may go on together."""
+
+
+class OutOfStepError(PeerError):
+    """The processes are in different calls; nothing was changed by the one that raises this."""
+
 
 class HostGroup(Protocol):
     """S processes with ranks 0 … S-1."""
 
     rank: int
     size: int
+
+    def scoped(self, scope: str) -> HostGroup:
+        """The same group, for calls of `scope`: two scopes are never in the same call."""
 
     def clone(self) -> HostGroup:
         """Another group of the same processes, whose calls may come between those of this one."""
@@ -60,6 +74,9 @@ class Alone:
     rank = 0
     size = 1
 
+    def scoped(self, scope: str) -> HostGroup:
+        return self
+
     def clone(self) -> HostGroup:
         return self
 
@@ -77,40 +94,91 @@ class Alone:
 
 
 class DistGroup:
-    """A `torch.distributed` process group that works on host tensors (gloo)."""
+    """A `torch.distributed` process group that works on host tensors (gloo).
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
+    Gloo ends the program where processes send each other other sizes than they expect, and waits for its
+    timeout where they are in different functions of it. So a call begins with heads, which all have one
+    size; whatever has another size travels by other functions, once all are known to be in one call.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, scope: str = "") -> None:
         self._group = group
+        self._scope = scope
         self.rank = dist.get_rank(group)
         self.size = dist.get_world_size(group)
 
+    def scoped(self, scope: str) -> HostGroup:
+        return DistGroup(self._group, scope)
+
     def clone(self) -> HostGroup:
+        self._meet("connecting once more")
         ranks = dist.get_process_group_ranks(self._group)
-        return DistGroup(dist.new_group(ranks, backend="gloo", timeout=_timeout))
+        group = dist.new_group(ranks, backend="gloo", timeout=_timeout)
+        cloned = DistGroup(group, self._scope)
+        weakref.finalize(cloned, _disconnect, group).atexit = False  # type: ignore[misc]
+        return cloned
 
     def gather(self, values: Tensor) -> Tensor:
-        out = values.new_empty(self.size, len(values))
-        with self._contact("gathering sizes"):
-            dist.all_gather([*out], values.contiguous(), group=self._group)
-        return out
+        parts = self._spread("gathering sizes", values)
+        lengths = [len(part) for part in parts]
+        if len(set(lengths)) > 1:
+            raise OutOfStepError(f"the processes gather different counts of numbers, {lengths}")
+        return torch.stack(parts)
 
     def gather_objects(self, value: Any) -> list[Any]:
-        out: list[Any] = [None] * self.size
-        with self._contact("gathering messages"):
-            dist.all_gather_object(out, value, group=self._group)
-        return out
+        data = pickle.dumps(value)
+        padded = bytearray(data.ljust(-(-len(data) // 8) * 8))  # what follows a pickle is not read
+        parts = self._spread("gathering messages", torch.frombuffer(padded, dtype=torch.int64))
+        return [pickle.loads(part.numpy().tobytes()) for part in parts]
 
     def all_to_all(self, pieces: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
+        doing = "exchanging ids, rows or gradients"
+        self._meet(doing)
         out = pieces[0].new_empty(sum(lengths))
         sent = [len(piece) for piece in pieces]
-        with self._contact("exchanging ids, rows or gradients"):
+        with self._contact(doing):
             dist.all_to_all_single(out, torch.cat([*pieces]), [*lengths], sent, group=self._group)
         return [*torch.split(out, [*lengths])]
 
     def sum(self, values: Tensor) -> Tensor:
+        self._meet("summing gradients")
         with self._contact("summing gradients"):
             dist.all_reduce(values, group=self._group)
         return values
+
+    def _meet(self, doing: str) -> None:
+        """Make sure that all processes are in one call, unless that is known already."""
+        call = current_call()
+        if call is None or self not in call.agreed:
+            self._spread(doing, torch.empty(0, dtype=torch.int64))
+
+    def _spread(self, doing: str, values: Tensor) -> list[Tensor]:
+        """Give 1-d int64 values to all; those of the processes, which may differ in number."""
+        call = current_call()
+        name = (call.name if call is not None else doing) + self._scope
+        head = make_head(name, values)
+        heads = head.new_empty(self.size, len(head))
+        with self._contact(doing):
+            dist.all_gather([*heads], head, group=self._group)
+        names = names_that_differ(heads)
+        if names is not None:
+            found = ", ".join(f"process {rank} in {each!r}" for rank, each in enumerate(names))
+            raise OutOfStepError(
+                f"the processes are out of step: {found}; all must make the same calls in the same order. "
+                "The cause is most often an error that one of them caught before it went on, or a call "
+                "under a condition that differs between them; start all anew, from a checkpoint"
+            )
+        if call is not None:
+            call.agreed.add(self)
+        counts, numbers = read_heads(heads)
+        more = max(counts) - ROOM
+        if more > 0:
+            sent, rest = values.new_zeros(more), values.new_empty(self.size * more)
+            sent[: max(len(values) - ROOM, 0)] = values[ROOM:]
+            with self._contact(doing):
+                dist.all_to_all_single(rest, sent.repeat(self.size), group=self._group)
+            numbers = torch.cat([numbers, rest.view(self.size, more)], 1)
+        return [row[:count] for row, count in zip(numbers, counts, strict=True)]
 
     @contextlib.contextmanager
     def _contact(self, doing: str) -> Iterator[None]:
@@ -143,7 +211,7 @@ def host_group(process_group: dist.ProcessGroup | None) -> HostGroup:
         if dist.get_world_size() == 1:
             return Alone()
         # Never the user's own group: its calls must not come between ours.
-        return DistGroup(_gloo_group())
+        return DistGroup(_gloo_group(dist.group.WORLD))
     if "gloo" not in dist.get_backend(process_group):
         raise ValueError(
             "TPUEmbedding: process_group must be a gloo group, for ids are exchanged on the host, got "
@@ -160,9 +228,16 @@ def set_timeout(timeout: timedelta) -> None:
 
 
 @cache
-def _gloo_group() -> dist.ProcessGroup:
+def _gloo_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
     group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=_timeout)
     return group
+
+
+def _disconnect(group: dist.ProcessGroup) -> None:
+    """Close the sockets of a group that nobody uses any more."""
+    if dist.is_initialized():  # else they are closed already
+        with contextlib.suppress(ValueError):  # a group that was destroyed by hand
+            dist.destroy_process_group(group)
 
 
 def raise_together(group: HostGroup, what: str, error: Exception | None) -> None:
@@ -173,8 +248,9 @@ def raise_together(group: HostGroup, what: str, error: Exception | None) -> None
         error: this process's failure, or None.
     """
     failed = host.ints([error is not None])
-    if bool(group.gather(failed).any()):
-        report_failure(group, what, error)
+    with calling(what):
+        if bool(group.gather(failed).any()):
+            report_failure(group, what, error)
 
 
 def report_failure(group: HostGroup, what: str, error: Exception | None) -> None:
@@ -184,6 +260,8 @@ def report_failure(group: HostGroup, what: str, error: Exception | None) -> None
     if error is not None:
         raise error
     found = [f"process {rank}: {text}" for rank, text in enumerate(messages) if text is not None]
-    raise PeerError(
+    failure = PeerError(
         f"{what}: failed on {len(found)} of {group.size} processes; " + "; ".join(found)
     )
+    failure.in_step = True
+    raise failure

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _BLOCK_ROWS = 1 << 16
 _HASHED_AT_ONCE = 1 << 16  # numbers: a few arrays of 8 bytes each stay in the processor's cache
+_SEEN_ROWS = 4
 _LARGE = 1 << 28  # bytes of a whole table made for the sake of a part
 _SAME_EVERYWHERE = (torch.zeros, torch.ones, torch.nn.init.zeros_, torch.nn.init.ones_)
 
@@ -55,7 +56,10 @@ class RowIdInitializer:
 
 
 def start_values(
-    table: Table, seed: int, ids: range | None = None
+    table: Table,
+    seed: int,
+    ids: range | None = None,
+    see: Callable[[Tensor], None] | None = None,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Start values of some rows of a table, a block of rows after the other.
 
@@ -64,6 +68,7 @@ def start_values(
 
     Args:
         ids: the rows wanted, in order; None for all.
+        see: called with rows that an initializer of the user's made, the same ones in every process.
 
     The row of padding_idx starts as zeros.
 
@@ -74,7 +79,7 @@ def start_values(
         ValueError: an initializer returned something of another shape or type, or not finite.
     """
     ids = range(table.vocabulary_size) if ids is None else ids
-    weights = _without_padding(table, ids, _weights(table, f"{seed}/{table.name}", ids))
+    weights = _without_padding(table, ids, _weights(table, f"{seed}/{table.name}", ids, see))
     if table.optimizer is None:
         yield from ((start, {WEIGHT: weight}) for start, weight in weights)
         return
@@ -113,7 +118,9 @@ def _without_padding(
         yield start, weight
 
 
-def _weights(table: Table, key: str, ids: range) -> Iterator[tuple[int, Tensor]]:
+def _weights(
+    table: Table, key: str, ids: range, see: Callable[[Tensor], None] | None = None
+) -> Iterator[tuple[int, Tensor]]:
     initializer, shape = table.config.initializer, (table.vocabulary_size, table.dim)
     if initializer is None:
         for start in range(0, max(len(ids), 1), _BLOCK_ROWS):
@@ -129,9 +136,17 @@ def _weights(table: Table, key: str, ids: range) -> Iterator[tuple[int, Tensor]]
             )  # fmt: skip
         weight = _seeded(key, lambda: _call(initializer, shape))
         _check(whole, weight, shape)
+        if see is not None:
+            see(weight)
         # a copy, for the user may keep, or give twice, what was returned
         yield 0, weight.detach()[ids.start : ids.stop : ids.step].clone()
         return
+    if see is not None and initializer not in _SAME_EVERYWHERE:
+        few = (min(shape[0], _SEEN_ROWS), table.dim)
+        make = partial(
+            initializer, shape, torch.float32, partition_shape=few, partition_offset=(0, 0)
+        )
+        see(_seeded(f"{key}/0", make))
     if not len(ids):
         yield 0, host.empty(0, table.dim)
     for first in range(0, shape[0], _BLOCK_ROWS):

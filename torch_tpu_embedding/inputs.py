@@ -214,7 +214,7 @@ def read_weights(
         raise ValueError(
             f"{where}: weights must be {wanted}, the kind of its ids, got {type(weights).__name__}"
         )
-    if not flat.dtype.is_floating_point and flat.numel():
+    if not flat.dtype.is_floating_point and flat.numel():  # torch.tensor([]) may be of any type
         raise ValueError(f"{where}: weights must be floating point, got {flat.dtype}")
     if check_values:
         finite = flat.to(torch.float32).isfinite()  # the gains are float32

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
 logger = logging.getLogger(__name__)
 
 _ROUND = 8
+_WINDOW = 256
+"""Batches after which it is seen whether a size is too large."""
+_TOO_LARGE = 2.0
+"""Times what the batches of a window would have been padded to: less is not worth a compile."""
+_MOST_FALLS = 8
+"""So many compiles a size may cost beyond those of its growth."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,11 @@ TRAFFIC = Headroom(2**0.0625, 1 / 32, 2.0)
 
 
 class Bucket:
-    """A padded size that only grows, in geometric steps; each growth means one compile.
+    """A padded size that grows in geometric steps; each change means one compile.
+
+    One batch of an exceptional size would cost every later step its padding. So a size that no batch of a
+    window has come near may fall again, a bounded number of times: the bucket *wishes* so, and falls with
+    `settle`, which is told the greatest wish of all processes.
 
     >>> bucket = Bucket("ids of table 'user'")
     >>> bucket.fit(100), bucket.fit(90), bucket.fit(140), bucket.fit(200)
@@ -42,23 +53,60 @@ class Bucket:
     def __init__(self, what: str, headroom: Headroom = ROWS) -> None:
         self.what = what
         self.size = 0
+        self.wish = 0
+        """The size that would do, as far as is known here."""
         self._headroom = headroom
+        self._began = 0
+        """The size that was adopted."""
+        self._most = 0
+        self._batches = 0
+        self._falls = 0
 
     def fit(self, count: int, limit: int | None = None) -> int:
         """The padded size for `count` items, of which there can never be more than `limit`."""
         if count > self.size:
-            room = self._headroom
-            wanted = count + max(room.share * count, room.deviations * math.sqrt(count))
-            size = float(_ROUND)
-            while size < wanted:
-                size *= room.ladder
-            grown = -(-int(size) // _ROUND) * _ROUND
-            if limit is not None:
-                grown = max(min(grown, -(-limit // _ROUND) * _ROUND), count)
+            grown = self._padded(count, limit)
             level = logging.INFO if self.size else logging.DEBUG
             logger.log(level, "bucket for %s grows from %d to %d", self.what, self.size, grown)
-            self.size = grown
+            self.size = self.wish = grown
+        self._most = max(self._most, count)
+        self._batches += 1
+        if self._batches == _WINDOW:
+            enough = self._padded(self._most, limit)
+            is_worth_it = self.size >= _TOO_LARGE * enough and self._falls < _MOST_FALLS
+            self.wish = enough if is_worth_it else self.size
+            self._most = self._batches = 0
         return self.size
+
+    def settle(self, size: int) -> None:
+        """Be of this size from now on, the greatest that a process wishes."""
+        if size < self.size:
+            text = "bucket for %s falls from %d to %d: no batch of %d needed more"
+            logger.info(text, self.what, self.size, size, _WINDOW)
+            self._falls += 1
+        self.size = size
+        self.wish = min(self.wish, size)
+
+    def adopt(self, other: Bucket) -> None:
+        """Follow another one that began as this one is now, or else be no smaller than it."""
+        if other._began == self.size:
+            self.size, self.wish = other.size, other.wish
+        else:
+            self.size = self.wish = max(self.size, other.size)
+        self._began = self.size
+        self._falls = max(self._falls, other._falls)
+        self._most, self._batches = other._most, other._batches
+
+    def _padded(self, count: int, limit: int | None) -> int:
+        room = self._headroom
+        wanted = count + max(room.share * count, room.deviations * math.sqrt(count))
+        size = float(_ROUND)
+        while size < wanted:
+            size *= room.ladder
+        padded = -(-int(size) // _ROUND) * _ROUND
+        if limit is not None:
+            padded = max(min(padded, -(-limit // _ROUND) * _ROUND), count)
+        return padded
 
 
 class StackPadding:
@@ -72,11 +120,21 @@ class StackPadding:
         """Of the chunks of occurrences (`occurrences.py`)."""
 
     def adopt(self, other: StackPadding) -> None:
-        """Be at least as large as another one of the same stack, lest its programs be compiled anew."""
+        """Take over the sizes of another one of the same stack, lest its programs be compiled anew."""
         for mine, its in zip(self._buckets, other._buckets, strict=True):
-            mine.size = max(mine.size, its.size)
+            mine.adopt(its)
         pairs = zip_longest(self.chunks, other.chunks, fillvalue=0)
         self.chunks[:] = [max(pair) for pair in pairs]
+
+    @property
+    def wishes(self) -> list[int]:
+        """The sizes that would do, as far as is known here."""
+        return [each.wish for each in self._buckets]
+
+    def settle(self, sizes: Sequence[int]) -> None:
+        """Take the greatest of what the processes wish."""
+        for each, size in zip(self._buckets, sizes, strict=True):
+            each.settle(size)
 
     @property
     def _buckets(self) -> tuple[Bucket, ...]:

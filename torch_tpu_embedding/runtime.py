@@ -26,6 +26,7 @@ def device() -> torch.device:
     """The default XLA device of this process (`PJRT_DEVICE` picks the platform)."""
     import torch_xla
 
+    _started.append(True)
     return torch.device(torch_xla.device())
 
 
@@ -52,6 +53,22 @@ def _has_queue(target: torch.device) -> bool:
                 raise
             return False
     return True
+
+
+def require_own_process(call: str) -> None:
+    """Raise RuntimeError in a process that was forked from one that uses the device: XLA's threads are not
+    in it, and whatever it asks of the device waits for ever."""
+    if _forked:
+        raise RuntimeError(
+            f"{call}: this process was forked from one that uses the XLA device, which it cannot use; let "
+            "the workers of a DataLoader give host tensors, and move them in the loop, or in the `prepare` "
+            "of an EmbeddingLoader"
+        )
+
+
+_started: list[bool] = []
+_forked: list[bool] = []
+os.register_at_fork(after_in_child=lambda: _forked.extend(_started))
 
 
 def is_accelerated(target: torch.device) -> bool:
@@ -84,6 +101,7 @@ def upload(value: Tensor, target: torch.device) -> Tensor:
     """
     if not is_accelerated(target):
         return value.to(target)
+    require_own_process("to_device")
     (out,) = _bindings()._xla_tensors_from_aten([value], [str(target)], None)
     return _tensor(out)
 
@@ -98,6 +116,7 @@ def sync(wait: bool = False) -> None:
     import torch_xla
     import torch_xla.core.xla_model as xm
 
+    require_own_process("sync")
     _scopes.clear()  # torch_xla refuses to end a step within one
     torch_xla.sync()
     if wait:
@@ -224,6 +243,19 @@ def use_spmd() -> None:
     xr.use_spmd()
 
 
+def use_one_device() -> None:
+    """This process shall use one device, whatever it sees."""
+    _one_device.append(True)
+
+
+def one_device_is_enough() -> bool:
+    """Whether `use_one_device` was called."""
+    return bool(_one_device)
+
+
+_one_device: list[bool] = []
+
+
 def is_spmd() -> bool:
     """Whether `use_spmd` was called."""
     import torch_xla.runtime as xr
@@ -235,6 +267,7 @@ def local_device_ids() -> list[int]:
     """The global numbers of the devices that this process drives, in the backend's order."""
     import torch_xla
 
+    _started.append(True)
     names = torch_xla._XLAC._xla_get_runtime_devices()
     return [int(name.rsplit(":", 1)[1]) for name in names]
 
@@ -278,10 +311,24 @@ class Mesh:
         return self.split(torch.zeros(size, device=device(), dtype=torch.float32), 0)
 
     def fetch(self, value: Tensor) -> Tensor:
-        """This process's part of a tensor, split along its first dimension, on the host."""
+        """This process's part of a tensor, split along its first dimension, on the host.
+
+        Raises:
+            ValueError: several processes cannot share it evenly.
+        """
+        size = value.shape[0]
         value = self.split(value, 0)
         sync(wait=True)
         shards = _bindings()._get_local_shards([value])[0]
+        if len(shards) == self.num_devices:
+            return torch.cat([data.cpu() for data, _ in shards])[
+                :size
+            ]  # the last ones may be filled up
+        if size % self.num_devices:
+            raise ValueError(
+                f"to_host: a tensor of shape {[*value.shape]} cannot be shared by {self.num_devices} "
+                "devices of several processes; make its first size a multiple of that"
+            )
         return torch.cat([data.cpu() for data, _ in shards])
 
     def split(self, value: Tensor, dim: int | None) -> Tensor:

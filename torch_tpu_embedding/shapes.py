@@ -56,19 +56,31 @@ class OutputShapes:
                 self.explicit[number] = shape
             self.settled[number] = shape
 
-    def check(self, bags: Sequence[Bags]) -> None:
-        """Raise ValueError if a batch has another shape than those before."""
-        for feature, settled, each in zip(self._features, self.settled, bags, strict=True):
-            if settled is not None and settled != each.shape:
+    def check(self, bags: Sequence[Bags], follows: Sequence[bool]) -> None:
+        """Raise ValueError if a batch has another shape than those before.
+
+        Args:
+            follows: whether a feature's shape begins with the samples, which may be of another number.
+        """
+        shapes = self._of(bags, follows)
+        for feature, settled, shape in zip(self._features, self.settled, shapes, strict=True):
+            if settled is not None and settled != shape:
                 raise ValueError(
                     f"feature {feature.name!r}: this batch gives activations of shape "
-                    f"{[*each.shape]} (without dim), but {[*settled]} was settled before; every batch "
+                    f"{[*shape]} (without dim), but {[*settled]} was settled before; every batch "
                     "must give the same"
                 )
 
-    def settle(self, bags: Sequence[Bags]) -> None:
+    def settle(self, bags: Sequence[Bags], follows: Sequence[bool]) -> None:
         """Keep the shapes of the first batch."""
-        self.settled = [each.shape for each in bags]
+        self.settled = [*self._of(bags, follows)]
+
+    def _of(self, bags: Sequence[Bags], follows: Sequence[bool]) -> list[Shape]:
+        """The shapes, as if there were as many samples as the batch size says."""
+        return [
+            (self._batch_size, *each.shape[1:]) if begins else each.shape
+            for each, begins in zip(bags, follows, strict=True)
+        ]
 
     def _one(self, feature: Feature, shape: object) -> Shape:
         where = f"build: input shape of feature {feature.name!r}"

@@ -5,7 +5,8 @@ What a training step does with them is in `embedding.py`. Letters: V vocabulary,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import host, logical_state, runtime, shared_engines
-from .config import Resolved, TableConfig, resolve
+from .agreement import agree
+from .config import TableConfig, resolve
 from .engine import Engine
 from .exchange import Exchange, choose_exchange
+from .fingerprint import fingerprint
 from .fixed_module import FixedModule
-from .host_group import HostGroup
 from .host_values import map_tensors
 from .initial import start_values, table_values
 from .layout import WEIGHT, check_sizes
@@ -34,6 +36,7 @@ class TableModule(FixedModule):
     Args:
         feature_config, optimizer, device, sharding, process_group, seed, initialize_tpu_embedding, layout:
             as for TPUEmbedding.
+        options: others that must be equal on all processes, by name.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class TableModule(FixedModule):
         seed: int | None,
         initialize_tpu_embedding: bool,
         layout: runtime.DeviceKind | None,
+        options: Mapping[str, object],
     ) -> None:
         super().__init__()
         if layout not in (None, "CPU", "TPU"):
@@ -70,14 +74,13 @@ class TableModule(FixedModule):
         if self.on_accelerator and not initialize_tpu_embedding:
             self._engine = shared_engines.find(self.device, self.resolved)
             self._exchange, self.placement = self._engine.exchange, self._engine.placement
+            sharding = self.placement.strategy
         elif self.on_accelerator:
             self._exchange = choose_exchange(self.device, process_group)
             group = self._exchange.group
             self.placement = Placement(
                 sharding, group.size, group.rank, self._exchange.local_devices
             )
-            self._seed = _agree(group, self.resolved, sharding, self._seed)
-            check_sizes(self.resolved.tables, self.placement)
         elif self.device.type == "cpu":
             if not initialize_tpu_embedding:
                 raise ValueError(
@@ -89,6 +92,18 @@ class TableModule(FixedModule):
                 f"TPUEmbedding: device must be an XLA device or 'cpu', got {self.device}; on a GPU use "
                 "torch.nn.EmbeddingBag or TorchRec"
             )
+        if self._exchange is not None:
+            options = {
+                "sharding": sharding,
+                "initialize_tpu_embedding": initialize_tpu_embedding,
+                "layout": layout,
+                **options,
+            }
+            group = self._exchange.group
+            self._seed, number = agree(group, self.resolved, options, self._seed)
+            if initialize_tpu_embedding:
+                check_sizes(self.resolved.tables, self.placement)
+                self._exchange.group = group.scoped(f" [embedding {number}]")
 
     @property
     def on_accelerator(self) -> bool:
@@ -97,12 +112,20 @@ class TableModule(FixedModule):
 
     def _build_engine(self) -> Engine:
         """The engine of an accelerator, created and filled on the first call."""
+        runtime.require_own_process("TPUEmbedding")
         if self._engine is None:
             kind = self.layout or runtime.device_kind()
             strategy = self.placement.strategy
             engine = Engine(self.resolved, self.device, kind, self._exchange, strategy)
             tables, ids = self.resolved.tables, engine.store.ids
-            engine.store.fill(lambda t: start_values(tables[t], self._seed, ids(t)))
+            several = self.placement.num_shards > 1
+
+            def starts(number: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+                name = tables[number].name
+                see = partial(_keep, engine.starts, name) if several else None
+                return start_values(tables[number], self._seed, ids(number), see)
+
+            engine.store.fill(starts)
             self._engine = engine
             shared_engines.register(self.device, self.resolved, engine)
         return self._engine
@@ -143,7 +166,10 @@ class TableModule(FixedModule):
 
         Raises:
             TypeError: something else is in it.
+            RuntimeError: in a worker process of a DataLoader, where the device cannot be used.
         """
+        if self.on_accelerator:
+            runtime.require_own_process("to_device")
         exchange = self._exchange
         put = exchange.put if exchange is not None else lambda each: each.to(self.device)
         return map_tensors(value, put, "to_device")
@@ -151,6 +177,8 @@ class TableModule(FixedModule):
     @outside_graph
     def to_host(self, value: Tensor) -> Tensor:
         """This process's part of a device tensor `[samples, …]`; under SPMD this ends the step."""
+        if self.on_accelerator:
+            runtime.require_own_process("to_host")
         return value.cpu() if self._exchange is None else self._exchange.fetch(value)
 
     @property
@@ -248,28 +276,5 @@ class TableModule(FixedModule):
             self._modules[table.name] = TableParameters(table_values(table, self._seed))
 
 
-def _agree(group: HostGroup, resolved: Resolved, strategy: Strategy, seed: int) -> int:
-    """The seed of process 0, after making sure that all processes configure the same tables.
-
-    Raises:
-        ValueError: they do not.
-    """
-    if group.size == 1:
-        return seed
-    tables = [
-        (t.name, t.vocabulary_size, t.dim, t.combiner, t.padding_row, type(t.optimizer).__name__)
-        for t in resolved.tables
-    ]
-    features = [
-        (f.name, f.table_index, f.max_sequence_length, f.config.is_weighted)
-        for f in resolved.features
-    ]
-    told = group.gather_objects((seed, str((strategy, tables, features))))
-    for rank, (_, other) in enumerate(told):
-        if other != told[0][1]:
-            raise ValueError(
-                f"TPUEmbedding: processes 0 and {rank} differ in (sharding, tables, features): "
-                f"{told[0][1]} and {other}; build the same configuration in every process"
-            )
-    first: int = told[0][0]
-    return first
+def _keep(starts: dict[str, str], table: str, rows: Tensor) -> None:
+    starts[table] = fingerprint(rows)

@@ -1,0 +1,152 @@
+"""What all processes must have in common for one set of tables, and how they find out that they do not.
+
+Everything that decides numbers, or the order of collective calls, is compared when a TPUEmbedding is made;
+what may change with the steps (learning rates, which batch it is) in what each step tells anyway.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+import torch
+
+from .calls import calling, digest
+from .config import Feature, Resolved, Table
+from .fingerprint import fingerprint
+from .host_group import HostGroup, OutOfStepError, report_failure
+
+_MOST_SHOWN = 5
+_made = itertools.count(1)
+
+
+def configuration(resolved: Resolved, options: Mapping[str, object]) -> dict[str, str]:
+    """Place → value, as text, of all that must be equal, in the order in which a reader would compare.
+
+    Args:
+        options: of TPUEmbedding, by name.
+    """
+    found = {name: repr(value) for name, value in options.items()}
+    found["tables"] = repr([table.name for table in resolved.tables])
+    found["features"] = repr([feature.name for feature in resolved.features])
+    for table in resolved.tables:
+        found |= {f"table {table.name!r}: {k}": v for k, v in _of_table(table).items()}
+    for feature in resolved.features:
+        of_feature = _of_feature(feature, resolved)
+        found |= {f"feature {feature.name!r}: {k}": v for k, v in of_feature.items()}
+    return found
+
+
+def agree(
+    group: HostGroup, resolved: Resolved, options: Mapping[str, object], seed: int
+) -> tuple[int, int]:
+    """Make sure that all processes configure the same tables.
+
+    Returns:
+        (the seed of process 0, a number that no other set of tables of this group has).
+
+    Raises:
+        ValueError: they do not; says where, and what each process has there.
+    """
+    number = next(_made)
+    if group.size == 1:
+        return seed, number
+    with calling("TPUEmbedding()"):
+        told = group.gather_objects((configuration(resolved, options), seed, number))
+    first, seed, number = told[0]
+    for rank, (other, _, _) in enumerate(told):
+        places = dict.fromkeys([*first, *other])
+        found = [place for place in places if first.get(place) != other.get(place)]
+        if found:
+            shown = "; ".join(
+                f"{place} is {first.get(place, 'missing')} on process 0 and "
+                f"{other.get(place, 'missing')} on process {rank}"
+                for place in found[:_MOST_SHOWN]
+            )
+            more = len(found) - _MOST_SHOWN
+            raise ValueError(
+                f"TPUEmbedding: the processes are configured differently: {shown}"
+                f"{f'; and {more} more' if more > 0 else ''}; build the same configuration in every process"
+            )
+    return seed, number
+
+
+def agree_on_update(
+    group: HostGroup, error: Exception | None, batch: str, rates: Sequence[float]
+) -> None:
+    """Make sure that all processes are about to apply the gradients of one batch at the same rates.
+
+    Args:
+        error: why this process cannot, or None.
+        batch: which one it is.
+        rates: one per table.
+
+    Raises:
+        Exception: the one given, or PeerError if another process gave one.
+        OutOfStepError: the batches differ.
+        ValueError: the rates differ.
+    """
+    if group.size == 1:
+        if error is not None:
+            raise error
+        return
+    told = group.gather(torch.tensor([error is not None, digest(repr((batch, *rates)))]))
+    if bool(told[:, 0].any()):
+        report_failure(group, "apply_gradients", error)
+    if not bool((told[:, 1] != told[0, 1]).any()):
+        return
+    for rank, (its_batch, its_rates) in enumerate(group.gather_objects((batch, [*rates]))):
+        if rank == 0:
+            first, of_first = its_batch, its_rates
+        elif its_batch != first:
+            raise OutOfStepError(
+                f"apply_gradients: the processes are out of step: process 0 applies the gradients of "
+                f"{first}, process {rank} those of {its_batch}; all must enqueue, dequeue and discard "
+                "the same batches in the same order"
+            )
+        elif its_rates != of_first:
+            raise ValueError(
+                f"apply_gradients: the learning rates of the tables are {of_first} on process 0 and "
+                f"{its_rates} on process {rank}; compute them from what all processes have in common, "
+                "such as the number of the step"
+            )
+
+
+def check_starts(told: Sequence[Mapping[str, str]]) -> None:
+    """Raise ValueError if start values of a table, as `start_values` saw them, differ between processes."""
+    for rank, starts in enumerate(told):
+        for table, found in starts.items():
+            if found != told[0].get(table, found):
+                raise ValueError(
+                    f"table {table!r}: its initializer gives other start values on process {rank} than on "
+                    "process 0; draw random numbers with torch, which is seeded alike on all, and read the "
+                    "same files"
+                )
+
+
+def _of_table(table: Table) -> dict[str, str]:
+    config, optimizer = table.config, table.optimizer
+    found = {
+        name: fingerprint(getattr(config, name))
+        for name in (
+            "vocabulary_size", "dim", "combiner", "initializer", "quantization_config", "dtype",
+            "padding_idx",
+        )
+    }  # fmt: skip
+    found["optimizer"] = type(optimizer).__name__
+    if optimizer is not None:
+        for each in fields(optimizer):
+            value = getattr(optimizer, each.name)
+            if each.name == "learning_rate" and callable(value):
+                value = "a callable"  # what it returns is compared at each step
+            found[f"optimizer.{each.name}"] = fingerprint(value)
+    return found
+
+
+def _of_feature(feature: Feature, resolved: Resolved) -> dict[str, str]:
+    config = feature.config
+    names = ("max_sequence_length", "validate_weights_and_indices", "output_shape", "is_weighted")
+    found = {name: fingerprint(getattr(config, name)) for name in names}
+    found["table"] = repr(resolved.table_of(feature).name)
+    return found

@@ -1,0 +1,106 @@
+"""Inference batches of any number of samples: filled up to a multiple of the batch size, and cut again.
+
+A program has one batch size. Samples without ids fill a batch up to it, or to the next multiple, and their
+rows are cut off what comes back. So an evaluation compiles once for its batches, and once for a last one of
+another size. Letters: B batch of all processes, S processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from .config import Resolved
+from .features import NO_ID, Bags
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How many samples a batch of this process has, and what of it they decide."""
+
+    count: int
+    unit: int
+    """B / S: what programs are made for."""
+    follows: tuple[bool, ...]
+    """Whether a feature's activations begin with the samples; those with a shape of their own do not."""
+
+    @property
+    def times(self) -> int:
+        """How many units they take."""
+        return max(-(-self.count // self.unit), 1)
+
+    def fill(self, bags: Sequence[Bags], times: int) -> list[Bags]:
+        """The bags of so many units."""
+        size = times * self.unit
+        return [
+            _fill(each, size) if follows and each.shape[0] < size else each
+            for each, follows in zip(bags, self.follows, strict=True)
+        ]
+
+
+def _fill(bags: Bags, size: int) -> Bags:
+    shape = (size, *bags.shape[1:])
+    if bags.bag is not None:
+        return replace(bags, shape=shape)  # bags without an id
+    more = math.prod(shape) - len(bags.ids)
+    return replace(bags, ids=torch.cat([bags.ids, bags.ids.new_full((more,), NO_ID)]), shape=shape)
+
+
+class SampleCount:
+    """Says how many samples a batch has, and refuses those that the batch size forbids.
+
+    Args:
+        batch_size: B. processes: S.
+    """
+
+    def __init__(self, resolved: Resolved, batch_size: int, processes: int) -> None:
+        self._resolved = resolved
+        self._batch_size = batch_size
+        self._processes = processes
+
+    def of(
+        self, bags: Sequence[Bags], shapes: Sequence[tuple[int, ...] | None], training: bool
+    ) -> Samples:
+        """The samples of a batch.
+
+        Args:
+            bags: in feature order.
+            shapes: of the features that have one of their own.
+
+        Raises:
+            ValueError: the features have different numbers of them, or it is a training batch of another
+                size than B / S.
+        """
+        unit = self._batch_size // self._processes
+        follows = tuple(shape is None for shape in shapes)
+        first = None
+        for number, (each, counts) in enumerate(zip(bags, follows, strict=True)):
+            if not counts:
+                continue
+            if training and each.shape[0] != unit:
+                raise ValueError(f"{self._where(number)}: {self._wrong_size(each.shape[0], unit)}")
+            if first is None:
+                first = number
+            elif each.shape[0] != bags[first].shape[0]:
+                raise ValueError(
+                    f"{self._where(number)}: got {each.shape[0]} samples, but {self._where(first)} has "
+                    f"{bags[first].shape[0]}; all features of a batch must have the same samples"
+                )
+        return Samples(unit if first is None else bags[first].shape[0], unit, follows)
+
+    def _where(self, number: int) -> str:
+        feature = self._resolved.features[number]
+        return f"feature {feature.name!r} (table {self._resolved.table_of(feature).name!r})"
+
+    def _wrong_size(self, got: int, unit: int) -> str:
+        built = f"TPUEmbedding was built for batch_size={self._batch_size}"
+        if self._processes > 1:
+            built += f" of all {self._processes} processes together, of which each enqueues {unit}"
+        return (
+            f"got {got} samples, but {built}; drop a last batch that is not full (drop_last=True), or fill "
+            "it up: distributed.local_positions gives the samples to take and which of them are real; the "
+            "others must have no weight in the loss. Inference (training=False, eval()) takes any number"
+        )
