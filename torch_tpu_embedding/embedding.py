@@ -16,11 +16,11 @@ from torch import Tensor
 from . import runtime
 from .describe import describe
 from .features import ID_BOUNDS, Bags
+from .freezing import FreezableModule
 from .gradients import collect_gradients
 from .host_batch import Batcher
 from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
-from .measured_module import MeasuredModule
 from .nest import flatten_like, pack_like
 from .optimizers import Optimizer
 from .phases import mark, timed
@@ -31,7 +31,7 @@ from .sharding import Strategy
 from .step_queue import Awaiting, Queued, StepQueue
 
 
-class TPUEmbedding(MeasuredModule):
+class TPUEmbedding(FreezableModule):
     """Embedding tables on an XLA device, after `tf.tpu.experimental.embedding.TPUEmbedding`.
 
     On an XLA device a step is `enqueue` (host ids in), `dequeue` (activations out), a backward pass,
@@ -247,8 +247,10 @@ class TPUEmbedding(MeasuredModule):
             activations = [each.requires_grad_() for each in activations]
             self._queue.looked_up(name, Awaiting(looked_up, activations))
             if name is None:
+                frozen = self.engine.frozen
                 for feature, each in zip(self.resolved.features, activations, strict=True):
-                    self.activations_by_table[feature.table_index].append(each)
+                    if feature.table_index not in frozen:
+                        self.activations_by_table[feature.table_index].append(each)
         return pack_like(self.resolved.structure, activations)
 
     @timed("apply")
@@ -284,8 +286,9 @@ class TPUEmbedding(MeasuredModule):
             given = None
             if gradients is not None:
                 given = flatten_like(self.resolved.structure, gradients, "gradients")
+            frozen = self.engine.frozen
             found = collect_gradients(
-                self.resolved.features, awaiting.activations, given, self._warned
+                self.resolved.features, awaiting.activations, given, self._warned, frozen
             )
             rates = self.learning_rates() if learning_rates is None else learning_rates
             if len(rates) != len(self.resolved.tables):
@@ -293,7 +296,7 @@ class TPUEmbedding(MeasuredModule):
                     f"apply_gradients: learning_rates must have one rate for each of the "
                     f"{len(self.resolved.tables)} tables, got {len(rates)}"
                 )
-            rates = check_rates(self.resolved.tables, rates)
+            rates = check_rates(self.resolved.tables, rates, frozen)
         except Exception as error:
             failure = error
         if failure is not None and self.placement.num_shards == 1:
@@ -361,6 +364,7 @@ class TPUEmbedding(MeasuredModule):
             stacks,
             self.placement,
             self._exchange,
+            {*self.frozen_tables},
         )
 
     def extra_repr(self) -> str:

@@ -17,6 +17,7 @@ from . import runtime
 from .config import Resolved
 from .exchange import Exchange, Local
 from .features import Bags
+from .frozen_rows import FROZEN
 from .host_batch import Batcher
 from .host_group import HostGroup
 from .lookup import (
@@ -95,6 +96,8 @@ class Engine:
         self.loads = 0
         self.sampler: NormSampler | None = None
         """Of norms, for metrics."""
+        self.frozen: set[int] = set()
+        """The tables that `freezing.py` keeps as they are; an update knows them by their rates."""
         self._resolved = resolved
         self._num_features = len(resolved.features)
         self._device = device
@@ -169,7 +172,8 @@ class Engine:
 
         Args:
             gradients: one per feature, in feature order, shaped like its activations.
-            rates: one per table; ignored for tables that have no optimizer.
+            rates: one per table; FROZEN for one that stays as it is; ignored for tables that have no
+                optimizer.
             may_sample: False where the program is a rare one, lest sampling make two of it.
             read_before: the activations of another batch, in feature order, if it was looked up in the same
                 program as it shall be without this update.
@@ -181,8 +185,9 @@ class Engine:
         # Parts of a device's program must be gone here, for these programs end on their own.
         for number, per_occurrence in waiting.items():
             self._update_each(number, looked_up.batch, per_occurrence, rates)
+        frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
         for number, records in enumerate(looked_up.batch.records):
-            self.store.touched.touch(number, records)
+            self.store.touched.touch(number, records, frozen)
         self.version += 1
 
     def _update_in_program(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Set
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ def collect_gradients(
     activations: list[Tensor],
     given: list[object] | None,
     warned: set[str],
+    frozen: Set[int] = frozenset(),
 ) -> list[Tensor]:
     """One gradient per feature, zeros where there is none.
 
@@ -22,14 +24,16 @@ def collect_gradients(
         activations: of the batch that awaits its gradients.
         given: one gradient or None per feature, or None altogether to take each activation's `.grad`.
         warned: names of the features whose missing gradient was warned of; grows.
+        frozen: tables whose features need no gradient.
 
     Raises:
         ValueError: a gradient is no tensor, or has another shape, dtype or device than its activation.
         RuntimeError: no activation has a `.grad`.
     """
+    trained = [feature.table_index not in frozen for feature in features]
     if given is None:
         given = [activation.grad for activation in activations]
-        if all(gradient is None for gradient in given):
+        if any(trained) and all(gradient is None for gradient in given):
             raise RuntimeError(
                 "apply_gradients: no activation has a gradient; call loss.backward() first, or pass "
                 "the gradients"
@@ -50,7 +54,8 @@ def collect_gradients(
                 f"{[*gradient.shape]} on {gradient.device}"
             )
         found.append(gradient.detach() if gradient.requires_grad else gradient)
-    missing = [f.name for f, g in zip(features, given, strict=True) if g is None]
+    places = zip(features, given, trained, strict=True)
+    missing = [feature.name for feature, gradient, needed in places if needed and gradient is None]
     if not warned.issuperset(missing):
         warnings.warn(
             f"apply_gradients: no gradient for the features {missing}; it counts as zero, and their "
