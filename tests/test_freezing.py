@@ -1,4 +1,4 @@
-"""A frozen table and its slots stay as they are to the bit, under every optimizer; thawed, they train on."""
+"""A frozen table and its slots keep every bit under every optimizer; thawed, they train on."""
 
 from __future__ import annotations
 
