@@ -72,8 +72,8 @@ class ServingModule(nn.Module):
 
         Raises:
             ValueError: a name or a kind of input is wrong.
-            RuntimeError: an id is outside [0, V) and `id_bounds` was 'raise', or row splits do not rise from
-                0 to N.
+            RuntimeError: an id is outside [0, V) and `id_bounds` was "raise", or row splits do not rise
+                from 0 to N.
         """
         return {name: self._look_up(name, value) for name, value in features.items()}
 
