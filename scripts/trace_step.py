@@ -67,6 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--form", choices=FORMS, default="ours", help="this package's step, or one to compare with")
     add("--evaluate", action="store_true", help="a step that only looks up")
     add("--linear", action="store_true", help="no head: gradients that no activation has part in")
+    add("--clip", action="store_true", help="clip the gradient by its norm, before the update")
+    add("--micro-batches", type=int, default=1, help="batches whose gradients one update applies")
     add("--pipelined", action="store_true", help="pipelined, the next batch not known in advance")
     add("--layout", choices=["CPU", "TPU"], default="CPU")
     add("--optimizer", choices=OPTIMIZERS, default="Adagrad")
@@ -187,6 +189,9 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
     hidden.requires_grad_(several)
 
     def step() -> Any:
+        for _ in range(args.micro_batches - 1):
+            torch.stack([each.sum() for each in form.look_up()]).sum().backward()
+            form.embedding.accumulate_gradients()  # type: ignore[attr-defined]
         flat = [each.flatten(1) for each in form.look_up()]
         if args.linear:
             torch.stack([each.sum() for each in flat]).sum().backward()
@@ -196,6 +201,8 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
         if args.evaluate:
             return loss.detach()
         (loss / args.replicas).backward()
+        if args.clip:
+            form.embedding.clip_grad_norm_(1.0)  # type: ignore[attr-defined]
         form.update()
         if hidden.grad is not None:
             gradient = hidden.grad

@@ -208,6 +208,39 @@ def test_a_frozen_table_needs_no_gradient_and_its_activations_are_not_clipped() 
         optimizer.step()
 
 
+def test_the_norm_that_is_clipped_leaves_frozen_tables_out() -> None:
+    embedding = two_tables(tte.SGD(1.0))
+    start = embedding.state_dict()
+    for squares in (3 * 4.0 + 5.0, 5.0):  # of the rows of both tables, then of 'items' alone
+        rows = embedding({"user": torch.tensor([0, 1, 2]), "item": torch.tensor([3, 3, 4])})
+        (2.0 * rows["user"][:, 0] + rows["item"][:, 0]).sum().backward()
+        norm = embedding.clip_grad_norm_(1.0)
+        embedding.apply_gradients()
+        del rows
+        tte.runtime.sync()
+        assert float(norm) == pytest.approx(squares**0.5)
+        found = embedding.state_dict()
+        change = float((found["items.weight"] - start["items.weight"])[3, 0])
+        assert change == pytest.approx(-2.0 / squares**0.5, rel=1e-4)
+        start = found
+        embedding.freeze("users")
+
+
+def test_micro_batches_leave_a_frozen_table_alone() -> None:
+    embedding = two_tables()
+    embedding.freeze("users")
+    start = embedding.state_dict()
+    for call in (embedding.accumulate_gradients, embedding.apply_gradients):
+        rows = embedding({"user": torch.tensor([0, 1, 1]), "item": torch.tensor([3, 3, 4])})
+        rows["item"].sum().backward()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            call()
+    found = embedding.state_dict()
+    assert same_bits(of_table(found, "users"), of_table(start, "users"))
+    assert not torch.equal(found["items.weight"], start["items.weight"])
+
+
 def test_with_all_tables_frozen_a_step_needs_no_backward() -> None:
     embedding = two_tables()
     start = helpers.tensors(embedding)

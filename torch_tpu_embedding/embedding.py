@@ -16,12 +16,12 @@ from torch import Tensor
 from . import runtime
 from .describe import describe
 from .features import ID_BOUNDS, Bags
-from .freezing import FreezableModule
-from .gradients import collect_gradients
+from .gradient_steps import GradientSteps
+from .gradients import make_leaf
 from .host_batch import Batcher
 from .host_group import raise_together
 from .learning_rates import check_rates, current_rates
-from .nest import flatten_like, pack_like
+from .nest import pack_like
 from .optimizers import Optimizer
 from .phases import mark, timed
 from .pipeline import Pipeline
@@ -32,7 +32,7 @@ from .step_queue import Awaiting, Queued, StepQueue
 from .tf_forms import REQUIRED, require_size_and_optimizer, shapes_or_size
 
 
-class TPUEmbedding(FreezableModule):
+class TPUEmbedding(GradientSteps):
     """Embedding tables on an XLA device, after `tf.tpu.experimental.embedding.TPUEmbedding`.
 
     On an XLA device a step is `enqueue` (host ids in), `dequeue` (activations out), a backward pass,
@@ -125,7 +125,8 @@ class TPUEmbedding(FreezableModule):
             )
         self._pipeline = Pipeline() if pipeline_execution_with_tensor_core else None
         self._steps = 0
-        self._warned: set[str] = set()
+        self._warned = set()
+        self._clipped = {}
         self._shapes = OutputShapes(self.resolved, self.local_batch_size)
 
     def build(
@@ -250,13 +251,9 @@ class TPUEmbedding(FreezableModule):
             else:
                 behind = self._queue.after(queued)
                 looked_up, activations = self._pipeline.step(self.engine, name, queued, behind)
-            activations = [each.requires_grad_() for each in activations]
+            activations = [make_leaf(each) for each in activations]
             self._queue.looked_up(name, Awaiting(looked_up, activations))
-            if name is None:
-                frozen = self.engine.frozen
-                for feature, each in zip(self.resolved.features, activations, strict=True):
-                    if feature.table_index not in frozen:
-                        self.activations_by_table[feature.table_index].append(each)
+            self._step_changed(name)
         return pack_like(self.resolved.structure, activations)
 
     @timed("apply")
@@ -267,7 +264,8 @@ class TPUEmbedding(FreezableModule):
         *,
         learning_rates: Sequence[float] | None = None,
     ) -> None:
-        """Update the rows looked up by the training batch dequeued last, one optimizer step per id.
+        """Update the rows looked up by the training batch dequeued last, and by those of which
+        `accumulate_gradients` has kept the gradients before it, one optimizer step per id.
 
         Gradients of all places of an id are summed, over samples and features of its table, never
         averaged. A feature without a gradient counts as zero: its rows still take a step (which moves
@@ -288,32 +286,23 @@ class TPUEmbedding(FreezableModule):
         self._require_accelerator("apply_gradients")
         failure: Exception | None = None
         try:
-            awaiting = self._queue.require_awaiting(name)
-            given = None
+            step = self._queue.require_step(name, "apply_gradients")
             if gradients is not None:
-                given = flatten_like(self.resolved.structure, gradients, "gradients")
-            frozen = self.engine.frozen
-            found = collect_gradients(
-                self.resolved.features, awaiting.activations, given, self._warned, frozen
-            )
+                self._queue.require_awaiting(name, "apply_gradients")
+            found = self._collect(step, gradients, "apply_gradients", warn=True)
             rates = self.learning_rates() if learning_rates is None else learning_rates
             if len(rates) != len(self.resolved.tables):
                 raise ValueError(
                     f"apply_gradients: learning_rates must have one rate for each of the "
                     f"{len(self.resolved.tables)} tables, got {len(rates)}"
                 )
-            rates = check_rates(self.resolved.tables, rates, frozen)
+            rates = check_rates(self.resolved.tables, rates, self.engine.frozen)
         except Exception as error:
             failure = error
         if failure is not None and self.placement.num_shards == 1:
             raise failure
         raise_together(self.engine.exchange.group, "apply_gradients", failure)
-        if self._pipeline is None:
-            self.engine.update(awaiting.looked_up, found, rates)
-        else:
-            self._pipeline.hold(name, awaiting.looked_up, found, rates)
-        self._queue.applied(name)
-        self._forget_activations(name)
+        self._update(name, step, found, rates)
         if self._metrics is not None:
             self._metrics.step_done()
 
@@ -347,9 +336,10 @@ class TPUEmbedding(FreezableModule):
             self._pipeline.flush(self._engine, self._queue.first())
 
     def discard(self, name: str | None = None) -> None:
-        """Forget the batches of `name` that wait, and the one that awaits gradients (to skip a step)."""
+        """Forget the batches of `name` that wait, the one that awaits gradients (to skip a step), and those
+        accumulated."""
         self._queue.discard(name)
-        self._forget_activations(name)
+        self._step_changed(name)
 
     def learning_rates(self) -> list[float]:
         """The learning rate of each table now; a callable shared by several tables is called once.
@@ -393,9 +383,3 @@ class TPUEmbedding(FreezableModule):
                 f"{call}: this TPUEmbedding is on the CPU, where tables are plain parameters; call it "
                 "directly (forward) for a lookup, or create it without device='cpu' to train"
             )
-
-    def _forget_activations(self, name: str | None) -> None:
-        # An activation that is still referenced at the end of the step is written out by its program.
-        if name is None:
-            for activations in self.activations_by_table:
-                activations.clear()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import runtime
 from .learning_rates import finite_rate
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
 
     There is one param group per table, with its `name` and its `lr`; schedulers and code that sets
     `group["lr"]` work, without recompiling. Between forward and step a group's `params` are the
-    activations of its table's features, so `clip_grad_norm_` on them clips what the tables will get.
+    activations of its table's features, whose `.grad` is what the tables will get: a GradScaler, or
+    `clip_grad_value_`, acts on them. For the norm of the model's gradient see
+    `TPUEmbedding.clip_grad_norm_`.
+
+    A step that a GradScaler skips, in whatever order forward, zero_grad and step are called, changes
+    nothing and needs nothing. So does one that you skip, if `zero_grad` comes before the next forward.
 
     The update rule and its other settings stay those of the table's optimizer. A table whose learning
     rate is a callable keeps it: its group shows the value read last, and setting it is an error.
@@ -39,6 +45,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
             for table, rate in zip(embedding.resolved.tables, rates, strict=True)
         ]
         self._shown = rates
+        self._step_supports_amp_scaling = True  # a GradScaler lets `step` unscale and skip
         super().__init__(groups, {})
         for group, activations in zip(
             self.param_groups, embedding.activations_by_table, strict=True
@@ -61,12 +68,38 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():  # type: ignore[no-untyped-call]
                 result = closure()
+        if self._found_inf():
+            self._embedding.discard_step()
+            return result
         rates = self._rates()
         self._embedding.apply_gradients(learning_rates=rates)
         self._shown = rates
         for group, rate in zip(self.param_groups, rates, strict=True):
             group["lr"] = rate
         return result
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of the step, if it was not taken: it is skipped by that.
+
+        Gradients kept by `accumulate_gradients` are dropped. A batch whose gradients are cleared may get
+        new ones, or be followed by the next forward, with one warning.
+        """
+        self._embedding.mark_cleared()
+        super().zero_grad(set_to_none)
+
+    def _found_inf(self) -> bool:
+        """Whether a GradScaler that calls `step` has found an inf or nan; else its scale is taken off."""
+        found = getattr(self, "found_inf", None)
+        if found is None:
+            return False
+        scale: torch.Tensor | None = self.grad_scale  # type: ignore[attr-defined]
+        for group in self.param_groups if scale is not None else ():
+            for each in group["params"]:
+                if each.grad is not None:
+                    each.grad.div_(scale)
+        runtime.sync()  # what was traced so far runs once
+        mine = torch.tensor([bool(found)], dtype=torch.int64)
+        return bool(self._embedding.engine.exchange.group.gather(mine).any())
 
     def state_dict(self) -> dict[str, Any]:
         """Name and learning rate of each group; slots are in the embedding's own state_dict."""

@@ -69,6 +69,9 @@ class LookedUp:
     """Of the tables when the records were read."""
     loads: int
     """How often the tables had been loaded then."""
+    row_gradients: dict[int, Tensor] = field(default_factory=dict)
+    """Stack → the gradient of each of its unique records `[U, D]`, where they are known already; those of
+    the features are not looked at then."""
 
 
 @dataclass
@@ -204,12 +207,14 @@ class Engine:
             records = self._gather(indices)  # another update or a load came between
         else:
             records = [self.exchange.enter(each) for each in looked_up.weight_records]
-        trained = [n for n, index in enumerate(indices) if index.sizes.plan.stack.rule is not None]
-        per_row = self._row_gradients([indices[n] for n in trained], gradients)
+        known = {n: self.exchange.enter(each) for n, each in looked_up.row_gradients.items()}
+        missing = [n for n in self.trained if n not in known]
+        per_row = self._row_gradients([indices[n] for n in missing], gradients)
+        known.update(zip(missing, per_row, strict=True))
         squares = []
         waiting = {}
-        for number, gradient in zip(trained, per_row, strict=True):
-            stack = self.store.stacks[number]
+        for number in self.trained:
+            gradient, stack = known[number], self.store.stacks[number]
             assert stack.rule is not None
             if stack.steps_per_occurrence:
                 waiting[number] = self.exchange.leave(gradient)
@@ -247,27 +252,48 @@ class Engine:
         apply_chunk(parts, stack, chunk, ints, enter(gradients), rate)
         self._store(number, parts)
 
+    @property
+    def trained(self) -> list[int]:
+        """The numbers of the stacks whose rows a step changes."""
+        return [n for n, stack in enumerate(self.store.stacks) if stack.rule is not None]
+
+    @torch.no_grad()
+    def sum_gradients(self, batch: SentBatch, gradients: Sequence[Tensor]) -> dict[int, Tensor]:
+        """The gradient of each unique record of the stacks that are trained, `[U, D]`, 0 for padding.
+
+        Of all the record's places, under any optimizer. A collective call.
+
+        Args:
+            gradients: one per feature, in feature order, shaped like its activations.
+        """
+        indices = self._indices(batch)
+        per_row = self._row_gradients([indices[n] for n in self.trained], gradients, summed=True)
+        return {
+            n: self.exchange.leave(torch.where(indices[n].valid, gradient, 0.0))
+            for n, gradient in zip(self.trained, per_row, strict=True)
+        }
+
     def _row_gradients(
-        self, indices: Sequence[StackIndex], gradients: Sequence[Tensor]
+        self, indices: Sequence[StackIndex], gradients: Sequence[Tensor], summed: bool = False
     ) -> list[Tensor]:
         """What each stack's update takes: the gradient of each unique record `[U, D]`, or of each
-        occurrence if its optimizer steps once for each."""
+        occurrence if its optimizer steps once for each, unless they shall be summed all the same."""
         found = []
         several = self.placement.num_devices > 1
         for index in indices:
             plan = index.sizes.plan
             own = [self.exchange.enter(gradients[s.feature_index]) for s in plan.segments]
-            if not several and plan.stack.steps_per_occurrence:
+            if not several and plan.stack.steps_per_occurrence and not summed:
                 found.append(join(place_gradients(index, own)))
             else:
                 found.append(row_gradients(index, own))
-        if not several:
+        if not several or not found:
             return found
         shapes = [(index.sizes.num_devices, index.sizes.block) for index in indices]
         blocks = [each.view(*shape, -1) for each, shape in zip(found, shapes, strict=True)]
         received = self.exchange.all_to_all(blocks)
         for number, (index, block) in enumerate(zip(indices, received, strict=True)):
-            each = index.sizes.plan.stack.steps_per_occurrence
+            each = index.sizes.plan.stack.steps_per_occurrence and not summed
             found[number] = block.flatten(0, 1) if each else received_gradients(index, block)
         return found
 

@@ -54,6 +54,10 @@ class Exchange(Protocol):
     def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """Exchange several tensors `[G, cap, D]` of one device with all others."""
 
+    def gather(self, values: Tensor) -> Tensor:
+        """A few numbers `[n]` of one device → those of all, `[G, n]`, the same everywhere; on the host if
+        they travel there."""
+
 
 class Local:
     """One process with one device."""
@@ -86,6 +90,9 @@ class Local:
     def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         return [*blocks]
 
+    def gather(self, values: Tensor) -> Tensor:
+        return values[None]
+
 
 class Process(Local):
     """One process for each device."""
@@ -117,6 +124,14 @@ class Process(Local):
             for number, block in enumerate(held)
         ]
 
+    def gather(self, values: Tensor) -> Tensor:
+        if self._in_program:
+            copies = values.expand(self.group.size, -1) + 0
+            return runtime.all_to_all(copies, self.group.size)
+        if runtime.is_accelerated(self._device):
+            runtime.sync()
+        return self.group.gather(values.cpu())
+
 
 class Spmd:
     """One program over the devices of all processes."""
@@ -147,6 +162,9 @@ class Spmd:
 
     def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         return [self._mesh.all_to_all(block) for block in blocks]
+
+    def gather(self, values: Tensor) -> Tensor:
+        return self._mesh.leave(values[None])
 
 
 def choose_exchange(device: torch.device, process_group: dist.ProcessGroup | None) -> Exchange:

@@ -11,37 +11,47 @@ from torch import Tensor
 from .config import Feature
 
 
+def make_leaf(activation: Tensor) -> Tensor:
+    """Let an activation collect `.grad`, and let each backward pass give it a tensor of its own.
+
+    The gradient that autograd has for a leaf may be an expanded view: that of x.sum(1) has one number for
+    all places of a sequence. torch_xla 2.9 keeps the view as `.grad`, and whatever is done to it in place
+    (`clip_grad_norm_`, `unscale_`, the next backward pass) is then done once for each place.
+    """
+    activation.requires_grad_().register_hook(torch.clone)  # type: ignore[no-untyped-call]
+    return activation
+
+
 def collect_gradients(
     features: tuple[Feature, ...],
     activations: list[Tensor],
     given: list[object] | None,
-    warned: set[str],
+    call: str,
     frozen: Set[int] = frozenset(),
-) -> list[Tensor]:
-    """One gradient per feature, zeros where there is none.
+) -> list[Tensor | None]:
+    """One checked gradient per feature, None where there is none.
 
     Args:
         activations: of the batch that awaits its gradients.
         given: one gradient or None per feature, or None altogether to take each activation's `.grad`.
-        warned: names of the features whose missing gradient was warned of; grows.
+        call: what was called, for the messages.
         frozen: tables whose features need no gradient.
 
     Raises:
         ValueError: a gradient is no tensor, or has another shape, dtype or device than its activation.
         RuntimeError: no activation has a `.grad`.
     """
-    trained = [feature.table_index not in frozen for feature in features]
     if given is None:
         given = [activation.grad for activation in activations]
-        if any(trained) and all(gradient is None for gradient in given):
+        trained = any(feature.table_index not in frozen for feature in features)
+        if trained and all(gradient is None for gradient in given):
             raise RuntimeError(
-                "apply_gradients: no activation has a gradient; call loss.backward() first, or pass "
-                "the gradients"
+                f"{call}: no activation has a gradient; call loss.backward() first, or pass the gradients"
             )
-    found: list[Tensor] = []
+    found: list[Tensor | None] = []
     for feature, activation, gradient in zip(features, activations, given, strict=True):
         if gradient is None:
-            found.append(torch.zeros_like(activation))
+            found.append(None)
             continue
         where = f"gradients of feature {feature.name!r}"
         if not isinstance(gradient, Tensor):
@@ -54,14 +64,31 @@ def collect_gradients(
                 f"{[*gradient.shape]} on {gradient.device}"
             )
         found.append(gradient.detach() if gradient.requires_grad else gradient)
-    places = zip(features, given, trained, strict=True)
-    missing = [feature.name for feature, gradient, needed in places if needed and gradient is None]
+    return found
+
+
+def warn_of_missing(
+    features: tuple[Feature, ...],
+    gradients: list[Tensor | None],
+    warned: set[str],
+    frozen: Set[int] = frozenset(),
+) -> None:
+    """Say once which features had no gradient in a step.
+
+    Args:
+        warned: names of the features of which it was said; grows.
+        frozen: tables whose features need none.
+    """
+    missing = [
+        feature.name
+        for feature, gradient in zip(features, gradients, strict=True)
+        if gradient is None and feature.table_index not in frozen
+    ]
     if not warned.issuperset(missing):
         warnings.warn(
             f"apply_gradients: no gradient for the features {missing}; it counts as zero, and their "
             "rows still take an optimizer step (this is said once)",
             RuntimeWarning,
-            stacklevel=4,  # the caller of apply_gradients, which is timed by a wrapper
+            stacklevel=5,  # the caller of apply_gradients, which is timed by a wrapper
         )
         warned.update(missing)
-    return found

@@ -38,7 +38,7 @@ class HostGroup(Protocol):
         """Another group of the same processes, whose calls may come between those of this one."""
 
     def gather(self, values: Tensor) -> Tensor:
-        """`[n]` int64 of each process → `[S, n]`; n must be the same everywhere."""
+        """`[n]` numbers of each process → `[S, n]`; n and dtype must be the same everywhere."""
 
     def gather_objects(self, value: Any) -> list[Any]:
         """A small picklable value of each process, in the order of ranks."""

@@ -113,6 +113,17 @@ def is_computed(value: Tensor) -> bool:
     return not _bindings()._check_tensor_need_materialization([value])[0]
 
 
+def times_changed(value: Tensor) -> int:
+    """How often the memory of a device tensor was changed in place, through any alias of it.
+
+    torch's own version counter misses what is done to `value.data`.
+    """
+    if torch._is_functional_tensor(value):
+        count: int = torch._functionalize_mutation_counter(value)
+        return count
+    return value._version  # with XLA_DISABLE_FUNCTIONALIZATION
+
+
 @contextlib.contextmanager
 def annotate(name: str) -> Iterator[None]:
     """Name the operators traced in this context for torch_xla's profiler, as `xp.Trace` does.

@@ -1,7 +1,8 @@
-"""The order of calls: batches that wait for dequeue, and the one that awaits its gradients."""
+"""The order of calls: batches that wait for dequeue, and those whose gradients have not been applied."""
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from dataclasses import dataclass
 
@@ -36,6 +37,9 @@ class StepQueue:
         self.depth = depth
         self._waiting: dict[str | None, deque[Queued]] = {}
         self._awaiting: dict[str | None, Awaiting] = {}
+        self._accumulated: dict[str | None, list[Awaiting]] = {}
+        self._cleared: set[str | None] = set()
+        self._warned = False
         self._last_call: dict[str | None, str] = {}
 
     def check_room(self, name: str | None) -> None:
@@ -56,13 +60,25 @@ class StepQueue:
             )
 
     def check_applied(self, name: str | None, call: str) -> None:
-        """Raise RuntimeError if a training batch still awaits its gradients."""
-        if name in self._awaiting:
+        """Raise RuntimeError if a training batch still awaits its gradients, and they were not cleared."""
+        if name not in self._awaiting:
+            return
+        if name not in self._cleared:
             raise RuntimeError(
                 f"{call}{_named(name)}: the training batch dequeued before still awaits its "
                 "gradients; call apply_gradients (or the EmbeddingOptimizer's step) for it, or "
-                "discard() to drop it, or use training=False / eval() for evaluation"
+                "accumulate_gradients() to apply them with those of the next batch, or discard() to "
+                "drop it, or use training=False / eval() for evaluation"
             )
+        if not self._warned:
+            warnings.warn(
+                f"{call}{_named(name)}: the training batch dequeued before is dropped without a step, "
+                "for EmbeddingOptimizer.zero_grad() has cleared its gradients (this is said once)",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            self._warned = True
+        self.drop_step(name)
 
     def push(self, name: str | None, batch: Queued) -> None:
         self._waiting.setdefault(name, deque()).append(batch)
@@ -99,8 +115,19 @@ class StepQueue:
         self._last_call[name] = "inference" if awaiting is None else "training"
         if awaiting is not None:
             self._awaiting[name] = awaiting
+            self._cleared.discard(name)
 
-    def require_awaiting(self, name: str | None) -> Awaiting:
+    def step_of(self, name: str | None) -> list[Awaiting]:
+        """The batches of the step that is not yet applied: accumulated ones, and the one that awaits."""
+        awaiting = self._awaiting.get(name)
+        accumulated = self._accumulated.get(name, [])
+        return [*accumulated, awaiting] if awaiting is not None else [*accumulated]
+
+    def require_step(self, name: str | None, call: str) -> list[Awaiting]:
+        """`step_of`, or RuntimeError saying why there is none."""
+        return self.step_of(name) or [self.require_awaiting(name, call)]
+
+    def require_awaiting(self, name: str | None, call: str = "apply_gradients") -> Awaiting:
         """The training batch that awaits its gradients, or RuntimeError saying why there is none."""
         found = self._awaiting.get(name)
         if found is not None:
@@ -110,17 +137,42 @@ class StepQueue:
             "inference": "the batch dequeued last is an inference batch (training=False), which has "
             "no gradients to apply; enqueue with training=True to train",
             "apply": "it was already called for the training batch dequeued last; enqueue and dequeue "
-            "the next one first",
+            "the next one first"
+            if call == "apply_gradients"
+            else "apply_gradients was already called for the training batch dequeued last",
+            "accumulate": "accumulate_gradients was already called for the training batch dequeued "
+            "last; enqueue and dequeue the next one first",
         }[self._last_call.get(name)]
-        raise RuntimeError(f"apply_gradients{_named(name)}: {why}")
+        raise RuntimeError(f"{call}{_named(name)}: {why}")
+
+    def accumulated(self, name: str | None) -> None:
+        """The batch that awaits its gradients has them; it waits for others."""
+        self._accumulated.setdefault(name, []).append(self._awaiting.pop(name))
+        self._cleared.discard(name)
+        self._last_call[name] = "accumulate"
+
+    def cleared(self, name: str | None) -> None:
+        """The gradients of the step were cleared: what was accumulated is gone, and the batch that awaits
+        them may be followed by another if it has had some."""
+        self._accumulated.pop(name, None)
+        awaiting = self._awaiting.get(name)
+        if awaiting is not None and any(each.grad is not None for each in awaiting.activations):
+            self._cleared.add(name)
 
     def applied(self, name: str | None) -> None:
-        del self._awaiting[name]
+        self.drop_step(name)
         self._last_call[name] = "apply"
+
+    def drop_step(self, name: str | None) -> None:
+        """Forget the batches whose gradients have not been applied."""
+        self._awaiting.pop(name, None)
+        self._accumulated.pop(name, None)
+        self._cleared.discard(name)
 
     def discard(self, name: str | None) -> None:
         """Forget everything of `name`."""
-        for held in (self._waiting, self._awaiting, self._last_call):
+        self.drop_step(name)
+        for held in (self._waiting, self._last_call):
             held.pop(name, None)
 
 
