@@ -210,6 +210,32 @@ def look_up_a_few() -> list[list[float]]:
     return found
 
 
+def freeze(optimizer: tte.optimizers.Optimizer) -> dict[str, Any]:
+    """Some steps with one of two tables of a stack frozen: what has moved, and late compiles."""
+    tables = [tte.TableConfig(29, 4, name=name) for name in ("frozen", "trained")]
+    features = [tte.FeatureConfig(table) for table in tables]
+    embedding = tte.TPUEmbedding(features, BATCH, optimizer, seed=1)
+    ids = [torch.arange(BATCH) % 29, torch.arange(BATCH) % 7]
+    gradients = [embedding.to_device(torch.ones(BATCH, 4)) for _ in ids]
+
+    def step() -> None:
+        embedding.enqueue(ids)
+        embedding.dequeue()
+        embedding.apply_gradients(gradients)
+        runtime.sync()
+
+    for _ in range(2):
+        step()
+    before, compiled = helpers.tensors(embedding), runtime.compile_count()
+    embedding.freeze("frozen")
+    for _ in range(2):
+        step()
+    late = runtime.compile_count() - compiled
+    after = helpers.tensors(embedding)
+    moved = sorted({key for key in before if not torch.equal(before[key], after[key])})
+    return {"moved": moved, "late_compiles": late}
+
+
 def main() -> None:
     """Run all, print what was found."""
     torch.set_num_threads(1)
@@ -227,6 +253,7 @@ def main() -> None:
         "alike": train_and_evaluate(alike, 30),
         "restored": restore(),
         "few": look_up_a_few(),
+        "frozen": [freeze(tte.Adam(0.1, lazy_adam=lazy)) for lazy in (True, False)],
     }
     print(json.dumps(report))
 

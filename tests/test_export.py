@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
 import helpers
 import hypothesis.strategies as st
 import pytest
@@ -56,7 +63,7 @@ def test_the_exported_module_equals_the_lookup_of_every_kind(
         "places": places,
         "sequence": ids,
     }
-    given_weights = {"mean": None, "sum": weights, "sqrtn": weights}
+    given_weights = {"sum": weights, "sqrtn": weights}
     every = {name: given_weights.get(name) for name in features}
     wanted = EMBEDDING(features, every)
     found = MODULE(
@@ -71,7 +78,7 @@ def test_the_exported_module_equals_the_lookup_of_every_kind(
     )
     assert set(found) == set(wanted)
     for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+        assert torch.equal(found[name], value), name
 
 
 def test_a_weighted_mean_whose_weights_cancel_is_zero() -> None:
@@ -80,18 +87,245 @@ def test_a_weighted_mean_whose_weights_cancel_is_zero() -> None:
     assert torch.equal(found, torch.zeros(1, 4))
 
 
-def test_torch_export_takes_it_with_any_number_of_ids_and_samples() -> None:
-    inputs = {"mean": pair(ragged([[1, 2], [], [3]])), "sequence": pair(ragged([[4], [5, 6], [7]]))}
-    splits, ids = torch.export.Dim("splits", min=3), torch.export.Dim.AUTO
-    shapes = {name: ({0: ids}, {0: splits}) for name in inputs}
-    program = torch.export.export(MODULE, (inputs,), dynamic_shapes=({**shapes},))
-    other = {
-        "mean": pair(ragged([[8], [1, 1], [0, 2, 4], [], [5]])),
-        "sequence": pair(ragged([[1, 2, 3, 4], [], [5], [], [6]])),
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e8, 1e17, -1e30])
+@pytest.mark.parametrize("name", ["mean", "sum", "sqrtn"])
+def test_the_weights_of_one_sample_do_not_disturb_the_others(name: str, bad: float) -> None:
+    ids, rest = ragged([[1, 4], [2, 3], [], [5]]), [0.1, 0.3, 2.0]
+    found = MODULE({name: (*pair(ids), torch.tensor([bad, 1.0, *rest]))})[name]
+    wanted = MODULE({name: (*pair(ids), torch.tensor([1.0, 1.0, *rest]))})[name]
+    assert torch.equal(found[1:], wanted[1:])
+
+
+def with_ids_outside(id_bounds: str) -> tte.TPUEmbedding:
+    features = {
+        "mean": tte.FeatureConfig(tte.TableConfig(9, 4, combiner="mean", name="t")),
+        "weighted": tte.FeatureConfig(tte.TableConfig(9, 4, combiner="sqrtn", name="s")),
+        "dense": tte.FeatureConfig(tte.TableConfig(9, 3, name="d")),
+        "sequence": tte.FeatureConfig(tte.TableConfig(9, 2, name="q"), max_sequence_length=2),
     }
-    found, wanted = program.module()(other), MODULE(other)
-    for name in wanted:
-        torch.testing.assert_close(found[name], wanted[name])
+    return tte.TPUEmbedding(features, 3, None, seed=3, device="cpu", id_bounds=id_bounds)
+
+
+OUTSIDE = ragged([[1, -1, 99], [9], [8, 2]])
+
+
+def batch_with_ids_outside() -> dict[str, object]:
+    weights = tte.Ragged(torch.linspace(0.5, 2, 6), OUTSIDE.row_splits)
+    dense = torch.tensor([3, -2, 9])
+    return {"mean": OUTSIDE, "weighted": (OUTSIDE, weights), "dense": dense, "sequence": OUTSIDE}
+
+
+def as_program_takes(batch: dict[str, object]) -> dict[str, object]:
+    """With tensors of its own for each input, and no Ragged."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, tuple):
+            return (*plain(value[0]), value[1].values.clone())
+        if isinstance(value, tte.Ragged):
+            return value.values.clone(), value.row_splits.clone()
+        return value.clone()
+
+    return {name: plain(value) for name, value in batch.items()}
+
+
+@pytest.mark.parametrize("id_bounds", ["drop", "warn_and_drop"])
+def test_ids_outside_are_dropped_where_the_embedding_drops_them(
+    id_bounds: str, tmp_path: Path
+) -> None:
+    embedding, batch = with_ids_outside(id_bounds), batch_with_ids_outside()
+    with (
+        torch.no_grad()
+    ):  # padding may lend a row that is not finite, but its values must go nowhere
+        for table in embedding.embedding_tables.values():
+            table[0] = float("nan")
+    ids = {name: v[0] if isinstance(v, tuple) else v for name, v in batch.items()}
+    weights = {name: v[1] if isinstance(v, tuple) else None for name, v in batch.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = embedding(ids, weights)
+    module = tte.export_serving(embedding, tmp_path / "t.pt2", batch)
+    program = torch.export.load(tmp_path / "t.pt2").module()
+    for found in (module(batch), program(as_program_takes(batch))):
+        for name, value in wanted.items():
+            assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize("name", ["mean", "weighted", "dense", "sequence"])
+@pytest.mark.parametrize("bad", [-1, 9])
+def test_ids_outside_are_errors_where_the_embedding_raises(
+    name: str, bad: int, raising: tuple[ServingModule, Any]
+) -> None:
+    module, program = raising
+    ids = ragged(
+        [[1, 2], [3, 4, bad], [5]]
+    )  # in a sequence of 2 the bad one is cut off: still an error
+    batch = {
+        "mean": ids,
+        "weighted": (ids, tte.Ragged(torch.ones(6), ids.row_splits)),
+        "dense": torch.tensor([1, bad, 2]),
+        "sequence": ids,
+    }
+    good = batch_with_ids_outside()
+    good = {n: v if n == name else batch_of_zeros(good[n]) for n, v in batch.items()}
+    for run, given_batch in ((module, good), (program, as_program_takes(good))):
+        with pytest.raises(RuntimeError, match=rf"feature '{name}'.*an id is outside \[0, 9\)"):
+            run(given_batch)
+
+
+@pytest.fixture(scope="module")
+def raising(tmp_path_factory: pytest.TempPathFactory) -> tuple[ServingModule, Any]:
+    path = tmp_path_factory.mktemp("program") / "t.pt2"
+    module = tte.export_serving(with_ids_outside("raise"), path, batch_with_ids_outside())
+    return module, torch.export.load(path).module()
+
+
+def batch_of_zeros(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tte.Ragged(torch.zeros_like(value[0].values), value[0].row_splits), value[1]
+    if isinstance(value, tte.Ragged):
+        return tte.Ragged(torch.zeros_like(value.values), value.row_splits)
+    return torch.zeros_like(value)
+
+
+def test_row_splits_that_do_not_cover_the_ids_are_an_error_in_the_program_too(
+    raising: tuple[ServingModule, Any],
+) -> None:
+    _, program = raising
+    good = {name: batch_of_zeros(v) for name, v in batch_with_ids_outside().items()}
+    for splits in ([0, 1, 3, 5], [1, 2, 3, 6], [0, 4, 3, 6]):
+        batch = as_program_takes(good)
+        batch["mean"] = (torch.zeros(6, dtype=torch.int64), torch.tensor(splits))
+        with pytest.raises(RuntimeError, match=r"feature 'mean'.*row splits must rise from 0 to N"):
+            program(batch)
+
+
+class Model(torch.nn.Module):
+    """A model around the tables, as users have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = MODULE
+        self.head = torch.nn.Linear(4 + 4 + 3 + 12 + 2, 1)
+
+    def forward(self, features: Any, dense: torch.Tensor) -> torch.Tensor:
+        rows = self.tables(features)
+        parts = [rows["mean"], rows["sqrtn"], rows["dense"], rows["sequence"].flatten(1), dense]
+        return self.head(torch.cat(parts, dim=1))
+
+
+def batch_of(samples: int, length: int) -> dict[str, Any]:
+    """Bags whose features have different numbers of ids."""
+
+    def bags(longer: int) -> tte.Ragged:
+        lengths = torch.full((samples,), length + longer if length else 0)
+        if samples > 1:
+            lengths[::2] = 0
+        return tte.Ragged.from_lengths(torch.arange(int(lengths.sum())) % 9, lengths)
+
+    weighted = bags(1)
+    weights = torch.linspace(0.5, 2, len(weighted.values))
+    return {
+        "mean": bags(0),
+        "sqrtn": (weighted, tte.Ragged(weights, weighted.row_splits)),
+        "sequence": bags(2),
+        "dense": torch.arange(samples) % 9,
+        "places": (torch.arange(2 * samples) % 9).reshape(samples, 2, 1),
+    }
+
+
+@pytest.mark.parametrize("example", [0, 1, 5])
+def test_a_program_takes_any_number_of_samples_and_ids_whatever_the_example(
+    example: int, tmp_path: Path
+) -> None:
+    path, model = tmp_path / "tables.pt2", Model().eval()
+    tte.export_serving(EMBEDDING, path, batch_of(example, 1))
+    tte.export_program(model, tmp_path / "model.pt2", batch_of(example, 1), torch.ones(example, 2))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["model.pt2", "tables.pt2"]
+    tables = torch.export.load(path).module()
+    whole = torch.export.load(tmp_path / "model.pt2").module()
+    for samples in (0, 1, 2, 3, 1000):
+        for length in (0, 1, 4):
+            batch, dense = batch_of(samples, length), torch.ones(samples, 2)
+            wanted = MODULE(batch)
+            found = tables(as_program_takes(batch))
+            assert set(found) == set(wanted)
+            for name, value in wanted.items():
+                assert torch.equal(found[name], value), (name, samples, length)
+            torch.testing.assert_close(whole(as_program_takes(batch), dense), model(batch, dense))
+
+
+def test_one_tensor_given_for_several_features_is_not_taken_for_one_input(tmp_path: Path) -> None:
+    ids = ragged([[1, 2], [3]])
+    tte.export_serving(EMBEDDING, tmp_path / "t.pt2", {"mean": ids, "sum": ids})
+    program = torch.export.load(tmp_path / "t.pt2").module()
+    batch = {"mean": ids, "sum": ragged([[7], [8]])}
+    for name, value in MODULE(batch).items():
+        assert torch.equal(program(as_program_takes(batch))[name], value)
+
+
+def test_a_feature_with_an_output_shape_keeps_its_number_of_samples(tmp_path: Path) -> None:
+    table = tte.TableConfig(9, 4, name="t")
+    config = {"places": tte.FeatureConfig(table, output_shape=(2, 3))}
+    embedding = tte.TPUEmbedding(config, 2, None, device="cpu")
+    for rows in ([[1], [2, 3], [], [4], [5, 5], [6]], [[1, 2, 3, 4], [5]]):
+        batch = {"places": ragged(rows)}
+        module = tte.export_serving(embedding, tmp_path / "t.pt2", batch)
+        program = torch.export.load(tmp_path / "t.pt2").module()
+        wanted = embedding(batch)["places"]
+        assert torch.equal(module(batch)["places"], wanted)
+        assert torch.equal(program(as_program_takes(batch))["places"], wanted)
+
+
+def test_a_program_is_read_with_plain_torch_alone(tmp_path: Path) -> None:
+    batch = {"sequence": ragged([[1]])}
+    tte.export_serving(EMBEDDING, tmp_path / "t.pt2", batch)
+    code = (
+        "import sys, torch; program = torch.export.load(sys.argv[1]).module()\n"
+        "print(program({'sequence': (torch.tensor([1]), torch.tensor([0, 1]))})['sequence'].tolist())\n"
+        "assert not {'torch_tpu_embedding', 'torch_xla'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "t.pt2")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == MODULE(batch)["sequence"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"means": ragged([[1]])}, "no feature is named 'means'; the embedding's are .'dense', "),
+        (
+            {"sequence": torch.tensor([1])},
+            "feature 'sequence'.*takes Ragged ids .*got a dense tensor",
+        ),
+        ({"dense": torch.ones(2, 3).long()}, r"feature 'dense'.*shape \[B\] or .*got \[2, 3\]"),
+        ({"mean": [[1, 2]]}, "feature 'mean'.*expected dense ids, Ragged ids, .*got list"),
+        ({"sequence": (torch.tensor([1]), torch.tensor([0, 1]), torch.ones(1))}, "no weights"),
+        ({"sum": (torch.tensor([1]), torch.tensor([0, 1]), torch.tensor([2]))}, "floating point"),
+    ],
+)
+def test_a_wrong_input_names_the_feature_at_the_call_and_at_export(
+    features: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        MODULE(features)
+    with pytest.raises(ValueError, match=message):
+        tte.export_serving(EMBEDDING, tmp_path / "t.pt2", features)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_exporting_without_path_example_or_tables_says_what_is_missing(tmp_path: Path) -> None:
+    example = {"dense": torch.tensor([1])}
+    for options in ({"path": tmp_path / "t.pt2"}, {"example": example}):
+        with pytest.raises(ValueError, match="give both a path and an example, or neither"):
+            tte.export_serving(EMBEDDING, **options)
+    with pytest.raises(ValueError, match=r"the path must end in '\.pt2', got"):
+        tte.export_serving(EMBEDDING, tmp_path / "t.bin", example)
+    with pytest.raises(ValueError, match=r"training mode; call model\.eval\(\) first"):
+        tte.export_program(Model().train(), tmp_path / "t.pt2", example)
+    MODULE.eval()
+    with pytest.raises(ValueError, match="holds no ServingModule"):
+        tte.export_program(torch.nn.Linear(1, 1).eval(), tmp_path / "t.pt2", torch.ones(1))
 
 
 def test_its_tables_are_embeddings_under_the_tables_names_and_do_not_train() -> None:

@@ -99,3 +99,10 @@ def test_a_state_goes_from_one_device_to_several_and_back(found: dict[str, Any])
     for key, value in helpers.tensors(embedding).items():
         assert torch.equal(value, saved[key]), key
     assert found["restored"], "several devices, the CPU, several devices"
+
+
+def test_a_frozen_table_stands_still_on_every_device_and_compiles_nothing(
+    found: dict[str, Any],
+) -> None:
+    moved = [f"trained.{field}" for field in ("momenta", "velocities", "weight")]
+    assert found["frozen"] == [{"moved": moved, "late_compiles": 0}] * 2

@@ -324,10 +324,11 @@ TABLE = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]], dtype=np.
 def ragged_or_sparse(
     form: str, rows: list[list[int]], weights: list[float] | None = None, **more: Any
 ) -> Lookup:
-    """A small case by hand on `TABLE`."""
-    arrays: Arrays = {"table": TABLE, "ids": np.array([i for row in rows for i in row])}
+    """A small case by hand on `TABLE`, with ids and weights of any type."""
+    ids = np.array([i for row in rows for i in row], dtype=more.pop("id_type", np.int64))
+    arrays: Arrays = {"table": TABLE, "ids": ids}
     if weights is not None:
-        arrays["weights"] = np.array(weights, dtype=np.float32)
+        arrays["weights"] = np.array(weights, dtype=more.pop("weight_type", np.float32))
     if form == "ragged":
         arrays["splits"] = np.cumsum([0, *map(len, rows)]).astype(np.int64)
     else:
@@ -396,6 +397,81 @@ DIFFERENCES: dict[str, tuple[Lookup, list[list[float]] | str, list[list[float]] 
         ),
         [[[3.0, 30.0]]],
         "two ids at sample 0, position 0",
+    ),
+    "weights that add up to 0 in a sparse mean": (
+        ragged_or_sparse("sparse", [[0, 1]], [1.0, -1.0]),
+        [[1.0, 10.0]],
+        [[0.0, 0.0]],
+    ),
+    "weights that add up to 0 in a sqrtn": (
+        ragged_or_sparse("ragged", [[0, 1]], [1.0, -1.0], combiner="sqrtn"),
+        [[-(0.5**0.5), -10 * 0.5**0.5]],
+        [[-(0.5**0.5), -10 * 0.5**0.5]],
+    ),
+    "weights whose squares are 0 in float32": (
+        ragged_or_sparse("ragged", [[0, 1]], [1e-30, 1e-30], combiner="sqrtn"),
+        [[0.0, 0.0]],
+        [[3 * 0.5**0.5, 30 * 0.5**0.5]],
+    ),
+    "weights that all but cancel": (
+        ragged_or_sparse("ragged", [[0, 1]], [1.0, -1.0000001]),
+        [[8388610.0, 83886096.0]],
+        [[8388610.0, 83886096.0]],
+    ),
+    "int16 ids": (
+        ragged_or_sparse("sparse", [[0, 1]], id_type=np.int16),
+        "InvalidArgumentError",
+        [[1.5, 15.0]],
+    ),
+    "uint8 ids, ragged": (
+        ragged_or_sparse("ragged", [[0, 1]], id_type=np.uint8),
+        "ValueError",
+        [[1.5, 15.0]],
+    ),
+    "int16 ids of a sparse sequence": (
+        ragged_or_sparse("sparse", [[0, 1]], id_type=np.int16, length=2),
+        [[[1.0, 10.0], [2.0, 20.0]]],
+        [[[1.0, 10.0], [2.0, 20.0]]],
+    ),
+    "float64 weights, sparse": (
+        ragged_or_sparse("sparse", [[0, 1]], [2.0, 2.0], weight_type=np.float64),
+        "ValueError",
+        [[1.5, 15.0]],
+    ),
+    "float64 weights, ragged": (
+        ragged_or_sparse("ragged", [[0, 1]], [2.0, 2.0], weight_type=np.float64),
+        "InvalidArgumentError",
+        [[1.5, 15.0]],
+    ),
+    "float64 weights, sparse and unchecked": (
+        ragged_or_sparse("sparse", [[0, 1]], [2.0, 2.0], weight_type=np.float64, validate=False),
+        [[1.5, 15.0]],
+        [[1.5, 15.0]],
+    ),
+    "int32 weights, sparse and unchecked": (
+        ragged_or_sparse("sparse", [[0, 1]], [2, 2], weight_type=np.int32, validate=False),
+        [[1.5, 15.0]],
+        "weights must be floating point, got torch.int32",
+    ),
+    "a negative id in a sparse sequence": (
+        ragged_or_sparse("sparse", [[0, -1], [2]], length=2),
+        "InvalidArgumentError",
+        "id -1 at sample 0, position 1 is outside",
+    ),
+    "a negative id cut off a sparse sequence": (
+        ragged_or_sparse("sparse", [[0, -1], [2]], length=1),
+        [[[1.0, 10.0]], [[3.0, 30.0]]],
+        "id -1 at sample 0, position 1 is outside",
+    ),
+    "an id cut off a ragged sequence": (
+        ragged_or_sparse("ragged", [[0, 7], [2]], length=1),
+        "InvalidArgumentError",
+        "id 7 at sample 0, position 1 is outside",
+    ),
+    "a negative id in an unchecked sparse feature": (
+        ragged_or_sparse("sparse", [[0, -1], [2]], validate=False),
+        "InvalidArgumentError",
+        "id -1 at sample 0, position 1 is outside",
     ),
     "quantization on the CPU": (
         ragged_or_sparse("ragged", [[0], [1, 1]], quantization=(2, 0.0, 8.0)),

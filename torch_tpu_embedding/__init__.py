@@ -6,6 +6,7 @@ from .config_io import config_from_dict, config_to_dict
 from .embedding import TPUEmbedding
 from .embedding_optimizer import EmbeddingOptimizer
 from .export import export_serving
+from .export_program import export_program
 from .for_serving import TPUEmbeddingForServing
 from .initial import RowIdInitializer
 from .loader import EmbeddingLoader
@@ -39,6 +40,7 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "distributed",
+    "export_program",
     "export_serving",
     "profile",
     "runtime",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import torch
 
@@ -21,13 +21,16 @@ def describe(
     stacks: tuple[StackLayout, ...] | None,
     placement: Placement,
     exchange: Exchange | None,
+    frozen: Set[str] = frozenset(),
 ) -> str:
     """Tables, features and, once built for a device, the physical arrays, as aligned text."""
     tables = [["table", "vocabulary", "dim", "combiner", "optimizer", "slots", "MB"]]
     for table in resolved.tables:
         fields = (WEIGHT, *table.slot_names)
         size = 4 * sum(math.prod(field_shape(table, name)) for name in fields)
-        optimizer = type(table.optimizer).__name__ if table.optimizer else "none (frozen)"
+        optimizer = type(table.optimizer).__name__ if table.optimizer else "none"
+        if table.optimizer is None or table.name in frozen:
+            optimizer += " (frozen)"
         tables.append(
             [
                 table.name,

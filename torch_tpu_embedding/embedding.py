@@ -32,6 +32,7 @@ from .serving import parse_features, serving_embedding_lookup
 from .shapes import OutputShapes
 from .sharding import Strategy
 from .step_queue import Awaiting, Queued, StepQueue
+from .tf_forms import REQUIRED, require_size_and_optimizer, shapes_or_size
 
 
 class TPUEmbedding(GradientSteps):
@@ -73,8 +74,8 @@ class TPUEmbedding(GradientSteps):
     def __init__(
         self,
         feature_config: Any,
-        batch_size: int,
-        optimizer: Optimizer | None,
+        batch_size: int = REQUIRED,
+        optimizer: Optimizer | None = REQUIRED,
         *,
         device: torch.device | str | None = None,
         sharding: Strategy = "mod",
@@ -86,6 +87,7 @@ class TPUEmbedding(GradientSteps):
         initialize_tpu_embedding: bool = True,
         layout: runtime.DeviceKind | None = None,
     ) -> None:
+        require_size_and_optimizer(batch_size, optimizer)
         for name, value in (("batch_size", batch_size), ("enqueue_depth", enqueue_depth)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(
@@ -138,16 +140,20 @@ class TPUEmbedding(GradientSteps):
         self._samples = SampleCount(self.resolved, batch_size, self.placement.num_shards)
 
     @outside_graph
-    def build(self, per_replica_input_shapes: Any = None) -> None:
+    def build(
+        self, per_replica_input_shapes: Any = None, per_replica_batch_size: int | None = None
+    ) -> None:
         """Create and fill the tables on the device; the first `enqueue` does it if you do not.
 
         Args:
             per_replica_input_shapes: None, the batch size, or nested like feature_config: the shape of
                 each input. Its last size (ids per bag) may be None; it is dropped.
+            per_replica_batch_size: TF's older name for the batch size alone.
 
         Raises:
-            ValueError: a shape is not known or at odds with the configuration.
+            ValueError: a shape is not known or at odds with the configuration, or both are given.
         """
+        per_replica_input_shapes = shapes_or_size(per_replica_input_shapes, per_replica_batch_size)
         if per_replica_input_shapes is not None:
             self._shapes.give(per_replica_input_shapes)
         if self.on_accelerator:
@@ -316,7 +322,7 @@ class TPUEmbedding(GradientSteps):
                     f"apply_gradients: learning_rates must have one rate for each of the "
                     f"{len(self.resolved.tables)} tables, got {len(rates)}"
                 )
-            rates = check_rates(self.resolved.tables, rates)
+            rates = check_rates(self.resolved.tables, rates, self.engine.frozen)
         except Exception as error:
             failure = error
         agree_on_update(self.engine.exchange.group, failure, batch, rates)
@@ -381,6 +387,7 @@ class TPUEmbedding(GradientSteps):
             stacks,
             self.placement,
             self._exchange,
+            {*self.frozen_tables},
         )
 
     def extra_repr(self) -> str:

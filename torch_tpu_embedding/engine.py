@@ -18,6 +18,7 @@ from .calls import calling
 from .config import Resolved
 from .exchange import Exchange, Local
 from .features import Bags
+from .frozen_rows import FROZEN
 from .host_batch import Batcher
 from .host_group import HostGroup
 from .lookup import (
@@ -108,6 +109,8 @@ class Engine:
         """Of norms, for metrics."""
         self.starts: dict[str, str] = {}
         """Per table with an initializer of the user's, what its start values look like."""
+        self.frozen: set[int] = set()
+        """The tables that `freezing.py` keeps as they are; an update knows them by their rates."""
         self._resolved = resolved
         self._batchers = 0
         self._num_features = len(resolved.features)
@@ -199,7 +202,8 @@ class Engine:
 
         Args:
             gradients: one per feature, in feature order, shaped like its activations.
-            rates: one per table; ignored for tables that have no optimizer.
+            rates: one per table; FROZEN for one that stays as it is; ignored for tables that have no
+                optimizer.
             may_sample: False where the program is a rare one, lest sampling make two of it.
             read_before: the activations of another batch, in feature order, if it was looked up in the same
                 program as it shall be without this update.
@@ -211,8 +215,9 @@ class Engine:
         # Parts of a device's program must be gone here, for these programs end on their own.
         for number, per_occurrence in waiting.items():
             self._update_each(number, looked_up.batch, per_occurrence, rates)
+        frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
         for number, records in enumerate(looked_up.batch.records):
-            self.store.touched.touch(number, records)
+            self.store.touched.touch(number, records, frozen)
         self.version += 1
 
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:

@@ -34,6 +34,18 @@ class TPUEmbeddingForServing(TPUEmbedding):
     ) -> None:
         super().__init__(feature_config, 1, optimizer, device="cpu", id_bounds=id_bounds, seed=seed)
 
+    def embedding_lookup(self, features: Any, weights: Any = None) -> Any:
+        """The object called, by TF's name: activations `[B, D]` or `[B, L, D]`, nested like the features.
+
+        Args:
+            features: any part of them, nested like feature_config.
+            weights: None, or nested like the features.
+
+        Raises:
+            TypeError, ValueError: an input is wrong.
+        """
+        return self(features, weights)
+
     @property
     def variables(self) -> dict[str, dict[str, Tensor]]:
         """Table name → 'parameters' and slot names → tensors, as in TF."""

@@ -12,10 +12,10 @@ from torch import Tensor
 from . import runtime
 from .accumulation import Merger
 from .engine import LookedUp
+from .freezing import FreezableModule
 from .gradient_norm import check_arguments, check_device, clip_factor, total_norm
 from .gradients import collect_gradients, warn_of_missing
 from .host_group import raise_together
-from .measured_module import MeasuredModule
 from .nest import flatten_like
 from .pipeline import Pipeline
 from .step_queue import Awaiting, StepQueue
@@ -36,7 +36,7 @@ class _Clipped:
     """How often each of these had been changed in place."""
 
 
-class GradientSteps(MeasuredModule):
+class GradientSteps(FreezableModule):
     """Tables whose gradients can be clipped by their norm, and gathered over several batches."""
 
     activations_by_table: list[list[Tensor]]
@@ -63,7 +63,8 @@ class GradientSteps(MeasuredModule):
         The norm is that of torch's dense autograd: of each id of each table that has an optimizer the
         gradients of all its places are summed first, over samples, features, accumulated batches, devices
         and processes. (`torch.nn.utils.clip_grad_norm_` on activations measures each place by itself, and
-        those of this process alone.) A table with use_gradient_accumulation=False counts by its sums, too.
+        those of this process alone.) A table with use_gradient_accumulation=False counts by its sums, too;
+        a frozen one does not count.
 
         It is part of the step's program: nothing is read from the device, another max_norm compiles
         nothing. Several processes that exchange rows through gloo meet once more. A collective call.
@@ -100,7 +101,7 @@ class GradientSteps(MeasuredModule):
             return step, self._collect(step, None, call), wanted
 
         step, found, (limit, order, dense) = self._together(call, check)
-        looked_up = self._sum_step(step, found)
+        looked_up = self._sum_step(step, self._of_trained_tables(found))
         gradients = [each.grad for each in dense if each.grad is not None]
         exchange = self.engine.exchange
         norm = total_norm(exchange, looked_up.row_gradients, gradients, order, self.device)
@@ -202,12 +203,24 @@ class GradientSteps(MeasuredModule):
         """
         features, structure = self.resolved.features, self.resolved.structure
         given = None if gradients is None else flatten_like(structure, gradients, "gradients")
-        found = [collect_gradients(features, each.activations, None, call) for each in step[:-1]]
-        found.append(collect_gradients(features, step[-1].activations, given, call))
+        frozen = self.engine.frozen
+        every = [*[None] * (len(step) - 1), given]
+        found = [
+            collect_gradients(features, each.activations, of_batch, call, frozen)
+            for each, of_batch in zip(step, every, strict=True)
+        ]
         if warn:
             for of_batch in found:
-                warn_of_missing(features, of_batch, self._warned)
+                warn_of_missing(features, of_batch, self._warned, frozen)
         return found
+
+    def _of_trained_tables(self, found: _Found) -> _Found:
+        """The gradients without those of features of frozen tables."""
+        trained = [f.table_index not in self.engine.frozen for f in self.resolved.features]
+        return [
+            [each if moves else None for each, moves in zip(of_batch, trained, strict=True)]
+            for of_batch in found
+        ]
 
     def _sum_step(self, step: Sequence[Awaiting], found: _Found) -> LookedUp:
         """The batches of a step as one, with the gradients of its rows."""
@@ -276,9 +289,11 @@ class GradientSteps(MeasuredModule):
             return
         for activations in self.activations_by_table:
             activations.clear()
+        frozen = self._frozen()
         for batch in self._queue.step_of(None):
             for feature, each in zip(self.resolved.features, batch.activations, strict=True):
-                self.activations_by_table[feature.table_index].append(each)
+                if feature.table_index not in frozen:
+                    self.activations_by_table[feature.table_index].append(each)
 
 
 def _filled(batch: Awaiting, gradients: Sequence[Tensor | None]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Set
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ def collect_gradients(
     activations: list[Tensor],
     given: list[object] | None,
     call: str,
+    frozen: Set[int] = frozenset(),
 ) -> list[Tensor | None]:
     """One checked gradient per feature, None where there is none.
 
@@ -33,6 +35,7 @@ def collect_gradients(
         activations: of the batch that awaits its gradients.
         given: one gradient or None per feature, or None altogether to take each activation's `.grad`.
         call: what was called, for the messages.
+        frozen: tables whose features need no gradient.
 
     Raises:
         ValueError: a gradient is no tensor, or has another shape, dtype or device than its activation.
@@ -40,7 +43,8 @@ def collect_gradients(
     """
     if given is None:
         given = [activation.grad for activation in activations]
-        if all(gradient is None for gradient in given):
+        trained = any(feature.table_index not in frozen for feature in features)
+        if trained and all(gradient is None for gradient in given):
             raise RuntimeError(
                 f"{call}: no activation has a gradient; call loss.backward() first, or pass the gradients"
             )
@@ -64,14 +68,22 @@ def collect_gradients(
 
 
 def warn_of_missing(
-    features: tuple[Feature, ...], gradients: list[Tensor | None], warned: set[str]
+    features: tuple[Feature, ...],
+    gradients: list[Tensor | None],
+    warned: set[str],
+    frozen: Set[int] = frozenset(),
 ) -> None:
     """Say once which features had no gradient in a step.
 
     Args:
         warned: names of the features of which it was said; grows.
+        frozen: tables whose features need none.
     """
-    missing = [f.name for f, g in zip(features, gradients, strict=True) if g is None]
+    missing = [
+        feature.name
+        for feature, gradient in zip(features, gradients, strict=True)
+        if gradient is None and feature.table_index not in frozen
+    ]
     if not warned.issuperset(missing):
         warnings.warn(
             f"apply_gradients: no gradient for the features {missing}; it counts as zero, and their "

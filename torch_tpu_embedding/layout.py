@@ -98,6 +98,12 @@ class StackLayout:
     kind: DeviceKind
     """What the programs are compiled for."""
 
+    def span(self, table: int) -> tuple[int, int]:
+        """The first record of one of the tables, and the one after its last."""
+        ends = (*self.first_records[1:], self.num_records)
+        place = self.table_indices.index(table)
+        return self.first_records[place], ends[place]
+
     @property
     def steps_per_occurrence(self) -> bool:
         """Whether the rule takes a step for each occurrence of an id, not one for all of a batch."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+
+import torch
 
 from .config import Table
+from .frozen_rows import FROZEN
 
 
 def current_rates(tables: tuple[Table, ...]) -> list[float]:
@@ -27,20 +29,29 @@ def current_rates(tables: tuple[Table, ...]) -> list[float]:
     return rates
 
 
-def check_rates(tables: tuple[Table, ...], rates: Sequence[float]) -> list[float]:
-    """The rates as finite floats.
+def check_rates(
+    tables: tuple[Table, ...], rates: Sequence[float], frozen: Set[int] = frozenset()
+) -> list[float]:
+    """The rates as finite floats, and FROZEN for the tables that stay as they are.
+
+    Args:
+        frozen: positions of such tables.
 
     Raises:
-        ValueError: one is not, or an optimizer cannot work with its rate: FTRL divides by it.
+        ValueError: a rate is not finite, or an optimizer cannot work with it: FTRL divides by it.
     """
-    found = [finite_rate(table.name, rate) for table, rate in zip(tables, rates, strict=True)]
-    for table, rate in zip(tables, found, strict=True):
-        if table.optimizer is not None and table.optimizer.divides_by_rate and rate <= 0:
+    found = []
+    for number, (table, given) in enumerate(zip(tables, rates, strict=True)):
+        rate = finite_rate(table.name, given)
+        if number in frozen:
+            rate = FROZEN
+        elif table.optimizer is not None and table.optimizer.divides_by_rate and rate <= 0:
             raise ValueError(
                 f"table {table.name!r}: {type(table.optimizer).__name__} divides by the learning rate, "
-                f"which must be above 0, got {rate}; to freeze the table give it no gradient, or set "
-                "multiply_linear_by_learning_rate=True"
+                f"which must be above 0, got {rate}; to keep the table as it is call "
+                f"embedding.freeze({table.name!r})"
             )
+        found.append(rate)
     return found
 
 
@@ -48,7 +59,7 @@ def finite_rate(table_name: str, value: object) -> float:
     """`value` as a float (a number, or a one-element CPU tensor).
 
     Raises:
-        ValueError: it is none, or not finite.
+        ValueError: it is none, or not finite in float32, in which the device has it.
     """
     try:
         if isinstance(value, str):
@@ -58,6 +69,6 @@ def finite_rate(table_name: str, value: object) -> float:
         raise ValueError(
             f"table {table_name!r}: learning rate must be a number, got {value!r}"
         ) from error
-    if not math.isfinite(rate):
+    if not abs(rate) <= torch.finfo(torch.float32).max:
         raise ValueError(f"table {table_name!r}: learning rate must be finite, got {rate}")
     return rate

@@ -16,7 +16,7 @@ from .config import Feature, Resolved, TableConfig, resolve
 from .features import ID_BOUNDS, Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
 from .modes import outside_graph
-from .nest import flatten_like, pack_like, prune_like
+from .nest import flatten_like, flatten_with_paths, pack_like, prune_like
 from .quantization import quantize
 
 
@@ -43,11 +43,11 @@ def serving_embedding_lookup(
         id_bounds: as for TPUEmbedding.
 
     Returns:
-        Activations nested like inputs, `[B, D]` or `[B, L, D]`.
+        Activations nested like inputs, keys in the order of feature_config, `[B, D]` or `[B, L, D]`.
 
     Raises:
         KeyError: a table is not in `tables`.
-        TypeError, ValueError: an input is wrong.
+        TypeError, ValueError: an input is wrong, or there is none.
     """
     if id_bounds not in ID_BOUNDS:
         raise ValueError(f"id_bounds must be one of {ID_BOUNDS}, got {id_bounds!r}")
@@ -55,6 +55,9 @@ def serving_embedding_lookup(
     inputs, weights = _without_jagged(inputs, weights)
     asked = prune_like(feature_config, inputs)
     flatten_like(asked, inputs, "features")  # says which keys are not of the configuration
+    if not [*flatten_with_paths(asked)]:
+        known = [path for path, _ in flatten_with_paths(feature_config)]
+        raise ValueError(f"features: the inputs hold none; give at least one of {known}")
     resolved = resolve(asked, None, names)
     held = []
     for table in resolved.tables:

@@ -5,7 +5,7 @@ Letters: L devices of this process, U unique rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import torch
 from torch import Tensor
@@ -35,15 +35,21 @@ class TouchLog:
         self._epoch += 1
         return self._epoch
 
-    def touch(self, stack: int, records: Sequence[Tensor]) -> None:
-        """Note the records `[U]` that a step has updated, per device."""
+    def touch(self, stack: int, records: Sequence[Tensor], frozen: Set[int] = frozenset()) -> None:
+        """Note the records `[U]` that a step has updated, per device, but for those of frozen tables."""
         if not self._last:
             return
-        rule = self._stacks[stack].rule
-        if rule is not None and rule.moves_all_rows:
+        layout = self._stacks[stack]
+        spans = [layout.span(table) for table in layout.table_indices if table in frozen]
+        if layout.rule is not None and layout.rule.moves_all_rows:
+            kept = [self._last[stack][:, first:end].clone() for first, end in spans]
             self._last[stack].fill_(self._epoch)
+            for (first, end), epochs in zip(spans, kept, strict=True):
+                self._last[stack][:, first:end] = epochs
             return
         for device, of_device in enumerate(records):
+            for first, end in spans:
+                of_device = of_device[(of_device < first) | (of_device >= end)]
             self._last[stack][device].index_fill_(0, of_device.long(), self._epoch)
 
     def touch_all(self) -> None:

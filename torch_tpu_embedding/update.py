@@ -11,6 +11,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from .frozen_rows import spare_frozen
 from .layout import WEIGHT, ArrayLayout
 from .lookup import (
     StackIndex,
@@ -93,7 +94,7 @@ def apply_stack(
         index: the batch's part for this stack.
         weight_records: what `gather_records` read of `arrays[0]`, unchanged since.
         gradient: of each unique record, `[U, D]`.
-        rates: learning rate of each table of the stack, `[tables]`.
+        rates: learning rate of each table of the stack, `[tables]`; FROZEN for one that stays as it is.
     """
     stack = index.sizes.plan.stack
     assert stack.rule is not None
@@ -110,7 +111,8 @@ def apply_stack(
         # Of no effect: nan plus anything is nan. But nothing a compiler could leave out.
         change = torch.where(weights != weights, weights, change)
     changes = {WEIGHT: change, **slot_changes}
-    write_changes(arrays, stack.arrays, index.record, changes, index.valid)
+    record, valid = spare_frozen(index.record, index.valid, rate, stack.padding_record)
+    write_changes(arrays, stack.arrays, record, changes, valid)
 
 
 def rates_of(rates: Tensor, table: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .frozen_rows import moves
 from .layout import WEIGHT, StackLayout
 from .lookup import StackIndex
 from .update import join_lanes
@@ -37,6 +38,8 @@ def apply_to_all_rows(
     rate = _rates_of_all(rates, stack)
     change, slot_changes = stack.rule.step(weights, values, dense, rate)
     changes = {WEIGHT: change, **slot_changes}
+    moved = moves(rate)
+    changes = {name: torch.where(moved, change, -0.0) for name, change in changes.items()}
     for layout, array in zip(stack.arrays, arrays, strict=True):
         missing = layout.num_elements // layout.record_width - count
         array.add_(pad(join_lanes(layout, changes), (0, 0, 0, missing)).view(array.shape))

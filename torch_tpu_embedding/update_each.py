@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .frozen_rows import spare_frozen
 from .layout import WEIGHT, StackLayout
 from .lookup import cut, gather_records
 from .occurrences import Chunk
@@ -47,4 +48,6 @@ def apply_chunk(
         for name, delta in {WEIGHT: change, **slot_changes}.items():
             now[name] = torch.where(there, now[name] + delta, now[name])
     changes = {name: now[name] - before[name] for name in now}
-    write_changes(arrays, stack.arrays, record, changes, (places[0] >= 0)[:, None])
+    valid = (places[0] >= 0)[:, None]
+    record, valid = spare_frozen(record, valid, rate, stack.padding_record)
+    write_changes(arrays, stack.arrays, record, changes, valid)

@@ -97,6 +97,16 @@ class Optimizer:
         return -self.clipvalue, self.clipvalue
 
     @property
+    def clip_gradient_min(self) -> float | None:
+        """The lower bound in `clipvalue`, as TF's optimizers show it."""
+        return self.gradient_bounds[0]
+
+    @property
+    def clip_gradient_max(self) -> float | None:
+        """The upper bound in `clipvalue`."""
+        return self.gradient_bounds[1]
+
+    @property
     def slot_variable_names(self) -> tuple[str, ...]:
         """The names of the slots, TF's, in checkpoint keys too."""
         return tuple(self.slot_initial_values())

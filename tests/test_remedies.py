@@ -1,0 +1,27 @@
+"""Whoever does what an error says is helped: each error is provoked, and each remedy done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import remedies
+import remedies_of_inputs  # noqa: F401 (its cases join the others)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("message", "case"), remedies.CASES, ids=[case.__name__ for _, case in remedies.CASES]
+)
+def test_each_remedy_that_an_error_names_works(
+    message: str, case: remedies.Case, tmp_path: Path
+) -> None:
+    number = done = 1
+    while done <= number:
+        folder = tmp_path / str(done)
+        folder.mkdir()
+        provoke, *follow = case(folder)
+        with pytest.raises(Exception, match=f"(?s){message}"):
+            provoke()
+        follow[done - 1]()
+        number, done = len(follow), done + 1

@@ -1,0 +1,36 @@
+"""The device's part of freezing: where an update may write.
+
+A frozen table is one whose learning rate is `FROZEN` in the buffer of rates, so that freezing recompiles
+nothing and brings no further buffer. Letter: U records.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+FROZEN = math.inf
+"""In place of a learning rate; one that a user gives is finite."""
+
+
+def moves(rates: Tensor) -> Tensor:
+    """Bool, shaped like the rates: False for records of frozen tables."""
+    return rates < FROZEN
+
+
+def spare_frozen(
+    record: Tensor, valid: Tensor, rates: Tensor, padding_record: int
+) -> tuple[Tensor, Tensor]:
+    """Where changes may be written, and which of them.
+
+    Args:
+        record: `[U]` int32. valid: `[U, 1]` bool, False for padding. rates: `[U, 1]`, or `[1]` for all.
+
+    Returns:
+        `record` with the padding record in place of those of frozen tables, and `valid` without them. A
+        frozen row is not even added 0 to: XLA:CPU would turn a denormal number into 0.
+    """
+    moved = moves(rates)
+    return torch.where(moved.view(-1), record, padding_record), valid & moved
