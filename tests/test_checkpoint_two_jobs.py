@@ -203,7 +203,9 @@ def test_a_straggler_at_any_operation_and_a_job_that_saves_the_same_step(tmp_pat
             error = caught
         straggler.wake()
         after = checkpoint.complete_steps(run)
-        refused = isinstance(error, FileExistsError)  # then the other still is the one to remove steps
+        refused = isinstance(
+            error, FileExistsError
+        )  # then the other still is the one to remove steps
         assert {*there[-2 if refused else 0 :]} <= {*after}
         assert (4 in after) == (error is None or straggler.error is None)
         if 4 in after:

@@ -123,7 +123,7 @@ def _remove_directory(directory: Path, step: int) -> None:
 def _index(directory: Path, step: int) -> Index | None:
     try:
         return published(step_path(directory, step))
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
         warnings.warn(f"keep_last leaves step {step} alone: {error}", stacklevel=2)
         return None
 

@@ -111,14 +111,17 @@ def export_table(reader: Reader, table: str, path: str | Path, field: str = WEIG
         return
     with Hasher() as hasher:
         spec = TensorSpec(f"{table}.{field}", "F32", shape)
-        writer = FileWriter(path, [spec], hasher)
+        made = durable.name_beside(path)
+        writer = FileWriter(made, [spec], hasher)
         try:
             for start, stop in _blocks(shape):
                 rows = reader.read(table, field, start, stop).numpy()
                 writer.write(rows.reshape(-1).view(np.uint8).data)
             writer.finish()
+            durable.rename(made, path)
         except BaseException:
             writer.abandon()
+            durable.remove(made)
             raise
     durable.sync_directory(path.parent)
 
@@ -126,7 +129,8 @@ def export_table(reader: Reader, table: str, path: str | Path, field: str = WEIG
 def _export_numpy(
     reader: Reader, table: str, field: str, path: Path, shape: tuple[int, int]
 ) -> None:
-    temporary = path.with_name(path.name + durable.TEMPORARY)
+    temporary = durable.name_beside(path)
+    os.close(durable.create(temporary))
     try:
         target = np.lib.format.open_memmap(temporary, "w+", np.dtype(np.float32), shape)
         for start, stop in _blocks(shape):
