@@ -44,6 +44,7 @@ class TwoJobs:
         self.tables = make_tables(rows)
         self.random = random.Random(seed)
         self.counts: dict[str, Counter[str]] = {fault: Counter() for fault in FAULTS}
+        self.reported: set[int] = set()
         holder = Holder(self.tables)
         start = time.monotonic()
         for step in range(1, KEEP_LAST + 1):
@@ -107,14 +108,15 @@ class TwoJobs:
         if missing := {*newest} - after:
             counts["lost"] += len(missing)
             print(f"LOST {missing}: before {before}, told {told}, after {after}", file=sys.stderr)
-        for step in after:
+        for step in after - self.reported:
             holder = Holder(self.tables)
             holder.shard.clear()
             try:
                 loaded = checkpoint.load(holder, self.run, step)
             except checkpoint.CheckpointError as error:
                 counts["lost"] += 1
-                print(f"LOST step {step}: {error}", file=sys.stderr)
+                self.reported.add(step)
+                print(f"LOST step {step} ({before}, {told}): {error}", file=sys.stderr)
                 continue
             if not holder.shard.is_right(step) or loaded.extra != {"step": step}:
                 counts["silently wrong"] += 1

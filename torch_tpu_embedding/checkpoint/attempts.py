@@ -97,6 +97,19 @@ def restore(directory: Path, save_id: str) -> None:
         durable.remove(ticket_path(directory, save_id))
 
 
+def is_there(directory: Path, save_id: str) -> bool:
+    """Whether the step is complete by this try, which is restored if another job has just revoked it.
+
+    Whoever makes a delta complete asks this of its base afterwards, and whoever revokes a base looks for
+    new deltas afterwards: so one of the two notices the other.
+    """
+    if is_published(directory, save_id):
+        return True
+    if ticket_path(directory, save_id).exists():
+        restore(directory, save_id)
+    return is_published(directory, save_id)
+
+
 def bury(directory: Path) -> None:
     """Remove the tries of a directory that are pending or dead, and what the complete one does not need.
 
