@@ -17,7 +17,7 @@ from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, w
 from test_checkpoint_crash import OPERATIONS
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import durable, writer
+from torch_tpu_embedding.checkpoint import attempts, durable, writer
 
 TABLES = [table("user", 6), table("item", 3, 2)]
 Outcome = Exception | None
@@ -342,3 +342,47 @@ def test_a_delta_whose_base_another_job_removes_is_not_complete(tmp_path, monkey
     ):
         save("old", tmp_path, 4, embedding, since=3)
     assert checkpoint.complete_steps(tmp_path) == [1, 2]
+
+
+def test_a_step_that_another_job_takes_back_and_restores_meanwhile_is_not_taken_for_dead(
+    tmp_path, monkeypatch
+):
+    save("old", tmp_path, 1)
+    step = tmp_path / "step-1"
+    save_id = attempts.published(step).save_id
+    real, found = durable.remove, []
+
+    def remove(path):
+        if path.name == f"index-{save_id}.json" and not found:
+            found.append(real(path))  # there is none, for the step is complete
+            monkeypatch.setattr(durable, "remove", real)
+            assert attempts.revoke(step, save_id)
+            monkeypatch.setattr(durable, "remove", remove)
+            return found[0]
+        return real(path)
+
+    monkeypatch.setattr(durable, "remove", remove)
+    attempts.bury(step)
+    attempts.restore(step, save_id)
+    assert found == [False]
+    assert checkpoint.complete_steps(tmp_path) == [] or whose(tmp_path, 1) == "old"
+
+
+def test_a_base_that_another_job_took_back_is_restored_by_the_delta_on_it(tmp_path, monkeypatch):
+    embedding = three_steps(tmp_path)
+    save_id = attempts.published(tmp_path / "step-3").save_id
+    real = durable.link
+
+    def link(source, target):
+        monkeypatch.setattr(durable, "link", real)
+        assert attempts.revoke(tmp_path / "step-3", save_id)
+        real(source, target)
+
+    monkeypatch.setattr(durable, "link", link)
+    save("old", tmp_path, 4, embedding, since=3)
+    assert checkpoint.complete_steps(tmp_path) == [1, 2, 3, 4]
+    assert whose(tmp_path, 4) == "old"
+    assert attempts.revoke(tmp_path / "step-3", save_id)  # and the job that did it died
+    save("old", tmp_path, 5, embedding, keep_last=2)
+    assert checkpoint.complete_steps(tmp_path) == [3, 4, 5]
+    assert whose(tmp_path, 4) == "old"

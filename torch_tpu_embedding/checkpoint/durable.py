@@ -111,10 +111,13 @@ def make_directory(path: Path) -> None:
         sync_directory(each.parent)
 
 
-def remove(path: Path) -> None:
-    """Remove a file, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
+def remove(path: Path) -> bool:
+    """Remove a file, if it is there; gives whether it was."""
+    try:
         os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def remove_directory(path: Path) -> None:
