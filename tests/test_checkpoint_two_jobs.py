@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
-from test_checkpoint_crash import OPERATIONS
+from test_checkpoint_crash import OPERATIONS, no_syncs
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import attempts, durable, writer
 
 TABLES = [table("user", 6), table("item", 3, 2)]
 Outcome = Exception | None
+
+pytestmark = pytest.mark.usefixtures(no_syncs.__name__)
 
 
 def values_of(job: str, step: int) -> dict:
@@ -43,12 +45,6 @@ def whose(run: Path, step: int) -> str:
     job = checkpoint.load(embedding, run, step).extra["job"]
     assert_same(whole([embedding.shard]), values_of(job, step))
     return job
-
-
-@pytest.fixture(autouse=True)
-def no_syncs(monkeypatch):
-    monkeypatch.setattr(durable, "sync_file", lambda descriptor: None)
-    monkeypatch.setattr(durable, "sync_directory", lambda path: None)
 
 
 class Straggler:

@@ -35,8 +35,8 @@ class Commit:
     overwrite: bool = False
     claim: Claim | None = None
     """None on the other processes."""
-    newer: Mapping[int, str] = field(default_factory=dict)
-    """Complete steps after this one that it replaces → save id."""
+    newer: Mapping[int, str | None] = field(default_factory=dict)
+    """Steps after this one that it drops → save id, or None where a step is unfinished."""
 
 
 def finish(attempt: Attempt, commit: Commit, timeout: float) -> None:

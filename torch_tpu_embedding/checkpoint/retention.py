@@ -22,7 +22,7 @@ def tidy(
     directory: Path,
     step: int,
     keep_last: int | None,
-    newer: Mapping[int, str],
+    newer: Mapping[int, str | None],
     is_mine: Callable[[], bool],
 ) -> None:
     """Tidy up after `step` has become complete.
@@ -31,7 +31,7 @@ def tidy(
         keep_last: keep `step` and the newest steps before it, this many in all, and what deltas among
             the kept stand on. Damaged steps stay and do not count. Attempts before `step` that never
             finished go.
-        newer: steps after this one → save id: these go too.
+        newer: steps after this one → save id, or None where a step is unfinished: these go too.
         is_mine: whether this job may still remove something here.
 
     Raises:
@@ -41,13 +41,13 @@ def tidy(
     if keep_last is None and not newer:
         return
     found = _Survey(directory)
-    doomed = {each: save_id for each, save_id in newer.items() if each in found.indexes}
-    unfinished = []
+    doomed = {each: save_id for each, save_id in newer.items() if save_id is not None}
+    unfinished = [each for each in found.unfinished if newer.get(each, "") is None]
     if keep_last is not None:
         doomed.update(_beyond(found, step, keep_last, {*doomed}))
-        unfinished = [each for each in found.unfinished if each < step]
+        unfinished += [each for each in found.unfinished if each < step]
     _remove(directory, doomed, found, is_mine)
-    for each in reversed(unfinished):
+    for each in sorted(unfinished, reverse=True):
         if is_mine():
             _remove_directory(directory, each)
     durable.sync_directory(directory)
@@ -132,7 +132,7 @@ def _remove(
         for base in _bases(changed):
             needed |= {base.step, *(found.chain(base.step) or ())}
     for each in reversed(revoked):  # bases first
-        path, index = step_path(directory, each), found.indexes[each]
+        path, index = step_path(directory, each), found.indexes.get(each)
         if each in needed or not is_mine():
             restore(path, doomed[each])
             for base in _bases([index]):
