@@ -19,6 +19,7 @@ from torch import Tensor
 from ..config import Table
 from ..config_io import optimizer_to_dict
 from ..host_group import HostGroup, raise_together
+from . import durable
 from .background import SaveHandle, settle
 from .begin import begin, open_attempt, require_ticket, taken_back
 from .commit import Commit, finish, remove_attempt
@@ -151,6 +152,7 @@ class _Job:
         """Remove what all wrote. Process 0 does it: then it cannot be about to write the index."""
         if self.attempt.rank == 0:
             remove_attempt(self.attempt)
+            durable.remove_directory(self.attempt.directory)
 
     def finish(self) -> None:
         """Return when the step is complete."""
