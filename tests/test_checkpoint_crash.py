@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,13 @@ OPERATIONS = (
     "create", "open_empty", "write_all", "sync_file", "rename", "link", "sync_directory",
     "make_directory", "remove", "remove_directory",
 )  # fmt: skip
+
+
+@pytest.fixture
+def no_syncs(monkeypatch):
+    """For tests of many saves; nothing is as slow as a sync."""
+    monkeypatch.setattr(durable, "sync_file", lambda descriptor: None)
+    monkeypatch.setattr(durable, "sync_directory", lambda path: None)
 
 
 class Killed(BaseException):
@@ -246,3 +254,68 @@ def test_everything_is_synced_before_the_index_gets_its_name(tmp_path, monkeypat
     assert ("directory", "step-4") in log[end:]
     assert ("directory", "run") in log[:end]  # the step's own name
     assert ("directory", tmp_path.name) in log[:end]
+
+
+def test_a_step_whose_last_sync_fails_is_complete_and_no_older_one_is_removed(
+    tmp_path, monkeypatch
+):
+    """It can be loaded, so that to save it again would fail; but a power cut may take it."""
+    checkpoint.save(embedding(1), tmp_path, 1)
+    real = durable.sync_directory
+
+    def fail(path):
+        if (path / "model.safetensors.index.json").exists():
+            raise OSError(errno.EIO, "Input/output error")
+        real(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "sync_directory", fail)
+        with pytest.warns(
+            UserWarning, match="step 2 is complete, but its directory could not be synced"
+        ):
+            checkpoint.save(embedding(2), tmp_path, 2, keep_last=1)
+    assert checkpoint.complete_steps(tmp_path) == [1, 2]
+    assert_same(whole([load(tmp_path)[1].shard]), random_values(TABLES, 2))
+    checkpoint.save(embedding(3), tmp_path, 3, keep_last=1)
+    assert checkpoint.complete_steps(tmp_path) == [3]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_no_failing_operation_makes_a_complete_step_count_as_failed_or_the_reverse(
+    tmp_path, no_syncs, name, asynchronous
+):
+    """Each call of each operation, on either of two processes, fails once with an I/O error."""
+    for number in itertools.count():
+        run = tmp_path / f"{number}"
+        checkpoint.save(embedding(1), run, 1)
+        calls, raised = itertools.count(), []
+        real = getattr(durable, name)
+
+        def fail(*args, calls=calls, real=real, number=number):
+            if next(calls) == number:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(*args)
+
+        def work(group, run=run, raised=raised):
+            values = random_values(TABLES, 2)
+            each = FakeEmbedding(TABLES, group, values=values)
+            try:
+                checkpoint.save(
+                    each, run, 2, keep_last=1, asynchronous=asynchronous, timeout=0.2
+                ).wait()
+            except Exception as error:
+                raised.append((group.rank, error))
+
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            patch.setattr(durable, name, fail)
+            ThreadGroups(2).run(work)
+        complete = checkpoint.complete_steps(run)
+        assert (2 in complete) != (0 in [rank for rank, _ in raised]), raised
+        assert_same(whole([load(run)[1].shard]), random_values(TABLES, complete[-1]))
+        if 2 not in complete:
+            checkpoint.save(embedding(3), run, 2)  # it can be tried again
+            assert_same(whole([load(run)[1].shard]), random_values(TABLES, 3))
+        if next(calls) <= number:
+            break

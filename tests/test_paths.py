@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,17 @@ def test_home_and_file_addresses_are_understood(here, name, form):
     CALLS[name](form.format(target, home=here))
     expected = ["source"] if reads else ["new.npy", "source"]
     assert sorted(each.name for each in here.iterdir()) == expected
+
+
+def test_tensorboard_gets_home_expanded_and_addresses_as_they_are(here, monkeypatch):
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = lambda folder: folder
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    for given, wanted in (
+        ("~/logs", f"{here}/logs"), (f"file://{here}/logs", f"{here}/logs"), ("logs", "logs"),
+        ("gs://bucket/logs", "gs://bucket/logs"),
+    ):  # fmt: skip
+        assert tte.TensorBoardWriter(given)._writer == wanted
 
 
 def test_a_local_directory_with_such_a_name_is_taken_by_its_absolute_path(here):

@@ -27,6 +27,7 @@ _OURS = re.compile(
     r"(?:[A-Za-z0-9][A-Za-z0-9_]*-\d{5}-of-\d{5,}-\d{5,}|extra|failed|index|rank-\d{5,})"
     rf"-(?P<save_id>[0-9a-f]{{12}})\.(?:safetensors|pt|json)(?:{re.escape(durable.TEMPORARY)})?"
 )
+_LOOKS = 3
 _FORMER_TEMPORARY = INDEX_NAME + durable.TEMPORARY
 """What version 0.1 wrote an index to before it gave it its name."""
 
@@ -97,6 +98,19 @@ def restore(directory: Path, save_id: str) -> None:
         durable.remove(ticket_path(directory, save_id))
 
 
+def is_there(directory: Path, save_id: str) -> bool:
+    """Whether the step is complete by this try, which is restored if another job has just revoked it.
+
+    Whoever makes a delta complete asks this of its base afterwards, and whoever revokes a base looks for
+    new deltas afterwards: so one of the two notices the other.
+    """
+    if is_published(directory, save_id):
+        return True
+    if ticket_path(directory, save_id).exists():
+        restore(directory, save_id)
+    return is_published(directory, save_id)
+
+
 def bury(directory: Path) -> None:
     """Remove the tries of a directory that are pending or dead, and what the complete one does not need.
 
@@ -113,13 +127,26 @@ def bury(directory: Path) -> None:
         if match := _OURS.fullmatch(path.name):
             found.setdefault(match["save_id"], []).append(path)
     for save_id, paths in found.items():
-        durable.remove(ticket_path(directory, save_id))
-        index = published(directory)  # only now is it certain that the try will not become complete
-        needed = set(index.files) if index is not None and index.save_id == save_id else set()
+        index = _kill(directory, save_id)
         for path in paths:
-            if path.name not in needed:
+            if index is None or path.name not in index.files:
                 durable.remove(path)
     durable.remove(directory / _FORMER_TEMPORARY)
+
+
+def _kill(directory: Path, save_id: str) -> Index | None:
+    """Let a try be dead, unless it is complete: then its index."""
+    for _ in range(_LOOKS):
+        removed = durable.remove(ticket_path(directory, save_id))
+        index = published(
+            directory
+        )  # after the ticket is gone: now it cannot become complete any more
+        if index is not None and index.save_id == save_id:
+            return index
+        if removed:
+            break
+        # There was no ticket, but another job may have made the index one before it was looked for.
+    return None
 
 
 def remove_try(directory: Path, save_id: str, keep: Path | None = None) -> None:
@@ -128,9 +155,8 @@ def remove_try(directory: Path, save_id: str, keep: Path | None = None) -> None:
     Args:
         keep: a file to leave.
     """
-    durable.remove(ticket_path(directory, save_id))
     try:
-        if is_published(directory, save_id):
+        if _kill(directory, save_id) is not None:
             return
     except CheckpointError:  # the index of somebody else, damaged
         pass

@@ -13,7 +13,7 @@ from . import durable
 from .attempts import published, remove_try, ticket_path
 from .errors import CheckpointError
 from .part import Attempt
-from .steps import complete_steps, index_path, require_step, step_path
+from .steps import all_steps, complete_steps, index_path, require_step, step_path
 
 _TICKET_TIMEOUT_S = 10.0
 _TRIES = 10
@@ -46,22 +46,22 @@ def begin(
     durable.make_directory(path)
 
 
-def open_attempt(attempt: Attempt, overwrite: bool) -> dict[int, str]:
+def open_attempt(attempt: Attempt, overwrite: bool) -> dict[int, str | None]:
     """Create the ticket, before any process writes; process 0 does this.
 
-    Gives the complete steps after this one → save id, which the save replaces; they are empty without
-    `overwrite`, and a warning says that there are some.
+    Gives the steps after this one, which the save drops → save id, or None where a step is unfinished.
+    Without `overwrite` there are none, and a warning says which complete ones it leaves.
 
     Raises:
         CheckpointError: the index of one of them is damaged.
     """
     root, step = attempt.directory.parent, int(attempt.directory.name.removeprefix("step-"))
-    later = [each for each in complete_steps(root) if each > step]
+    later = [each for each in all_steps(root) if each > step]
     newer = {}
     if overwrite:
         found = {each: published(step_path(root, each)) for each in later}
-        newer = {each: index.save_id for each, index in found.items() if index is not None}
-    elif later:
+        newer = {each: index.save_id if index else None for each, index in found.items()}
+    elif later := [each for each in complete_steps(root) if each > step]:
         warnings.warn(
             f"{root}: step {step} is saved, but {later} are complete too, and load takes the newest; if "
             "these were given up, pass overwrite=True to drop them",

@@ -35,8 +35,8 @@ class Commit:
     overwrite: bool = False
     claim: Claim | None = None
     """None on the other processes."""
-    newer: Mapping[int, str] = field(default_factory=dict)
-    """Complete steps after this one that it replaces → save id."""
+    newer: Mapping[int, str | None] = field(default_factory=dict)
+    """Steps after this one that it drops → save id, or None where a step is unfinished."""
 
 
 def finish(attempt: Attempt, commit: Commit, timeout: float) -> None:
@@ -137,6 +137,7 @@ def _publish(attempt: Attempt, commit: Commit) -> None:
     """Make the step complete; from here on it can be loaded."""
     if commit.claim is not None:
         commit.claim.require()
+    _require_base(attempt, commit)
     try:
         attempts.complete(attempt.directory, attempt.save_id, commit.overwrite)
     except OSError as error:
@@ -149,12 +150,18 @@ def _publish(attempt: Attempt, commit: Commit) -> None:
                     f"{attempt.directory / INDEX_NAME}: another save has completed this step meanwhile"
                 ) from None
             raise
+    try:
+        _require_base(attempt, commit)
+    except CheckpointError:
+        attempts.revoke(attempt.directory, attempt.save_id)
+        raise
+
+
+def _require_base(attempt: Attempt, commit: Commit) -> None:
     base = commit.base
-    # Only now: a job that removes the base looks for new deltas after it has taken the index away.
-    if base is not None and not attempts.is_published(
+    if base is not None and not attempts.is_there(
         step_path(attempt.directory.parent, base.step), base.save_id
     ):
-        attempts.revoke(attempt.directory, attempt.save_id)
         raise CheckpointError(
             f"{attempt.directory}: a delta on step {base.step}, which another job has removed meanwhile; "
             "save without since="

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from ..paths import naming
 TEMPORARY = ".tmp"
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def name_beside(path: Path) -> Path:
+    """A name in the same directory that nobody can foresee."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
 
 
 def create(path: Path) -> int:
@@ -108,10 +114,13 @@ def make_directory(path: Path) -> None:
         sync_directory(each.parent)
 
 
-def remove(path: Path) -> None:
-    """Remove a file, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
+def remove(path: Path) -> bool:
+    """Remove a file, if it is there; gives whether it was."""
+    try:
         os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def remove_directory(path: Path) -> None:

@@ -88,7 +88,7 @@ def verify(directory: Path, step: int | None, progress: Progress) -> dict[str, A
                 files += 1
                 progress(1)
             reader.close()
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
             errors.append(str(error))
         results.append({"step": each, "files": files, "errors": [*dict.fromkeys(errors)]})
     return {

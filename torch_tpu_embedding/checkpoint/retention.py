@@ -6,22 +6,24 @@ there when the save began and it was told to drop them.
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from . import durable
-from .attempts import bury, restore, revoke
+from .attempts import bury, is_there, restore, revoke
 from .errors import CheckpointError
+from .index import Base
 from .links import Link, read_link
-from .steps import step_path, steps_by_state
+from .steps import index_path, step_path, steps_by_state
 
 
 def tidy(
     directory: Path,
     step: int,
     keep_last: int | None,
-    newer: Mapping[int, str],
+    newer: Mapping[int, str | None],
     is_mine: Callable[[], bool],
 ) -> None:
     """Tidy up after `step` has become complete.
@@ -30,7 +32,7 @@ def tidy(
         keep_last: keep `step` and the newest steps before it, this many in all, and what deltas among
             the kept stand on. Damaged steps stay and do not count. Attempts before `step` that never
             finished go.
-        newer: steps after this one → save id: these go too.
+        newer: steps after this one → save id, or None where a step is unfinished: these go too.
         is_mine: whether this job may still remove something here.
 
     Raises:
@@ -39,46 +41,76 @@ def tidy(
     bury(step_path(directory, step))
     if keep_last is None and not newer:
         return
-    complete, unfinished = steps_by_state(directory)
-    indexes = {each: _index(directory, each) for each in complete}
-    chains = {each: _chain(indexes, each) for each in complete}
-    for each, chain in chains.items():
-        if chain is None and indexes[each] is not None:
-            warnings.warn(
-                f"keep_last leaves step {each} alone: what it stands on is missing or damaged",
-                stacklevel=2,
-            )
-    doomed = {each: save_id for each, save_id in newer.items() if each in complete}
+    found = _Survey(directory)
+    doomed = {each: save_id for each, save_id in newer.items() if save_id is not None}
+    unfinished = [each for each in found.unfinished if newer.get(each, "") is None]
     if keep_last is not None:
-        sound = [each for each in complete if chains[each] is not None and each not in doomed]
-        kept = {*[each for each in sound if each <= step][-keep_last:]}
-        kept |= {each for each in sound if each > step}
-        needed = {link for each in kept for link in chains[each] or ()}
-        for each in sound:
-            index = indexes[each]
-            if each not in needed and index is not None:
-                doomed[each] = index.save_id
-        unfinished = [each for each in unfinished if each < step]
-    else:
-        unfinished = []
-    _remove(directory, doomed, {*complete}, chains, is_mine)
-    for each in reversed(unfinished):
+        doomed.update(_beyond(found, step, keep_last, {*doomed}))
+        unfinished += [each for each in found.unfinished if each < step]
+    _remove(directory, doomed, found, is_mine)
+    for each in sorted(unfinished, reverse=True):
         if is_mine():
             _remove_directory(directory, each)
     durable.sync_directory(directory)
 
 
+class _Survey:
+    """What one listing of the directory shows."""
+
+    def __init__(self, directory: Path) -> None:
+        complete, unfinished = steps_by_state(directory)
+        self.signatures = {each: _signature(directory, each) for each in complete}
+        self.indexes = {each: _index(directory, each) for each in complete}
+        # A base that another job revoked, and was stopped before it could look for deltas.
+        for base in _bases(self.indexes.values()):
+            if base.step in unfinished and is_there(step_path(directory, base.step), base.save_id):
+                self.signatures[base.step] = _signature(directory, base.step)
+                self.indexes[base.step] = _index(directory, base.step)
+        self.unfinished = [each for each in unfinished if each not in self.indexes]
+
+    def chain(self, step: int) -> set[int] | None:
+        """The step and all that it stands on; None where one of them is not there or damaged."""
+        chain: set[int] = set()
+        at: int | None = step
+        while at is not None and at not in chain:
+            index = self.indexes.get(at)
+            if index is None:
+                return None
+            chain.add(at)
+            at = index.base.step if index.base is not None else None
+        return chain
+
+
+def _beyond(found: _Survey, step: int, keep_last: int, gone: set[int]) -> dict[int, str]:
+    """The complete steps that `keep_last` does not keep → save id."""
+    chains = {}
+    for each in sorted(found.indexes):
+        chain = found.chain(each)
+        if chain is not None:
+            chains[each] = chain
+        elif found.indexes[each] is not None:
+            warnings.warn(
+                f"keep_last leaves step {each} alone: what it stands on is missing or damaged",
+                stacklevel=2,
+            )
+    sound = [each for each in chains if each not in gone]
+    kept = {*[each for each in sound if each <= step][-keep_last:]}
+    kept |= {each for each in sound if each > step}
+    needed = {link for each in kept for link in chains[each]}
+    return {
+        each: index.save_id
+        for each in sound
+        if each not in needed and (index := found.indexes[each]) is not None
+    }
+
+
 def _remove(
-    directory: Path,
-    doomed: Mapping[int, str],
-    known: set[int],
-    chains: Mapping[int, set[int] | None],
-    is_mine: Callable[[], bool],
+    directory: Path, doomed: Mapping[int, str], found: _Survey, is_mine: Callable[[], bool]
 ) -> None:
     """Remove complete steps: first their indexes, the newest first, so that no delta outlives its base.
 
     Another job may have saved a delta on one of them since the listing, or have taken the directory: such
-    a step is put back. Whoever completes a delta looks for its base afterwards, so one of the two notices.
+    a step is put back.
     """
     revoked: list[int] = []
     error: Exception | None = None
@@ -92,17 +124,38 @@ def _remove(
             error = caught
             break
     needed: set[int] = set()
-    for each in set(steps_by_state(directory)[0]) - known:
-        index = _index(directory, each)
-        if index is not None and index.base is not None:
-            needed |= {index.base.step, *(chains.get(index.base.step) or ())}
+    if revoked:
+        changed = [
+            _index(directory, each)
+            for each in steps_by_state(directory)[0]
+            if _signature(directory, each) != found.signatures.get(each)
+        ]
+        for base in _bases(changed):
+            needed |= {base.step, *(found.chain(base.step) or ())}
     for each in reversed(revoked):  # bases first
+        path, index = step_path(directory, each), found.indexes.get(each)
         if each in needed or not is_mine():
-            restore(step_path(directory, each), doomed[each])
+            restore(path, doomed[each])
+            for base in _bases([index]):
+                if not is_there(step_path(directory, base.step), base.save_id):
+                    revoke(path, doomed[each])  # somebody has buried its base meanwhile
         else:
             _remove_directory(directory, each)
     if error is not None:
         raise error
+
+
+def _bases(indexes: Iterable[Link | None]) -> list[Base]:
+    return [index.base for index in indexes if index is not None and index.base is not None]
+
+
+def _signature(directory: Path, step: int) -> tuple[int, int, int] | None:
+    """Tells one index from another without reading it."""
+    try:
+        found = os.stat(index_path(directory, step))
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _revoke(directory: Path, step: int, save_id: str) -> bool:
@@ -123,19 +176,6 @@ def _remove_directory(directory: Path, step: int) -> None:
 def _index(directory: Path, step: int) -> Link | None:
     try:
         return read_link(directory, step)
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
         warnings.warn(f"keep_last leaves step {step} alone: {error}", stacklevel=2)
         return None
-
-
-def _chain(indexes: Mapping[int, Link | None], step: int) -> set[int] | None:
-    """The step and all that it stands on; None where one of them is not there or damaged."""
-    chain: set[int] = set()
-    at: int | None = step
-    while at is not None and at not in chain:
-        index = indexes.get(at)
-        if index is None:
-            return None
-        chain.add(at)
-        at = index.base.step if index.base is not None else None
-    return chain
