@@ -22,7 +22,6 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
@@ -46,6 +45,8 @@ from processes import connect, fetch_losses, no_bar
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding.paths import path_option
+from torch_tpu_embedding.terminal import escape_what_it_lacks
 
 WARM_UP = 20  # steps; with the first evaluation, all that may compile
 SAMPLES = 700_000
@@ -156,7 +157,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
     group = parser.add_argument_group("data")
     add = group.add_argument
-    add("--data", type=Path, metavar="FILE", help="a Criteo file, see below (default: synthetic)")
+    add(
+        "--data",
+        type=path_option,
+        metavar="FILE",
+        help="a Criteo file, see below (default: synthetic)",
+    )
     add("--limit", type=count, metavar="N", help="read the first N samples of it (default: all)")
     add(
         "--categories",
@@ -203,11 +209,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--eval-every", type=count, default=100, metavar="N", help=text)
     text = "fetch losses and move the progress bar every N steps (default: %(default)s)"
     add("--log-every", type=count, default=10, metavar="N", help=text)
-    add("--plot", type=Path, metavar="FILE", help="draw loss and AUC curves into a .png")
-    add("--json", type=Path, metavar="FILE", help="write options, results and history")
+    add("--plot", type=path_option, metavar="FILE", help="draw loss and AUC curves into a .png")
+    add("--json", type=path_option, metavar="FILE", help="write options, results and history")
     text = "resume from this directory if it holds a checkpoint; save there every "
     text += "--checkpoint-every steps, at the end, on Ctrl-C and on SIGTERM"
-    add("--checkpoint", type=Path, metavar="DIR", help=text)
+    add("--checkpoint", type=path_option, metavar="DIR", help=text)
     add("--checkpoint-every", type=count, default=500, metavar="N", help="(default: %(default)s)")
 
     args = parser.parse_args(argv)
@@ -249,6 +255,7 @@ def load_data(args: argparse.Namespace) -> tuple[ClickLog, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the example; returns the exit status."""
+    escape_what_it_lacks()
     args = parse_args(argv)
     connect()
     if os.environ["PJRT_DEVICE"] == "CPU":

@@ -45,6 +45,8 @@ from processes import connect, fetch_losses, no_bar
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding.paths import path_option
+from torch_tpu_embedding.terminal import escape_what_it_lacks
 
 WARM_UP = 5  # steps; with the first evaluation, all that may compile
 FETCH_EVERY = 20  # steps; fetching a loss waits for the device
@@ -205,7 +207,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
     group = parser.add_argument_group("data")
     add = group.add_argument
-    add("--data", type=Path, metavar="DIR", help="the unpacked ml-100k folder")
+    add("--data", type=path_option, metavar="DIR", help="the unpacked ml-100k folder")
     text = "hold out the last fifth of the training part instead and leave the test part alone, "
     add("--validate", action="store_true", help=text + "to choose hyper-parameters")
 
@@ -228,11 +230,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = group.add_argument
     text = f"exit with 1 unless each run beats both baselines by X stars (default X: {MARGIN})"
     add("--check", type=between(0, math.inf), nargs="?", const=MARGIN, metavar="X", help=text)
-    add("--plot", type=Path, metavar="FILE", help="draw loss and RMSE curves into a .png")
-    add("--json", type=Path, metavar="FILE", help="write options, results and curves")
+    add("--plot", type=path_option, metavar="FILE", help="draw loss and RMSE curves into a .png")
+    add("--json", type=path_option, metavar="FILE", help="write options, results and curves")
     text = "resume from this directory if it holds checkpoints; save there after each epoch, on "
     text += "Ctrl-C and on SIGTERM"
-    add("--checkpoint", type=Path, metavar="DIR", help=text)
+    add("--checkpoint", type=path_option, metavar="DIR", help=text)
     return parser.parse_args(argv)
 
 
@@ -258,6 +260,7 @@ def load(args: argparse.Namespace) -> Samples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the example; returns the exit status."""
+    escape_what_it_lacks()
     args = parse_args(argv)
     if args.data is None:
         print(NO_DATA, file=sys.stderr, end="")

@@ -4,8 +4,9 @@
 from-tf reads what tf.train.Checkpoint, CheckpointManager or SavedModel wrote with a TPUEmbedding,
 TPUEmbeddingForServing or TPUEmbeddingV2 (SparseCore) object anywhere in it; tables in shards or stacked are
 put together again. to-tf writes what tf.train.Checkpoint(embedding=TPUEmbeddingForServing(…)).restore(…)
-reads. Rows pass in blocks, so tables may be larger than memory. Neither TensorFlow nor torch_xla is needed:
-the files are read and written directly, and the checksums in them are verified and written.
+reads, and the file by which tf.train.latest_checkpoint finds it. Rows pass in blocks, so tables may be
+larger than memory. Neither TensorFlow nor torch_xla is needed: the files are read and written directly, and
+the checksums in them are verified and written.
 
 examples:
   scripts/convert_tf_checkpoint.py from-tf tf_run run --step 1000
@@ -25,10 +26,13 @@ from typing import Any
 
 from tf_checkpoint_bundle import Bundle, BundleWriter, find_prefix
 from tf_checkpoint_objects import GRAPH, LAYOUTS, VALUE, Found, ObjectGraph, Unstacked, find_tables
+from tf_checkpoint_state import record
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.shard import block_rows
 from torch_tpu_embedding.layout import WEIGHT
+from torch_tpu_embedding.paths import naming, path_option
+from torch_tpu_embedding.terminal import escape_what_it_lacks
 
 
 def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict[str, Found]:
@@ -148,7 +152,7 @@ def to_tf(args: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("--tables: two tables would have one name; give each its own")
         tables, left_out = {}, {}
         graph = ObjectGraph(args.attribute)
-        with BundleWriter(args.target) as writer:
+        with naming(args.target), BundleWriter(args.target) as writer:
             for name, theirs in pairs:
                 entry = reader.tables[name]
                 shapes = {
@@ -173,6 +177,7 @@ def to_tf(args: argparse.Namespace) -> dict[str, Any]:
                 tables[theirs] = {"from": name, "shapes": kept}
             writer.integer(graph.add_counter(), 1)
             writer.text(GRAPH, graph.serialize())
+        record(args.target)
     return {
         "from": str(args.source / f"step-{reader.step}"),
         "to": str(args.target),
@@ -194,18 +199,19 @@ def report(result: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; gives the exit status: 0 good, 2 not possible."""
+    escape_what_it_lacks()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     made = commands.add_parser("from-tf", help="TensorFlow's checkpoint to one of ours")
     made.add_argument(
-        "source", type=Path, metavar="TF_CHECKPOINT",
+        "source", type=path_option, metavar="TF_CHECKPOINT",
         help="its prefix (there is a file <prefix>.index), or the directory of a CheckpointManager (its "
         "newest) or of a SavedModel",
     )  # fmt: skip
     made.add_argument(
-        "target", type=Path, metavar="OUT_DIR", help="directory of the run to write to"
+        "target", type=path_option, metavar="OUT_DIR", help="directory of the run to write to"
     )
     made.add_argument("--step", type=int, required=True, help="the step to write")
     made.add_argument(
@@ -221,9 +227,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     made.set_defaults(run=from_tf)
     made = commands.add_parser("to-tf", help="one of our checkpoints to TensorFlow's")
-    made.add_argument("source", type=Path, metavar="CHECKPOINT_DIR", help="which holds step-<n>/")
     made.add_argument(
-        "target", type=Path, metavar="OUT", help="prefix to write, such as export/ckpt-1"
+        "source", type=path_option, metavar="CHECKPOINT_DIR", help="which holds step-<n>/"
+    )
+    made.add_argument(
+        "target", type=path_option, metavar="OUT", help="prefix to write, such as export/ckpt-1"
     )
     made.add_argument("--step", type=int, help="default: the newest complete one")
     made.add_argument(

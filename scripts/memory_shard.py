@@ -33,6 +33,9 @@ class MemoryShard:
     def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
         return {name: rows[start:stop].clone() for name, rows in self.held[table].items()}
 
+    def read_scattered(self, table: int, rows: Tensor) -> dict[str, Tensor]:
+        return {name: held[rows] for name, held in self.held[table].items()}
+
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         for name, rows in values.items():
             self.held[table][name][start : start + len(rows)] = rows

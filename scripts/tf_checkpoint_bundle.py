@@ -32,6 +32,7 @@ from tf_checkpoint_encoding import (
     slice_key,
     to_varint,
 )
+from tf_checkpoint_state import newest
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER, _TRAILER = 48, 5
@@ -232,11 +233,9 @@ def find_prefix(path: Path) -> Path:
     bare = re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
     if os.path.exists(f"{bare}.index"):
         return Path(bare)
-    if (path / "checkpoint").is_file():  # TensorFlow's record of the newest
-        text = (path / "checkpoint").read_text()
-        newest = re.search(r'^model_checkpoint_path: "(.*)"$', text, re.MULTILINE)
-        if newest and (path / f"{newest[1]}.index").exists():
-            return path / newest[1]
+    recorded = newest(path)
+    if recorded and (path / f"{recorded}.index").exists():
+        return path / recorded
     if (path / "variables" / "variables.index").exists():
         return path / "variables" / "variables"
     raise FileNotFoundError(

@@ -182,14 +182,15 @@ def test_keep_last_leaves_later_steps_alone(tmp_path):
     assert checkpoint.complete_steps(tmp_path) == [5, 9]
 
 
-def test_changed_blocks_reads_only_blocks_that_changed():
+def test_changed_blocks_reads_only_rows_that_changed_in_bounded_blocks():
     embedding = FakeEmbedding([table("user", 100)])
     read = []
-    real = embedding.shard.read_rows
-    embedding.shard.read_rows = lambda *args: (read.append(args[1:]), real(*args))[1]
+    real = embedding.shard.read_scattered
+    embedding.shard.read_scattered = lambda *args: (read.append(args[1].tolist()), real(*args))[1]
+    embedding.shard.read_rows = None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard_module, "BLOCK_BYTES", 32 * 10)
+        patch.setattr(shard_module, "BLOCK_BYTES", 32 * 2)
         changed = [torch.tensor([5, 9, 95])]
         blocks = [*shard_module.changed_blocks(embedding.shard, changed)]
-    assert read == [(0, 10), (90, 100)]
-    assert [values["ids"].tolist() for _, values in blocks] == [[5, 9], [95]]
+    assert read == [[5, 9], [95]]
+    assert [values["ids"].tolist() for _, values in blocks] == read

@@ -52,6 +52,85 @@ def test_torchrec_keys_become_weights():
     assert torch.equal(found["item"]["weight"], state["seq.embeddings.thing.weight"])
 
 
+@pytest.mark.parametrize("strategy", ["mod", "div"])
+def test_arrays_of_numpy_become_weights_memory_maps_too(tmp_path, strategy):
+    rng = np.random.default_rng(0)
+    user, item = rng.random((20, 4)), rng.random((5, 2), np.float32).astype(">f4")
+    np.save(tmp_path / "user.npy", user)
+
+    def work(group):
+        embedding = FakeEmbedding(TABLES, group, strategy)
+        mapped = np.load(tmp_path / "user.npy", mmap_mode="r")
+        checkpoint.import_modules(embedding, {"user": mapped, "item": item})
+        return embedding.shard
+
+    found = whole(ThreadGroups(3).run(work))
+    np.testing.assert_array_equal(found["user"]["weight"], user.astype(np.float32))
+    np.testing.assert_array_equal(found["item"]["weight"], item)
+    np.savez(tmp_path / "tables.npz", users=user, item=item)
+    embedding = FakeEmbedding(TABLES)
+    with np.load(tmp_path / "tables.npz") as state:
+        names = checkpoint.import_state_dict(embedding, state, {"users": "user", "item": "item"})
+    assert names == ["user", "item"]
+    assert torch.equal(whole([embedding.shard])["item"]["weight"], found["item"]["weight"])
+
+
+def test_dlrms_numbered_tables_and_keys_of_any_name_are_imported_by_rename():
+    state = {
+        "module.emb_l.0.weight": torch.rand(20, 4),
+        "module.emb_l.1.weight": torch.rand(5, 2),
+        "module.top_l.0.weight": torch.rand(3, 3),
+    }
+    embedding = FakeEmbedding(TABLES)
+    names = checkpoint.import_state_dict(embedding, state, rename={"0": "user", "1": "item"})
+    assert names == ["user", "item"]
+    found = whole([embedding.shard])
+    assert torch.equal(found["user"]["weight"], state["module.emb_l.0.weight"])
+    assert torch.equal(found["item"]["weight"], state["module.emb_l.1.weight"])
+    embedding = FakeEmbedding(TABLES)
+    model = nn.ModuleDict({"user_table": nn.Embedding(20, 4), "head": nn.Linear(2, 2)})
+    checkpoint.import_state_dict(
+        embedding, model.state_dict(), rename={"user_table.weight": "user"}
+    )
+    assert torch.equal(whole([embedding.shard])["user"]["weight"], model["user_table"].weight)
+
+
+def test_a_table_without_a_name_here_and_a_rename_of_nothing_are_errors():
+    embedding = FakeEmbedding(TABLES)
+    state = {"emb_l.0.weight": torch.rand(20, 4)}
+    with pytest.raises(ValueError) as caught:
+        checkpoint.import_state_dict(embedding, state)
+    assert str(caught.value) == (
+        "'emb_l.0.weight': the embedding has no table '0', it holds ['item', 'user']; leave the key out, "
+        "or pass rename={'0': …}"
+    )
+    with pytest.raises(
+        ValueError, match=r"rename: the state dict has no \['usr'\]; its keys begin with"
+    ):
+        checkpoint.import_state_dict(embedding, state, rename={"0": "user", "usr": "item"})
+    assert not whole([embedding.shard])["user"]["weight"].any()
+
+
+def test_an_import_that_fails_on_one_process_fails_on_all():
+    def work(group):
+        state = {} if group.rank else {"embeddings.user.weight": torch.rand(20, 4)}
+        checkpoint.import_state_dict(FakeEmbedding(TABLES, group), state)
+
+    with pytest.raises(ValueError, match="no key of the form"):
+        ThreadGroups(2).run(work)
+
+
+def test_rows_that_are_no_floats_are_not_written_as_some(tmp_path):
+    for rows in (torch.ones(2, 2, dtype=torch.int64), np.ones((2, 2), np.int32), np.ones((2, 2), bool),
+                 torch.ones(2, 2, dtype=torch.complex64)):  # fmt: skip
+        with pytest.raises(
+            ValueError, match=r"table 't': 'weight' gives rows of .*, expected floats"
+        ):
+            checkpoint.write_tables(tmp_path, 1, {"t": {"weight": rows}})
+    assert checkpoint.complete_steps(tmp_path) == []
+    checkpoint.write_tables(tmp_path, 1, {"t": {"weight": np.ones((2, 2), np.int32).astype(float)}})
+
+
 def test_what_does_not_fit_is_named_and_nothing_changes():
     embedding = FakeEmbedding(TABLES)
     given = {

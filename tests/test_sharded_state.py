@@ -86,6 +86,27 @@ def test_a_shard_of_the_wrong_length_is_refused_naming_what_is_held() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}", "null", "[]", "1e999", "[" * 20_000 + "]" * 20_000, '{"format": "1"}', '{"format": 1e999}',
+        '{"format": 1, "num_shards": "1", "strategy": "mod", "tables": {}}',
+        '{"format": 1, "num_shards": 2, "strategy": null, "tables": {}}',
+        '{"format": 1, "num_shards": 2, "strategy": "mod", "tables": []}',
+        '{"format": 1, "num_shards": 2, "strategy": "mod", "tables": {"a": 7}}',
+        '{"format": 1, "num_shards": 2, "strategy": "mod", "tables": {"a": {"shard": "0"}}}',
+    ],
+)  # fmt: skip
+def test_a_description_of_other_types_is_an_error_that_says_what_is_wrong(text: str) -> None:
+    state = state_of(Placement())
+    state[EXTRA_KEY] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    (error,) = plan_load(tables(), Placement(), state, "").errors
+    assert error.startswith("_extra_state: not the description that state_dict() wrote (")
+    assert error.endswith("); remove it to load anyway")
+    del state[EXTRA_KEY]
+    assert plan_load(tables(), Placement(), state, "").errors == []
+
+
 def test_processes_take_the_seed_of_the_first_and_must_configure_alike() -> None:
     def work(group: ThreadGroup) -> int:
         return _agree(group, tables(), "mod", seed=group.rank + 40)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -12,14 +16,14 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding import layout, store, table_rows, windows
+from torch_tpu_embedding import checkpoint, layout, store, table_rows, windows
 from torch_tpu_embedding.config import resolve
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.exchange import Process
+from torch_tpu_embedding.exchange import Local, Process
 from torch_tpu_embedding.features import parse
 from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.sharding import STRATEGIES, Strategy
+from torch_tpu_embedding.sharding import STRATEGIES, Placement, Strategy
 from torch_tpu_embedding.table_rows import DeviceRows
 
 CPU = torch.device("cpu")
@@ -78,6 +82,86 @@ def test_blocks_read_and_written_are_rows_of_the_tables(
                 assert torch.equal(after[table][name], value), (table, name)
 
     run_processes(size, work)
+
+
+@pytest.mark.parametrize("kind", ["CPU", "TPU"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@settings(max_examples=15)
+@given(st.data())
+def test_scattered_rows_read_are_those_of_the_tables_and_take_no_more_windows_than_all(
+    kind: DeviceKind, strategy: Strategy, data: st.DataObject
+) -> None:
+    size = data.draw(st.sampled_from([1, 2, 3]))
+    chosen = data.draw(st.sets(st.integers(0, 36), max_size=12) | st.just({*range(37)}))
+
+    def work(group: ThreadGroup) -> None:
+        engine, rows = make(group, kind, strategy)
+        whole = engine.store.read()
+        for table in range(3):
+            held = len(rows.ids(table))
+            numbers = torch.tensor(sorted(n for n in chosen if n < held), dtype=torch.int64)
+            with counted_fetches() as some:
+                found = rows.read_scattered(table, numbers)
+            assert found.keys() == whole[table].keys()
+            for name, value in found.items():
+                assert torch.equal(value, whole[table][name][numbers])
+            with counted_fetches() as all_of_them:
+                rows.read_rows(table, 0, held)
+            assert len(some) <= len(all_of_them)
+
+    run_processes(size, work)
+
+
+class HeldWindows(windows.Windows):
+    """Windows on arrays of several devices that lie on the host."""
+
+    def _fetch(self, number: int, physical: Sequence[Tensor]) -> Tensor:
+        parts = self._stack.arrays[number].parts
+        of_device = self._arrays[number].chunk(len(physical))
+        return torch.cat(
+            [
+                array[(parts * rows[:, None] + torch.arange(parts)).reshape(-1)]
+                for array, rows in zip(of_device, physical, strict=True)
+            ]
+        )
+
+
+@pytest.mark.parametrize("kind", ["CPU", "TPU"])
+@settings(max_examples=30)
+@given(st.integers(1, 4), st.sets(st.integers(0, 36)))
+def test_scattered_rows_of_several_devices_are_those_of_blocks(
+    kind: DeviceKind, devices: int, chosen: set[int]
+) -> None:
+    configs = [
+        tte.TableConfig(37, 4, name="a"),
+        tte.TableConfig(37, 4, name="b"),
+        tte.TableConfig(37, 100, optimizer=tte.optimizers.RowWiseAdagrad(0.1), name="c"),
+    ]
+    tables = resolve([tte.FeatureConfig(config) for config in configs], tte.Adam(0.1)).tables
+    placement = Placement(local_devices=devices)
+    rows = torch.tensor(sorted(chosen), dtype=torch.int64)
+    for stack in layout.build_stacks(tables, kind, (), placement):
+        arrays = [torch.rand(devices * each.shape[0], *each.shape[1:]) for each in stack.arrays]
+        held = HeldWindows(stack, arrays, placement, Local(CPU))
+        for table in stack.table_indices:
+            whole = held.read(table, 0, 37)
+            for name, value in held.read_scattered(table, rows).items():
+                assert torch.equal(value, whole[name][rows])
+
+
+@contextlib.contextmanager
+def counted_fetches() -> Iterator[list[int]]:
+    """The windows that this thread reads meanwhile."""
+    read, thread, fetch = [], threading.get_ident(), windows.Windows._fetch
+
+    def counting(self: windows.Windows, number: int, physical: list[Tensor]) -> Tensor:
+        if threading.get_ident() == thread:
+            read.append(number)
+        return fetch(self, number, physical)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows.Windows, "_fetch", counting)
+        yield read
 
 
 @pytest.mark.parametrize("kind", ["CPU", "TPU"])
@@ -146,6 +230,9 @@ def test_on_the_device_blocks_compile_once() -> None:
     counts = []
     for start, stop in ((0, 100), (100, 101), (90, 500), (3, 350)):
         found = rows.read_rows(0, start, stop)
+        scattered = torch.arange(start, stop, 7)
+        for name, value in rows.read_scattered(0, scattered).items():
+            assert torch.equal(value, state[f"a.{name}"][scattered])
         for name, value in found.items():
             assert torch.equal(value, state[f"a.{name}"][start:stop])
         rows.write_rows(0, start, {"weight": found["weight"] + 1})
@@ -155,12 +242,38 @@ def test_on_the_device_blocks_compile_once() -> None:
     assert torch.equal(embedding.state_dict()["a.weight"], state["a.weight"])
 
 
+def test_a_delta_of_few_rows_reads_few_bytes_of_a_large_table_and_compiles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding = tte.TPUEmbedding(
+        [tte.FeatureConfig(tte.TableConfig(3000, 8, name="a"))], 4, tte.Adagrad(0.1), seed=1
+    )
+    checkpoint.save(embedding, tmp_path, 1)
+    rows, exchange = embedding.shard, embedding.engine.exchange
+    for first in (0, 1500, 2999):  # far apart: in blocks of rows, the whole table
+        rows.write_rows(0, first, {"weight": torch.full((1, 8), 7.0)})
+    compiled, fetched, fetch = tte.runtime.compile_count(), [], exchange.fetch
+    monkeypatch.setattr(
+        exchange, "fetch", lambda value: fetched.append(value.numel()) or fetch(value)
+    )
+    checkpoint.save(embedding, tmp_path, 2, since=1)
+    assert sum(fetched) * 4 <= 2 * 1200
+    assert tte.runtime.compile_count() == compiled
+    with checkpoint.open(tmp_path) as reader:
+        state = embedding.state_dict()
+        for name in ("weight", "accumulators"):
+            assert torch.equal(reader.rows("a", name)[:], state[f"a.{name}"])
+
+
 def test_serving_tables_are_rows_of_the_host() -> None:
     table = tte.TableConfig(6, 2, name="a")
     serving = tte.TPUEmbedding([tte.FeatureConfig(table)], 4, tte.Adagrad(0.1), device="cpu")
     serving.shard.write_rows(0, 2, {"weight": torch.ones(3, 2)})
     serving.shard.write_scattered(0, torch.tensor([5]), {"accumulators": torch.ones(1, 2)})
     state = serving.state_dict()
+    chosen = torch.tensor([1, 5])
+    scattered = serving.shard.read_scattered(0, chosen)["weight"]
+    assert torch.equal(scattered, state["a.weight"][chosen])
     assert torch.equal(state["a.weight"][2:5], torch.ones(3, 2))
     assert torch.equal(serving.shard.read_rows(0, 5, 6)["accumulators"], torch.ones(1, 2))
     assert serving.shard.touched_since(0, 0).tolist() == [*range(6)]

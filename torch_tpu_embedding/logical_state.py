@@ -16,14 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import json_checks
 from .config import Resolved, Table, field_shape
 from .config_io import optimizer_to_dict
 from .layout import WEIGHT
-from .sharding import Placement
+from .sharding import STRATEGIES, Placement
 from .store import TableStore
 
 EXTRA_KEY = "_extra_state"
 FORMAT_VERSION = 1
+
+_check_description = json_checks.fields(
+    {
+        "num_shards": json_checks.integer(1),
+        "strategy": json_checks.one_of(*STRATEGIES),
+        "tables": json_checks.mapping(
+            json_checks.text, json_checks.fields({}, {"shard": json_checks.integer()})
+        ),
+    }
+)
 
 
 def state_keys(table: Table) -> dict[str, str]:
@@ -147,16 +158,19 @@ def _check_extra(
     """(whether the state has whole tables, None if that is not known; what is wrong with it)."""
     try:
         assert isinstance(extra, Tensor)
-        described = json.loads(bytes(extra.to(torch.uint8).tolist()))
-        version, shards = described["format"], described["num_shards"]
-        found = [shards, described["strategy"]]
-        found += [described["tables"].get(table.name, {}).get("shard") for table in resolved.tables]
-    except (AssertionError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        described = json_checks.parse(bytes(extra.to(torch.uint8).tolist()))
+        json_checks.fields({"format": json_checks.integer()})(described, "")
+        if (version := described["format"]) != FORMAT_VERSION:
+            return None, [f"{EXTRA_KEY}: format {version}, but this version reads {FORMAT_VERSION}"]
+        _check_description(described, "")
+    except (AssertionError, ValueError, TypeError, RuntimeError) as error:
+        why = f" ({error})" if isinstance(error, ValueError) else ""
         return None, [
-            f"{EXTRA_KEY}: not the description that state_dict() wrote; remove it to load anyway"
+            f"{EXTRA_KEY}: not the description that state_dict() wrote{why}; remove it to load anyway"
         ]
-    if version != FORMAT_VERSION:
-        return None, [f"{EXTRA_KEY}: format {version}, but this version reads {FORMAT_VERSION}"]
+    shards = described["num_shards"]
+    found = [shards, described["strategy"]]
+    found += [described["tables"].get(table.name, {}).get("shard") for table in resolved.tables]
     if shards == 1:
         return True, []
     tables = range(len(resolved.tables))

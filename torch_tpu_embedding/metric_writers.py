@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
+
+from .paths import local_path, naming, scheme_of
 
 
 class JsonLinesWriter:
@@ -23,11 +24,13 @@ class JsonLinesWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = Path(path).open("a")  # noqa: SIM115 (open as long as the writer)
+        self._path = local_path(path)
+        self._file = self._path.open("a")
 
     def __call__(self, metrics: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(metrics) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(metrics) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         self._file.close()
@@ -37,7 +40,8 @@ class TensorBoardWriter:
     """Writes every number of each report as a scalar `embedding/…`, by the number of the step.
 
     Args:
-        folder: of the run. With several processes give each a folder of its own.
+        folder: of the run, or an address that TensorBoard writes to (`gs://…`, with the package for it).
+            With several processes give each a folder of its own.
 
     Raises:
         ImportError: tensorboard is not installed.
@@ -52,6 +56,8 @@ class TensorBoardWriter:
                 "`pip install 'torch_tpu_embedding[tensorboard]'`, or write lines of JSON with "
                 "JsonLinesWriter"
             ) from error
+        if scheme_of(folder) in (None, "file"):  # TensorBoard itself writes to other addresses
+            folder = local_path(folder, "folder")
         self._writer: Any = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
 
     def __call__(self, metrics: Mapping[str, Any]) -> None:

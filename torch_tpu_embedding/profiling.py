@@ -13,9 +13,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from .paths import local_path, naming
 from .phases import set_trace
 
 
@@ -73,14 +73,15 @@ def profile(path: str | os.PathLike[str]) -> Iterator[None]:
         RuntimeError: a trace is being written already.
         OSError: the folder does not exist or cannot be written to.
     """
-    target, process = Path(path), int(os.environ.get("RANK", "0"))
+    target, process = local_path(path), int(os.environ.get("RANK", "0"))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         target = target.with_name(f"{target.stem}.{process}{target.suffix}")
     trace = _HostTrace(process)
-    with target.open("w") as file:  # before the steps, lest they be for nothing
-        set_trace(trace)
-        try:
-            yield
-        finally:
-            set_trace(None)
+    target.open("w").close()  # before the steps, lest they be for nothing
+    set_trace(trace)
+    try:
+        yield
+    finally:
+        set_trace(None)
+        with naming(target), target.open("w") as file:
             json.dump(trace.as_json(), file)

@@ -133,6 +133,11 @@ class TableStore:
         return self._windows[self._stack_of[table]].read(table, start, stop)
 
     @torch.no_grad()
+    def read_scattered(self, table: int, rows: Tensor) -> Fields:
+        """Some rows `[n]` (int64, rising) of a table: field → CPU `[n, width]`, a copy."""
+        return self._windows[self._stack_of[table]].read_scattered(table, rows)
+
+    @torch.no_grad()
     def write_rows(self, table: int, start: int, values: Fields) -> None:
         """Set the rows of a table from `start` on; any subset of the fields."""
         number = self._stack_of[table]

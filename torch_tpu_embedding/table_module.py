@@ -17,6 +17,7 @@ from .config import Resolved, TableConfig, resolve
 from .engine import Engine
 from .exchange import Exchange, choose_exchange
 from .host_group import HostGroup
+from .host_values import map_tensors
 from .initial import start_values, table_values
 from .layout import WEIGHT
 from .optimizers import Optimizer
@@ -122,16 +123,23 @@ class TableModule(nn.Module):
     def flush(self) -> None:
         """Apply the updates that are held back, if any are."""
 
-    def to_device(self, value: Tensor) -> Tensor:
+    def to_device(self, value: Any) -> Any:
         """Copy what belongs to this process's samples (labels, dense features) to where activations are.
 
         Args:
-            value: a host tensor whose first dimension is that of the samples.
+            value: a host tensor or numpy array whose first dimension is that of the samples, or dicts,
+                lists and tuples of them.
 
         Returns:
-            It on the device. Under SPMD of the samples of all processes, split over the devices.
+            The same with tensors on the device. Under SPMD of the samples of all processes, split over the
+            devices.
+
+        Raises:
+            TypeError: something else is in it.
         """
-        return value.to(self.device) if self._exchange is None else self._exchange.put(value)
+        exchange = self._exchange
+        put = exchange.put if exchange is not None else lambda each: each.to(self.device)
+        return map_tensors(value, put, "to_device")
 
     def to_host(self, value: Tensor) -> Tensor:
         """This process's part of a device tensor `[samples, …]`; under SPMD this ends the step."""

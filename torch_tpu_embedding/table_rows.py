@@ -38,6 +38,10 @@ class HostRows:
             name: value.detach()[start:stop].clone() for name, value in self._held[table].items()
         }
 
+    def read_scattered(self, table: int, rows: Tensor) -> dict[str, Tensor]:
+        """The rows of these numbers `[n]` (int64, rising): field → `[n, width]`, a copy."""
+        return {name: value.detach()[rows] for name, value in self._held[table].items()}
+
     @torch.no_grad()
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         """Set rows from `start` on; any subset of the fields."""
@@ -75,6 +79,10 @@ class DeviceRows:
     def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
         """Rows start … stop-1: field → CPU `[n, width]`, a copy."""
         return self._engine.store.read_rows(table, start, stop)
+
+    def read_scattered(self, table: int, rows: Tensor) -> dict[str, Tensor]:
+        """The rows of these numbers `[n]` (int64, rising): field → CPU `[n, width]`, a copy."""
+        return self._engine.store.read_scattered(table, rows)
 
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         """Set rows from `start` on; any subset of the fields."""

@@ -48,9 +48,26 @@ class Windows:
         }
         for begin, end in self._steps(start, stop):
             for number, layout in enumerate(self._stack.arrays):
-                held = self._fetch(number, self._first_rows(layout, table, begin, end))
+                held = self._fetch(number, self._window(layout, table, begin, end))
                 for name, there, lane in self._pieces(layout, held, table, begin, end):
                     out[name][begin - start : end - start][there] = lane
+        return out
+
+    def read_scattered(self, table: int, rows: Tensor) -> dict[str, Tensor]:
+        """Some rows `[n]` (int64, rising) of a table: field → CPU `[n, width]`, a copy.
+
+        A window holds any physical rows, so this runs the program of `read`, and reads no more windows
+        than these rows fill.
+        """
+        self._end_step()
+        out = {}
+        for number, layout in enumerate(self._stack.arrays):
+            fields = zip(layout.fields, layout.widths, strict=True)
+            for name, width in fields:
+                out[name] = torch.empty(len(rows), width, dtype=torch.float32, device="cpu")
+            for held, places, records in self._fetch_records(number, table, rows):
+                for name in layout.fields:
+                    out[name][places] = held[records, layout.lanes(name)]
         return out
 
     def write(self, table: int, start: int, values: dict[str, Tensor]) -> None:
@@ -61,18 +78,43 @@ class Windows:
             for number, layout in enumerate(self._stack.arrays):
                 if not values.keys() & set(layout.fields):
                     continue
-                first_rows = self._first_rows(layout, table, begin, end)
-                held = self._fetch(number, first_rows)
+                window = self._window(layout, table, begin, end)
+                held = self._fetch(number, window)
                 for name, there, lane in self._pieces(layout, held, table, begin, end):
                     if name in values:
                         lane.copy_(values[name][begin - start : end - start][there])
-                self._put(number, first_rows, held)
+                self._put(number, window, held)
 
     def records(self, table: int, device: int, start: int, stop: int) -> tuple[int, int]:
         """The records first … end-1 of a device that hold its rows among start … stop-1 of a table."""
         of_device = self._placement.rows_of_device(table, device)
         first = self._stack.first_records[self._stack.table_indices.index(table)]
         return first + len(range(start)[of_device]), first + len(range(stop)[of_device])
+
+    def _fetch_records(
+        self, number: int, table: int, rows: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(records `[m, record_width]` of one device, which of `rows` are among them, and where)."""
+        layout = self._stack.arrays[number]
+        devices, size = self._placement.local_devices, self._window_rows(layout)
+        first = self._stack.first_records[self._stack.table_indices.index(table)]
+        places, physical, lanes = [], [], []
+        for device in range(devices):
+            begin = self._placement.rows_of_device(table, device).start
+            places.append((rows % devices == begin).nonzero()[:, 0])
+            records = first + rows[places[-1]] // devices
+            wanted, at = torch.unique_consecutive(records >> layout.shift, return_inverse=True)
+            physical.append(wanted)
+            lanes.append(at * layout.records_per_row + records % layout.records_per_row)
+        for start in range(0, max(map(len, physical)), size):
+            parts = [wanted[start : start + size] for wanted in physical]
+            # The program is that of one size: what is left of a window is filled with the first row.
+            window = [torch.cat([part, part.new_zeros(size - len(part))]) for part in parts]
+            held = self._fetch(number, window).view(devices, -1, layout.record_width)
+            begin, end = (layout.records_per_row * row for row in (start, start + size))
+            for device in range(devices):
+                here = (lanes[device] >= begin) & (lanes[device] < end)
+                yield held[device], places[device][here], lanes[device][here] - begin
 
     def _steps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         return ((at, min(at + self.size, stop)) for at in range(start, stop, self.size))
@@ -89,6 +131,14 @@ class Windows:
         firsts = [self.records(table, device, start, stop)[0] for device in devices]
         return [min(first >> layout.shift, last) for first in firsts]
 
+    def _window(self, layout: ArrayLayout, table: int, start: int, stop: int) -> list[Tensor]:
+        """The physical rows of the window on each device."""
+        size = self._window_rows(layout)
+        return [
+            torch.arange(first, first + size, device="cpu")
+            for first in self._first_rows(layout, table, start, stop)
+        ]
+
     def _pieces(
         self, layout: ArrayLayout, held: Tensor, table: int, start: int, stop: int
     ) -> Iterator[tuple[str, slice, Tensor]]:
@@ -103,25 +153,21 @@ class Windows:
             for name in layout.fields:
                 yield name, slice(begin, None, devices), records[:, layout.lanes(name)]
 
-    def _indices(self, number: int, first_rows: Sequence[int]) -> Tensor:
-        layout = self._stack.arrays[number]
-        size = self._window_rows(layout)
-        parts = layout.parts
-        rows = [
-            torch.arange(parts * first, parts * (first + size), dtype=torch.int32)
-            for first in first_rows
-        ]
-        return self._exchange.enter(self._exchange.put(torch.cat(rows)))
+    def _indices(self, number: int, physical: Sequence[Tensor]) -> Tensor:
+        """Rows of an array, on the device, of physical rows per device."""
+        parts = self._stack.arrays[number].parts
+        rows = parts * torch.cat([*physical])[:, None] + torch.arange(parts, device="cpu")
+        return self._exchange.enter(self._exchange.put(rows.reshape(-1).int()))
 
-    def _fetch(self, number: int, first_rows: Sequence[int]) -> Tensor:
+    def _fetch(self, number: int, physical: Sequence[Tensor]) -> Tensor:
         part = self._exchange.enter(self._arrays[number])
-        rows = part.index_select(0, self._indices(number, first_rows))
+        rows = part.index_select(0, self._indices(number, physical))
         return self._exchange.fetch(self._exchange.leave(rows))
 
-    def _put(self, number: int, first_rows: Sequence[int], window: Tensor) -> None:
+    def _put(self, number: int, physical: Sequence[Tensor], window: Tensor) -> None:
         array = self._arrays[number]
         part = self._exchange.enter(array)
-        rows = self._indices(number, first_rows).long()
+        rows = self._indices(number, physical).long()
         part.index_copy_(0, rows, self._exchange.enter(self._exchange.put(window)))
         self._exchange.store(array, part)
         del part, rows  # a part that lives at the end of a program would be an output of it

@@ -10,9 +10,9 @@ from .load import Loaded, load
 from .offline import RowSource, TableSource, write_tables
 from .reader import Reader
 from .reader import open_checkpoint as open
+from .run_directory import complete_steps
 from .save import save
 from .shard import HasShard, Shard
-from .steps import complete_steps
 from .torch_io import export_table, import_modules, import_state_dict
 
 __all__ = [

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..paths import path_option
+from ..terminal import escape_what_it_lacks
 from . import inspection
 from .errors import CheckpointError
 from .inspection import Progress
@@ -19,6 +21,7 @@ from .reader import open_checkpoint
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; gives the exit status: 0 good, 1 damaged or different, 2 not usable."""
+    escape_what_it_lacks()
     args = _parser().parse_args(arguments)
     try:
         status, result, text = args.run(args)
@@ -134,33 +137,29 @@ def _parser() -> argparse.ArgumentParser:
     made = command(
         "inspect", _inspect, "list steps, and the tables of one: shapes, slots, bytes, norms"
     )
-    made.add_argument("directory", type=_path, help=directory)
+    made.add_argument("directory", type=path_option, help=directory)
     made.add_argument(
         "--step", type=int, help="the step to show (default: the newest complete one)"
     )
     made.add_argument("--no-norms", action="store_true", help="do not read the rows")
 
     made = command("verify", _verify, "check files against the hashes of their index")
-    made.add_argument("directory", type=_path, help=directory)
+    made.add_argument("directory", type=path_option, help=directory)
     made.add_argument("--step", type=int, help="the step to check (default: all complete ones)")
 
     made = command("diff", _diff, "compare two checkpoints row by row")
-    made.add_argument("a", type=_path, metavar="A", help=directory)
-    made.add_argument("b", type=_path, metavar="B", help="the other; may be the same")
+    made.add_argument("a", type=path_option, metavar="A", help=directory)
+    made.add_argument("b", type=path_option, metavar="B", help="the other; may be the same")
     made.add_argument("--step-a", type=int, help="step of A (default: the newest complete one)")
     made.add_argument("--step-b", type=int, help="step of B (default: the newest complete one)")
 
     made = command("reshard", _reshard, "write a step anew for another number of shards")
-    made.add_argument("source", type=_path, metavar="IN", help=directory)
-    made.add_argument("target", type=_path, metavar="OUT", help="directory for the new step")
+    made.add_argument("source", type=path_option, metavar="IN", help=directory)
+    made.add_argument("target", type=path_option, metavar="OUT", help="directory for the new step")
     made.add_argument("--shards", type=int, required=True, help="how many shards to write")
     made.add_argument("--strategy", choices=["mod", "div"], help="default: that of the step")
     made.add_argument("--step", type=int, help="default: the newest complete one")
     return parser
-
-
-def _path(text: str) -> Path:
-    return Path(text).absolute()
 
 
 if __name__ == "__main__":

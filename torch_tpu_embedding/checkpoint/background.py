@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from ..paths import local_path
 from .shard import HasShard
 
 _NICE = 19
@@ -89,13 +90,13 @@ def settle(embedding: HasShard, directory: Path | None = None) -> Exception | No
     return _wait_for(lambda handle: handle.concerns(embedding, directory, rank))
 
 
-def wait(directory: str | Path | None = None) -> None:
+def wait(directory: str | os.PathLike[str] | None = None) -> None:
     """Wait for the background saves of this process, all or those in one directory.
 
     Raises:
         CheckpointError, OSError: why a save failed, if no other call has raised it.
     """
-    chosen = Path(directory).absolute() if directory is not None else None
+    chosen = local_path(directory, "directory").absolute() if directory is not None else None
     error = _wait_for(lambda handle: chosen is None or handle.directory == chosen)
     if error is not None:
         raise error

@@ -9,18 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from pathlib import Path
+
+from ..paths import naming
 
 TEMPORARY = ".tmp"
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-
-
-def name_beside(path: Path) -> Path:
-    """A name in the same directory that nobody can foresee."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
 
 
 def create(path: Path) -> int:
@@ -98,7 +94,8 @@ def sync_directory(path: Path) -> None:
     """Return when the names in a directory are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -131,7 +128,8 @@ def write_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + TEMPORARY)
     descriptor = create(temporary)
     try:
-        _put(descriptor, content)
+        with naming(path):
+            _put(descriptor, content)
         rename(temporary, path)
     except Exception:
         remove(temporary)
@@ -140,7 +138,8 @@ def write_file(path: Path, content: bytes) -> None:
 
 def fill_file(path: Path, content: bytes) -> None:
     """Put content into an empty file that `create` made; durable on return. Raises as `open_empty`."""
-    _put(open_empty(path), content)
+    with naming(path):
+        _put(open_empty(path), content)
 
 
 def _put(descriptor: int, content: bytes) -> None:

@@ -1,37 +1,48 @@
-"""What the caller adds to a checkpoint: the dense model, its optimizer, the place in the data."""
+"""What the caller adds to a checkpoint: the dense model, its optimizer, the place in the data.
+
+The file is torch's own, of tensors and plain Python alone. Where numpy was, it says so beside the value:
+such a file holds a dict of two, under `_NUMPY` the places, each a way of keys and its dtype, and under
+'value' the rest.
+"""
 
 from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import REMEDY, CheckpointError
 from .regular import open_regular
 
+_NUMPY = "torch_tpu_embedding.numpy"
+_ARRAY = "array"
+_KINDS = "biufc"  # of dtypes: bool, integers, floats, complex
+_Way = tuple[Any, ...]
+
 
 def pack(extra: Any) -> bytes:
-    """The bytes of the extra file; tensors of any device become CPU tensors.
+    """The bytes of the extra file; tensors of any device become CPU tensors, of a view its part alone.
 
     Raises:
-        ValueError: it holds objects that `torch.load(weights_only=True)` would refuse.
+        ValueError: it holds what `torch.load(weights_only=True)` would refuse; says where and of what type.
     """
-    buffer = io.BytesIO()
-    torch.save(_to_host(extra), buffer)
-    buffer.seek(0)
+    packing = _Packing()
     try:
-        torch.load(buffer, weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            "extra must hold tensors, numbers, strings and containers of them only, for loading never "
-            f"runs code from a file: {str(error).splitlines()[0]}"
-        ) from error
-    return buffer.getvalue()
+        plain = packing.plain(extra, ())
+        marked = packing.numpy or (isinstance(plain, dict) and _NUMPY in plain)
+        content = _saved({_NUMPY: packing.numpy, "value": plain} if marked else plain)
+    except RecursionError:
+        raise ValueError("extra: nested too deeply to be written; make it flatter") from None
+    if content is None:
+        raise ValueError(_refusal(*_culprit(plain, ())))
+    return content
 
 
 def unpack(path: Path) -> Any:
@@ -42,19 +53,143 @@ def unpack(path: Path) -> Any:
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            return torch.load(file, weights_only=True, map_location="cpu")
+            value = torch.load(file, weights_only=True, map_location="cpu")
+        if isinstance(value, dict) and _NUMPY in value:
+            places = {tuple(way): kind for way, kind in value[_NUMPY]}
+            value = _with_numpy(value["value"], places, ())
+        return value
     except Exception as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()
+        text = lines[0] if lines else type(error).__name__
         raise CheckpointError(
             f"{path}: the extra file cannot be read ({text}); {REMEDY}"
         ) from error
 
 
-def _to_host(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, Mapping):
-        return {key: _to_host(each) for key, each in value.items()}
+class _Packing:
+    """A walk through what the caller gave."""
+
+    def __init__(self) -> None:
+        self.numpy: list[tuple[_Way, str]] = []
+        """Where there was numpy, and which."""
+        self._open: set[int] = set()
+        self._tensors: dict[int, Tensor] = {}
+
+    def plain(self, value: Any, way: _Way) -> Any:
+        """The same in containers of Python, CPU tensors and numbers of Python."""
+        if isinstance(value, Tensor):
+            return self._tensor(value, way)
+        if isinstance(value, np.generic):
+            return self._number(value, way)
+        if type(value) is np.ndarray:
+            return self._array(value, way)
+        if not isinstance(value, Mapping) and type(value) not in (list, tuple):
+            return value
+        if id(value) in self._open:
+            raise ValueError(f"{_name(way)} holds itself; extra cannot be written")
+        self._open.add(id(value))
+        if isinstance(value, Mapping):
+            # a number of numpy is equal to that of Python, also as a key
+            keys = {key: key.item() if isinstance(key, np.generic) else key for key in value}
+            made: Any = {
+                keys[key]: self.plain(each, (*way, keys[key])) for key, each in value.items()
+            }
+        else:
+            made = type(value)(self.plain(each, (*way, at)) for at, each in enumerate(value))
+        self._open.remove(id(value))
+        return made
+
+    def _tensor(self, value: Tensor, way: _Way) -> Tensor:
+        if id(value) in self._tensors:
+            return self._tensors[id(value)]
+        try:
+            host = value.detach().cpu()
+        except Exception as error:
+            raise ValueError(
+                f"{_name(way)}: a tensor on {value.device} that cannot be copied to the host; give one "
+                "with values"
+            ) from error
+        if host.layout == torch.strided:
+            used = host.numel() * host.element_size()
+            if host.untyped_storage().nbytes() > used:  # torch writes all that a view looks into
+                host = host.clone()
+        self._tensors[id(value)] = host
+        return host
+
+    def _number(self, value: np.generic, way: _Way) -> Any:
+        if not _is_plain(value.dtype, "US"):
+            raise ValueError(_refusal(way, value))
+        self.numpy.append((way, value.dtype.str))
+        return value.item()
+
+    def _array(self, value: np.ndarray[Any, Any], way: _Way) -> Tensor:
+        if not _is_plain(value.dtype):
+            raise ValueError(_refusal(way, value))
+        self.numpy.append((way, _ARRAY))
+        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
+
+
+def _is_plain(dtype: np.dtype[Any], also: str = "") -> bool:
+    """Whether torch or Python has the same numbers."""
+    return dtype.kind in _KINDS + also and dtype.char not in "gG"  # these: longer than float64
+
+
+def _with_numpy(value: Any, places: Mapping[_Way, str], way: _Way) -> Any:
+    """Plain values with numpy's again in these places."""
+    kind = places.get(way)
+    if kind is not None:
+        return value.numpy() if kind == _ARRAY else np.dtype(kind).type(value)
+    if isinstance(value, dict):
+        return {key: _with_numpy(each, places, (*way, key)) for key, each in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_to_host(each) for each in value)
+        return type(value)(_with_numpy(each, places, (*way, at)) for at, each in enumerate(value))
     return value
+
+
+def _saved(value: Any) -> bytes | None:
+    """The bytes of the file, or None if there is something in it that would not be read."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(value, buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)
+    except RecursionError:
+        raise
+    except Exception:
+        return None
+    return buffer.getvalue()
+
+
+def _culprit(value: Any, way: _Way) -> tuple[_Way, Any]:
+    """The innermost value that cannot be saved, and the way to it."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if _saved(key) is None:
+                return way, key
+            if _saved(each) is None:
+                return _culprit(each, (*way, key))
+    elif type(value) in (list, tuple):
+        for at, each in enumerate(value):
+            if _saved(each) is None:
+                return _culprit(each, (*way, at))
+    return way, value
+
+
+def _refusal(way: _Way, value: Any) -> str:
+    kind = type(value)
+    shown = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    if isinstance(value, (np.ndarray, np.generic)):
+        shown += f" of dtype {value.dtype}"
+    return (
+        "extra must hold tensors, numbers, strings, numpy's numbers and arrays of them, and dicts, lists "
+        f"and tuples, for loading never runs code from a file: {_name(way)} is, or has as a key, a "
+        f"{shown}; turn it into one of these, such as a dict, a list or a str"
+    )
+
+
+def _name(way: _Way) -> str:
+    return "extra" + "".join(f"[{step!r}]" for step in way)

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import json_checks
+from ..json_checks import shown
 from .errors import REMEDY, CheckpointError
 from .regular import read_regular
+from .schema import check_index
 
 FORMAT = "torch_tpu_embedding"
 VERSION = 1
 IDS = "ids"
 """The field of a delta that lists the changed ids."""
-
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,17 @@ class Piece:
 
     @staticmethod
     def from_json(described: Mapping[str, Any]) -> Piece:
-        first, step = int(described["first_id"]), int(described["id_step"])
+        """The piece that such a description, checked against its schema, says."""
+        first, step = described["first_id"], described["id_step"]
         start = described.get("start")
-        count = int(described["rows"] if start is None else described["shard_rows"])
-        if first < 0 or step < 1 or count < 1 or not (start or 0) >= 0:
-            raise ValueError(f"a piece with first id {first}, id step {step}, {count} rows")
+        count = described["rows"] if start is None else described["shard_rows"]
         return Piece(
-            file=str(described["file"]),
-            key=str(described["key"]),
-            table=str(described["table"]),
-            field=str(described["field"]),
+            file=described["file"],
+            key=described["key"],
+            table=described["table"],
+            field=described["field"],
             ids=range(first, first + count * step, step),
-            rows=int(described["rows"]),
+            rows=described["rows"],
             start=start,
         )
 
@@ -152,63 +151,93 @@ def read_index(path: Path) -> Index:
         CheckpointError: it is missing, damaged, or of another format.
     """
     try:
-        body = json.loads(read_regular(path))
+        body = json_checks.parse(read_regular(path))
+        json_checks.fields({}, {"checkpoint": json_checks.fields({})})(body, "")
         stated = body.pop("sha256", None)
-        ours = body.get("checkpoint", {})
-        found = ours.get("format"), ours.get("version")
+        found = _digest(body)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: no index, so this step was never finished; {REMEDY}"
         ) from None
-    except (ValueError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: damaged, not readable as JSON ({error}); {REMEDY}"
-        ) from error
-    if found[0] != FORMAT:
+        ) from None
+    ours = body.get("checkpoint", {})
+    if ours.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: foreign, an index of format {found[0]!r}, not {FORMAT!r}; give the directory "
-            "that checkpoint.save wrote"
+            f"{path}: foreign, an index of format {shown(ours.get('format'))}, not {FORMAT!r}; give the "
+            "directory that checkpoint.save wrote"
         )
-    if found[1] != VERSION:
+    version = ours.get("version")
+    if type(version) is not int or version != VERSION:
         raise CheckpointError(
-            f"{path}: format version {found[1]!r}, but this version reads {VERSION}; install the "
+            f"{path}: format version {shown(version)}, but this version reads {VERSION}; install the "
             "version of torch_tpu_embedding that wrote it"
         )
-    if stated != _digest(body):
+    if stated != found:
         raise CheckpointError(f"{path}: damaged, it does not hash to its own sha256; {REMEDY}")
     try:
+        check_index(body, "")
         index = _from_json(ours)
-        for name in [*index.files, *(piece.file for piece in index.pieces)]:
-            if not _FILE_NAME.fullmatch(name):
-                raise ValueError(f"file name {name!r} leaves the directory")
-        for piece in index.pieces:
-            if piece.field not in {IDS, *index.tables[piece.table].fields}:
-                raise ValueError(f"{piece.key!r} is of no field of table {piece.table!r}")
-        if unlisted := {piece.file for piece in index.pieces} - set(index.files):
-            raise ValueError(f"no size and hash of {sorted(unlisted)}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not a valid index ({error}); {REMEDY}") from error
+        _check_references(index)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not a valid index ({error}); {REMEDY}") from None
     return index
 
 
 def _from_json(ours: Mapping[str, Any]) -> Index:
-    if ours["extra"] is not None and ours["extra"] not in ours["files"]:
-        raise ValueError(f"no size and hash of {ours['extra']!r}")
-    tables = {name: TableEntry(**fields) for name, fields in ours["tables"].items()}
-    for name, entry in tables.items():
+    """The index that such a description, checked against its schema, says."""
+    for place, piece in enumerate(ours["pieces"]):
+        if ("start" in piece) != ("shard_rows" in piece):
+            raise ValueError(
+                f"checkpoint.pieces[{place}] has one of start and shard_rows, not both"
+            )
+    return Index(
+        step=ours["step"],
+        save_id=ours["save_id"],
+        strategy=ours["strategy"],
+        num_shards=ours["num_shards"],
+        tables={
+            name: TableEntry(
+                each["name"],
+                each["vocabulary_size"],
+                each["dim"],
+                each["fields"],
+                each["optimizer"],
+            )
+            for name, each in ours["tables"].items()
+        },
+        pieces=tuple(Piece.from_json(piece) for piece in ours["pieces"]),
+        files={
+            name: FileEntry(each["bytes"], each["sha256"]) for name, each in ours["files"].items()
+        },
+        extra=ours["extra"],
+        base=Base(ours["base"]["step"], ours["base"]["save_id"]) if ours["base"] else None,
+    )
+
+
+def _check_references(index: Index) -> None:
+    """ValueError where entries, each of the right form, do not fit one another."""
+    for name, entry in index.tables.items():
         if entry.name != name or entry.fields.get("weight") != entry.dim:
             raise ValueError(f"table {name!r} of dim {entry.dim} has fields {dict(entry.fields)}")
-    return Index(
-        step=int(ours["step"]),
-        save_id=str(ours["save_id"]),
-        strategy=str(ours["strategy"]),
-        num_shards=int(ours["num_shards"]),
-        tables=tables,
-        pieces=tuple(Piece.from_json(piece) for piece in ours["pieces"]),
-        files={name: FileEntry(**fields) for name, fields in ours["files"].items()},
-        extra=ours["extra"],
-        base=Base(**ours["base"]) if ours["base"] else None,
-    )
+    if index.extra is not None and index.extra not in index.files:
+        raise ValueError(f"no size and hash of {index.extra!r}")
+    if index.base is not None and index.base.step >= index.step:
+        raise ValueError(f"a delta on step {index.base.step}, which is not before it")
+    for place, piece in enumerate(index.pieces):
+        where, table = f"checkpoint.pieces[{place}]", index.tables.get(piece.table)
+        if table is None:
+            raise ValueError(f"{where} is of table {piece.table!r}, which is not there")
+        if piece.field not in {IDS, *table.fields}:
+            raise ValueError(f"{where} is of no field of table {piece.table!r}: {piece.field!r}")
+        if piece.file not in index.files:
+            raise ValueError(f"{where}: no size and hash of {piece.file!r}")
+        if piece.ids[-1] >= table.vocabulary_size:
+            raise ValueError(f"{where}: id {piece.ids[-1]} of {table.vocabulary_size} rows")
+        if piece.start is not None and piece.start + piece.rows > len(piece.ids):
+            raise ValueError(f"{where}: {piece.start} + {piece.rows} of {len(piece.ids)} rows")
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from .errors import CheckpointError
 from .index import TableEntry
 from .offline import TableSource, write_tables
 from .reader import Reader, open_checkpoint
+from .run_directory import run_directory
 from .shard import block_rows
 from .step_files import StepFiles
 from .steps import all_steps, choose_step, complete_steps
@@ -33,6 +34,7 @@ def inspect(directory: Path, step: int | None, norms: bool) -> dict[str, Any]:
     Args:
         norms: also read every row, for the Euclidean norm of each field and its largest magnitude.
     """
+    directory = run_directory(directory)
     complete = complete_steps(directory)
     result: dict[str, Any] = {
         "directory": str(directory),
@@ -70,6 +72,7 @@ def _table(reader: Reader, entry: TableEntry, norms: bool) -> dict[str, Any]:
 
 def verify(directory: Path, step: int | None, progress: Progress) -> dict[str, Any]:
     """Check every complete step, or one: 'steps' → 'ok', or what is wrong with it."""
+    directory = run_directory(directory)
     steps = complete_steps(directory) if step is None else [step]
     if not steps:
         choose_step(directory, None)  # raises: an empty directory is not a good checkpoint
@@ -207,7 +210,7 @@ def count_rows(reader: Reader) -> int:
 
 def count_files(directory: Path, step: int | None) -> int:
     """Files that `verify` hashes, as far as the indexes can be read, for a progress bar."""
-    count = 0
+    directory, count = run_directory(directory), 0
     for each in complete_steps(directory) if step is None else [step]:
         try:
             count += len(StepFiles(directory, each).index.files)

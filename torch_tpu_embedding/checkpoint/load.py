@@ -6,6 +6,7 @@ All is checked on all processes before the first row is written. Letters: V voca
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .errors import CheckpointError, StepRemovedError
 from .known_steps import forget, remember
 from .match import TableMatch, match_tables
 from .reader import TRIES, Reader, open_step
+from .run_directory import shared_directory
 from .shard import HasShard, Shard, block_rows, field_widths
 from .steps import choose_step, complete_steps, require_step
 from .writer import begin_anew
@@ -37,7 +39,7 @@ class Loaded:
 
 def load(
     embedding: HasShard,
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     step: int | None = None,
     *,
     tables: Iterable[str] | None = None,
@@ -68,7 +70,8 @@ def load(
         ValueError: checkpoint and embedding do not fit; says how, and which argument permits it.
     """
     shard = embedding.shard
-    group, root = shard.group, Path(directory).absolute()
+    group = shard.group
+    root = shared_directory(group, "checkpoint.load", directory)
     error = settle(embedding, root)
     steps: list[int] = []
     try:

@@ -6,17 +6,17 @@ What converters are built on. Letters: V vocabulary, S shards.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..config_io import optimizer_to_dict
+from ..host_values import float32_copy, is_floating
 from ..layout import WEIGHT
 from ..optimizers import Optimizer
 from ..sharding import STRATEGIES, Strategy, shard_ids
@@ -26,7 +26,9 @@ from .extra import pack
 from .index import IDS, TableEntry
 from .part import Attempt, PartWriter, write_manifest
 from .plan import Run
+from .run_directory import run_directory
 from .save import MAX_FILE_BYTES
+from .schema import check_table
 from .shard import block_rows
 from .steps import step_path
 from .stream import Hasher
@@ -56,7 +58,7 @@ class TableSource:
 
 
 def write_tables(
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     step: int,
     tables: Mapping[str, TableSource | Mapping[str, RowSource]],
     *,
@@ -77,7 +79,7 @@ def write_tables(
         ValueError: a field has another shape than its table, or an argument is out of range.
         OSError: the disk is full, or the like; the step stays incomplete.
     """
-    root = Path(directory).absolute()
+    root = run_directory(directory)
     sources = {
         name: given if isinstance(given, TableSource) else TableSource(given)
         for name, given in tables.items()
@@ -115,10 +117,10 @@ def write_tables(
 
 
 def _entry(name: str, source: TableSource) -> TableEntry:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a table's name must be a string that is not empty, got {name!r}")
     if WEIGHT not in source.fields:
-        raise ValueError(
-            f"table {name!r}: there is no field 'weight', only {sorted(source.fields)}"
-        )
+        raise ValueError(f"table {name!r}: there is no field 'weight', only {[*source.fields]}")
     shape = [int(size) for size in source.fields[WEIGHT].shape]
     widths = {}
     for field in (WEIGHT, *(each for each in source.fields if each != WEIGHT)):
@@ -132,7 +134,9 @@ def _entry(name: str, source: TableSource) -> TableEntry:
     optimizer = source.optimizer
     if isinstance(optimizer, Optimizer):
         optimizer = optimizer_to_dict(optimizer)
-    return TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer)
+    entry = TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer)
+    check_table(vars(entry))
+    return entry
 
 
 def _runs(
@@ -164,7 +168,7 @@ def _deal(
     for start in range(0, entry.vocabulary_size, at_once):
         stop = min(start + at_once, entry.vocabulary_size)
         for field, width in entry.fields.items():
-            rows = _rows(source.fields[field], start, stop)
+            rows = _rows(f"table {name!r}: {field!r}", source.fields[field], start, stop)
             if [*rows.shape] != [stop - start, width]:
                 raise ValueError(
                     f"table {name!r}: rows {start} … {stop - 1} of {field!r} have shape "
@@ -177,9 +181,13 @@ def _deal(
                     writer.write({field: rows[first - start : mine[-1] + 1 - start : ids.step]})
 
 
-def _rows(source: RowSource, start: int, stop: int) -> Tensor:
+def _rows(what: str, source: RowSource, start: int, stop: int) -> Tensor:
     """Float32 rows in memory of their own."""
-    rows = source[start:stop]
+    rows: Any = source[start:stop]
     if not isinstance(rows, Tensor):
-        rows = torch.from_numpy(np.array(rows))
-    return rows.detach().to("cpu", torch.float32, copy=True)
+        rows = np.asarray(rows)
+    if not is_floating(rows):
+        raise ValueError(
+            f"{what} gives rows of {rows.dtype}, expected floats; convert them, if none is above 2**24"
+        )
+    return float32_copy(rows)

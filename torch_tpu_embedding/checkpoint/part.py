@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .. import json_checks
 from . import durable
+from .errors import CheckpointError
 from .index import FileEntry, Piece
 from .plan import PlannedFile, Run, cut_into_files, file_prefix
 from .regular import read_regular
+from .schema import check_manifest
 from .shard import Block
 from .stream import FileWriter, Hasher
 
@@ -189,8 +192,18 @@ def write_failure(path: Path, error: Exception) -> None:
 
 def read_manifest(path: Path) -> Part | str:
     """A part, or the error of the process that failed to write it."""
-    described: dict[str, Any] = json.loads(read_regular(path))
-    if "error" in described:
-        return str(described["error"])
+    try:
+        described: dict[str, Any] = json_checks.parse(read_regular(path))
+        if isinstance(described, dict) and "error" in described:
+            return str(described["error"])
+        check_manifest(described, "")
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged, not what a process wrote ({error})") from error
     pieces = tuple(Piece.from_json(piece) for piece in described["pieces"])
-    return Part(pieces, {name: FileEntry(**entry) for name, entry in described["files"].items()})
+    return Part(
+        pieces,
+        {
+            name: FileEntry(each["bytes"], each["sha256"])
+            for name, each in described["files"].items()
+        },
+    )

@@ -21,8 +21,9 @@ from .errors import REMEDY, CheckpointError, StepRemovedError
 from .extra import unpack
 from .index import Index, TableEntry
 from .open_files import OpenFiles
+from .run_directory import run_directory
 from .step_files import Field, StepFiles
-from .steps import choose_step, complete_steps, step_path
+from .steps import choose_step, complete_steps, index_path, step_path
 
 _HASH_THREADS = 4
 TRIES = 5
@@ -163,7 +164,7 @@ class Reader:
 
 
 def open_checkpoint(
-    directory: str | Path, step: int | None = None, *, verify: bool = True
+    directory: str | os.PathLike[str], step: int | None = None, *, verify: bool = True
 ) -> Reader:
     """Open a checkpoint for reading, without an embedding or a device.
 
@@ -175,7 +176,7 @@ def open_checkpoint(
     Raises:
         CheckpointError: there is no such step, or it is damaged; names the file.
     """
-    root = Path(directory).absolute()
+    root = run_directory(directory)
     for _ in range(TRIES):
         try:
             return _open(root, choose_step(root, step), verify)
@@ -226,7 +227,7 @@ def _open_chain(root: Path, step: int) -> list[StepFiles]:
     chain = [StepFiles(root, step, files)]
     while (base := chain[0].index.base) is not None:
         above = chain[0]
-        if base.step not in complete_steps(root) or base.step >= above.index.step:
+        if not index_path(root, base.step).is_file() or base.step >= above.index.step:
             raise CheckpointError(
                 f"{above.index_path}: a delta on step {base.step}, which is not there; {REMEDY}"
             )

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from ..paths import naming
 from .errors import REMEDY, CheckpointError
 
 _KINDS = {
@@ -35,7 +36,7 @@ def open_regular(path: Path) -> int:
 
 def read_regular(path: Path) -> bytes:
     """The content of a file; raises as `open_regular` does."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file, naming(path):
         return file.read()
 
 

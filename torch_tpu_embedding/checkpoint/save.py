@@ -7,10 +7,10 @@ mingle with those of training in an order that differs from process to process.
 from __future__ import annotations
 
 import functools
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from .index import TableEntry
 from .known_steps import base_and_epoch, remember
 from .part import Attempt, remove_part, write_failure, write_manifest, write_part
 from .plan import Run, shard_runs
+from .run_directory import shared_directory
 from .shard import Block, HasShard, Shard, all_blocks, changed_blocks, field_widths
 from .steps import step_path
 from .writer import claim
@@ -38,7 +39,7 @@ TIMEOUT_S = 1800.0
 
 def save(
     embedding: HasShard,
-    directory: str | Path,
+    directory: str | os.PathLike[str],
     step: int,
     extra: Any = None,
     *,
@@ -55,9 +56,9 @@ def save(
     blocks of rows; with `asynchronous` a copy of this process's rows.
 
     Args:
-        directory: of the run, seen by all processes.
-        extra: tensors, numbers, strings and containers of them (dense model, optimizer, place in the
-            data); that of process 0 is saved.
+        directory: of the run, seen by all processes; in a local or mounted file system.
+        extra: tensors, numbers, strings, numpy's numbers and arrays, and dicts, lists and tuples of them
+            (dense model, optimizer, place in the data); that of process 0 is saved.
         keep_last: once this step is complete, keep it and the newest before it, this many in all
             (and what their deltas stand on), and remove what dead attempts left behind.
         since: write only the rows changed since this step, which this embedding saved or loaded in
@@ -72,13 +73,14 @@ def save(
 
     Raises:
         FileExistsError: the step is complete already, and `overwrite` is not set.
-        ValueError: an argument is out of range, or differs between processes.
+        ValueError: an argument is out of range, or differs between processes, or `extra` holds something
+            else, with its place in it.
         CheckpointError, OSError: the step could not be saved; it stays incomplete (with `overwrite`, as
             it was). Among the causes: another job has begun to save to this directory.
     """
     shard = embedding.shard
-    group, root = shard.group, Path(directory).absolute()
-    what = f"checkpoint.save of step {step!r}"
+    group, what = shard.group, f"checkpoint.save of step {step!r}"
+    root = shared_directory(group, what, directory)
     error = settle(embedding, root)
     base, epoch, content, mine, newer = None, 0, None, None, {}
     attempt = Attempt(step_path(root, step), secrets.token_hex(6), group.rank, group.size)

@@ -41,6 +41,10 @@ class Shard(Protocol):
         """Rows start … stop-1, counted through `ids(table)`: field → CPU float32
         `[stop - start, width]`, a fresh copy."""
 
+    def read_scattered(self, table: int, rows: Tensor) -> dict[str, Tensor]:
+        """The rows of these local numbers (int64, rising): field → CPU float32 `[n, width]`, a fresh
+        copy."""
+
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         """Set rows from `start` on; any subset of the fields."""
 
@@ -82,7 +86,8 @@ def all_blocks(shard: Shard) -> Iterator[Block]:
         rows, step = len(shard.ids(number)), block_rows(field_widths(table))
         for start in range(0, rows, step):
             stop = min(start + step, rows)
-            yield table.name, _read(shard, number, start, stop)
+            values = shard.read_rows(number, start, stop)
+            yield table.name, _checked(table, stop - start, "read_rows", values)
 
 
 def changed_blocks(shard: Shard, changed: Sequence[Tensor]) -> Iterator[Block]:
@@ -91,30 +96,23 @@ def changed_blocks(shard: Shard, changed: Sequence[Tensor]) -> Iterator[Block]:
     Args:
         changed: per table, int64 and rising.
 
-    Blocks lie on the same grid as those of `all_blocks`, so that a device compiles nothing new; those
-    without a changed row are not read.
+    They alone are read: what a delta costs goes with what has changed, not with the table.
     """
     for number, table in enumerate(shard.tables):
         ids, step = shard.ids(number), block_rows(field_widths(table))
-        for start in range(0, len(ids), step):
-            stop = min(start + step, len(ids))
-            bounds = torch.searchsorted(changed[number], torch.tensor([start, stop]))
-            picked = changed[number][bounds[0] : bounds[1]]
-            if not len(picked):
-                continue
-            values = _read(shard, number, start, stop)
-            values = {name: rows[picked - start] for name, rows in values.items()}
-            yield table.name, {"ids": picked * ids.step + ids.start, **values}
+        for rows in torch.split(changed[number], step):
+            if len(rows):
+                values = shard.read_scattered(number, rows)
+                values = _checked(table, len(rows), "read_scattered", values)
+                yield table.name, {"ids": rows * ids.step + ids.start, **values}
 
 
-def _read(shard: Shard, number: int, start: int, stop: int) -> dict[str, Tensor]:
-    values = shard.read_rows(number, start, stop)
-    table = shard.tables[number]
+def _checked(table: Table, rows: int, call: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, width in field_widths(table).items():
         found = values[name]
-        if [*found.shape] != [stop - start, width] or found.dtype != torch.float32:
+        if [*found.shape] != [rows, width] or found.dtype != torch.float32:
             raise ValueError(
-                f"table {table.name!r}: read_rows gave {found.dtype} {[*found.shape]} for {name!r}, "
-                f"expected torch.float32 {[stop - start, width]}"
+                f"table {table.name!r}: {call} gave {found.dtype} {[*found.shape]} for {name!r}, "
+                f"expected torch.float32 {[rows, width]}"
             )
     return values

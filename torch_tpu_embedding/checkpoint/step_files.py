@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..paths import naming
 from .errors import REMEDY, CheckpointError
 from .index import IDS, Index, Piece, check_coverage, read_index
 from .open_files import OpenFiles
@@ -121,7 +122,8 @@ class StepFiles:
             return held.sha256()
         descriptor = open_sized(path, size)
         try:
-            return hash_open(descriptor)
+            with naming(path):
+                return hash_open(descriptor)
         finally:
             os.close(descriptor)
 

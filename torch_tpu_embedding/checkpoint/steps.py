@@ -28,6 +28,12 @@ def index_path(directory: Path, step: int) -> Path:
     return step_path(directory, step) / INDEX_NAME
 
 
+def step_of(name: str) -> int | None:
+    """The step whose directory has this name; None for other names."""
+    match = _STEP.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def all_steps(directory: Path) -> list[int]:
     """The steps that have a directory, complete or not, rising."""
     if not directory.is_dir():

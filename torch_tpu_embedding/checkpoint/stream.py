@@ -20,10 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import json_checks
+from ..paths import naming
 from . import durable
 from .errors import REMEDY, CheckpointError
 from .index import FileEntry
 from .regular import open_regular
+from .schema import check_header
 
 _ITEM_SIZES = {"F32": 4, "I64": 8}
 _MAX_HEADER = 100_000_000  # the safetensors library refuses longer ones
@@ -140,8 +143,9 @@ class FileWriter:
         """Sync the file and give it its name. The caller syncs the directory."""
         assert self._descriptor is not None
         assert self.remaining == 0
-        durable.sync_file(self._descriptor)
-        os.close(self._descriptor)
+        with naming(self.path):
+            durable.sync_file(self._descriptor)
+            os.close(self._descriptor)
         self._descriptor = None
         self._hasher.drain()
         durable.rename(self._temporary, self.path)
@@ -157,11 +161,12 @@ class FileWriter:
     def _put(self, data: memoryview) -> None:
         assert self._descriptor is not None
         self._hasher.update(self._digest, data)
-        durable.write_all(self._descriptor, data)
-        self._written += len(data)
-        if self._written - self._begun >= _WRITE_BACK_BYTES:
-            durable.start_writing(self._descriptor, self._begun, self._written)
-            self._begun = self._written
+        with naming(self.path):
+            durable.write_all(self._descriptor, data)
+            self._written += len(data)
+            if self._written - self._begun >= _WRITE_BACK_BYTES:
+                durable.start_writing(self._descriptor, self._begun, self._written)
+                self._begun = self._written
 
 
 def open_sized(path: Path, size: int) -> int:
@@ -207,8 +212,9 @@ class TensorFile:
         found = os.fstat(self._descriptor)
         self._identity = found.st_dev, found.st_ino
         try:
-            self.tensors, self._offsets = self._header(size)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            with naming(path):
+                self.tensors, self._offsets = self._header(size)
+        except ValueError as error:
             raise CheckpointError(
                 f"{path}: damaged or foreign, its header is not safetensors ({error}); {REMEDY}"
             ) from error
@@ -227,7 +233,8 @@ class TensorFile:
 
     def sha256(self) -> str:
         """The hash of the file; may run beside other readers."""
-        return hash_open(self._descriptor)
+        with naming(self.path):
+            return hash_open(self._descriptor)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -256,7 +263,8 @@ class TensorFile:
         place = self._offsets[key] + start * row_bytes
         view = rows.reshape(-1).view(np.uint8).data
         while len(view):
-            count = os.preadv(self._descriptor, [view], place)
+            with naming(self.path):
+                count = os.preadv(self._descriptor, [view], place)
             if not count:
                 raise CheckpointError(f"{self.path}: {key!r} ends early; {REMEDY}")
             view, place = view[count:], place + count
@@ -271,15 +279,17 @@ class TensorFile:
         length = int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
         if length > min(_MAX_HEADER, size - 8):
             raise ValueError(f"a header of {length} bytes in a file of {size}")
-        described = json.loads(os.pread(self._descriptor, length, 8))
-        described.pop("__metadata__", None)
+        described = json_checks.parse(os.pread(self._descriptor, length, 8))
+        if isinstance(described, dict):
+            described.pop("__metadata__", None)
+        check_header(described, "")
         tensors, offsets = {}, {}
         for key, each in described.items():
-            spec = TensorSpec(key, each["dtype"], tuple(int(n) for n in each["shape"]))
+            spec = TensorSpec(key, each["dtype"], tuple(each["shape"]))
             begin, end = each["data_offsets"]
             if spec.dtype not in _ITEM_SIZES:
                 raise ValueError(f"{key!r} is of dtype {spec.dtype}")
             if end - begin != spec.num_bytes or not 0 <= begin <= end <= size - 8 - length:
                 raise ValueError(f"{key!r} of shape {[*spec.shape]} lies at {begin} … {end}")
-            tensors[key], offsets[key] = spec, 8 + length + int(begin)
+            tensors[key], offsets[key] = spec, 8 + length + begin
         return tensors, offsets

@@ -1,13 +1,15 @@
-"""From and to plain torch: nn.Embedding, TorchRec's state dicts, single files.
+"""From and to plain torch and numpy: nn.Embedding, state dicts of TorchRec and DLRM, single files.
 
 Letters: V vocabulary, D dim, S shards.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..host_group import raise_together
+from ..host_values import float32_copy, is_floating
 from ..layout import WEIGHT
+from ..paths import local_path, naming
 from . import durable
 from .background import settle
 from .known_steps import forget
@@ -23,73 +27,108 @@ from .reader import Reader
 from .shard import HasShard, block_rows
 from .stream import FileWriter, Hasher, TensorSpec
 
-_TORCHREC_KEY = re.compile(r"(?:.*\.)?(?:embedding_bags|embeddings)\.(?P<table>[^.]+)\.weight")
+_KEY = re.compile(r"(?:.*\.)?(?:embedding_bags|embeddings|emb_l)\.(?P<table>[^.]+)\.weight")
+"""TorchRec's keys, then DLRM's."""
+
+Weights = nn.Embedding | nn.EmbeddingBag | Tensor | np.ndarray[Any, Any]
 
 
-def import_modules(
-    embedding: HasShard, modules: Mapping[str, nn.Embedding | nn.EmbeddingBag | Tensor]
-) -> None:
-    """Set weights from torch modules; all processes call this together, each with whole tables.
+def import_modules(embedding: HasShard, modules: Mapping[str, Weights]) -> None:
+    """Set weights from torch modules, tensors or arrays; all processes call this together, each with whole
+    tables.
 
-    Slots, and tables that are not named, keep what they have.
+    Slots, and tables that are not named, keep what they have. A weighted 'mean' divides by the sum of the
+    weights here, and by the number of ids in FBGEMM and TorchRec: docs/checkpoints.md says what to do.
 
     Args:
-        modules: table name → nn.Embedding, nn.EmbeddingBag, or a tensor `[V, D]`; other floats than
-            float32 are converted.
+        modules: table name → nn.Embedding, nn.EmbeddingBag, or a tensor or numpy array (a memory map too)
+            `[V, D]`; other floats than float32 are converted.
 
     Raises:
         ValueError: there is no such table, or a shape differs; nothing has changed then.
     """
-    shard = embedding.shard
-    error = settle(embedding)
-    weights: dict[int, Tensor] = {}
-    try:
-        if error is None:
-            weights = _checked(embedding, modules)
-    except Exception as caught:
-        error = caught
-    raise_together(shard.group, "checkpoint.import_modules", error)
-    forget(embedding)
-    for number, weight in weights.items():
-        ids, at_once = shard.ids(number), block_rows({WEIGHT: weight.shape[1]})
-        for start in range(0, len(ids), at_once):
-            wanted = ids[start : start + at_once]
-            rows = weight[wanted[0] : wanted[-1] + 1 : wanted.step].detach().cpu().float()
-            shard.write_rows(number, start, {WEIGHT: rows.clone()})
+    _import(embedding, "checkpoint.import_modules", lambda: modules)
 
 
 def import_state_dict(
     embedding: HasShard, state: Mapping[str, Any], rename: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Set weights from a TorchRec-style state dict; gives the names of the tables that were set.
+    """Set weights from a state dict; gives the names of the tables that were set.
 
-    Taken are the keys `…embedding_bags.<table>.weight` and `…embeddings.<table>.weight`.
+    Taken are TorchRec's keys `…embedding_bags.<table>.weight` and `…embeddings.<table>.weight`, DLRM's
+    `…emb_l.<number>.weight`, and every key that `rename` names. Else as `import_modules`.
 
     Args:
-        rename: name there → name in the embedding.
+        state: key → tensor or numpy array.
+        rename: name there (`<table>`, `<number>`, or a whole key) → name in the embedding.
 
     Raises:
-        ValueError: no key is of that form, two are of one table, or one does not fit; nothing has
-            changed then.
+        ValueError: no key is taken, two are of one table, one does not fit, or `rename` names something
+            that is not there; nothing has changed then.
     """
+    return _import(
+        embedding, "checkpoint.import_state_dict", lambda: _named(embedding, state, rename or {})
+    )
+
+
+def _import(embedding: HasShard, what: str, find: Callable[[], Mapping[str, Weights]]) -> list[str]:
+    shard = embedding.shard
+    error = settle(embedding)
+    weights: dict[int, Tensor | np.ndarray[Any, Any]] = {}
+    try:
+        if error is None:
+            weights = _checked(embedding, find())
+    except Exception as caught:
+        error = caught
+    raise_together(shard.group, what, error)
+    forget(embedding)
+    for number, weight in weights.items():
+        ids, at_once = shard.ids(number), block_rows({WEIGHT: weight.shape[1]})
+        for start in range(0, len(ids), at_once):
+            wanted = ids[start : start + at_once]
+            rows: Any = weight[wanted[0] : wanted[-1] + 1 : wanted.step]
+            shard.write_rows(number, start, {WEIGHT: float32_copy(rows)})
+    return [shard.tables[number].name for number in weights]
+
+
+def _named(
+    embedding: HasShard, state: Mapping[str, Any], rename: Mapping[str, str]
+) -> dict[str, Any]:
+    """Table → what a state dict has for it."""
+    tables = [table.name for table in embedding.shard.tables]
     found: dict[str, Any] = {}
+    used = set()
     for key, value in state.items():
-        match = _TORCHREC_KEY.fullmatch(key)
-        if match:
-            name = (rename or {}).get(match["table"], match["table"])
-            if name in found:
-                raise ValueError(f"{key!r}: a second tensor for table {name!r}; leave one out")
-            found[name] = value
+        match = _KEY.fullmatch(key)
+        there = key if key in rename or match is None else match["table"]
+        if match is None and there not in rename:
+            continue
+        used.add(there)
+        name = rename.get(there, there)
+        if name in found:
+            raise ValueError(f"{key!r}: a second tensor for table {name!r}; leave one out")
+        if name not in tables:
+            raise ValueError(
+                f"{key!r}: the embedding has no table {name!r}, it holds {sorted(tables)}; leave the key "
+                f"out, or pass rename={{{there!r}: …}}"
+            )
+        found[name] = value
+    if unknown := sorted(set(rename) - used):
+        raise ValueError(
+            f"rename: the state dict has no {unknown}; its keys begin with {[*state][:8]}"
+        )
     if not found:
         raise ValueError(
-            "no key of the form embedding_bags.<table>.weight or embeddings.<table>.weight among "
-            f"{[*state][:8]}; pass the tensors to import_modules instead"
+            "no key of the form embedding_bags.<table>.weight, embeddings.<table>.weight or "
+            f"emb_l.<number>.weight among {[*state][:8]}; pass rename={{key: table}}, or the tensors to "
+            "import_modules"
         )
-    import_modules(embedding, found)
-    return [*found]
+    return found
 
 
-def export_table(reader: Reader, table: str, path: str | Path, field: str = WEIGHT) -> None:
+def export_table(
+    reader: Reader, table: str, path: str | os.PathLike[str], field: str = WEIGHT
+) -> None:
     """Write one field of a table to a single file, row i id i, block by block.
 
     Args:
@@ -101,47 +140,22 @@ def export_table(reader: Reader, table: str, path: str | Path, field: str = WEIG
         ValueError: the path ends otherwise.
         KeyError: there is no such table or field.
     """
-    path = Path(path).absolute()
+    path = local_path(path).absolute()
     if path.suffix not in (".safetensors", ".npy"):
         raise ValueError(f"{path}: the name must end in .safetensors or .npy")
     reader.read(table, field, 0, 0)  # raises where there is no such field
     shape = reader.rows(table, field).shape
-    if path.suffix == ".npy":
-        _export_numpy(reader, table, field, path, shape)
-        return
-    with Hasher() as hasher:
-        spec = TensorSpec(f"{table}.{field}", "F32", shape)
-        made = durable.name_beside(path)
-        writer = FileWriter(made, [spec], hasher)
-        try:
-            for start, stop in _blocks(shape):
-                rows = reader.read(table, field, start, stop).numpy()
-                writer.write(rows.reshape(-1).view(np.uint8).data)
-            writer.finish()
-            durable.rename(made, path)
-        except BaseException:
-            writer.abandon()
-            durable.remove(made)
-            raise
-    durable.sync_directory(path.parent)
-
-
-def _export_numpy(
-    reader: Reader, table: str, field: str, path: Path, shape: tuple[int, int]
-) -> None:
-    temporary = durable.name_beside(path)
-    os.close(durable.create(temporary))
+    rows = (
+        reader.read(table, field, start, stop).numpy().reshape(-1).view(np.uint8).data
+        for start, stop in _blocks(shape)
+    )
+    # Of this call's own: what an export that was killed has left is in nobody's way.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
     try:
-        target = np.lib.format.open_memmap(temporary, "w+", np.dtype(np.float32), shape)
-        for start, stop in _blocks(shape):
-            target[start:stop] = reader.read(table, field, start, stop).numpy()
-        target.flush()
-        del target
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            durable.sync_file(descriptor)
-        finally:
-            os.close(descriptor)
+        if path.suffix == ".npy":
+            _write_numpy(temporary, shape, rows)
+        else:
+            _write_safetensors(temporary, TensorSpec(f"{table}.{field}", "F32", shape), rows)
         durable.rename(temporary, path)
     except BaseException:
         durable.remove(temporary)
@@ -149,15 +163,46 @@ def _export_numpy(
     durable.sync_directory(path.parent)
 
 
+def _write_safetensors(path: Path, spec: TensorSpec, rows: Iterable[memoryview]) -> None:
+    with Hasher() as hasher:
+        writer = FileWriter(path, [spec], hasher)
+        try:
+            for data in rows:
+                writer.write(data)
+            writer.finish()
+        except BaseException:
+            writer.abandon()
+            raise
+
+
+def _write_numpy(path: Path, shape: tuple[int, int], rows: Iterable[memoryview]) -> None:
+    """Not through a memory map: there a full disk ends the process without an exception."""
+    header = io.BytesIO()
+    described = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    descriptor = durable.create(path)
+    try:
+        with naming(path):
+            durable.write_all(descriptor, header.getbuffer())
+            for data in rows:
+                durable.write_all(descriptor, data)
+            durable.sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _blocks(shape: tuple[int, int]) -> list[tuple[int, int]]:
     at_once = block_rows({WEIGHT: shape[1]})
     return [(start, min(start + at_once, shape[0])) for start in range(0, shape[0], at_once)]
 
 
-def _checked(embedding: HasShard, given: Mapping[str, Any]) -> dict[int, Tensor]:
+def _checked(
+    embedding: HasShard, given: Mapping[str, Any]
+) -> dict[int, Tensor | np.ndarray[Any, Any]]:
     """Table number → weights, all of which fit."""
     tables = {table.name: (number, table) for number, table in enumerate(embedding.shard.tables)}
-    problems, weights = [], {}
+    problems = []
+    weights: dict[int, Tensor | np.ndarray[Any, Any]] = {}
     for name, value in given.items():
         if name not in tables:
             problems.append(f"{name!r} is no table of the embedding, which holds {sorted(tables)}")
@@ -165,12 +210,12 @@ def _checked(embedding: HasShard, given: Mapping[str, Any]) -> dict[int, Tensor]
         number, table = tables[name]
         weight = value.weight if isinstance(value, (nn.Embedding, nn.EmbeddingBag)) else value
         wanted = [table.vocabulary_size, table.dim]
-        if not isinstance(weight, Tensor):
+        if not isinstance(weight, (Tensor, np.ndarray)):
             problems.append(
-                f"table {name!r}: expected a tensor {wanted}, got {type(weight).__name__}; gather a "
-                "sharded tensor first"
+                f"table {name!r}: expected a tensor or numpy array {wanted}, got {type(weight).__name__}; "
+                "gather a sharded tensor first"
             )
-        elif [*weight.shape] != wanted or not weight.is_floating_point():
+        elif [*weight.shape] != wanted or not is_floating(weight):
             problems.append(
                 f"table {name!r}: expected floats of shape {wanted} (vocabulary_size, dim), got "
                 f"{weight.dtype} {[*weight.shape]}"

@@ -1,0 +1,52 @@
+"""`to_device` takes what data sets give: tensors, numpy arrays, and nests of them."""
+
+from __future__ import annotations
+
+import collections
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import torch_tpu_embedding as tte
+
+Batch = collections.namedtuple("Batch", "labels dense")
+
+
+@pytest.fixture(params=["cpu", None])
+def embedding(request) -> tte.TPUEmbedding:
+    features = [tte.FeatureConfig(tte.TableConfig(4, 2, name="a"))]
+    return tte.TPUEmbedding(features, 2, tte.SGD(), device=request.param)
+
+
+def test_arrays_and_nests_become_tensors_on_the_device(embedding):
+    dense = np.arange(6, dtype=">f4").reshape(2, 3)[:, ::-1]
+    given = {
+        "a": torch.tensor([1.0, 0.0]),
+        "b": [np.array([1, 2]), Batch(np.array([True, False]), dense)],
+    }
+    found = embedding.to_device(given)
+    labels, (ids, batch) = found["a"], found["b"]
+    assert type(batch) is Batch
+    for tensor, wanted in (
+        (labels, given["a"]), (ids, torch.tensor([1, 2])), (batch.labels, torch.tensor([True, False])),
+        (batch.dense, torch.from_numpy(dense.astype("f4"))),
+    ):  # fmt: skip
+        assert tensor.device == embedding.to_device(torch.zeros(2)).device
+        assert tensor.dtype == wanted.dtype
+        assert torch.equal(tensor.cpu(), wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (3.0, "to_device: expected a tensor, a numpy array of numbers"),
+        ({"x": [torch.zeros(2), "y"]}, "to_device['x'][1]: expected a tensor"),
+        ({"x": np.array(["y"])}, "to_device['x']: expected a tensor"),
+        (None, "got NoneType; make it a tensor with torch.as_tensor"),
+    ],
+)
+def test_other_values_are_named_with_their_place(embedding, value, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        embedding.to_device(value)

@@ -1,0 +1,56 @@
+"""The directory of a run, as callers give it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..host_group import HostGroup, raise_together
+from ..paths import local_path
+from . import steps
+from .errors import CheckpointError
+
+
+def run_directory(directory: str | os.PathLike[str]) -> Path:
+    """The absolute path of the directory that holds `step-<n>/`.
+
+    Raises:
+        TypeError, ValueError: as `local_path` does.
+        CheckpointError: it is that of one step.
+        NotADirectoryError: it is a file.
+    """
+    root = local_path(directory, "directory").absolute()
+    if root.is_file():
+        raise NotADirectoryError(
+            f"{root}: a file; give the directory of the run, which holds step-<n>/"
+        )
+    step = steps.step_of(root.name)
+    if step is not None and steps.index_path(root.parent, step).is_file():
+        raise CheckpointError(
+            f"{root}: one step, not the directory of a run; give the directory above it, {root.parent}, "
+            f"and step={step}"
+        )
+    return root
+
+
+def shared_directory(group: HostGroup, what: str, directory: str | os.PathLike[str]) -> Path:
+    """`run_directory` on all processes; where one of them raises, all do."""
+    root, error = Path(), None
+    try:
+        root = run_directory(directory)
+    except Exception as caught:
+        error = caught
+    raise_together(group, what, error)
+    return root
+
+
+def complete_steps(directory: str | os.PathLike[str]) -> list[int]:
+    """The steps that can be loaded, rising; none where the directory is not there.
+
+    Args:
+        directory: of the run, as given to `save`.
+
+    Raises:
+        CheckpointError: it is the directory of one step.
+    """
+    return steps.complete_steps(run_directory(directory))
