@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import host, runtime
+from . import host, lost_peers, runtime
 from .calls import ROOM, calling, current_call, make_head, names_that_differ, read_heads
 
 TIMEOUT = timedelta(minutes=10)
@@ -185,6 +185,7 @@ class DistGroup:
         try:
             yield
         except RuntimeError as error:
+            lost_peers.note(f"process {self.rank} lost another process while {doing}")
             raise PeerError(
                 f"process {self.rank} of {self.size} lost another process while {doing} ({error}); it "
                 "died, or took longer than the timeout of the process group; look for the first error "
@@ -199,6 +200,7 @@ def host_group(process_group: dist.ProcessGroup | None) -> HostGroup:
         RuntimeError: there are several, but `torch.distributed` is not initialised.
         ValueError: the group cannot work on host tensors.
     """
+    lost_peers.forget()
     if process_group is None:
         count = runtime.num_processes()
         if not dist.is_initialized():
