@@ -108,6 +108,17 @@ def test_dense_ids_and_sequences_are_those_of_torchs_embedding() -> None:
     torch.testing.assert_close(served.embedding_tables[of].grad, plain.weight.grad)
 
 
+def test_padded_ids_are_refused_as_they_are_with_a_remedy_that_works() -> None:
+    padded = torch.tensor([[1, 2, 4, 2], [2, 2, 2, 2], [5, 3, 0, 1]])
+    for length, wanted in ((0, [9.0, 0.0, 17.0]), (4, [9.0, 0.0, 17.0])):
+        of = table(combiner="sum", initializer=tte.RowIdInitializer(2))
+        served = tte.TPUEmbeddingForServing(tte.FeatureConfig(of, max_sequence_length=length))
+        with pytest.raises(ValueError, match=r"Ragged\.from_lists takes "):
+            served(padded)
+        found = served(tte.Ragged.from_lists(padded))[..., 0]
+        assert (found.sum(1) if length else found).tolist() == wanted
+
+
 def config(optimizer: tte.optimizers.Optimizer) -> list[tte.FeatureConfig]:
     own = tte.TableConfig(5, 3, combiner="sqrtn", name="own", padding_idx=-1)
     return [

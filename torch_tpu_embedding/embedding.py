@@ -167,9 +167,10 @@ class TPUEmbedding(GradientSteps):
 
         Args:
             features: nested like feature_config; each leaf a host tensor of ids: dense `[B]` or
-                `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged `[B, *]`.
+                `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged `[B, *]`; or TorchRec's
+                KeyedJaggedTensor in place of a dict, its JaggedTensor in place of a leaf, with weights.
             weights: None, or nested like feature_config; each leaf None (all 1) or the kind of its
-                feature with floating-point values.
+                feature with floating-point values that do not require grad.
             training: whether `apply_gradients` will follow. If not, the batch may have any number of
                 samples: it is filled up to a multiple of the batch size, and its activations are cut.
             name: batches of different names have queues of their own; give the same name to `dequeue`

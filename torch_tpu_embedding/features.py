@@ -169,7 +169,7 @@ def _parse_dense(
     if feature.max_sequence_length > 0:
         raise ValueError(
             f"{where}: a sequence feature (max_sequence_length={feature.max_sequence_length}) takes "
-            "Ragged, jagged or sparse ids, got a dense tensor"
+            "Ragged, jagged or sparse ids, got a dense tensor; Ragged.from_lists takes one of shape [B, L]"
         )
     check_ids(where, value)
     ids, shape = value, tuple(value.shape)
@@ -178,7 +178,7 @@ def _parse_dense(
             raise ValueError(
                 f"{where}: a dense feature must have shape [B], [B, 1] or [B, …, 1], one id per place, "
                 f"got {[*shape]}; add a last dimension of 1 for several activations per sample, or pass "
-                "ids that are to be combined as Ragged or sparse"
+                "ids that are to be combined as Ragged or sparse (Ragged.from_lists takes a [B, n] tensor)"
             )
         ids, shape = value.reshape(-1), shape[:-1]
     if output_shape is not None:
@@ -235,16 +235,15 @@ def _gain(
     w = torch.ones_like(entries.ids, dtype=torch.float64) if weights is None else weights
     zeros = torch.zeros(math.prod(entries.outer), dtype=torch.float64, device="cpu")
     total = zeros.index_add_(0, entries.bag, w if combiner == "mean" else w * w)
-    is_zero = (total == 0)[entries.bag]
-    divisor = total.where(total != 0, 1.0)[entries.bag]  # or the gradient of w would be NaN
+    divisor = total.where(total != 0, math.inf)  # whose gradient is 0, as that of a gain of 0
     if combiner == "sqrtn":
         divisor = divisor.sqrt()
-    gain = (w / divisor).where(~is_zero, 0.0).to(torch.float32)
+    gain = (w / divisor[entries.bag]).to(torch.float32)
     if check and weights is not None and not bool(gain.isfinite().all()):
-        at = int((~gain.isfinite()).nonzero()[0])
+        bag = int(entries.bag[int((~gain.isfinite()).nonzero()[0])])
         raise ValueError(
-            f"{where}: the weights of {bag_name(int(entries.bag[at]), entries.outer)} cancel to "
-            f"{float(divisor.detach()[at])}, too little to divide by for combiner {combiner!r}; use 'sum' "
+            f"{where}: the weights of {bag_name(bag, entries.outer)} cancel to "
+            f"{float(divisor.detach()[bag])}, too little to divide by for combiner {combiner!r}; use 'sum' "
             "or larger weights"
         )
     return gain

@@ -17,8 +17,8 @@ from . import host
 from .ragged import Ragged, take_spans
 
 _REMEDIES: dict[type, str] = {
-    list: "; make lists of ids a Ragged with Ragged.from_lists, or a tensor with torch.tensor",
-    np.ndarray: "; make it a tensor with torch.from_numpy, or rows of ids a Ragged with Ragged.from_lists",
+    list: "; make lists a Ragged with Ragged.from_lists, or a tensor with torch.tensor",
+    np.ndarray: "; make it a tensor with torch.from_numpy, or its rows a Ragged with Ragged.from_lists",
 }
 _ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -143,25 +143,20 @@ def _check_spans(where: str, starts: Tensor, lengths: Tensor, size: int) -> None
         )
 
 
-def _ravel(indices: Tensor, outer: tuple[int, ...]) -> Tensor:
-    flat = torch.zeros_like(indices[0])
-    for index, size in zip(indices, outer, strict=True):
-        flat = flat * size + index
-    return flat
-
-
 def _bag_order(value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """(bag, position, what sorted both) of the entries of a sparse tensor; None if they were in order.
 
     Never coalesce here: that would add up the ids of two entries at one place. And never take the word of
     `is_coalesced` for their order: torch has it from whoever made the tensor.
     """
-    indices = value._indices()
-    bag, position = _ravel(indices[:-1], tuple(value.shape[:-1])), indices[-1]
-    step, within = bag.diff(), position.diff()
-    if bool(((step > 0) | ((step == 0) & (within >= 0))).all()):
+    *outer, position = value._indices().unbind()
+    bag = outer[0]
+    for index, size in zip(outer[1:], value.shape[1:-1], strict=True):
+        bag = bag * size + index
+    key = bag * value.shape[-1] + position
+    if bool((key[1:] >= key[:-1]).all()):
         return bag, position, None
-    order = torch.from_numpy(np.lexsort((position.numpy(), bag.numpy())))
+    order = torch.argsort(key, stable=True)
     return bag[order], position[order], order
 
 
@@ -213,6 +208,7 @@ def read_weights(
         wanted = "a Ragged or jagged tensor" if splits is not None else "a sparse COO tensor"
         raise ValueError(
             f"{where}: weights must be {wanted}, the kind of its ids, got {type(weights).__name__}"
+            f"{_REMEDIES.get(type(weights), '')}"
         )
     if not flat.dtype.is_floating_point and flat.numel():  # torch.tensor([]) may be of any type
         raise ValueError(f"{where}: weights must be floating point, got {flat.dtype}")
@@ -283,12 +279,17 @@ def check_sparse(where: str, value: Tensor) -> None:
 
 def _check_indices(where: str, value: Tensor) -> None:
     """torch checks the indices of a sparse tensor only where it is asked to."""
-    indices, shape = value._indices(), torch.tensor(value.shape, dtype=torch.int64, device="cpu")
-    outside = ((indices < 0) | (indices >= shape[:, None])).any(0).nonzero()
-    if len(outside):
-        at = int(outside[0])
-        raise ValueError(
-            f"{where}: entry {at} of the sparse tensor, {value._values()[at].item()}, is at index "
-            f"{indices[:, at].tolist()}, outside its shape {[*value.shape]}; correct the indices or give "
-            "the shape that holds them"
-        )
+    indices = value._indices()
+    if not indices.numel() or all(
+        row.max() < size  # without a sign a negative index is larger than any other
+        for row, size in zip(indices.numpy().view(np.uint64), value.shape, strict=True)
+    ):
+        return
+    sizes = torch.tensor(value.shape, dtype=torch.int64, device="cpu")
+    outside = ((indices < 0) | (indices >= sizes[:, None])).any(0)
+    at = int(outside.nonzero()[0])
+    raise ValueError(
+        f"{where}: entry {at} of the sparse tensor, {value._values()[at].item()}, is at index "
+        f"{indices[:, at].tolist()}, outside its shape {[*value.shape]}; correct the indices or give "
+        "the shape that holds them"
+    )
