@@ -267,7 +267,6 @@ class TPUEmbedding(MeasuredModule):
         return pack_like(self.resolved.structure, activations)
 
     @timed("apply")
-    @calling("apply_gradients")
     def apply_gradients(
         self,
         gradients: Any = None,
@@ -315,11 +314,12 @@ class TPUEmbedding(MeasuredModule):
             rates = check_rates(self.resolved.tables, rates)
         except Exception as error:
             failure = error
-        agree_on_update(self.engine.exchange.group, failure, batch, rates)
-        if self._pipeline is None:
-            self.engine.update(awaiting.looked_up, found, rates)
-        else:
-            self._pipeline.hold(name, awaiting.looked_up, found, rates)
+        with calling("apply_gradients"):
+            agree_on_update(self.engine.exchange.group, failure, batch, rates)
+            if self._pipeline is None:
+                self.engine.update(awaiting.looked_up, found, rates)
+            else:
+                self._pipeline.hold(name, awaiting.looked_up, found, rates)
         self._queue.applied(name)
         self._forget_activations(name)
         if self._metrics is not None:

@@ -68,7 +68,6 @@ class TableModule(nn.Module):
         if self.on_accelerator and not initialize_tpu_embedding:
             self._engine = shared_engines.find(self.device, self.resolved)
             self._exchange, self.placement = self._engine.exchange, self._engine.placement
-            sharding = self.placement.strategy
         elif self.on_accelerator:
             self._exchange = choose_exchange(self.device, process_group)
             group = self._exchange.group
@@ -87,16 +86,15 @@ class TableModule(nn.Module):
                 "torch.nn.EmbeddingBag or TorchRec"
             )
         if self._exchange is not None:
-            options = {
-                "sharding": sharding,
-                "initialize_tpu_embedding": initialize_tpu_embedding,
-                "layout": layout,
-                **options,
-            }
-            group = self._exchange.group
-            self._seed, number = agree(group, self.resolved, options, self._seed)
-            if initialize_tpu_embedding:
-                self._exchange.group = group.scoped(f" [embedding {number}]")
+            options = {"initialize_tpu_embedding": initialize_tpu_embedding, **options}
+            self._agree(self._exchange, options)
+
+    def _agree(self, exchange: Exchange, options: Mapping[str, object]) -> None:
+        """Make sure that all processes are configured alike."""
+        own = {"sharding": self.placement.strategy, "layout": self.layout}
+        self._seed, number = agree(exchange.group, self.resolved, {**own, **options}, self._seed)
+        if options["initialize_tpu_embedding"]:
+            exchange.group = exchange.group.scoped(f" [embedding {number}]")
 
     @property
     def on_accelerator(self) -> bool:
