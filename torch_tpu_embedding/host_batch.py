@@ -239,7 +239,7 @@ class Batcher:
     def _ask(
         self, plans: tuple[StackPlan, ...], requests: list[list[Request]]
     ) -> tuple[Tensor, list[int]]:
-        """How many records each device asks of each `[stacks, L, G]`; per stack the most ragged ids of one."""
+        """`[stacks, L, G]` records that each device asks of each; per stack the most ragged ids of one."""
         shape = (len(self._stacks), self._placement.local_devices, self._placement.num_devices)
         counts, ragged = torch.zeros(shape, dtype=torch.int64), [0] * shape[0]
         for number, (plan, of_stack) in enumerate(zip(plans, requests, strict=True)):
