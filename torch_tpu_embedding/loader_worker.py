@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -78,8 +79,9 @@ class Worker:
         # The thread must not hold this object, whose end is its signal.
         self._thread = threading.Thread(target=work.run, name="EmbeddingLoader", daemon=True)
         weakref.finalize(self, work.stopped.set)
-        self._thread.start()
+        _stop_at_exit()
         _live.add(self)
+        self._thread.start()
 
     def get(self) -> Item:
         """The next item; waits for it."""
@@ -211,8 +213,8 @@ class _Work:
 _live: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
-@atexit.register
-def _stop_all() -> None:
-    """A thread that runs on while the interpreter ends may bring it down."""
-    for worker in [*_live]:
-        worker.stop()
+@cache
+def _stop_at_exit() -> None:
+    """Stop all threads before the backend, which is loaded by now, is closed: one that runs on while the
+    interpreter ends may bring it down."""
+    atexit.register(lambda: [worker.stop() for worker in [*_live]])

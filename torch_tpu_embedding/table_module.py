@@ -17,7 +17,7 @@ from . import logical_state, runtime, shared_engines
 from .agreement import agree
 from .config import TableConfig, resolve
 from .engine import Engine
-from .exchange import Exchange, choose_exchange
+from .exchange import Exchange, choose_exchange, warn_of_idle_devices
 from .fingerprint import fingerprint
 from .initial import start_values, table_values
 from .layout import WEIGHT
@@ -70,6 +70,8 @@ class TableModule(nn.Module):
             self._exchange, self.placement = self._engine.exchange, self._engine.placement
         elif self.on_accelerator:
             self._exchange = choose_exchange(self.device, process_group)
+            if device is None:
+                warn_of_idle_devices()
             group = self._exchange.group
             self.placement = Placement(
                 sharding, group.size, group.rank, self._exchange.local_devices
