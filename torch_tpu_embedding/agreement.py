@@ -10,8 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-import torch
-
+from . import host
 from .calls import calling, digest
 from .config import Feature, Resolved, Table
 from .fingerprint import fingerprint
@@ -91,7 +90,7 @@ def agree_on_update(
         if error is not None:
             raise error
         return
-    told = group.gather(torch.tensor([error is not None, digest(repr((batch, *rates)))]))
+    told = group.gather(host.ints([error is not None, digest(repr((batch, *rates)))]))
     if bool(told[:, 0].any()):
         report_failure(group, "apply_gradients", error)
     if not bool((told[:, 1] != told[0, 1]).any()):

@@ -280,7 +280,6 @@ class TPUEmbedding(GradientSteps):
 
     @outside_graph
     @timed("apply")
-    @calling("apply_gradients")
     def apply_gradients(
         self,
         gradients: Any = None,
@@ -326,8 +325,9 @@ class TPUEmbedding(GradientSteps):
             rates = check_rates(self.resolved.tables, rates, self.engine.frozen)
         except Exception as error:
             failure = error
-        agree_on_update(self.engine.exchange.group, failure, batch, rates)
-        self._update(name, step, found, rates)
+        with calling("apply_gradients"):
+            agree_on_update(self.engine.exchange.group, failure, batch, rates)
+            self._update(name, step, found, rates)
         if self._metrics is not None:
             self._metrics.step_done()
 

@@ -189,7 +189,14 @@ def choose_exchange(device: torch.device, process_group: dist.ProcessGroup | Non
         numbers = _all_devices(group)
     if runtime.is_spmd():
         return Spmd(runtime.Mesh(numbers), group) if len(numbers) > 1 else Local(device)
-    idle = len(runtime.local_device_ids()) - 1
+    if group.size == 1:
+        return Local(device)
+    return Process(device, group, in_program=runtime.device_kind() == "TPU")
+
+
+def warn_of_idle_devices() -> None:
+    """Warn if this process sees devices that it does not use."""
+    idle = 0 if runtime.is_spmd() else len(runtime.local_device_ids()) - 1
     if idle and not runtime.one_device_is_enough():
         warnings.warn(
             f"TPUEmbedding: {idle} of the {idle + 1} devices that this process sees stay idle; call "
@@ -198,9 +205,6 @@ def choose_exchange(device: torch.device, process_group: dist.ProcessGroup | Non
             RuntimeWarning,
             stacklevel=4,  # the caller of TPUEmbedding
         )
-    if group.size == 1:
-        return Local(device)
-    return Process(device, group, in_program=runtime.device_kind() == "TPU")
 
 
 def _all_devices(group: HostGroup) -> list[int]:

@@ -114,7 +114,7 @@ def _amount(gradients: Sequence[Tensor], order: float, device: torch.device) -> 
     """Σ |g|^order of all numbers, or the largest |g| for an infinite order, `[1]` float32."""
     parts = [_of_one(each.float(), order) for each in gradients if each.numel()]
     if not parts:
-        return torch.zeros(1, device=device)
+        return torch.zeros(1, dtype=torch.float32, device=device)
     return _together(torch.stack(parts), order)[None]
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from . import runtime
+from . import host, runtime
 from .accumulation import Merger
 from .engine import LookedUp
 from .freezing import FreezableModule
@@ -270,13 +270,16 @@ class GradientSteps(FreezableModule):
         same = _same(clipped.gradients, found) and clipped.changes == _changes(clipped.gradients)
         group = self.engine.exchange.group
         if group.size > 1:  # all go the same way
-            same = bool(group.gather(torch.tensor([same], dtype=torch.int64)).all())
+            same = bool(group.gather(host.ints([same])).all())
         return clipped.looked_up if same else None
 
     def _on_device(self, limit: float) -> Tensor:
         """A norm in a buffer: a new number in the program would recompile."""
         if self._limit is None or self._limit[0] != limit:
-            self._limit = limit, torch.tensor([limit]).to(self.device)
+            self._limit = (
+                limit,
+                torch.tensor([limit], dtype=torch.float32, device="cpu").to(self.device),
+            )
         return self._limit[1]
 
     def _step_changed(self, name: str | None) -> None:

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from . import host
-from .agreement import check_starts
 from .bag_lengths import BagLengths
+from .batch_agreement import Report, tell
 from .buffers import float_buffer, int_buffer, served_slots
-from .calls import digest
 from .config import Resolved
 from .features import Bags, split_bags
-from .host_group import HostGroup, report_failure
+from .host_group import HostGroup
 from .layout import StackLayout
 from .lookup import join
 from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks
@@ -71,22 +70,6 @@ class _Agreed:
     """How many units of samples it is planned for."""
     is_filled: bool
     """Whether a process has fewer samples than that."""
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What all processes have said of a batch."""
-
-    counts: Tensor
-    """`[S, stacks, L, G]`: how many records each device asks of each."""
-    ragged: list[int]
-    """Per stack, the most ragged ids of a device."""
-    seen: Tensor
-    """What each has seen of the lengths of bags."""
-    times: list[int]
-    """How many units of samples each has planned for."""
-    is_filled: bool
-    """Whether one lacks samples."""
 
 
 class Batcher:
@@ -232,79 +215,39 @@ class Batcher:
                 for plan in plans
             ]
             missing = times * samples.unit - samples.count if samples is not None else 0
-            told = self._tell(plans, requests, seen, first_part, training, error, (times, missing))
-            most = max(told.times)
-            if min(told.times) < most:
-                times = most
-            elif not lengths.settle(told.seen):
+            padding = self._padding_of(training, times)
+            report = Report(
+                error,
+                _kinds(first_part, training) if self._group.size > 1 else "",
+                {**self._starts},
+                times,
+                missing,
+                *self._ask(plans, requests),
+                seen,
+                [each.wishes for each in padding],
+            )
+            with phase("exchange"):
+                told = tell(self._group, report)
+            if not told.is_settled:
+                times = told.times
+                continue
+            for each, sizes in zip(padding, told.sizes, strict=True):
+                each.settle(sizes)
+            if not lengths.settle(told.seen):
                 counts, ragged = told.counts, told.ragged
                 return _Agreed(arranged, plans, requests, counts, ragged, times, told.is_filled)
 
-    def _tell(
-        self,
-        plans: tuple[StackPlan, ...],
-        requests: list[list[Request]],
-        seen: Tensor,
-        bags: list[Bags],
-        training: bool,
-        error: Exception | None,
-        samples: tuple[int, int],
-    ) -> _Told:
-        """Whether all processes are well and have the same kinds of features, and their sizes.
-
-        Args:
-            seen: what this process knows of the lengths of bags.
-            bags: of one device, as they were given.
-            samples: (how many units of samples it is planned for, how many samples it lacks).
-        """
-        if error is not None and self._group.size == 1:
-            raise error
+    def _ask(
+        self, plans: tuple[StackPlan, ...], requests: list[list[Request]]
+    ) -> tuple[Tensor, list[int]]:
+        """`[stacks, L, G]` records that each device asks of each; per stack the most ragged ids of one."""
         shape = (len(self._stacks), self._placement.local_devices, self._placement.num_devices)
         counts, ragged = torch.zeros(shape, dtype=torch.int64, device="cpu"), [0] * shape[0]
         for number, (plan, of_stack) in enumerate(zip(plans, requests, strict=True)):
             counts[number] = torch.stack([request.counts for request in of_stack])
             most = max(request.inverse.numel() for request in of_stack)
             ragged[number] = most - plan.num_direct - plan.num_fixed
-        padding = self._padding_of(training, samples[0])
-        if self._group.size == 1:
-            for each in padding:
-                each.settle(each.wishes)
-            return _Told(counts[None], ragged, seen[None], [samples[0]], samples[1] > 0)
-        kinds = "training" if training else "inference"
-        kinds += str([(n, each.bag is None, each.shape) for n, each in enumerate(bags)])
-        starts = {**self._starts}
-        head = host.ints([error is not None, digest(kinds), digest(repr(starts)), *samples])
-        sizes = host.ints([each.wishes for each in padding])
-        pieces = [head, counts.view(-1), host.ints(ragged), seen.view(-1), sizes.view(-1)]
-        with phase("exchange"):
-            told = self._group.gather(torch.cat(pieces))
-        if bool(told[:, 0].any()):
-            report_failure(self._group, "enqueue", error)
-        if bool((told[:, 2] != told[0, 2]).any()):
-            check_starts(self._group.gather_objects(starts))
-        times: list[int] = told[:, 3].tolist()
-        if len(set(times)) == 1 and bool((told[:, 1] != told[0, 1]).any()):
-            all_kinds = self._group.gather_objects(kinds)
-            rank = next(r for r, other in enumerate(all_kinds) if other != all_kinds[0])
-            raise ValueError(
-                "enqueue: the processes gave different kinds of batches: [(feature, one id a place, "
-                f"shape), …] is {all_kinds[0]} on process 0 and {all_kinds[rank]} on process {rank}; "
-                "every process must enqueue the same kinds of features in the same order"
-            )
-        _, counts_told, ragged_told, seen_told, sizes_told = torch.split(
-            told, [each.numel() for each in pieces], 1
-        )
-        if len(set(times)) == 1:
-            for each, most in zip(padding, sizes_told.amax(0).view(sizes.shape), strict=True):
-                each.settle(most.tolist())
-        most_ragged: list[int] = ragged_told.amax(0).tolist()
-        return _Told(
-            counts_told.reshape(-1, *shape),
-            most_ragged,
-            seen_told.reshape(-1, *seen.shape),
-            times,
-            bool((told[:, 4] > 0).any()),
-        )
+        return counts, ragged
 
     def _most(self, values: list[int]) -> list[int]:
         with phase("exchange"):
@@ -375,3 +318,9 @@ def _served_occurrences(sizes: StackSizes, served: Served, owned: Owned) -> Occu
     return group_occurrences(
         owned.records, of_slot, slots[torch.argsort(served.features, stable=True)]
     )
+
+
+def _kinds(bags: list[Bags], training: bool) -> str:
+    """What of a batch must be equal in all processes; `bags` are those of one device."""
+    kinds = [(number, each.bag is None, each.shape) for number, each in enumerate(bags)]
+    return f"{'training' if training else 'inference'}{kinds}"

@@ -150,7 +150,7 @@ class DistGroup:
         """Make sure that all processes are in one call, unless that is known already."""
         call = current_call()
         if call is None or self not in call.agreed:
-            self._spread(doing, torch.empty(0, dtype=torch.int64))
+            self._spread(doing, host.ints([]))
 
     def _spread(self, doing: str, values: Tensor) -> list[Tensor]:
         """Give 1-d int64 values to all; those of the processes, which may differ in number."""

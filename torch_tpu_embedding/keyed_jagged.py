@@ -109,7 +109,7 @@ def _check_parts(what: str, value: Any, weights: Tensor | None) -> Tensor:
     for part in (values, offsets, weights):
         if part is not None:
             check_host(what, part)
-    offsets = torch.as_tensor(offsets, dtype=torch.int64)
+    offsets = torch.as_tensor(offsets, dtype=torch.int64, device="cpu")
     if not len(offsets):  # of no sample at all
         offsets = torch.zeros(1, dtype=torch.int64, device="cpu")
     lengths = getattr(value, "lengths", None)

@@ -87,10 +87,8 @@ class EmbeddingLoader:
         number, group = engine.spare_groups.borrow()
         batcher = engine.make_batcher(group)
         batcher.adopt_sizes(engine.batcher)
-        make, done = (
-            partial(self._make, batcher),
-            partial(engine.spare_groups.give_back, number, group),
-        )
+        make = partial(self._make, batcher)
+        done = partial(engine.spare_groups.give_back, number, group)
         try:
             worker = Worker(self._draw(skip), make, self.depth, group, done)
             item = worker.get()

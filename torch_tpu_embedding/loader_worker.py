@@ -15,10 +15,12 @@ import time
 import weakref
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
 
+from . import host
 from .calls import calling
 from .host_group import HostGroup, PeerError, report_failure
 from .step_queue import Queued
@@ -78,8 +80,9 @@ class Worker:
         # The thread must not hold this object, whose end is its signal.
         self._thread = threading.Thread(target=work.run, name="EmbeddingLoader", daemon=True)
         weakref.finalize(self, work.stopped.set)
-        self._thread.start()
+        _stop_at_exit()
         _live.add(self)
+        self._thread.start()
 
     def get(self) -> Item:
         """The next item; waits for it."""
@@ -184,7 +187,7 @@ class _Work:
 
     def _tell(self, stopped: bool, error: Exception | None, ended: bool) -> torch.Tensor:
         """Whether each process has stopped, failed, come to the end `[S, 3]`; raises if one has failed."""
-        mine = torch.tensor([stopped, error is not None, ended], dtype=torch.int64)
+        mine = host.ints([stopped, error is not None, ended])
         self.at = "others"
         told = self._group.gather(mine).bool()
         if bool(told[:, 1].any()) and not bool(told[:, 0].any()):
@@ -211,8 +214,8 @@ class _Work:
 _live: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
-@atexit.register
-def _stop_all() -> None:
-    """A thread that runs on while the interpreter ends may bring it down."""
-    for worker in [*_live]:
-        worker.stop()
+@cache
+def _stop_at_exit() -> None:
+    """Stop all threads before the backend, which is loaded by now, is closed: one that runs on while the
+    interpreter ends may bring it down."""
+    atexit.register(lambda: [worker.stop() for worker in [*_live]])

@@ -124,7 +124,7 @@ class ReferenceEmbedding:
     def _row(self, feature: Feature, row: int) -> Tensor:
         table = self.resolved.table_of(feature)
         if row == table.padding_row:
-            return torch.zeros(table.dim, dtype=torch.float64)
+            return torch.zeros(table.dim, dtype=torch.float64, device="cpu")
         value = self.state[f"{table.name}.{WEIGHT}"][row]
         return quantize(value, table.config.quantization_config)
 

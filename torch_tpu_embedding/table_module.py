@@ -17,7 +17,7 @@ from . import host, logical_state, runtime, shared_engines
 from .agreement import agree
 from .config import TableConfig, resolve
 from .engine import Engine
-from .exchange import Exchange, choose_exchange
+from .exchange import Exchange, choose_exchange, warn_of_idle_devices
 from .fingerprint import fingerprint
 from .fixed_module import FixedModule
 from .host_values import map_tensors
@@ -74,9 +74,10 @@ class TableModule(FixedModule):
         if self.on_accelerator and not initialize_tpu_embedding:
             self._engine = shared_engines.find(self.device, self.resolved)
             self._exchange, self.placement = self._engine.exchange, self._engine.placement
-            sharding = self.placement.strategy
         elif self.on_accelerator:
             self._exchange = choose_exchange(self.device, process_group)
+            if device is None:
+                warn_of_idle_devices()
             group = self._exchange.group
             self.placement = Placement(
                 sharding, group.size, group.rank, self._exchange.local_devices
@@ -93,17 +94,16 @@ class TableModule(FixedModule):
                 "torch.nn.EmbeddingBag or TorchRec"
             )
         if self._exchange is not None:
-            options = {
-                "sharding": sharding,
-                "initialize_tpu_embedding": initialize_tpu_embedding,
-                "layout": layout,
-                **options,
-            }
-            group = self._exchange.group
-            self._seed, number = agree(group, self.resolved, options, self._seed)
-            if initialize_tpu_embedding:
-                check_sizes(self.resolved.tables, self.placement)
-                self._exchange.group = group.scoped(f" [embedding {number}]")
+            options = {"initialize_tpu_embedding": initialize_tpu_embedding, **options}
+            self._agree(self._exchange, options)
+
+    def _agree(self, exchange: Exchange, options: Mapping[str, object]) -> None:
+        """Make sure that all processes are configured alike."""
+        own = {"sharding": self.placement.strategy, "layout": self.layout}
+        self._seed, number = agree(exchange.group, self.resolved, {**own, **options}, self._seed)
+        if options["initialize_tpu_embedding"]:
+            check_sizes(self.resolved.tables, self.placement)
+            exchange.group = exchange.group.scoped(f" [embedding {number}]")
 
     @property
     def on_accelerator(self) -> bool:

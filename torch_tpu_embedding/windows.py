@@ -135,7 +135,7 @@ class Windows:
         """The physical rows of the window on each device."""
         size = self._window_rows(layout)
         return [
-            torch.arange(first, first + size, device="cpu")
+            host.arange(first, first + size)
             for first in self._first_rows(layout, table, start, stop)
         ]
 
