@@ -211,6 +211,17 @@ def test_a_table_too_large_to_number_names_the_table_and_the_limit() -> None:
         build_stacks(tables, "TPU")
 
 
+def test_a_table_too_large_for_the_device_is_an_error_before_any_of_it_is_built() -> None:
+    def features(rows: int) -> tte.FeatureConfig:
+        return tte.FeatureConfig(tte.TableConfig(rows, 1, name="huge"))
+
+    tte.TPUEmbedding(features(2**31 - 8), 2, tte.SGD())
+    with pytest.raises(
+        ValueError, match=r"table 'huge': 2147483641 .*\(2147483640\); split the table"
+    ):
+        tte.TPUEmbedding(features(2**31 - 7), 2, tte.SGD())
+
+
 def test_a_full_stack_is_followed_by_another() -> None:
     tables = tables_of([(2**30, 1, None), (2**30, 1, None), (5, 1, None)])
     assert [stack.table_indices for stack in build_stacks(tables, "TPU")] == [(0, 2), (1,)]

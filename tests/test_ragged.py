@@ -3,6 +3,7 @@
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -137,3 +138,202 @@ def test_raggeds_compare_by_identity_and_are_read_only():
 
 def test_ragged_is_public():
     assert tte.Ragged is Ragged
+
+
+# -- rows of every kind ----------------------------------------------------------------------------
+
+ROW_KINDS = [
+    list,
+    tuple,
+    np.array,
+    torch.tensor,
+    lambda row: np.array(row, dtype=np.int32),
+    lambda row: np.array(row, dtype=">i2"),
+    lambda row: np.repeat(np.array(row, dtype=np.uint8), 2)[::2],
+    lambda row: np.array(row, dtype=np.uint64),
+    lambda row: torch.tensor(row, dtype=torch.uint16),
+    lambda row: [np.int16(value) for value in row],
+    lambda row: [torch.tensor(value) for value in row],
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows_of_ids, st.data())
+def test_a_row_of_ids_may_be_of_any_kind(rows, data):
+    made = Ragged.from_lists([data.draw(st.sampled_from(ROW_KINDS))(row) for row in rows])
+    assert made.to_lists() == rows
+    assert made.values.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype"),
+    [
+        ([np.array([0.5, 0.25], dtype=np.float32)], torch.float32),
+        ([np.array([0.5, 0.25])], torch.float64),
+        ([torch.tensor([0.5, 0.25], dtype=torch.float16)], torch.float16),
+        ([[np.float32(0.5), 0.25]], torch.float32),
+        ([[0.5, 0.25]], torch.float32),
+        ([(0.5, 0.25), np.array([1])], torch.float32),
+        ([[1], np.array([0.5])], torch.float64),
+        ([np.array([]), [1, 2]], torch.int64),
+        ([torch.tensor([]), []], torch.int64),
+        ([[True], [False]], torch.bool),
+    ],
+)
+def test_values_keep_their_type_and_a_row_without_any_has_no_say(rows, dtype):
+    made = Ragged.from_lists(rows)
+    assert made.values.dtype == dtype
+    assert made.to_lists() == [[float(value) for value in row] for row in rows]
+
+
+def test_a_float_in_a_list_is_not_rounded_on_its_way_to_float64():
+    assert Ragged.from_lists([[0.1]], torch.float64).to_lists() == [[0.1]]
+
+
+@pytest.mark.parametrize("rows", [torch.arange(6).view(2, 3), torch.arange(6).view(2, 3).numpy()])
+def test_the_rows_of_a_matrix_count_whole(rows):
+    assert Ragged.from_lists(rows).to_lists() == [[0, 1, 2], [3, 4, 5]]
+    assert Ragged.from_lists(rows.T).to_lists() == [[0, 3], [1, 4], [2, 5]]
+    assert Ragged.from_lists(rows[:, :0]).to_lists() == [[], []]
+
+
+def test_gradients_go_through_the_rows():
+    weights = torch.ones(3, requires_grad=True)
+    Ragged.from_lists([weights[:2], weights[2:]]).values.square().sum().backward()
+    assert weights.grad.tolist() == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ([1, 2], TypeError, "row 0 is 1 (int), not a list, an array or a tensor of numbers"),
+        (["12"], TypeError, "row 0 is '12' (str), not a list"),
+        ([[1], [2, None]], TypeError, "row 1, position 1 is None (NoneType), not a number"),
+        ([[1], ["2"]], TypeError, "row 1, position 0 is '2' (str), not a number"),
+        ([[1j]], TypeError, "row 0, position 0 is 1j (complex), not a number"),
+        ([[[1]], [[2, 3]]], TypeError, "row 0, position 0 is [1] (list), not a number"),
+        ([np.array(["a"])], TypeError, "row 0 must hold numbers that torch knows, got <U1"),
+        ([[1], torch.ones(1, device="meta")], TypeError, "row 1 must be a dense host (CPU) tensor"),
+        ([torch.ones(1, 1)], ValueError, "row 0 must be 1-dimensional, got shape [1, 1]"),
+        (np.ones(3), ValueError, "must have shape [B, values], got [3]"),
+        ([[2**63]], ValueError, "row 0, position 0 is 9223372036854775808, too large for int64"),
+        ([np.array([2**63], dtype=np.uint64)], ValueError, "row 0 holds 9223372036854775808, too"),
+    ],
+)
+def test_rows_that_are_no_numbers_are_an_error_naming_the_place(rows, error, message):
+    with pytest.raises(error, match=f"^Ragged.from_lists: .*{re.escape(message)}"):
+        Ragged.from_lists(rows)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (0.5, torch.int64),
+        (300, torch.uint8),
+        (-1, torch.uint8),
+        (2**40, torch.int32),
+        (2, torch.bool),
+    ],
+)
+def test_a_number_that_is_none_of_the_dtype_is_an_error_and_never_cut_or_wrapped(value, dtype):
+    with pytest.raises(ValueError, match=f"{value} is no number of {dtype}; choose another dtype"):
+        Ragged.from_lists([[1], [value]], dtype)
+
+
+# -- a sequence of samples -------------------------------------------------------------------------
+
+
+def same(found, wanted):
+    assert isinstance(found, Ragged)
+    assert found.to_lists() == wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows_of_ids, st.data(), st.sampled_from([torch.int64, torch.int32]))
+def test_it_indexes_as_the_list_of_its_rows_does(rows, data, dtype):
+    listed = Ragged.from_lists(rows)
+    ragged = Ragged(listed.values, listed.row_splits.to(dtype))
+    assert len(ragged) == len(rows)
+    assert [row.tolist() for row in ragged] == rows
+    some = data.draw(st.slices(len(rows)))
+    same(ragged[some], rows[some])
+    mask = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
+    kept = [row for row, keep in zip(rows, mask, strict=True) if keep]
+    same(ragged[torch.tensor(mask, dtype=torch.bool)], kept)
+    same(ragged[np.array(mask, dtype=bool)], kept)
+    if rows:
+        at = data.draw(st.lists(st.integers(-len(rows), len(rows) - 1), max_size=6))
+        for index in (
+            at,
+            tuple(at),
+            torch.tensor(at, dtype=torch.int32),
+            np.array(at, dtype=np.int64),
+        ):
+            same(ragged[index], [rows[n] for n in at])
+        for n in at:
+            for index in (n, np.int64(n), torch.tensor(n)):
+                assert ragged[index].tolist() == rows[n]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(rows_of_ids, min_size=1, max_size=4))
+def test_cat_joins_what_slices_cut(parts):
+    joined = Ragged.cat([Ragged.from_lists(rows) for rows in parts])
+    same(joined, [row for rows in parts for row in rows])
+    same(Ragged.cat([joined[:2], joined[2:]]), joined.to_lists())
+
+
+def test_the_positions_of_a_process_take_its_samples_of_a_batch():
+    batch = Ragged.from_lists([[1], [], [2, 3]])
+    mine, real = tte.distributed.local_positions(len(batch), 4)
+    same(batch[mine], [[1], [], [2, 3], [1]])
+    same(batch[mine][real], [[1], [], [2, 3]])
+
+
+def test_nothing_to_join_is_an_error():
+    with pytest.raises(ValueError, match=r"^Ragged.cat: give at least one Ragged"):
+        Ragged.cat([])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        3,
+        -4,
+        1.0,
+        None,
+        "a",
+        torch.tensor([3]),
+        [0.5],
+        [[1]],
+        torch.ones(2, dtype=torch.bool),
+        [True],
+    ],
+    ids=str,
+)
+def test_an_index_of_no_sample_is_an_index_error(index):
+    with pytest.raises(IndexError):
+        Ragged.from_lists([[1], [], [2]])[index]
+
+
+def test_one_sample_shares_the_memory_and_several_are_a_copy():
+    ragged = Ragged.from_lists([[1, 2], [3]])
+    ragged[0][0] = 9
+    assert ragged.values.tolist() == [9, 2, 3]
+    ragged[[0]].values[0] = 7
+    assert ragged.values.tolist() == [9, 2, 3]
+
+
+def test_it_prints_its_size_and_not_its_values():
+    assert repr(Ragged.from_lists([[0.5], [], []])) == "Ragged(3 samples, 1 values, torch.float32)"
+
+
+def test_a_data_loader_pins_both_parts(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self.clone()
+    )
+    ragged = Ragged.from_lists([[1, 2], [3]])
+    same(torch.utils.data._utils.pin_memory.pin_memory(ragged), [[1, 2], [3]])
+    assert pinned[0] is ragged.values
+    assert pinned[1] is ragged.row_splits

@@ -32,7 +32,7 @@ class TableConfig:
     """
 
     vocabulary_size: int
-    """V: the number of rows; ids are 0 … V-1."""
+    """V: the number of rows; ids are 0 … V-1. Each device holds 2^31 - 8 rows of a table at the most."""
     dim: int
     """D: the length of one embedding vector."""
     initializer: Initializer | None = field(default=None, kw_only=True)
@@ -50,6 +50,11 @@ class TableConfig:
     """Rounds the rows as they are looked up, as a table in low precision would; the table stays."""
     dtype: torch.dtype = field(default=torch.float32, kw_only=True)
     """Of the table; only torch.float32."""
+    padding_idx: int | None = field(default=None, kw_only=True)
+    """An id that stands for no id, as in `torch.nn.EmbeddingBag`: a pooled feature leaves it out (a mean
+    does not count it), a dense feature or a place of a sequence gets zeros, and its row, which starts as
+    zeros, is neither read nor trained. A negative one counts from the end: -1 is the row V-1. (Where the
+    data has the id -1 itself, choose `id_bounds="drop"`.)"""
 
     def __post_init__(self) -> None:
         _require_int("TableConfig", "vocabulary_size", self.vocabulary_size, 1)
@@ -75,6 +80,14 @@ class TableConfig:
             raise ValueError(
                 f"TableConfig: name must be None or a non-empty str, got {self.name!r}"
             )
+        padding, size = self.padding_idx, self.vocabulary_size
+        if padding is not None:
+            _require_int("TableConfig", "padding_idx", padding, -size)
+            if padding >= size:
+                raise ValueError(
+                    f"TableConfig: padding_idx must be None or lie in [{-size}, {size}), the rows of the "
+                    f"table, got {padding}"
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +111,9 @@ class FeatureConfig:
     begin with another number than the batch size."""
     name: str | None = field(default=None, kw_only=True)
     """The feature's name in messages; None takes its place in feature_config, as in 'user/age'."""
+    is_weighted: bool = field(default=True, kw_only=True)
+    """False leaves out whatever weights come with the ids of this feature, as TorchRec's collections with
+    `is_weighted=False` do; a KeyedJaggedTensor that has weights has them for all keys."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.table, TableConfig):
@@ -108,6 +124,8 @@ class FeatureConfig:
                 "FeatureConfig: validate_weights_and_indices must be a bool, got "
                 f"{self.validate_weights_and_indices!r}"
             )
+        if not isinstance(self.is_weighted, bool):
+            raise ValueError(f"FeatureConfig: is_weighted must be a bool, got {self.is_weighted!r}")
         if self.output_shape is not None:
             if isinstance(self.output_shape, str) or not isinstance(self.output_shape, Sequence):
                 raise TypeError(
@@ -153,6 +171,12 @@ class Table:
     @property
     def combiner(self) -> str:
         return self.config.combiner
+
+    @property
+    def padding_row(self) -> int | None:
+        """The row of padding_idx, counted from the first."""
+        padding = self.config.padding_idx
+        return None if padding is None else padding % self.vocabulary_size
 
     @property
     def slot_names(self) -> tuple[str, ...]:

@@ -374,7 +374,13 @@ class TPUEmbedding(GradientSteps):
     def _parse(self, features: Any, weights: Any) -> list[Bags]:
         explicit = self._shapes.explicit
         return parse_features(
-            self.resolved, features, weights, self.local_batch_size, self.id_bounds, explicit
+            self.resolved,
+            features,
+            weights,
+            self.local_batch_size,
+            self.id_bounds,
+            explicit,
+            constant_weights=True,
         )
 
     def _require_accelerator(self, call: str) -> None:

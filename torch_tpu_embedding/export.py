@@ -48,8 +48,11 @@ class ServingModule(nn.Module):
             if key in self.tables:
                 raise ValueError(f"export_serving: two tables would be named {key!r}; rename one")
             weight = quantize(state[f"{table.name}.{WEIGHT}"], table.config.quantization_config)
+            padding = table.padding_row
+            if padding is not None:
+                weight = weight.index_fill(0, torch.tensor([padding], device="cpu"), 0.0)
             self.tables[key] = nn.Embedding(
-                weight.shape[0], weight.shape[1], _weight=weight, _freeze=True
+                weight.shape[0], weight.shape[1], padding, _weight=weight, _freeze=True
             )
         for feature in embedding.resolved.features:
             if feature.name in self._features:
@@ -96,9 +99,12 @@ class ServingModule(nn.Module):
         parts = as_tensors(where, feature, value)
         held: Any = self.tables[_module_name(table)]
         ids = parts[0].to(torch.int64)
+        weights = parts[2:] if feature.config.is_weighted else ()
         inside = (ids >= 0) & (ids < table.vocabulary_size)
         if self._raises:
             _require(inside.all(), f"{where}: an id is outside [0, {table.vocabulary_size})")
+        if table.padding_row is not None:
+            inside = inside & (ids != table.padding_row)
         ids = ids.clamp(0, table.vocabulary_size - 1)
         if len(parts) == 1:
             rows: Tensor = held(ids).where(inside[..., None], 0.0)
@@ -112,7 +118,7 @@ class ServingModule(nn.Module):
         if length:
             out = _sequence(held.weight, ids, inside, splits, length)
         else:
-            out = _pooled(held.weight, ids, inside, splits, table.combiner, *parts[2:])
+            out = _pooled(held.weight, ids, inside, splits, table.combiner, *weights)
         return out if shape is None else out.reshape(*shape, out.shape[-1])
 
 
@@ -163,7 +169,7 @@ def _require(condition: Tensor, message: str) -> None:
 
 def _sequence(table: Tensor, ids: Tensor, inside: Tensor, splits: Tensor, length: int) -> Tensor:
     """`[B, L, D]`; zeros beyond the end of a sample and where the id is not `inside`."""
-    place = splits[:-1, None] + torch.arange(length)
+    place = splits[:-1, None] + torch.arange(length, device=splits.device)
     # torch.export wants an id to gather even where all samples are empty: a last one, in no place
     place = place.where(place < splits[1:, None], ids.shape[0])
     padded = torch.cat([ids, ids.new_zeros(1)])
@@ -182,14 +188,15 @@ def _pooled(
 ) -> Tensor:
     """`[B, D]`, each bag for itself; zeros for an empty bag or a divisor of 0."""
     bags = splits.shape[0]  # one more than there are, for the ids that are not `inside`
-    bag = torch.searchsorted(splits[1:].contiguous(), torch.arange(ids.shape[0]), right=True)
+    numbers = torch.arange(ids.shape[0], device=ids.device)
+    bag = torch.searchsorted(splits[1:].contiguous(), numbers, right=True)
     bag = bag.where(inside, bags - 1)
     w = torch.ones_like(ids, dtype=table.dtype) if weights is None else weights
     gain = w.to(table.dtype)
     if combiner != "sum":
         exact = w.to(torch.float64)
         powers = exact if combiner == "mean" else exact * exact
-        divisor = torch.zeros(bags, dtype=torch.float64).index_add(0, bag, powers)
+        divisor = exact.new_zeros(bags).index_add(0, bag, powers)
         if combiner == "sqrtn":
             divisor = divisor.sqrt()
         of_id = divisor.index_select(0, bag)

@@ -16,7 +16,15 @@ import torch
 from torch import Tensor
 
 from .config import Feature, Table
-from .inputs import Entries, bag_name, check_ids, is_dense, read_entries, read_weights
+from .inputs import (
+    Entries,
+    bag_name,
+    check_constant,
+    check_ids,
+    is_dense,
+    read_entries,
+    read_weights,
+)
 
 ID_BOUNDS = ("raise", "drop", "warn_and_drop")
 NO_ID = -1
@@ -39,7 +47,8 @@ class Bags:
     shape: tuple[int, ...]
     """Of the activations without their last dimension D: `(B,)`, `(B, L)` or an output_shape."""
     num_ids: int = 0
-    """As `parse` found them: those that are looked up, and those outside [0, V) that are not."""
+    """As `parse` found them: those that are looked up, and those outside [0, V) that are not. A padding_idx
+    is neither."""
     num_dropped: int = 0
     length: int = 0
     """Places in each bag of a pooled feature, if all have as many; `NO_ID` where there is no id."""
@@ -54,22 +63,27 @@ def parse(
     batch_size: int | None = None,
     output_shape: tuple[int, ...] | None = None,
     id_bounds: str = "raise",
+    constant_weights: bool = False,
 ) -> Bags:
     """Check one feature's input and bring it into bags.
 
     Args:
         feature, table: what the ids look up.
         value: dense `[B]` or `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged.
-        weights: None, or the same kind with floating-point values at the same places.
+        weights: None, or the same kind with floating-point values at the same places; not looked at if
+            the feature is not weighted.
         batch_size: B, if it is fixed; not looked at where there is an output_shape.
         output_shape: what the input must fill; None takes the shape of the input. A ragged input with
             one row per output place is combined; with one row per k places it is a sequence of k.
         id_bounds: what an id outside [0, V) does: 'raise', 'drop' or 'warn_and_drop'.
+        constant_weights: whether weights that require grad are an error; else the gains are differentiable.
 
     Raises:
         ValueError: naming the feature, its table, the value, its place, and what to do.
     """
     where = f"feature {feature.name!r} (table {table.name!r})"
+    if not feature.config.is_weighted:
+        weights = None
     if is_dense(value):
         return _parse_dense(
             where, feature, table, value, weights, batch_size, output_shape, id_bounds
@@ -81,21 +95,21 @@ def parse(
         if length:
             raise ValueError(
                 f"{where}: weights were given for a sequence feature, whose positions are not "
-                "combined; pass None for its weights"
+                "combined; pass None for its weights, or set is_weighted=False in its FeatureConfig"
             )
+        if constant_weights:
+            check_constant(where, weights)
         gains = read_weights(
             where, value, weights, entries, feature.config.validate_weights_and_indices
         )
-    inside = _inside(where, table, entries.ids, entries, None, id_bounds)
-    dropped = entries.ids.numel()
-    if inside is not None:
-        entries = entries.select(inside)
-        gains = gains[inside] if gains is not None else None
+    kept, dropped = _kept(where, table, entries.ids, entries, None, id_bounds)
+    if kept is not None:
+        entries = entries.select(kept)
+        gains = gains[kept] if gains is not None else None
     count = entries.ids.numel()
-    dropped -= count
     if length:
-        ids, kept = _sequence(where, entries, length)
-        return Bags(ids, None, None, shape, kept, dropped)
+        ids, count = _sequence(where, entries, length)
+        return Bags(ids, None, None, shape, count, dropped)
     gain = _gain(where, entries, gains, table.combiner, feature.config.validate_weights_and_indices)
     return Bags(entries.ids, entries.bag, gain, shape, count, dropped)
 
@@ -171,11 +185,10 @@ def _parse_dense(
     else:
         _check_batch(where, shape[0], batch_size)
     ids = ids.to(torch.int64)
-    inside = _inside(where, table, ids, None, shape, id_bounds)
-    if inside is None:
+    kept, dropped = _kept(where, table, ids, None, shape, id_bounds)
+    if kept is None:
         return Bags(ids, None, None, shape, ids.numel())
-    count = int(inside.sum())
-    return Bags(ids.where(inside, NO_ID), None, None, shape, count, len(ids) - count)
+    return Bags(ids.where(kept, NO_ID), None, None, shape, int(kept.sum()), dropped)
 
 
 def _output(
@@ -220,18 +233,18 @@ def _gain(
         return weights.to(torch.float32)
     w = torch.ones(len(entries.ids), dtype=torch.float64) if weights is None else weights
     zeros = torch.zeros(math.prod(entries.outer), dtype=torch.float64)
-    if combiner == "mean":
-        divisor = zeros.index_add_(0, entries.bag, w)
-    else:
-        divisor = zeros.index_add_(0, entries.bag, w * w).sqrt_()
-    divisor = divisor[entries.bag]
-    gain = torch.where(divisor == 0, 0.0, w / divisor).to(torch.float32)
+    total = zeros.index_add_(0, entries.bag, w if combiner == "mean" else w * w)
+    is_zero = (total == 0)[entries.bag]
+    divisor = total.where(total != 0, 1.0)[entries.bag]  # or the gradient of w would be NaN
+    if combiner == "sqrtn":
+        divisor = divisor.sqrt()
+    gain = (w / divisor).where(~is_zero, 0.0).to(torch.float32)
     if check and weights is not None and not bool(gain.isfinite().all()):
         at = int((~gain.isfinite()).nonzero()[0])
         raise ValueError(
             f"{where}: the weights of {bag_name(int(entries.bag[at]), entries.outer)} cancel to "
-            f"{float(divisor[at])}, too little to divide by for combiner {combiner!r}; use 'sum' or "
-            "larger weights"
+            f"{float(divisor.detach()[at])}, too little to divide by for combiner {combiner!r}; use 'sum' "
+            "or larger weights"
         )
     return gain
 
@@ -269,6 +282,25 @@ def _cut_rows(entries: Entries, length: int) -> tuple[Tensor, Tensor]:
     if len(number) < len(ids):
         ids = ids[torch.from_numpy(number + np.repeat(splits[:-1] - starts, lengths))]
     return ids, torch.from_numpy(place)
+
+
+def _kept(
+    where: str,
+    table: Table,
+    ids: Tensor,
+    entries: Entries | None,
+    dense_shape: tuple[int, ...] | None,
+    id_bounds: str,
+) -> tuple[Tensor | None, int]:
+    """A mask of the ids that are looked up, None if all are; and how many lie outside [0, V)."""
+    inside = _inside(where, table, ids, entries, dense_shape, id_bounds)
+    dropped = 0 if inside is None else len(ids) - int(inside.sum())
+    if table.padding_row is None:
+        return inside, dropped
+    real = ids != table.padding_row
+    if inside is not None:
+        return inside & real, dropped
+    return (None if bool(real.all()) else real), dropped
 
 
 def _inside(

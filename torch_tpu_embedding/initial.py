@@ -64,6 +64,8 @@ def start_values(
     Args:
         ids: the rows wanted, in order; None for all.
 
+    The row of padding_idx starts as zeros.
+
     Yields:
         (position in `ids` of the block's first row, field name → values): 'weight', then the slots.
 
@@ -71,7 +73,7 @@ def start_values(
         ValueError: an initializer returned something of another shape or type, or not finite.
     """
     ids = range(table.vocabulary_size) if ids is None else ids
-    weights = _weights(table, f"{seed}/{table.name}", ids)
+    weights = _without_padding(table, ids, _weights(table, f"{seed}/{table.name}", ids))
     if table.optimizer is None:
         yield from ((start, {WEIGHT: weight}) for start, weight in weights)
         return
@@ -94,6 +96,18 @@ def table_values(table: Table, seed: int, ids: range | None = None) -> dict[str,
     """The blocks of `start_values` in one: field name → `[n, width]`."""
     blocks = [values for _, values in start_values(table, seed, ids)]
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _without_padding(
+    table: Table, ids: range, blocks: Iterator[tuple[int, Tensor]]
+) -> Iterator[tuple[int, Tensor]]:
+    """The blocks with zeros in the row of padding_idx, as in `torch.nn.Embedding`."""
+    padding = table.padding_row
+    place = ids.index(padding) if padding is not None and padding in ids else -1
+    for start, weight in blocks:
+        if start <= place < start + len(weight):
+            weight[place - start] = 0.0
+        yield start, weight
 
 
 def _weights(table: Table, key: str, ids: range) -> Iterator[tuple[int, Tensor]]:

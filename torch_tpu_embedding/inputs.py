@@ -13,8 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ragged import Ragged
+from .ragged import Ragged, take_spans
 
+_REMEDIES: dict[type, str] = {
+    list: "; make lists of ids a Ragged with Ragged.from_lists, or a tensor with torch.tensor",
+    np.ndarray: "; make it a tensor with torch.from_numpy, or rows of ids a Ragged with Ragged.from_lists",
+}
 _ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -30,6 +34,8 @@ class Entries:
     """The row splits of a ragged input."""
     given: tuple[Tensor, Tensor] | None = None
     """`bag` and `position`, where the splits do not tell them."""
+    order: Tensor | None = None
+    """What brings the entries of a sparse tensor into this order, if they were in another."""
 
     @cached_property
     def bag(self) -> Tensor:
@@ -90,17 +96,16 @@ def read_entries(where: str, value: object) -> Entries:
     if isinstance(value, Tensor) and value.layout == torch.sparse_coo:
         check_sparse(where, value)
         check_ids(where, value._values())
-        order = _bag_order(value)
-        indices = value._indices()[:, order]
-        outer = tuple(value.shape[:-1])
-        ids = value._values()[order].to(torch.int64)
-        return Entries(ids, outer, None, (_ravel(indices[:-1], outer), indices[-1]))
+        _check_indices(where, value)
+        bag, position, order = _bag_order(value)
+        ids = _ordered(value._values(), order).to(torch.int64)
+        return Entries(ids, tuple(value.shape[:-1]), None, (bag, position), order)
     got = type(value).__name__
     if isinstance(value, Tensor):
         got = f"a {'nested ' if value.is_nested else ''}tensor with layout {value.layout}"
     raise ValueError(
         f"{where}: expected a dense tensor, a sparse COO tensor, a Ragged or a jagged nested tensor "
-        f"(layout=torch.jagged) of ids, got {got}"
+        f"(layout=torch.jagged) of ids, got {got}{_REMEDIES.get(type(value), '')}"
     )
 
 
@@ -119,12 +124,22 @@ def as_ragged(where: str, value: object) -> Ragged | None:
     values = value.values()
     offsets, lengths = value.offsets(), value.lengths()  # type: ignore[attr-defined]
     if lengths is None:
+        _check_spans(where, offsets[:-1], offsets.diff(), len(values))
         return Ragged(values[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
     starts = offsets[: len(lengths)]  # a narrowed view: gaps lie between the samples
-    inner = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(
-        lengths
-    )
-    return Ragged.from_lengths(values[starts.repeat_interleave(lengths) + inner], lengths)
+    _check_spans(where, starts, lengths, len(values))
+    return Ragged.from_lengths(take_spans(values, starts, lengths), lengths)
+
+
+def _check_spans(where: str, starts: Tensor, lengths: Tensor, size: int) -> None:
+    """torch makes a jagged tensor of any offsets."""
+    wrong = ((starts < 0) | (lengths < 0) | (starts + lengths > size)).nonzero()
+    if len(wrong):
+        at = int(wrong[0])
+        raise ValueError(
+            f"{where}: sample {at} of the jagged tensor has {int(lengths[at])} values from "
+            f"{int(starts[at])} on, which are not within its {size} values; correct its offsets"
+        )
 
 
 def _ravel(indices: Tensor, outer: tuple[int, ...]) -> Tensor:
@@ -134,15 +149,23 @@ def _ravel(indices: Tensor, outer: tuple[int, ...]) -> Tensor:
     return flat
 
 
-def _bag_order(value: Tensor) -> Tensor | slice:
-    """What sorts the entries of a sparse tensor by bag and position.
+def _bag_order(value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(bag, position, what sorted both) of the entries of a sparse tensor; None if they were in order.
 
-    Never coalesce here: that would add up the ids of two entries at one place.
+    Never coalesce here: that would add up the ids of two entries at one place. And never take the word of
+    `is_coalesced` for their order: torch has it from whoever made the tensor.
     """
-    key = _ravel(value._indices(), tuple(value.shape))
-    if value.is_coalesced() or bool((key[1:] >= key[:-1]).all()):
-        return slice(None)
-    return torch.argsort(key, stable=True)
+    indices = value._indices()
+    bag, position = _ravel(indices[:-1], tuple(value.shape[:-1])), indices[-1]
+    step, within = bag.diff(), position.diff()
+    if bool(((step > 0) | ((step == 0) & (within >= 0))).all()):
+        return bag, position, None
+    order = torch.from_numpy(np.lexsort((position.numpy(), bag.numpy())))
+    return bag[order], position[order], order
+
+
+def _ordered(values: Tensor, order: Tensor | None) -> Tensor:
+    return values if order is None else values[order]
 
 
 def read_weights(
@@ -154,7 +177,8 @@ def read_weights(
         check_values: whether each weight must be finite.
 
     Raises:
-        ValueError: they are of another kind than the ids, at other places, or not finite numbers.
+        ValueError: they are of another kind than the ids, at other places, or not finite numbers; or they
+            require grad and two are at one place of a sparse tensor.
     """
     splits = entries.splits
     ragged = as_ragged(where, weights)
@@ -183,27 +207,55 @@ def read_weights(
                 f"same order; got shape {[*weights.shape]} with {weights._nnz()} entries for ids of "
                 f"shape {[*value.shape]} with {value._nnz()}"
             )
-        flat = weights._values()[_bag_order(value)]
+        flat = _sparse_values(where, weights, entries)
     else:
         wanted = "a Ragged or jagged tensor" if splits is not None else "a sparse COO tensor"
         raise ValueError(
             f"{where}: weights must be {wanted}, the kind of its ids, got {type(weights).__name__}"
         )
-    if not flat.dtype.is_floating_point:
+    if not flat.dtype.is_floating_point and flat.numel():
         raise ValueError(f"{where}: weights must be floating point, got {flat.dtype}")
     if check_values:
         finite = flat.to(torch.float32).isfinite()  # the gains are float32
         if not bool(finite.all()):
             at = int((~finite).nonzero()[0])
             raise ValueError(
-                f"{where}: weight {float(flat[at])} at {entries.place(at)} is not finite in "
+                f"{where}: weight {float(flat.detach()[at])} at {entries.place(at)} is not finite in "
                 "float32; clean the weights before enqueue"
             )
     return flat.to(torch.float64)
 
 
+def _sparse_values(where: str, weights: Tensor, entries: Entries) -> Tensor:
+    """The values of sparse weights in the order of the entries, differentiable if they require grad."""
+    if not weights.requires_grad:
+        return _ordered(weights._values(), entries.order)
+    if weights.is_coalesced():
+        return _ordered(weights.values(), entries.order)
+    summed = weights.coalesce().values()  # torch differentiates no other access, and this one sorts
+    if len(summed) < weights._nnz():
+        raise ValueError(
+            f"{where}: sparse weights that require grad have two entries at one place, whose gradients "
+            "torch cannot tell apart; give each entry its own column, or ids and weights as Ragged"
+        )
+    return summed
+
+
+def check_constant(where: str, weights: object) -> None:
+    """Raise ValueError if weights require grad, in whatever mode autograd is."""
+    values = weights.values if isinstance(weights, Ragged) else weights
+    if isinstance(values, Tensor) and values.requires_grad:
+        raise ValueError(
+            f"{where}: its weights require grad, but an XLA device takes them as numbers of the host and "
+            "gives no gradient back; detach their values, or, to learn them, look the ids up as a sequence "
+            "(max_sequence_length) and combine its rows with weights [B, L] on the device"
+        )
+
+
 def check_ids(where: str, ids: Tensor) -> None:
-    if ids.dtype not in _ID_DTYPES:
+    """Raise ValueError unless they are integers on the host; where there are none, floats are fine."""
+    none_at_all = ids.numel() == 0 and ids.is_floating_point()  # as in torch.tensor([])
+    if ids.dtype not in _ID_DTYPES and not none_at_all:
         raise ValueError(
             f"{where}: ids must be integers (int64 or int32), got {ids.dtype}; convert them with "
             ".to(torch.int64) if that is what they are"
@@ -225,4 +277,17 @@ def check_sparse(where: str, value: Tensor) -> None:
         raise ValueError(
             f"{where}: a sparse tensor must have shape [B, width] or [B, …, width] with scalar "
             f"entries, got shape {[*value.shape]} with {value.sparse_dim()} sparse dimensions"
+        )
+
+
+def _check_indices(where: str, value: Tensor) -> None:
+    """torch checks the indices of a sparse tensor only where it is asked to."""
+    indices, shape = value._indices(), torch.tensor(value.shape, dtype=torch.int64, device="cpu")
+    outside = ((indices < 0) | (indices >= shape[:, None])).any(0).nonzero()
+    if len(outside):
+        at = int(outside[0])
+        raise ValueError(
+            f"{where}: entry {at} of the sparse tensor, {value._values()[at].item()}, is at index "
+            f"{indices[:, at].tolist()}, outside its shape {[*value.shape]}; correct the indices or give "
+            "the shape that holds them"
         )

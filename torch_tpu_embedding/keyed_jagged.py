@@ -1,47 +1,169 @@
-"""TorchRec's KeyedJaggedTensor as an input, told by its methods: torchrec is not imported."""
+"""TorchRec's KeyedJaggedTensor and JaggedTensor as inputs, told by their methods: torchrec is not imported.
+
+Letters: B batch, F keys, N ids.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from .inputs import check_host
 from .ragged import Ragged
 
-_METHODS = ("keys", "values", "offsets", "stride", "weights_or_none")
+_ONE = ("values", "lengths", "offsets", "weights_or_none")
+_KEYED = ("keys", "values", "offsets", "stride", "weights_or_none")
+_Pair = tuple[Any, Any]
 
 
-def is_keyed_jagged(value: object) -> bool:
-    """Whether `value` has the methods of a KeyedJaggedTensor."""
-    return all(callable(getattr(value, method, None)) for method in _METHODS)
+def holds_jagged(features: object) -> bool:
+    """Whether a nest of inputs has a KeyedJaggedTensor or a JaggedTensor anywhere."""
+    if isinstance(features, (Tensor, Ragged)):
+        return False
+    if isinstance(features, Mapping):
+        return any(map(holds_jagged, features.values()))
+    if isinstance(features, (list, tuple)):
+        return any(map(holds_jagged, features))
+    return _has(features, _KEYED) or _has(features, _ONE)
 
 
-def split_keyed_jagged(value: Any) -> tuple[dict[str, Ragged], dict[str, Ragged | None]]:
-    """(features, weights) by key, sharing the tensors' memory.
+def split_jagged(features: Any, path: str = "") -> _Pair:
+    """(ids, weights) of a nest of inputs, sharing their memory as far as possible.
+
+    A KeyedJaggedTensor becomes a dict by key, a JaggedTensor a Ragged; other leaves have weights None.
+
+    Args:
+        path: where the nest stands in a larger one, for messages.
 
     Raises:
-        ValueError: the number of samples differs from key to key, or a tensor is not on the host.
+        ValueError: its lengths, values, weights and inverse indices do not fit each other, a key is there
+            twice, or a tensor is not on the host.
     """
-    keys = list(value.keys())
-    offsets = value.offsets()
-    if offsets.device.type != "cpu":
+    if isinstance(features, (Tensor, Ragged)):
+        return features, None
+    if isinstance(features, Mapping):
+        pairs = {key: split_jagged(part, f"{path}/{key}") for key, part in features.items()}
+        return {k: pair[0] for k, pair in pairs.items()}, {k: pair[1] for k, pair in pairs.items()}
+    if isinstance(features, (list, tuple)):
+        parts = [split_jagged(part, f"{path}/{number}") for number, part in enumerate(features)]
+        return _like(features, [ids for ids, _ in parts]), _like(features, [w for _, w in parts])
+    if _has(features, _KEYED):
+        return _split_keyed(features)
+    if _has(features, _ONE):
+        weights = features.weights_or_none()
+        splits = _check_parts(f"JaggedTensor at {path[1:]!r}", features, weights)
+        ids = Ragged(features.values(), splits)
+        return ids, None if weights is None else Ragged(weights, splits)
+    return features, None
+
+
+def _like(container: Any, parts: list[Any]) -> Any:
+    return type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts)
+
+
+def _has(value: object, methods: tuple[str, ...]) -> bool:
+    return all(callable(getattr(value, method, None)) for method in methods)
+
+
+@torch.enable_grad()  # type: ignore[no-untyped-call] # parts taken without it hide that they require grad
+def _split_keyed(value: Any) -> tuple[dict[str, Ragged], dict[str, Ragged | None]]:
+    keys, flat, weights = list(value.keys()), value.values(), value.weights_or_none()
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(
-            f"KeyedJaggedTensor: input must be on the host (CPU), got {offsets.device}; leave ids on "
-            "the CPU, enqueue moves what the device needs"
+            f"KeyedJaggedTensor: key {twice!r} is there twice; give each key once, or the features under "
+            "names of their own"
         )
-    variable = getattr(value, "variable_stride_per_key", None)
-    if callable(variable) and variable():
+    offsets = _check_parts("KeyedJaggedTensor", value, weights)
+    inverse = _inverse_indices(value, keys)
+    strides = _strides(value, keys, inverse)
+    if sum(strides) != len(offsets) - 1:
         raise ValueError(
-            "KeyedJaggedTensor: every key must have the same number of samples; expand a batch with "
-            "variable stride per key first"
+            f"KeyedJaggedTensor: {len(offsets) - 1} lengths, but its {len(keys)} keys have "
+            f"{sum(strides)} samples together; give every key a length for every sample"
         )
-    stride = value.stride()
-    flat, weights = value.values(), value.weights_or_none()
     ids: dict[str, Ragged] = {}
     of_ids: dict[str, Ragged | None] = {}
-    for number, key in enumerate(keys):
-        splits = offsets[number * stride : (number + 1) * stride + 1].to(torch.int64)
-        first, last = int(splits[0]), int(splits[-1])
-        ids[key] = Ragged(flat[first:last], splits - first)
-        of_ids[key] = None if weights is None else Ragged(weights[first:last], splits - first)
+    first = 0
+    for key, stride in zip(keys, strides, strict=True):
+        splits = offsets[first : first + stride + 1]
+        first += stride
+        start, stop = int(splits[0]), int(splits[-1])
+        ids[key] = Ragged(flat[start:stop], splits - start)
+        of_ids[key] = None if weights is None else Ragged(weights[start:stop], splits - start)
+    if inverse is not None:
+        for key, stride in zip(keys, strides, strict=True):
+            _check_inverse(key, inverse[key], stride)
+            ids[key] = ids[key][inverse[key]]
+            expanded = of_ids[key]
+            of_ids[key] = None if expanded is None else expanded[inverse[key]]
     return ids, of_ids
+
+
+def _check_parts(what: str, value: Any, weights: Tensor | None) -> Tensor:
+    """The offsets as int64, after making sure that they cover all values and weights."""
+    values, offsets = value.values(), value.offsets()
+    for part in (values, offsets, weights):
+        if part is not None:
+            check_host(what, part)
+    offsets = torch.as_tensor(offsets, dtype=torch.int64)
+    if not len(offsets):  # of no sample at all
+        offsets = torch.zeros(1, dtype=torch.int64, device="cpu")
+    lengths = getattr(value, "lengths", None)
+    if callable(lengths) and not torch.equal(lengths().to(torch.int64), offsets.diff()):
+        raise ValueError(
+            f"{what}: its lengths are not those of its offsets; give one of the two alone"
+        )
+    first, last = int(offsets[0]), int(offsets[-1])
+    if (first, last) != (0, len(values)):
+        raise ValueError(
+            f"{what}: its lengths cover the values from {first} to {last}, but it has {len(values)}; every "
+            "value must belong to a sample"
+        )
+    if weights is not None and len(weights) != len(values):
+        raise ValueError(
+            f"{what}: {len(weights)} weights for {len(values)} values; give each value a weight"
+        )
+    return offsets
+
+
+def _strides(value: Any, keys: list[str], inverse: dict[str, Tensor] | None) -> list[int]:
+    """How many samples each key has."""
+    variable = getattr(value, "variable_stride_per_key", None)
+    if not (callable(variable) and variable()):
+        return [value.stride()] * len(keys)
+    if inverse is None:
+        raise ValueError(
+            "KeyedJaggedTensor: every key must have the same number of samples; give a batch with "
+            "variable stride per key its inverse_indices, or expand it first"
+        )
+    return list(value.stride_per_key())
+
+
+def _inverse_indices(value: Any, keys: list[str]) -> dict[str, Tensor] | None:
+    """Key → `[B]`: for each sample of the batch the one to take; None if there are no such indices."""
+    read = getattr(value, "inverse_indices_or_none", None)
+    given = read() if callable(read) else None
+    if given is None or not given[1].numel():
+        return None
+    names, indices = given
+    if indices.dim() != 2 or len(indices) != len(names) or not set(keys) <= set(names):
+        raise ValueError(
+            f"KeyedJaggedTensor: inverse_indices of shape {[*indices.shape]} for the keys {[*names]} do "
+            f"not have one row for each of its keys {keys}"
+        )
+    return dict(zip(names, indices, strict=True))
+
+
+def _check_inverse(key: str, samples: Tensor, stride: int) -> None:
+    check_host("KeyedJaggedTensor: inverse_indices", samples)
+    wrong = ((samples < 0) | (samples >= stride)).nonzero()
+    if len(wrong):
+        at = int(wrong[0])
+        raise ValueError(
+            f"KeyedJaggedTensor: inverse_indices of key {key!r} have {int(samples[at])} for sample {at}, "
+            f"but that key has {stride} samples"
+        )

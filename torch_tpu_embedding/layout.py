@@ -193,6 +193,17 @@ def cuts_records(kind: DeviceKind, widths: tuple[int, ...]) -> bool:
     return kind == "CPU" and len(widths) > 1 and min(widths) == max(widths) >= _CUT_WIDTH
 
 
+def check_sizes(tables: tuple[Table, ...], placement: Placement) -> None:
+    """Raise ValueError if a table has more rows on one device than int32 can number."""
+    for table in tables:
+        rows = placement.capacity(table.vocabulary_size)
+        if rows > _MAX_RECORDS:
+            raise ValueError(
+                f"table {table.name!r}: {rows} of its {table.vocabulary_size} rows on one device are more "
+                f"than it can number ({_MAX_RECORDS}); split the table, or use more devices"
+            )
+
+
 _StackKey = tuple[int, Optimizer | None, QuantizationConfig | None, int]
 
 
@@ -218,14 +229,9 @@ def build_stacks(
     groups: dict[_StackKey, list[int]] = {}
     sizes: dict[_StackKey, int] = {}
     placement = placement or Placement()
+    check_sizes(tables, placement)
     rows_of = [placement.capacity(table.vocabulary_size) for table in tables]
     for index, table in enumerate(tables):
-        if rows_of[index] > _MAX_RECORDS:
-            raise ValueError(
-                f"table {table.name!r}: {rows_of[index]} of its {table.vocabulary_size} rows on one "
-                f"device are more than it can number ({_MAX_RECORDS}); split the table, or use more "
-                "devices"
-            )
         rule = table.optimizer.rule() if table.optimizer is not None else None
         part = 0  # a stack that is full is followed by another of the same kind
         rounding = table.config.quantization_config

@@ -48,9 +48,12 @@ def flatten_like(
         if set(structure) != set(template):
             missing = sorted(map(str, set(template) - set(structure)))
             unexpected = sorted(map(str, set(structure) - set(template)))
+            remedy = ""
+            if not (missing or path):
+                remedy = f"; leave others out by {{key: {what}[key] for key in feature_config}}"
             raise ValueError(
                 f"{_place(what, path)} must have the keys of feature_config: "
-                f"missing {missing}, unexpected {unexpected}"
+                f"missing {missing}, unexpected {unexpected}{remedy}"
             )
         parts = [(key, template[key], structure[key]) for key in _sorted_keys(template, path)]
     elif isinstance(template, (list, tuple)):
@@ -64,7 +67,14 @@ def flatten_like(
         parts = [(k, template[k], structure[k]) for k in range(len(template))]
     else:
         if isinstance(structure, (Mapping, list, tuple)) and not containers_are_leaves:
-            raise TypeError(_other_type(what, path, "one item, not a container", structure))
+            remedy = ""
+            if what in ("features", "weights") and not isinstance(structure, Mapping):
+                remedy = (
+                    "; make lists a Ragged with Ragged.from_lists, or a tensor with torch.tensor"
+                )
+            raise TypeError(
+                _other_type(what, path, "one item, not a container", structure) + remedy
+            )
         return [structure]
     return [
         leaf

@@ -78,8 +78,10 @@ class ReferenceEmbedding:
                 if feature.max_sequence_length:
                     kept = sample[: feature.max_sequence_length]
                     for (row, _), of_place in zip(kept, of_sample, strict=False):
-                        yield feature.table_index, row, of_place
+                        if not self._is_padding(feature, row):
+                            yield feature.table_index, row, of_place
                 else:
+                    sample = self._without_padding(feature, sample)
                     for place, (row, _) in enumerate(sample):
                         gain = self._gain(feature, sample, place)
                         yield feature.table_index, row, of_sample * gain
@@ -108,12 +110,21 @@ class ReferenceEmbedding:
                 out[place] = self._row(feature, row)
             return out
         out = table.new_zeros(table.shape[1])
+        sample = self._without_padding(feature, sample)
         for place, (row, _) in enumerate(sample):
             out += self._row(feature, row) * self._gain(feature, sample, place)
         return out
 
+    def _is_padding(self, feature: Feature, row: int) -> bool:
+        return row == self.resolved.table_of(feature).padding_row
+
+    def _without_padding(self, feature: Feature, sample: Sample) -> Sample:
+        return [pair for pair in sample if not self._is_padding(feature, pair[0])]
+
     def _row(self, feature: Feature, row: int) -> Tensor:
         table = self.resolved.table_of(feature)
+        if row == table.padding_row:
+            return torch.zeros(table.dim, dtype=torch.float64)
         value = self.state[f"{table.name}.{WEIGHT}"][row]
         return quantize(value, table.config.quantization_config)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .config import Feature, Resolved, TableConfig, resolve
 from .features import ID_BOUNDS, Bags, parse
-from .keyed_jagged import is_keyed_jagged, split_keyed_jagged
+from .keyed_jagged import holds_jagged, split_jagged
 from .nest import flatten_like, flatten_with_paths, pack_like, prune_like
 from .quantization import quantize
 
@@ -49,9 +49,9 @@ def serving_embedding_lookup(
     if id_bounds not in ID_BOUNDS:
         raise ValueError(f"id_bounds must be one of {ID_BOUNDS}, got {id_bounds!r}")
     names = {table.config: table.name for table in resolve(feature_config, None).tables}
+    inputs, weights = _without_jagged(inputs, weights)
     asked = prune_like(feature_config, inputs)
-    if not is_keyed_jagged(inputs):
-        flatten_like(asked, inputs, "features")  # says which keys are not of the configuration
+    flatten_like(asked, inputs, "features")  # says which keys are not of the configuration
     if not [*flatten_with_paths(asked)]:
         known = [path for path, _ in flatten_with_paths(feature_config)]
         raise ValueError(f"features: the inputs hold none; give at least one of {known}")
@@ -83,14 +83,11 @@ def parse_features(
     batch_size: int | None,
     id_bounds: str,
     output_shapes: Sequence[tuple[int, ...] | None],
+    *,
+    constant_weights: bool = False,
 ) -> list[Bags]:
-    """Check a nest of inputs and bring it into bags, in feature order."""
-    if is_keyed_jagged(features):
-        if weights is not None:
-            raise ValueError(
-                "weights were given beside a KeyedJaggedTensor, which brings its own; pass None"
-            )
-        features, weights = split_keyed_jagged(features)
+    """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`."""
+    features, weights = _without_jagged(features, weights)
     flat = flatten_like(resolved.structure, features, "features")
     flat_weights: list[Any] = [None] * len(flat)
     if weights is not None:
@@ -104,11 +101,24 @@ def parse_features(
             batch_size=batch_size,
             output_shape=shape,
             id_bounds=id_bounds,
+            constant_weights=constant_weights,
         )
         for feature, value, weight, shape in zip(
             resolved.features, flat, flat_weights, output_shapes, strict=True
         )
     ]
+
+
+def _without_jagged(features: Any, weights: Any) -> tuple[Any, Any]:
+    """Ids and weights with TorchRec's tensors taken apart."""
+    if not holds_jagged(features):
+        return features, weights
+    if weights is not None:
+        raise ValueError(
+            "weights were given beside a KeyedJaggedTensor, which brings its own, as a JaggedTensor does; "
+            "pass None, and set is_weighted=False in the FeatureConfig of features that shall have none"
+        )
+    return split_jagged(features)
 
 
 def look_up_features(

@@ -56,6 +56,7 @@ def _signature(resolved: Resolved) -> _Signature:
             table.combiner,
             table.optimizer.rule() if table.optimizer is not None else None,
             table.config.quantization_config,
+            table.padding_row,
         )
         for table in resolved.tables
     )

@@ -18,7 +18,7 @@ from .engine import Engine
 from .exchange import Exchange, choose_exchange
 from .host_group import HostGroup
 from .initial import start_values, table_values
-from .layout import WEIGHT
+from .layout import WEIGHT, check_sizes
 from .optimizers import Optimizer
 from .sharding import STRATEGIES, Placement, Strategy
 from .table_rows import DeviceRows, HostRows
@@ -71,6 +71,7 @@ class TableModule(nn.Module):
                 sharding, group.size, group.rank, self._exchange.local_devices
             )
             self._seed = _agree(group, self.resolved, sharding, self._seed)
+            check_sizes(self.resolved.tables, self.placement)
         elif self.device.type == "cpu":
             if not initialize_tpu_embedding:
                 raise ValueError(
@@ -246,10 +247,13 @@ def _agree(group: HostGroup, resolved: Resolved, strategy: Strategy, seed: int) 
     if group.size == 1:
         return seed
     tables = [
-        (t.name, t.vocabulary_size, t.dim, t.combiner, type(t.optimizer).__name__)
+        (t.name, t.vocabulary_size, t.dim, t.combiner, t.padding_row, type(t.optimizer).__name__)
         for t in resolved.tables
     ]
-    features = [(f.name, f.table_index, f.max_sequence_length) for f in resolved.features]
+    features = [
+        (f.name, f.table_index, f.max_sequence_length, f.config.is_weighted)
+        for f in resolved.features
+    ]
     told = group.gather_objects((seed, str((strategy, tables, features))))
     for rank, (_, other) in enumerate(told):
         if other != told[0][1]:

@@ -38,7 +38,8 @@ def import_modules(
             float32 are converted.
 
     Raises:
-        ValueError: there is no such table, or a shape differs; nothing has changed then.
+        ValueError: there is no such table, or a shape or the padding_idx of a module differs; nothing has
+            changed then.
     """
     shard = embedding.shard
     error = settle(embedding)
@@ -159,7 +160,15 @@ def _checked(embedding: HasShard, given: Mapping[str, Any]) -> dict[int, Tensor]
             problems.append(f"{name!r} is no table of the embedding, which holds {sorted(tables)}")
             continue
         number, table = tables[name]
-        weight = value.weight if isinstance(value, (nn.Embedding, nn.EmbeddingBag)) else value
+        weight = value
+        if isinstance(value, (nn.Embedding, nn.EmbeddingBag)):
+            weight = value.weight
+            if value.padding_idx not in (None, table.padding_row):
+                problems.append(
+                    f"table {name!r}: the module has padding_idx {value.padding_idx}, the table "
+                    f"{table.padding_row}; set it in the TableConfig, or pass the module's weight alone"
+                )
+                continue
         wanted = [table.vocabulary_size, table.dim]
         if not isinstance(weight, Tensor):
             problems.append(
