@@ -254,6 +254,32 @@ def test_a_program_takes_any_number_of_samples_and_ids_whatever_the_example(
             torch.testing.assert_close(whole(as_program_takes(batch), dense), model(batch, dense))
 
 
+def test_a_program_leaves_out_padding_and_weights_that_a_feature_does_not_take(
+    tmp_path: Path,
+) -> None:
+    mean, sums = (
+        tte.TableConfig(9, 4, name=name, combiner=name, padding_idx=2) for name in ("mean", "sum")
+    )
+    config = {
+        "mean": tte.FeatureConfig(mean),
+        "bare": tte.FeatureConfig(sums, is_weighted=False),
+        "sequence": tte.FeatureConfig(mean, max_sequence_length=2),
+        "dense": tte.FeatureConfig(mean),
+    }
+    embedding = tte.TPUEmbedding(config, 2, None, seed=1, device="cpu")
+    ids = ragged([[1, 2, 3], [2]])
+    weights = tte.Ragged(torch.tensor([0.5, 2.0, 3.0, 4.0]), ids.row_splits)
+    dense = torch.tensor([2, 4])
+    features = {"mean": ids, "bare": ids, "sequence": ids, "dense": dense}
+    wanted = embedding(features, {**dict.fromkeys(features), "mean": weights, "bare": weights})
+    batch = {**features, "mean": (ids, weights), "bare": (ids, weights)}
+    module = tte.export_serving(embedding, tmp_path / "t.pt2", batch)
+    program = torch.export.load(tmp_path / "t.pt2").module()
+    for found in (module(batch), program(as_program_takes(batch))):
+        for name, value in wanted.items():
+            assert torch.equal(found[name], value), name
+
+
 def test_one_tensor_given_for_several_features_is_not_taken_for_one_input(tmp_path: Path) -> None:
     ids = ragged([[1, 2], [3]])
     tte.export_serving(EMBEDDING, tmp_path / "t.pt2", {"mean": ids, "sum": ids})

@@ -98,10 +98,9 @@ class ServingModule(nn.Module):
         table, _ = self._features[name]
         where = f"feature {name!r} (table {table.name!r})"
         parts = as_tensors(where, feature, value)
-        if not feature.config.is_weighted:
-            parts = parts[:2]
         held: Any = self.tables[_module_name(table)]
         ids = parts[0].to(torch.int64)
+        weights = parts[2:] if feature.config.is_weighted else ()
         inside = (ids >= 0) & (ids < table.vocabulary_size)
         if self._raises:
             _require(inside.all(), f"{where}: an id is outside [0, {table.vocabulary_size})")
@@ -120,7 +119,7 @@ class ServingModule(nn.Module):
         if length:
             out = _sequence(held.weight, ids, inside, splits, length)
         else:
-            out = _pooled(held.weight, ids, inside, splits, table.combiner, *parts[2:])
+            out = _pooled(held.weight, ids, inside, splits, table.combiner, *weights)
         return out if shape is None else out.reshape(*shape, out.shape[-1])
 
 
@@ -198,9 +197,7 @@ def _pooled(
     if combiner != "sum":
         exact = w.to(torch.float64)
         powers = exact if combiner == "mean" else exact * exact
-        divisor = torch.zeros(bags, dtype=torch.float64, device=ids.device).index_add(
-            0, bag, powers
-        )
+        divisor = exact.new_zeros(bags).index_add(0, bag, powers)
         if combiner == "sqrtn":
             divisor = divisor.sqrt()
         of_id = divisor.index_select(0, bag)
