@@ -445,3 +445,15 @@ def test_a_step_that_another_job_restores_while_it_is_being_removed_keeps_what_i
     assert complete == [*range(1, restored + 1), 5, 6]
     for step in complete:
         whose(tmp_path, step)
+
+
+def test_a_step_whose_ticket_was_left_beside_its_index_can_still_be_removed(tmp_path, monkeypatch):
+    """The job died between giving the index its name and removing the first one."""
+    save("old", tmp_path, 1)
+    save_id = attempts.published(tmp_path / "step-1").save_id
+    ticket = attempts.ticket_path(tmp_path / "step-1", save_id)
+    durable.link(tmp_path / "step-1/model.safetensors.index.json", ticket)
+    assert checkpoint.complete_steps(tmp_path) == [1]
+    save("new", tmp_path, 2, keep_last=1)
+    assert checkpoint.complete_steps(tmp_path) == [2]
+    assert not (tmp_path / "step-1").exists()

@@ -15,6 +15,8 @@ index), `revoke` (back to pending), `bury` (pending to dead, and only then are i
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -76,10 +78,13 @@ def revoke(directory: Path, save_id: str) -> bool:
     """Take the index away from a complete try, which is pending then; False if it was not complete."""
     if not is_published(directory, save_id):
         return False
-    ticket = ticket_path(directory, save_id)
-    durable.remove(ticket)  # a second name of the index, if its process died early; else nothing
+    ticket, index = ticket_path(directory, save_id), directory / INDEX_NAME
+    with contextlib.suppress(FileNotFoundError):
+        # A second name of the index, if its process died early. A rename to it would do nothing.
+        if os.path.samestat(os.lstat(ticket), os.lstat(index)):
+            durable.remove(ticket)
     try:
-        durable.rename(directory / INDEX_NAME, ticket)
+        durable.rename(index, ticket)
     except FileNotFoundError:
         return False
     try:
