@@ -15,13 +15,16 @@ index), `revoke` (back to pending), `bury` (pending to dead, and only then are i
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from pathlib import Path
 
 from . import durable
 from .errors import CheckpointError
-from .index import Index, read_index
-from .steps import INDEX_NAME
+from .index import Base, Index, read_index
+from .links import read_link
+from .steps import INDEX_NAME, step_path
 
 _OURS = re.compile(
     r"(?:[A-Za-z0-9][A-Za-z0-9_]*-\d{5}-of-\d{5,}-\d{5,}|extra|failed|index|rank-\d{5,})"
@@ -75,10 +78,13 @@ def revoke(directory: Path, save_id: str) -> bool:
     """Take the index away from a complete try, which is pending then; False if it was not complete."""
     if not is_published(directory, save_id):
         return False
-    ticket = ticket_path(directory, save_id)
-    durable.remove(ticket)  # a second name of the index, if its process died early; else nothing
+    ticket, index = ticket_path(directory, save_id), directory / INDEX_NAME
+    with contextlib.suppress(FileNotFoundError):
+        # A second name of the index, if its process died early. A rename to it would do nothing.
+        if os.path.samestat(os.lstat(ticket), os.lstat(index)):
+            durable.remove(ticket)
     try:
-        durable.rename(directory / INDEX_NAME, ticket)
+        durable.rename(index, ticket)
     except FileNotFoundError:
         return False
     try:
@@ -98,17 +104,27 @@ def restore(directory: Path, save_id: str) -> None:
         durable.remove(ticket_path(directory, save_id))
 
 
-def is_there(directory: Path, save_id: str) -> bool:
-    """Whether the step is complete by this try, which is restored if another job has just revoked it.
+def is_there(root: Path, base: Base) -> bool:
+    """Whether a base is complete, with all that it stands on; what another job just revoked is restored.
 
     Whoever makes a delta complete asks this of its base afterwards, and whoever revokes a base looks for
-    new deltas afterwards: so one of the two notices the other.
+    deltas on it afterwards: so one of the two notices the other.
     """
-    if is_published(directory, save_id):
-        return True
-    if ticket_path(directory, save_id).exists():
-        restore(directory, save_id)
-    return is_published(directory, save_id)
+    restored: list[Base] = []
+    at: Base | None = base
+    while at is not None:
+        link = read_link(root, at.step)
+        if link is None or link.save_id != at.save_id:
+            restore(step_path(root, at.step), at.save_id)
+            restored.append(at)
+            link = read_link(root, at.step)
+        if link is None or link.save_id != at.save_id:
+            break
+        at = link.base
+    if at is not None:
+        for each in restored:
+            revoke(step_path(root, each.step), each.save_id)
+    return at is None
 
 
 def bury(directory: Path) -> None:

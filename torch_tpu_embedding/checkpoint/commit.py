@@ -18,7 +18,7 @@ from .errors import CheckpointError
 from .index import Base, FileEntry, Index, Piece, TableEntry
 from .part import Attempt, Part, read_manifest, write_failure
 from .retention import tidy
-from .steps import INDEX_NAME, step_path
+from .steps import INDEX_NAME
 from .writer import Claim
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.5
@@ -163,9 +163,7 @@ def _publish(attempt: Attempt, commit: Commit) -> None:
 
 def _require_base(attempt: Attempt, commit: Commit) -> None:
     base = commit.base
-    if base is not None and not attempts.is_there(
-        step_path(attempt.directory.parent, base.step), base.save_id
-    ):
+    if base is not None and not attempts.is_there(attempt.directory.parent, base):
         raise CheckpointError(
             f"{attempt.directory}: a delta on step {base.step}, which another job has removed meanwhile; "
             "save without since="

@@ -63,9 +63,7 @@ class _Survey:
         missing = _bases(self.links.values())
         while missing:
             base = missing.pop()
-            if base.step in {*unfinished} - {*self.links} and is_there(
-                step_path(directory, base.step), base.save_id
-            ):
+            if base.step in {*unfinished} - {*self.links} and is_there(directory, base):
                 self.links[base.step] = _link(directory, base.step)
                 missing += _bases([self.links[base.step]])
         self.unfinished = [each for each in unfinished if each not in self.links]
@@ -128,14 +126,16 @@ def _remove(
     needed: set[int] = set()
     if revoked:
         now = {each: _link(directory, each) for each in steps_by_state(directory)[0]}
-        for base in _bases(now[each] for each in now if now[each] != found.links.get(each)):
+        # One that was revoked can be complete again: the delta of another job stands on it.
+        changed = [each for each in now if each in revoked or now[each] != found.links.get(each)]
+        for base in _bases(now[each] for each in changed):
             needed |= {base.step, *(found.chain(base.step) or ())}
     for each in reversed(revoked):  # bases first
         path, link = step_path(directory, each), found.links.get(each)
         if each in needed or not is_mine():
             restore(path, doomed[each])
             for base in _bases([link]):
-                if not is_there(step_path(directory, base.step), base.save_id):
+                if not is_there(directory, base):
                     revoke(path, doomed[each])  # somebody has buried its base meanwhile
         else:
             _remove_directory(directory, each)
