@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ from torch_tpu_embedding.config import resolve
 from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.exchange import Process
 from torch_tpu_embedding.features import parse
-from torch_tpu_embedding.gradient_norm import total_norm
+from torch_tpu_embedding.gradient_norm import clip_factor, total_norm
 from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.learning_rates import current_rates
 from torch_tpu_embedding.reference import ReferenceEmbedding
@@ -46,8 +47,10 @@ def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "_CUT_WIDTH", 4)
 
 
-def step_of_several(engine: Engine, resolved: Any, micro: Sequence[Batch], kind: str) -> float:
-    """One update of several micro-batches; gives the norm of the gradient."""
+def step_of_several(
+    engine: Engine, resolved: Any, micro: Sequence[Batch], kind: str, limit: float = math.inf
+) -> float:
+    """One update of several micro-batches, clipped; gives the norm of the gradient."""
     sent, sums, seen = [], [], []
     for batch in micro:
         ids, weights = helpers.as_inputs(batch, kind)
@@ -61,8 +64,13 @@ def step_of_several(engine: Engine, resolved: Any, micro: Sequence[Batch], kind:
         sums.append(engine.sum_gradients(looked_up.batch, gradients))
         seen.append(activations)
     merged = Merger(resolved, engine).merge(sent, sums, seen)
-    norm = total_norm(engine.exchange, merged.row_gradients, [], 2.0, seen[0][0].device)
+    device = seen[0][0].device
+    norm = total_norm(engine.exchange, merged.row_gradients, [], 2.0, device)
+    factor = clip_factor(norm, torch.tensor([limit]).to(device))
+    merged.row_gradients = {n: each * factor for n, each in merged.row_gradients.items()}
     engine.update(merged, [], current_rates(resolved.tables))
+    if tte.runtime.is_accelerated(device):
+        tte.runtime.sync()
     return float(norm)
 
 
