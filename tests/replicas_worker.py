@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import helpers
 import torch
 import torch_xla
+from test_accumulation import step_of_several
 from test_laws import LAYOUTS, Batch, Fast, config
 from test_laws import OPTIMIZERS as ALL_OPTIMIZERS
 from torch_xla._internal import pjrt
@@ -134,6 +135,26 @@ def train(group: ThreadGroup, number: int) -> dict[str, Any]:
     }
 
 
+def norm_of_several(group: ThreadGroup) -> tuple[float, float]:
+    """The norm of the gradient of two micro-batches, and that of one device with all samples."""
+    optimizer = ALL_OPTIMIZERS["adagrad"]
+    resolved = resolve(config(optimizer), optimizer)
+    device = torch_xla.device()
+    with ONE_AT_A_TIME:
+        store._live_sizes.clear()
+        engine = Engine(resolved, device, "CPU", Process(device, group, in_program=True))
+    ids = engine.store.ids
+    engine.store.fill(lambda t: start_values(resolved.tables[t], 0, ids(t)))
+    plain = Fast(config(optimizer), optimizer, "CPU")
+    sync()
+    rng = random.Random(0)
+    micro = [[make_batch(rng, SAMPLES, 1) for _ in range(REPLICAS)] for _ in range(2)]
+    mine = [parts[group.rank] for parts in micro]
+    norm = step_of_several(engine, resolved, mine, "ragged", limit=1.0)
+    every = [part for parts in micro for part in parts]
+    return norm, step_of_several(plain.engine, plain.resolved, every, "ragged", limit=1.0)
+
+
 def exchange_infinity(group: ThreadGroup) -> int:
     """How many numbers of a second exchange are finite if the first one exchanges an infinite one."""
     device = torch_xla.device()
@@ -151,6 +172,7 @@ def run_replicas(board: _Board, results: list[Any]) -> None:
     group = ThreadGroup(board, torch_xla.runtime.global_ordinal())
     trained = [train(group, number) for number in range(len(OPTIMIZERS))]
     results[group.rank] = {"trained": trained, "finite": exchange_infinity(group)}
+    results[group.rank]["norms"] = norm_of_several(group)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import helpers
 import torch
 from spmd_cases import BATCH, restored_config
+from test_accumulation import step_of_several
 from test_laws import LAYOUTS, OPTIMIZERS, Batch, Fast, config
 from torch import Tensor
 
@@ -120,6 +121,40 @@ def train(name: str, number: int, layout: runtime.DeviceKind) -> dict[str, Any]:
         "compiled_after_first_step": runtime.compile_count() - compiled,
         "error": distance(helpers.tensors(embedding), reference.state),
         "error_of_one_device": distance(plain.state(), reference.state),
+    }
+
+
+def clip_and_accumulate() -> dict[str, Any]:
+    """Steps of two micro-batches each, clipped by the norm, and the same on one device."""
+    optimizer, limit = OPTIMIZERS["adagrad"], 2.0
+    features = config(optimizer)
+    embedding = tte.TPUEmbedding(features, BATCH, optimizer, seed=0)
+    plain = Fast(features, optimizer, "CPU")
+    rng, norms, compiled = random.Random(0), [], 0
+    for step in range(STEPS):
+        micro = [fullest_batch(features) if step == 0 else make_batch(features, rng) for _ in "ab"]
+        for batch in micro:
+            given = [helpers.gradient_of(each) for each in plain.step(batch, train=False)]
+            ids, weights = helpers.as_inputs(batch, "ragged")
+            for place, feature in enumerate(features):
+                if feature.max_sequence_length:
+                    weights[place] = None
+            embedding.enqueue(ids, weights)
+            embedding.dequeue()
+            embedding.accumulate_gradients([embedding.to_device(each) for each in given])
+        norm = embedding.clip_grad_norm_(limit)
+        embedding.apply_gradients()
+        runtime.sync()
+        if step == 0:
+            compiled = runtime.compile_count()
+        wanted = step_of_several(plain.engine, plain.resolved, micro, "ragged", limit)
+        norms.append((norm, wanted))
+    compiled = runtime.compile_count() - compiled
+    return {
+        "norm_distance": max(abs(float(found) - wanted) / wanted for found, wanted in norms),
+        "clipped": all(wanted > limit for _, wanted in norms),
+        "table_distance": distance(helpers.tensors(embedding), plain.state()),
+        "compiled_after_first_step": compiled,
     }
 
 
@@ -251,6 +286,7 @@ def main() -> None:
         "trained": trained,
         "odd": train_and_evaluate(odd, 6),
         "alike": train_and_evaluate(alike, 30),
+        "accumulated": clip_and_accumulate(),
         "restored": restore(),
         "few": look_up_a_few(),
         "frozen": [freeze(tte.Adam(0.1, lazy_adam=lazy)) for lazy in (True, False)],

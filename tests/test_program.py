@@ -83,6 +83,25 @@ def test_a_pipelined_step_that_reads_its_rows_before_the_last_update_copies_no_t
         assert array["donated"], array
 
 
+def test_clipping_by_the_norm_sums_no_gradient_twice_and_micro_batches_copy_no_table(
+    tmp_path: Path,
+) -> None:
+    plain, clipped, several = (
+        traced(tmp_path, "--optimizer", "SGD", *RAGGED, *more)
+        for more in ([], ["--clip"], ["--clip", "--micro-batches", "3"])
+    )
+    assert clipped["programs"] == several["programs"] == 1
+    assert clipped["arrays"] == plain["arrays"]
+    for kind in ("gathers", "scatters"):
+        assert clipped["structure"][kind] == plain["structure"][kind]
+    for array, of_plain in zip(several["arrays"], plain["arrays"], strict=True):
+        # each batch reads its rows, and the update those of all
+        assert (array["gathers"], array["copies"]) == (4, 0), array
+        assert array["scatters"] == of_plain["scatters"]
+        assert array["donated"], array
+    assert several["structure"]["table_sized"] == plain["structure"]["table_sized"]
+
+
 STRUCTURES = [
     ["--optimizer", "SGD"],
     ["--optimizer", "Adagrad"],

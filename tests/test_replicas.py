@@ -54,3 +54,11 @@ def test_an_infinite_row_spoils_nothing_that_is_exchanged_after_it(
 ) -> None:
     for replica in found:
         assert replica["finite"] == len(found) * 2 * 8
+
+
+def test_the_norm_of_accumulated_gradients_is_that_of_one_device_in_every_replica(
+    found: list[dict[str, Any]],
+) -> None:
+    norms = [tuple(replica["norms"]) for replica in found]
+    assert len({norm for norm, _ in norms}) == 1, "the same to the bit"
+    assert norms[0][0] == pytest.approx(norms[0][1], rel=1e-5)

@@ -88,6 +88,14 @@ def test_inference_takes_any_number_of_samples(found: dict[str, Any]) -> None:
     assert len(many) > 4
 
 
+def test_accumulated_and_clipped_steps_are_those_of_one_device(found: dict[str, Any]) -> None:
+    case = found["accumulated"]
+    assert case["clipped"]
+    assert case["norm_distance"] < 1e-5
+    assert case["table_distance"] < 2 * ROUNDING
+    assert case["compiled_after_first_step"] == 0
+
+
 def test_a_state_goes_from_one_device_to_several_and_back(found: dict[str, Any]) -> None:
     saved, loaded = found["saved"], found["loaded"]
     assert set(saved) == set(loaded)

@@ -79,7 +79,8 @@ def ended(*processes: subprocess.Popen[str]) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
     """What one process sees and holds."""
-    return {strategy: torchrun_worker.train(strategy) for strategy in STRATEGIES}
+    found = {strategy: torchrun_worker.train(strategy) for strategy in STRATEGIES}
+    return {**found, "clipped": torchrun_worker.clipped_steps()}
 
 
 def assert_equal_to_one_process(
@@ -103,6 +104,20 @@ def assert_equal_to_one_process(
         held = sum(len(each["ids"][table]) for each in found)
         assert held == len(value), "no row is held twice"
     assert [each["late_compiles"] for each in found] == [0] * size
+
+
+def assert_clipped_as_in_one_process(
+    directory: Path, alone: dict[str, dict[str, Any]], size: int
+) -> None:
+    """The norm of the whole gradient, and tables and dense model that were trained by clipped ones."""
+    wanted = alone["clipped"]
+    for rank in range(size):
+        found = torch.load(directory / f"rank-{rank}.pt")["clipped"]
+        torch.testing.assert_close(found["norms"], wanted["norms"], rtol=1e-5, atol=0)
+        torch.testing.assert_close(found["weight"], wanted["weight"], rtol=1e-5, atol=1e-6)
+        for key, value in found["state"].items():
+            whole = wanted["state"][key][found["ids"][key.split(".")[0]]]
+            torch.testing.assert_close(value, whole, rtol=1e-5, atol=1e-5, msg=key)
 
 
 @dataclass
@@ -150,6 +165,13 @@ def test_three_processes_train_the_tables_of_one(
     strategy: Strategy, three: Launch, alone: dict[str, dict[str, Any]]
 ) -> None:
     assert_equal_to_one_process(three.directory, alone, strategy, 3)
+
+
+def test_accumulated_and_clipped_steps_of_several_processes_are_those_of_one(
+    two_hosts: Path, three: Launch, alone: dict[str, dict[str, Any]]
+) -> None:
+    assert_clipped_as_in_one_process(two_hosts, alone, 2)
+    assert_clipped_as_in_one_process(three.directory, alone, 3)
 
 
 def test_four_processes_train_the_tables_of_one(

@@ -157,13 +157,12 @@ def change_gradients(way: Way, batch: Batch) -> Iterator[list[Tensor]]:
         loss.backward(retain_graph=True)
         yield now()
     yield now(torch.nn.utils.clip_grad_norm_(leaves, 0.1))
-    loss.backward(retain_graph=True)
-    torch.nn.utils.clip_grad_value_(leaves, 0.05)
+    torch.nn.utils.clip_grad_value_(leaves, 0.02)
     yield now()
     for each in leaves:
         assert each.grad is not None
         each.grad.zero_()
-    (loss * 1024.0).backward(retain_graph=True)
+    (loss * 1024.0).backward()
     found_inf = torch.zeros(1, device=way.device)
     grads = [each.grad for each in leaves if each.grad is not None]
     scale = torch.full((1,), 1 / 1024, device=way.device)
@@ -174,7 +173,6 @@ def change_gradients(way: Way, batch: Batch) -> Iterator[list[Tensor]]:
         assert each.grad is not None
         each.grad.data.mul_(0.5)
         each.grad.add_(0.01)
-    loss.backward()
     yield now()
 
 
@@ -210,10 +208,10 @@ def test_gradients_of_activations_changed_in_place_or_made_under_autocast_are_th
         assert float((found - rounded[1]).norm() / rounded[1].norm()) < 0.03
 
 
-def test_a_plain_step_one_of_two_backwards_and_a_clipped_accumulated_one_train_what_dense_tables_do(
+def test_a_plain_step_and_a_clipped_one_of_accumulated_batches_train_what_dense_tables_do(
     ways: tuple[Xla, CpuMode, Plain],
 ) -> None:
-    batches = [make_batch(ways[0].model.features, seed) for seed in (1, 2, 3, 4)]
+    batches = [make_batch(ways[0].model.features, seed) for seed in (1, 2, 3)]
     norms = []
     for way in ways:
         way.loss(way.look_up(batches[0]), batches[0]).backward()
@@ -221,10 +219,8 @@ def test_a_plain_step_one_of_two_backwards_and_a_clipped_accumulated_one_train_w
         loss = way.loss(way.look_up(batches[1]), batches[1])
         (0.1 * loss).backward(retain_graph=True)
         (0.2 * loss).backward()
-        way.step()
-        way.loss(way.look_up(batches[2]), batches[2]).backward()
         way.accumulate()
-        way.loss(way.look_up(batches[3]), batches[3]).backward()
+        way.loss(way.look_up(batches[2]), batches[2]).backward()
         norms.append(way.clip())
         way.step()
     tte.runtime.sync()

@@ -15,6 +15,7 @@ from typing import Any
 
 import helpers
 import numpy as np
+import pytest
 import torch
 
 import torch_tpu_embedding as tte
@@ -97,6 +98,54 @@ def train(strategy: Strategy) -> dict[str, Any]:
     }
 
 
+def clipped_steps() -> dict[str, Any]:
+    """Two steps of two micro-batches, clipped by the norm of tables and dense model, and what they gave."""
+    features = [f for f in feature_config() if not f.name.startswith("each")]
+    numbers = [n for n, f in enumerate(feature_config()) if not f.name.startswith("each")]
+    embedding = tte.TPUEmbedding(features, BATCH, None, seed=5)
+    weight = torch.full((4,), 0.5, requires_grad=True, device=embedding.device)
+    positions, _ = distributed.local_positions(BATCH, BATCH)
+    norms = []
+    for step in range(2):
+        for micro in range(2):
+            ids, weights = inputs(2 * step + micro, positions)
+            chosen = ([ids[n] for n in numbers], [weights[n] for n in numbers])
+            embedding.enqueue(*chosen)
+            activations = embedding.dequeue()
+            sum((each * weight).square().sum() for each in activations).backward()
+            if not micro:
+                embedding.accumulate_gradients()
+        if step == 0 and distributed.world_size() > 1:
+            refuse_unequal(embedding, weight)
+        distributed.sum_gradients([weight])
+        norm = embedding.clip_grad_norm_(1.0, dense_parameters=[weight])
+        embedding.apply_gradients()
+        with torch.no_grad():
+            weight.sub_(weight.grad * 0.1)
+        weight.grad = None
+        tte.runtime.sync()
+        norms.append(norm.cpu())
+    ids_of = {
+        table.name: list(embedding.placement.ids(number, table.vocabulary_size))
+        for number, table in enumerate(embedding.resolved.tables)
+    }
+    return {
+        "norms": norms,
+        "weight": weight.detach().cpu(),
+        "state": helpers.tensors(embedding),
+        "ids": ids_of,
+    }
+
+
+def refuse_unequal(embedding: tte.TPUEmbedding, weight: torch.Tensor) -> None:
+    """Clipping before `sum_gradients` raises on every process."""
+    kept = weight.grad
+    weight.grad = weight.grad * (1 + distributed.rank())
+    with pytest.raises(ValueError, match=r"call distributed.sum_gradients\(parameters\) first"):
+        embedding.clip_grad_norm_(1.0, dense_parameters=[weight])
+    weight.grad = kept
+
+
 def small() -> tte.TPUEmbedding:
     table = tte.TableConfig(100, 4, name="users")
     return tte.TPUEmbedding({"user": tte.FeatureConfig(table)}, BATCH, tte.SGD(0.1), seed=1)
@@ -132,6 +181,7 @@ def laws(directory: Path, bad_rank: int | None, strategies: Sequence[Strategy]) 
     """Train and save the results; then, if asked, let one process enqueue an id that is not there."""
     found: dict[str, Any] = {strategy: train(strategy) for strategy in strategies}
     found["loaders"] = load_twice()
+    found["clipped"] = clipped_steps()
     torch.save(found, directory / f"rank-{distributed.rank()}.pt")
     if bad_rank is not None:
         embedding = small()

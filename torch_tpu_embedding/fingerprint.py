@@ -79,11 +79,9 @@ def _function(value: types.FunctionType, depth: int) -> str:
 
 
 def _array(value: Tensor | np.ndarray) -> str:
-    found = (
-        value.detach().cpu()
-        if isinstance(value, Tensor)
-        else torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
-    )
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
+    found = value.detach().cpu()
     step = max(len(found) // _ROWS, 1) if found.dim() else 1
     some = (found[::step] if found.dim() else found).contiguous()
     data = some.view(-1).view(torch.uint8).numpy().tobytes() if some.numel() else b""
