@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -164,6 +165,17 @@ def test_tables_are_averaged_copied_and_pickled_by_way_of_the_cpu() -> None:
         other = COPIES[way](mirror)
         assert torch.equal(other(batch())["seen"], mirror(batch())["seen"])
         assert_same(other.state_dict(), mirror.state_dict())
+
+
+def test_the_average_that_the_documents_show_runs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "wrappers.md").read_text()
+    block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    embedding = make()
+    names: dict[str, Any] = {"tte": tte, "features": FEATURES, "embedding": embedding}
+    exec(block, names)
+    names["update_average"]()
+    wanted = embedding.state_dict()["users.weight"]
+    assert torch.equal(names["averaged"].module.state_dict()["users.weight"], wanted)
 
 
 MOVES: dict[str, Callable[[nn.Module], Any]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -27,12 +26,14 @@ def for_tables(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         refuse_transforms()
-        with contextlib.ExitStack() as modes:
-            modes.enter_context(torch.inference_mode(False))
-            modes.enter_context(torch.no_grad())
-            for kind in ("cpu", "xla"):
-                if torch.is_autocast_enabled(kind):
-                    modes.enter_context(torch.autocast(kind, enabled=False))
+        if torch.is_inference_mode_enabled():
+            with torch.inference_mode(False):
+                return run(*args, **kwargs)
+        for kind in ("cpu", "xla"):
+            if torch.is_autocast_enabled(kind):
+                with torch.autocast(kind, enabled=False):
+                    return run(*args, **kwargs)
+        with torch.no_grad():
             return function(*args, **kwargs)
 
     return run
