@@ -49,8 +49,8 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         super().__init__(groups, {})
         self._complete = True
 
-    @outside_graph
     @torch.no_grad()
+    @outside_graph
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply the gradients of the batch looked up last.
 

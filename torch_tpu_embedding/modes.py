@@ -53,7 +53,8 @@ def outside_graph(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a public call that `torch.compile` shall not look into: it runs between two graphs.
 
     `torch.compiler.disable` does the same, and imports the compiler for it: two seconds at the start of
-    programs that never compile.
+    programs that never compile. It marks the code of `function`: one that another decorator has wrapped
+    shares that decorator's code with all else it wraps.
     """
     function._torchdynamo_disable = True  # type: ignore[attr-defined]
     function._torchdynamo_disable_msg = "the tables are no part of a graph"  # type: ignore[attr-defined]
