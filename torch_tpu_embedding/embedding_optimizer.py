@@ -43,8 +43,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         names = [table.name for table in embedding.resolved.tables]
         rates = _not_negative(names, embedding.learning_rates())
         self._shown = rates
-        tables = zip(embedding.resolved.tables, rates, embedding.activations_by_table, strict=True)
-        groups = [TableGroup(table.name, rate, params) for table, rate, params in tables]
+        groups = [*map(TableGroup, names, rates, embedding.activations_by_table)]
         self._complete = False
         super().__init__(groups, {})
         self._complete = True
