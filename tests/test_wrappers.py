@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,13 +94,18 @@ def test_a_compiled_function_may_hold_the_three_calls(trained: dict[str, Tensor]
         rows = model.embedding.dequeue()
         return model.head(torch.cat([rows["user"], rows["seen"]], 1).relu()).square().sum()
 
+    tables = tte.EmbeddingOptimizer(model.embedding)
+
     @torch.compile(backend="eager")
-    def apply() -> None:
-        model.embedding.apply_gradients()
+    def apply(user: int) -> None:
+        if user == 1:
+            model.embedding.apply_gradients()
+        else:
+            tables.step()
 
     for user in (1, 5):
         forward_and_enqueue(batch(user)).backward()
-        apply()
+        apply(user)
         dense.step()
         dense.zero_grad()
         tte.runtime.sync()
@@ -108,6 +114,18 @@ def test_a_compiled_function_may_hold_the_three_calls(trained: dict[str, Tensor]
     breaks = torch._dynamo.utils.counters["graph_break"]
     assert breaks, "the calls are no part of a graph"
     assert all("torch.compiler.disable" in reason for reason in breaks), [*breaks]
+
+
+def test_functions_of_the_user_are_compiled_whatever_decorates_them() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+    @torch.no_grad()
+    def double(value: Tensor) -> Tensor:
+        return value + value
+
+    torch.compile(double, backend="eager", fullgraph=True)(torch.ones(2))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
@@ -164,6 +182,17 @@ def test_tables_are_averaged_copied_and_pickled_by_way_of_the_cpu() -> None:
         other = COPIES[way](mirror)
         assert torch.equal(other(batch())["seen"], mirror(batch())["seen"])
         assert_same(other.state_dict(), mirror.state_dict())
+
+
+def test_the_average_that_the_documents_show_runs() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "wrappers.md").read_text()
+    block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    embedding = make()
+    names: dict[str, Any] = {"tte": tte, "features": FEATURES, "embedding": embedding}
+    exec(block, names)
+    names["update_average"]()
+    wanted = embedding.state_dict()["users.weight"]
+    assert torch.equal(names["averaged"].module.state_dict()["users.weight"], wanted)
 
 
 MOVES: dict[str, Callable[[nn.Module], Any]] = {

@@ -50,14 +50,13 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         rates = _not_negative(names, embedding.learning_rates())
         self._shown = rates
         self._step_supports_amp_scaling = True  # a GradScaler lets `step` unscale and skip
-        tables = zip(embedding.resolved.tables, rates, embedding.activations_by_table, strict=True)
-        groups = [TableGroup(table.name, rate, params) for table, rate, params in tables]
+        groups = [*map(TableGroup, names, rates, embedding.activations_by_table)]
         self._complete = False
         super().__init__(groups, {})
         self._complete = True
 
-    @outside_graph
     @torch.no_grad()
+    @outside_graph
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply the gradients of the batch looked up last.
 

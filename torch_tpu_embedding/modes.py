@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -27,12 +26,14 @@ def for_tables(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         refuse_transforms()
-        with contextlib.ExitStack() as modes:
-            modes.enter_context(torch.inference_mode(False))
-            modes.enter_context(torch.no_grad())
-            for kind in ("cpu", "xla"):
-                if torch.is_autocast_enabled(kind):
-                    modes.enter_context(torch.autocast(kind, enabled=False))
+        if torch.is_inference_mode_enabled():
+            with torch.inference_mode(False):
+                return run(*args, **kwargs)
+        for kind in ("cpu", "xla"):
+            if torch.is_autocast_enabled(kind):
+                with torch.autocast(kind, enabled=False):
+                    return run(*args, **kwargs)
+        with torch.no_grad():
             return function(*args, **kwargs)
 
     return run
@@ -52,7 +53,8 @@ def outside_graph(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a public call that `torch.compile` shall not look into: it runs between two graphs.
 
     `torch.compiler.disable` does the same, and imports the compiler for it: two seconds at the start of
-    programs that never compile.
+    programs that never compile. It marks the code of `function`: one that another decorator has wrapped
+    shares that decorator's code with all else it wraps.
     """
     function._torchdynamo_disable = True  # type: ignore[attr-defined]
     function._torchdynamo_disable_msg = "the tables are no part of a graph"  # type: ignore[attr-defined]
