@@ -58,6 +58,9 @@ def test_a_step_that_a_grad_scaler_skips_needs_nothing(order: str, unscale: bool
             forward(plain, step).backward()
             plain_optimizer.step()
             tte.runtime.sync()
+            continue
+        with pytest.raises(RuntimeError, match=r"dequeued last was dropped, for its step was skip"):
+            optimizer.step()
     assert scaler.get_scale() == 256.0
     found, wanted = helpers.tensors(embedding)["rows.weight"], helpers.tensors(plain)["rows.weight"]
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7)
@@ -128,6 +131,8 @@ def test_a_cleared_step_loses_what_was_accumulated_too() -> None:
     embedding.accumulate_gradients()
     optimizer.zero_grad()
     assert optimizer.param_groups[0]["params"] == []
+    with pytest.raises(RuntimeError, match=r"dequeued last was dropped, for its step was skipped"):
+        optimizer.step()
     before = helpers.tensors(embedding)["rows.weight"]
     embedding({"row": torch.full((B,), 5)})["row"].sum().backward()
     optimizer.step()
@@ -151,3 +156,21 @@ def test_a_step_skipped_with_accumulated_batches_skips_them_too() -> None:
         tte.runtime.sync()
     moved = before - helpers.tensors(embedding)["rows.weight"]
     torch.testing.assert_close(moved[:B], 2 * before[:B])
+
+
+def test_a_step_that_is_to_be_skipped_on_another_process_is_skipped_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class OtherFoundInf:
+        def gather(self, values: Tensor) -> Tensor:
+            return torch.stack([values, torch.ones_like(values)])
+
+    embedding, optimizer = make()
+    before = helpers.tensors(embedding)["rows.weight"]
+    scaler = torch.amp.GradScaler("xla", init_scale=4.0)
+    scaler.scale(forward(embedding, 0)).backward()
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding.engine.exchange, "group", OtherFoundInf())
+        scaler.step(optimizer)
+    assert torch.equal(helpers.tensors(embedding)["rows.weight"], before)
+    forward(embedding, 1)

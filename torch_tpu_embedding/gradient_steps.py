@@ -106,11 +106,7 @@ class GradientSteps(FreezableModule):
         exchange = self.engine.exchange
         norm = total_norm(exchange, looked_up.row_gradients, gradients, order, self.device)
         factor = clip_factor(norm, self._on_device(limit))
-        clipped = [*dense, *(each for batch in step for each in batch.activations)]
-        for each in clipped:
-            if each.grad is not None:
-                # Not in place, for what backward left on a dense parameter may be an expanded view.
-                each.grad = (each.grad * factor).to(each.grad.dtype)
+        _scale([*dense, *(each for batch in step for each in batch.activations)], factor)
         rows = {n: each * factor for n, each in looked_up.row_gradients.items()}
         self._keep_clipped(name, step, replace(looked_up, row_gradients=rows))
         return norm.sum()  # of one number: a scalar that is no view
@@ -121,8 +117,9 @@ class GradientSteps(FreezableModule):
         Called in place of it for all but the last of K micro-batches (or for all). The update is that of
         one batch of all their samples, to rounding: the gradients of an id are summed over all batches,
         then it gets one optimizer step. Nothing is averaged: divide each loss by K for the mean. The
-        tables do not change in between, and the activations stay in the param groups of
-        EmbeddingOptimizer, so that what is done to gradients is done to all. Each K is one more program.
+        tables do not change in between, and the activations stay, also in the param groups of
+        EmbeddingOptimizer, so that what is done to gradients is done to all: on the device there are K
+        times the activations and gradients of a batch. Each K is one more program.
 
         Args:
             gradients, name: as for `apply_gradients`.
@@ -297,6 +294,13 @@ class GradientSteps(FreezableModule):
             for feature, each in zip(self.resolved.features, batch.activations, strict=True):
                 if feature.table_index not in frozen:
                     self.activations_by_table[feature.table_index].append(each)
+
+
+def _scale(leaves: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiply gradients, not in place: what backward left on a dense parameter may be an expanded view."""
+    for each in leaves:
+        if each.grad is not None:
+            each.grad = (each.grad * factor).to(each.grad.dtype)
 
 
 def _filled(batch: Awaiting, gradients: Sequence[Tensor | None]) -> list[Tensor]:

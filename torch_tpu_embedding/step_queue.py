@@ -140,6 +140,8 @@ class StepQueue:
             "the next one first"
             if call == "apply_gradients"
             else "apply_gradients was already called for the training batch dequeued last",
+            "dropped": "the training batch dequeued last was dropped, for its step was skipped; enqueue "
+            "and dequeue the next one first",
             "accumulate": "accumulate_gradients was already called for the training batch dequeued "
             "last; enqueue and dequeue the next one first",
         }[self._last_call.get(name)]
@@ -154,8 +156,9 @@ class StepQueue:
     def cleared(self, name: str | None) -> None:
         """The gradients of the step were cleared: what was accumulated is gone, and the batch that awaits
         them may be followed by another if it has had some."""
-        self._accumulated.pop(name, None)
         awaiting = self._awaiting.get(name)
+        if self._accumulated.pop(name, None) and awaiting is None:
+            self._last_call[name] = "dropped"
         if awaiting is not None and any(each.grad is not None for each in awaiting.activations):
             self._cleared.add(name)
 
@@ -165,6 +168,8 @@ class StepQueue:
 
     def drop_step(self, name: str | None) -> None:
         """Forget the batches whose gradients have not been applied."""
+        if self.step_of(name):
+            self._last_call[name] = "dropped"
         self._awaiting.pop(name, None)
         self._accumulated.pop(name, None)
         self._cleared.discard(name)
