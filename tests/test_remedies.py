@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import remedies
 import remedies_of_inputs  # noqa: F401 (its cases join the others)
+import remedies_of_tables  # noqa: F401
 
 
 @pytest.mark.filterwarnings("ignore")
