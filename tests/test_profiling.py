@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding import phases
+from torch_tpu_embedding.runtime import phases
 
 B = 4
 ENQUEUE = {"parse", "dedup", "exchange", "send"}

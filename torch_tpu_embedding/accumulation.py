@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from . import host
 from .config import Resolved
 from .dedup import unique_inverse
 from .engine import Engine, LookedUp, SentBatch
@@ -20,6 +19,7 @@ from .lookup import cut, join
 from .occurrences import tables_of
 from .padding import ROWS, Bucket
 from .plan import StackPlan, StackSizes
+from .runtime import host
 from .update import after
 
 

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import host
 from .features import NO_ID, Bags
+from .runtime import host
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import host
 from .agreement import check_starts
 from .calls import digest
 from .host_group import HostGroup, report_failure
+from .runtime import host
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from . import host, runtime
+from . import runtime
 from .attempt import fresh_store
 from .calls import calling
 from .host_group import TIMEOUT, HostGroup, host_group, set_timeout
+from .runtime import host
 
 
 def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> None:

@@ -22,11 +22,11 @@ from .gradient_steps import GradientSteps
 from .gradients import make_leaf
 from .host_batch import Batcher
 from .learning_rates import check_rates, current_rates
-from .modes import outside_graph, refuse_transforms
 from .nest import pack_like
 from .optimizers import Optimizer
-from .phases import mark, timed
 from .pipeline import Pipeline
+from .runtime.modes import outside_graph, refuse_transforms
+from .runtime.phases import mark, timed
 from .sample_padding import SampleCount
 from .serving import parse_features, serving_embedding_lookup
 from .shapes import OutputShapes

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from . import host, runtime
+from . import runtime
 from .learning_rates import finite_rate
-from .modes import outside_graph
 from .param_group import TableGroup
+from .runtime import host
+from .runtime.modes import outside_graph
 
 if TYPE_CHECKING:
     from .embedding import TPUEmbedding

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from . import host, runtime
+from . import runtime
 from .calls import calling
 from .config import Resolved
 from .exchange import Exchange, Local
@@ -31,12 +31,12 @@ from .lookup import (
     rows_to_send,
     split_buffers,
 )
-from .modes import for_tables
 from .norms import NormSampler, sums_of_squares
 from .occurrences import Chunk
-from .phases import phase, timed
 from .plan import StackSizes
-from .runtime import DeviceKind
+from .runtime import DeviceKind, host
+from .runtime.modes import for_tables
+from .runtime.phases import phase, timed
 from .sample_padding import Samples
 from .sharding import Placement, Strategy
 from .spare_groups import SpareGroups

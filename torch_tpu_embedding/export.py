@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import host
 from .config import Feature, Table
 from .embedding import TPUEmbedding
 from .layout import WEIGHT
 from .quantization import quantize
 from .ragged import Ragged
+from .runtime import host
 
 Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import host
 from .config import Feature, Table
 from .inputs import (
     Entries,
@@ -26,6 +25,7 @@ from .inputs import (
     read_entries,
     read_weights,
 )
+from .runtime import host
 
 ID_BOUNDS = ("raise", "drop", "warn_and_drop")
 NO_ID = -1

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from . import host, runtime
+from . import runtime
 from .accumulation import Merger
 from .engine import LookedUp
 from .freezing import FreezableModule
@@ -18,6 +18,7 @@ from .gradients import collect_gradients, warn_of_missing
 from .host_group import raise_together
 from .nest import flatten_like
 from .pipeline import Pipeline
+from .runtime import host
 from .step_queue import Awaiting, StepQueue
 
 T = TypeVar("T")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import host
 from .bag_lengths import BagLengths
 from .batch_agreement import Report, tell
 from .buffers import float_buffer, int_buffer, served_slots
@@ -26,9 +25,10 @@ from .layout import StackLayout
 from .lookup import join
 from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks
 from .padding import StackPadding
-from .phases import phase, timed
 from .plan import Form, StackPlan, StackSizes, form_of, make_plans
 from .requests import Owned, Request, Served, batch_order, make_request, own, serve
+from .runtime import host
+from .runtime.phases import phase, timed
 from .sample_padding import Samples
 from .sharding import Placement
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import host
 from .config import Initializer, Table, field_shape
 from .layout import WEIGHT
+from .runtime import host
 
 logger = logging.getLogger(__name__)
 

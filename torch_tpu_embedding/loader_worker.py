@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import torch
 
-from . import host
 from .calls import calling
 from .host_group import HostGroup, PeerError, report_failure
+from .runtime import host
 from .step_queue import Queued
 
 logger = logging.getLogger(__name__)

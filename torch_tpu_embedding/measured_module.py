@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .metrics import Metrics
-from .modes import for_tables
+from .runtime.modes import for_tables
 from .table_module import TableModule
 
 

@@ -22,7 +22,7 @@ from .config import Resolved
 from .engine import Engine, SentBatch
 from .features import NO_ID, Bags
 from .norms import NormSampler
-from .phases import collect_times
+from .runtime.phases import collect_times
 
 HOST_PHASES = ("parse", "dedup", "exchange", "send")
 HOT_SHARE = 0.01

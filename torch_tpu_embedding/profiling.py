@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .paths import local_path, naming
-from .phases import set_trace
+from .runtime.phases import set_trace
 
 
 class _HostTrace:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import host
 from .config import Resolved
 from .dedup import unique_inverse
 from .features import NO_ID, Bags
 from .host_group import HostGroup
 from .layout import StackLayout
 from .plan import StackPlan
+from .runtime import host
 from .sharding import Placement
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from .config import Feature, Resolved, TableConfig, resolve
 from .features import ID_BOUNDS, Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
-from .modes import outside_graph
 from .nest import flatten_like, flatten_with_paths, pack_like, prune_like
 from .quantization import quantize
+from .runtime.modes import outside_graph
 
 
 @outside_graph

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from . import host, runtime
+from . import runtime
 from .config import Resolved, field_shape
 from .exchange import Exchange, Local
 from .layout import StackLayout, build_stacks
-from .modes import for_tables
+from .runtime import host
+from .runtime.modes import for_tables
 from .sharding import Placement
 from .touched import TouchLog
 from .windows import Windows

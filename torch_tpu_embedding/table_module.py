@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import host, logical_state, runtime, shared_engines
+from . import logical_state, runtime, shared_engines
 from .agreement import agree
 from .config import TableConfig, resolve
 from .engine import Engine
@@ -23,8 +23,9 @@ from .fixed_module import FixedModule
 from .host_values import map_tensors
 from .initial import start_values, table_values
 from .layout import WEIGHT, check_sizes
-from .modes import for_tables, outside_graph
 from .optimizers import Optimizer
+from .runtime import host
+from .runtime.modes import for_tables, outside_graph
 from .sharding import STRATEGIES, Placement, Strategy
 from .table_parameters import TableParameters
 from .table_rows import DeviceRows, HostRows

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import host
 from .config import Resolved, Table
 from .engine import Engine
 from .host_group import Alone, HostGroup
-from .modes import for_tables
+from .runtime import host
+from .runtime.modes import for_tables
 from .sharding import Strategy
 
 _BLOCK_ROWS = 1 << 14

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .layout import StackLayout
-from .modes import for_tables
+from .runtime.modes import for_tables
 
 
 class TouchLog:

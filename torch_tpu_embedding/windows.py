@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from . import host, runtime
+from . import runtime
 from .exchange import Exchange
 from .layout import ArrayLayout, StackLayout
+from .runtime import host
 from .sharding import Placement, ceil_div
 
 _WINDOW_BYTES = 8 << 20

@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import host
 from ..config import Table
 from ..config_io import optimizer_to_dict
 from ..host_group import HostGroup, raise_together
+from ..runtime import host
 from . import durable
 from .background import SaveHandle, settle
 from .begin import begin, open_attempt, require_ticket, taken_back
