@@ -45,8 +45,8 @@ from processes import connect, fetch_losses, no_bar
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.paths import path_option
-from torch_tpu_embedding.terminal import escape_what_it_lacks
+from torch_tpu_embedding.io.paths import path_option
+from torch_tpu_embedding.io.terminal import escape_what_it_lacks
 
 WARM_UP = 20  # steps; with the first evaluation, all that may compile
 SAMPLES = 700_000

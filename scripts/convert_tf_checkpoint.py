@@ -30,9 +30,9 @@ from tf_checkpoint_state import record
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.shard import block_rows
+from torch_tpu_embedding.io.paths import naming, path_option
+from torch_tpu_embedding.io.terminal import escape_what_it_lacks
 from torch_tpu_embedding.layout import WEIGHT
-from torch_tpu_embedding.paths import naming, path_option
-from torch_tpu_embedding.terminal import escape_what_it_lacks
 
 
 def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict[str, Found]:

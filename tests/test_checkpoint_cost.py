@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 
-from torch_tpu_embedding import checkpoint, json_checks
+from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import open_files
 from torch_tpu_embedding.checkpoint import shard as shard_module
 from torch_tpu_embedding.checkpoint.stream import TensorFile
+from torch_tpu_embedding.io import json_checks
 
 TABLES = [table("user", 40, 2)]
 

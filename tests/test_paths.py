@@ -20,7 +20,7 @@ from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_va
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.__main__ import main
-from torch_tpu_embedding.paths import local_path, path_option
+from torch_tpu_embedding.io.paths import local_path, path_option
 
 ROOT = Path(__file__).parent.parent
 TABLES = [table("user", 6, 2)]

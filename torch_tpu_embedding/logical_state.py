@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import json_checks
 from .config import Resolved, Table, field_shape
 from .config_io import optimizer_to_dict
+from .io import json_checks
 from .layout import WEIGHT
 from .sharding import STRATEGIES, Placement
 from .store import TableStore

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .paths import local_path, naming
+from .io.paths import local_path, naming
 from .runtime.phases import set_trace
 
 

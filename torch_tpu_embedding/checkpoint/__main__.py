@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..paths import path_option
-from ..terminal import escape_what_it_lacks
+from ..io.paths import path_option
+from ..io.terminal import escape_what_it_lacks
 from . import inspection
 from .errors import CheckpointError
 from .inspection import Progress

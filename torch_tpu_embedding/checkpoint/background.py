@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from ..paths import local_path
+from ..io.paths import local_path
 from .shard import HasShard
 
 _NICE = 19

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import json_checks
-from ..json_checks import shown
+from ..io import json_checks
+from ..io.json_checks import shown
 from .errors import REMEDY, CheckpointError
 from .regular import read_regular
 from .schema import check_index

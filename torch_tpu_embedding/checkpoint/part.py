@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .. import json_checks
+from ..io import json_checks
 from . import durable
 from .errors import CheckpointError
 from .index import FileEntry, Piece

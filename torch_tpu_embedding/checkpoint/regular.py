@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from ..paths import naming
+from ..io.paths import naming
 from .errors import REMEDY, CheckpointError
 
 _KINDS = {

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..host_group import HostGroup, raise_together
-from ..paths import local_path
+from ..io.paths import local_path
 from . import steps
 from .errors import CheckpointError
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..json_checks import (
+from ..io.json_checks import (
     Check,
     all_of,
     fields,

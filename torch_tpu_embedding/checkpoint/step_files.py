@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..paths import naming
+from ..io.paths import naming
 from .errors import REMEDY, CheckpointError
 from .index import IDS, Index, Piece, check_coverage, read_index
 from .open_files import OpenFiles

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import json_checks
-from ..paths import naming
+from ..io import json_checks
+from ..io.paths import naming
 from . import durable
 from .errors import REMEDY, CheckpointError
 from .index import FileEntry

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ..host_group import raise_together
 from ..host_values import float32_copy, is_floating
+from ..io.paths import local_path, naming
 from ..layout import WEIGHT
-from ..paths import local_path, naming
 from . import durable
 from .background import settle
 from .known_steps import forget

@@ -18,7 +18,7 @@ import time
 import weakref
 from pathlib import Path
 
-from .. import json_checks
+from ..io import json_checks
 from . import durable
 from .errors import CheckpointError
 from .regular import read_regular
