@@ -206,7 +206,7 @@ def model(workload: Workload, chips: int) -> dict[str, Any]:
     from traffic import count_traffic
 
     import torch_tpu_embedding as tte
-    from torch_tpu_embedding.config import resolve
+    from torch_tpu_embedding.config.declared import resolve
     from torch_tpu_embedding.features import parse
     from torch_tpu_embedding.host_batch import Batcher
     from torch_tpu_embedding.host_group import Alone

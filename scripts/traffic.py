@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch_tpu_embedding.config import Resolved
+from torch_tpu_embedding.config.declared import Resolved
 from torch_tpu_embedding.features import Bags, split_bags
 from torch_tpu_embedding.plan import StackSizes, form_of, make_plans
 from torch_tpu_embedding.requests import make_request

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config import resolve
+from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.features import Bags, parse
 from torch_tpu_embedding.host_batch import Batcher, HostBatch
 from torch_tpu_embedding.host_group import Alone

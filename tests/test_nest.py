@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torch_tpu_embedding.nest import flatten_like, flatten_with_paths, pack_like
+from torch_tpu_embedding.config.nest import flatten_like, flatten_with_paths, pack_like
 
 Pair = namedtuple("Pair", ["second", "first"])
 

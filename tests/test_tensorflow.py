@@ -34,10 +34,10 @@ import torch
 from torch import Tensor
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config import resolve
+from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.quantization import QuantizationConfig
 from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.features import parse
-from torch_tpu_embedding.quantization import QuantizationConfig
 
 PYTHON = os.environ.get("TTE_TENSORFLOW_PYTHON", "")
 

@@ -22,9 +22,9 @@ from hypothesis import given
 from torch import Tensor
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config import resolve
+from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.quantization import quantize
 from torch_tpu_embedding.layout import build_stacks
-from torch_tpu_embedding.quantization import quantize
 
 R = 2  # replicas of TF's fixture
 RATE = 0.1

@@ -1,8 +1,9 @@
 """Large embedding tables for PyTorch on TPU: TensorFlow's TPUEmbedding, ported to PyTorch/XLA."""
 
 from . import distributed, runtime
-from .config import FeatureConfig, TableConfig
-from .config_io import config_from_dict, config_to_dict
+from .config.declared import FeatureConfig, TableConfig
+from .config.quantization import QuantizationConfig
+from .config.serialization import config_from_dict, config_to_dict
 from .embedding import TPUEmbedding
 from .embedding_optimizer import EmbeddingOptimizer
 from .export import export_serving
@@ -13,7 +14,6 @@ from .loader import EmbeddingLoader
 from .metric_writers import JsonLinesWriter, TensorBoardWriter
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
 from .profiling import profile
-from .quantization import QuantizationConfig
 from .ragged import Ragged
 from .serving import serving_embedding_lookup
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .config import Resolved
+from .config.declared import Resolved
 from .dedup import unique_inverse
 from .engine import Engine, LookedUp, SentBatch
 from .layout import StackLayout

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from .calls import calling, digest
-from .config import Feature, Resolved, Table
+from .config.declared import Feature, Resolved, Table
 from .fingerprint import fingerprint
 from .host_group import HostGroup, OutOfStepError, report_failure
 from .runtime import host

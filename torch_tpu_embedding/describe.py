@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 
 import torch
 
-from .config import Resolved, field_shape
+from .config.declared import Resolved, field_shape
 from .exchange import Exchange
 from .layout import WEIGHT, StackLayout
 from .sharding import Placement

@@ -16,13 +16,13 @@ from torch import Tensor
 from . import runtime
 from .agreement import agree_on_update
 from .calls import calling
+from .config.learning_rates import check_rates, current_rates
+from .config.nest import pack_like
 from .describe import describe
 from .features import ID_BOUNDS, Bags
 from .gradient_steps import GradientSteps
 from .gradients import make_leaf
 from .host_batch import Batcher
-from .learning_rates import check_rates, current_rates
-from .nest import pack_like
 from .optimizers import Optimizer
 from .pipeline import Pipeline
 from .runtime.modes import outside_graph, refuse_transforms

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 
 from . import runtime
-from .learning_rates import finite_rate
+from .config.learning_rates import finite_rate
 from .param_group import TableGroup
 from .runtime import host
 from .runtime.modes import outside_graph

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import runtime
 from .calls import calling
-from .config import Resolved
+from .config.declared import Resolved
 from .exchange import Exchange, Local
 from .features import Bags
 from .frozen_rows import FROZEN

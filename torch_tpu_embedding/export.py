@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .config import Feature, Table
+from .config.declared import Feature, Table
+from .config.quantization import quantize
 from .embedding import TPUEmbedding
 from .layout import WEIGHT
-from .quantization import quantize
 from .ragged import Ragged
 from .runtime import host
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import Feature, Table
+from .config.declared import Feature, Table
 from .inputs import (
     Entries,
     bag_name,

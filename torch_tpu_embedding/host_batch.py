@@ -18,7 +18,7 @@ from torch import Tensor
 from .bag_lengths import BagLengths
 from .batch_agreement import Report, tell
 from .buffers import float_buffer, int_buffer, served_slots
-from .config import Resolved
+from .config.declared import Resolved
 from .features import Bags, split_bags
 from .host_group import HostGroup
 from .layout import StackLayout

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import Initializer, Table, field_shape
+from .config.declared import Initializer, Table, field_shape
 from .layout import WEIGHT
 from .runtime import host
 

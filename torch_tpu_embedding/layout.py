@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .config import Table
+from .config.declared import Table
+from .config.quantization import QuantizationConfig
 from .optimizers import Optimizer
-from .quantization import QuantizationConfig
 from .runtime import DeviceKind
 from .sharding import Placement
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import Resolved, Table, field_shape
-from .config_io import optimizer_to_dict
+from .config.declared import Resolved, Table, field_shape
+from .config.serialization import optimizer_to_dict
 from .io import json_checks
 from .layout import WEIGHT
 from .sharding import STRATEGIES, Placement

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from . import runtime
+from .config.quantization import quantize
 from .layout import WEIGHT, ArrayLayout
 from .plan import Segment, StackSizes
-from .quantization import quantize
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import runtime
-from .config import Resolved
+from .config.declared import Resolved
 from .engine import Engine, SentBatch
 from .features import NO_ID, Bags
 from .norms import NormSampler

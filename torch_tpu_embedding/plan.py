@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
-from .config import Resolved
+from .config.declared import Resolved
 from .features import Bags
 from .layout import StackLayout
 

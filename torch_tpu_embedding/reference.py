@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import Feature, resolve
+from .config.declared import Feature, resolve
+from .config.learning_rates import current_rates
+from .config.quantization import quantize
 from .layout import WEIGHT
-from .learning_rates import current_rates
 from .optimizers import Optimizer
-from .quantization import quantize
 
 Sample = Sequence[tuple[int, float]]
 """The (id, weight) pairs of one sample of one feature; of a sequence, in order of position."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import Resolved
+from .config.declared import Resolved
 from .dedup import unique_inverse
 from .features import NO_ID, Bags
 from .host_group import HostGroup

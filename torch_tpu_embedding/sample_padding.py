@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .config import Resolved
+from .config.declared import Resolved
 from .features import NO_ID, Bags
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import Feature, Resolved, TableConfig, resolve
+from .config.declared import Feature, Resolved, TableConfig, resolve
+from .config.nest import flatten_like, flatten_with_paths, pack_like, prune_like
+from .config.quantization import quantize
 from .features import ID_BOUNDS, Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
-from .nest import flatten_like, flatten_with_paths, pack_like, prune_like
-from .quantization import quantize
 from .runtime.modes import outside_graph
 
 

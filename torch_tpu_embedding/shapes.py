@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .config import Feature, Resolved
+from .config.declared import Feature, Resolved
+from .config.nest import flatten_like
 from .features import Bags
-from .nest import flatten_like
 
 Shape = tuple[int, ...]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import runtime
-from .config import Resolved, field_shape
+from .config.declared import Resolved, field_shape
 from .exchange import Exchange, Local
 from .layout import StackLayout, build_stacks
 from .runtime import host

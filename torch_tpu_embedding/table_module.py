@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import logical_state, runtime, shared_engines
 from .agreement import agree
-from .config import TableConfig, resolve
+from .config.declared import TableConfig, resolve
 from .engine import Engine
 from .exchange import Exchange, choose_exchange, warn_of_idle_devices
 from .fingerprint import fingerprint

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .config import Resolved, Table
+from .config.declared import Resolved, Table
 from .engine import Engine
 from .host_group import Alone, HostGroup
 from .runtime import host

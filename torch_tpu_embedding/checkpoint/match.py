@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..config import Table
+from ..config.declared import Table
 from ..layout import WEIGHT
 from .index import TableEntry
 from .reader import Reader

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from ..config_io import optimizer_to_dict
+from ..config.serialization import optimizer_to_dict
 from ..host_values import float32_copy, is_floating
 from ..layout import WEIGHT
 from ..optimizers import Optimizer

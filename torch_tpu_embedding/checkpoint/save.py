@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config import Table
-from ..config_io import optimizer_to_dict
+from ..config.declared import Table
+from ..config.serialization import optimizer_to_dict
 from ..host_group import HostGroup, raise_together
 from ..runtime import host
 from . import durable

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..config import Table, field_shape
+from ..config.declared import Table, field_shape
 from ..host_group import HostGroup
 from ..layout import WEIGHT
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from . import optimizers
-from .config import FeatureConfig, TableConfig, resolve
-from .initial import RowIdInitializer
+from .. import optimizers
+from ..initial import RowIdInitializer
+from ..optimizers import Optimizer
+from .declared import FeatureConfig, TableConfig, resolve
 from .nest import pack_like
-from .optimizers import Optimizer
 from .quantization import QuantizationConfig
 
 FORMAT = 1

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from ..optimizers import Optimizer
 from .nest import flatten_with_paths
-from .optimizers import Optimizer
 from .quantization import QuantizationConfig
 
 Initializer = Callable[..., torch.Tensor]

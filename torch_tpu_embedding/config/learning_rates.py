@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence, Set
 
 import torch
 
-from .config import Table
-from .frozen_rows import FROZEN
+from ..frozen_rows import FROZEN
+from .declared import Table
 
 
 def current_rates(tables: tuple[Table, ...]) -> list[float]:
