@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from torch_tpu_embedding.config.declared import Table
-from torch_tpu_embedding.host_group import HostGroup
+from torch_tpu_embedding.distributed.group import HostGroup
 from torch_tpu_embedding.sharding import Placement, Strategy
 
 

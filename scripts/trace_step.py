@@ -248,7 +248,7 @@ def pretend_replicas(count: int) -> None:
     """Let this process trace as process 0 of a TPU's, one for each chip."""
     os.environ["XLA_ALWAYS_ALLREDUCE"] = "1"  # torch_xla leaves them out where it sees one device
     from torch_tpu_embedding import table_module
-    from torch_tpu_embedding.exchange import Exchange, Process
+    from torch_tpu_embedding.distributed.exchange import Exchange, Process
 
     def process_of_tpu(device: torch.device, process_group: object) -> Exchange:
         return Process(device, MadeUpPeers(count), in_program=True)

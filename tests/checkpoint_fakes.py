@@ -16,7 +16,7 @@ from torch import Tensor
 from scripts.memory_shard import MemoryShard
 from torch_tpu_embedding.checkpoint.shard import field_widths
 from torch_tpu_embedding.config.declared import Table, TableConfig
-from torch_tpu_embedding.host_group import Alone, HostGroup
+from torch_tpu_embedding.distributed.group import Alone, HostGroup
 from torch_tpu_embedding.optimizers import Adagrad, Optimizer
 from torch_tpu_embedding.sharding import Strategy
 

@@ -34,8 +34,8 @@ from worlds import ThreadGroup, _Board
 from torch_tpu_embedding import runtime, store
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
+from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.exchange import Process
 from torch_tpu_embedding.features import parse
 from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.sharding import STRATEGIES

@@ -30,8 +30,8 @@ from torch_tpu_embedding import layout
 from torch_tpu_embedding.accumulation import Merger
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
+from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.exchange import Process
 from torch_tpu_embedding.features import parse
 from torch_tpu_embedding.gradient_norm import clip_factor, total_norm
 from torch_tpu_embedding.initial import start_values

@@ -13,9 +13,10 @@ import pytest
 import torch
 from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
 
-from torch_tpu_embedding import checkpoint, lost_peers
+from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import begin, commit, durable
-from torch_tpu_embedding.host_group import DistGroup, PeerError
+from torch_tpu_embedding.distributed import lost_peers
+from torch_tpu_embedding.distributed.group import DistGroup, PeerError
 
 save_module = importlib.import_module("torch_tpu_embedding.checkpoint.save")
 TABLES = [table("user", 20), table("item", 5, 2)]
@@ -123,7 +124,7 @@ sys.path.insert(0, "tests")
 from checkpoint_fakes import FakeEmbedding, table
 from torch_tpu_embedding import checkpoint, lost_peers
 from torch_tpu_embedding.checkpoint import begin, commit, durable
-from torch_tpu_embedding.host_group import DistGroup, PeerError
+from torch_tpu_embedding.distributed.group import DistGroup, PeerError
 real = durable.sync_file
 def slow(descriptor):
     time.sleep(0.05)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.host_group import PeerError
+from torch_tpu_embedding.distributed.group import PeerError
 from torch_tpu_embedding.loader_worker import Drawn, Item, Worker
 from torch_tpu_embedding.step_queue import Queued
 

@@ -17,8 +17,8 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
+from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.exchange import Process
 from torch_tpu_embedding.features import parse
 from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.pipeline import Pipeline

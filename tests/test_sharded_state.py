@@ -10,8 +10,8 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.agreement import agree
 from torch_tpu_embedding.config.declared import Resolved, resolve
+from torch_tpu_embedding.distributed.agreement import agree
 from torch_tpu_embedding.initial import start_values, table_values
 from torch_tpu_embedding.logical_state import EXTRA_KEY, extra_state, plan_load, state_keys
 from torch_tpu_embedding.sharding import Placement

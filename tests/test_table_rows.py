@@ -18,8 +18,8 @@ from worlds import ThreadGroup, run_processes
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint, layout, store, table_rows, windows
 from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.distributed.exchange import Local, Process
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.exchange import Local, Process
 from torch_tpu_embedding.features import parse
 from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.runtime import DeviceKind

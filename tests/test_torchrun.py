@@ -27,7 +27,7 @@ import test_example_dlrm
 import torch
 import torchrun_worker
 
-from torch_tpu_embedding.attempt import fresh_store
+from torch_tpu_embedding.distributed.rendezvous import fresh_store
 from torch_tpu_embedding.sharding import STRATEGIES, Strategy
 
 TESTS = Path(__file__).parent

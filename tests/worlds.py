@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from torch_tpu_embedding.calls import current_call
-from torch_tpu_embedding.host_group import OutOfStepError
+from torch_tpu_embedding.distributed.calls import current_call
+from torch_tpu_embedding.distributed.group import OutOfStepError
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .agreement import check_starts
-from .calls import digest
-from .host_group import HostGroup, report_failure
+from .distributed.agreement import check_starts
+from .distributed.calls import digest
+from .distributed.group import HostGroup, report_failure
 from .runtime import host
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence, Set
 import torch
 
 from .config.declared import Resolved, field_shape
-from .exchange import Exchange
+from .distributed.exchange import Exchange
 from .layout import WEIGHT, StackLayout
 from .sharding import Placement
 

@@ -14,11 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
-from .agreement import agree_on_update
-from .calls import calling
 from .config.learning_rates import check_rates, current_rates
 from .config.nest import pack_like
 from .describe import describe
+from .distributed.agreement import agree_on_update
+from .distributed.calls import calling
 from .features import ID_BOUNDS, Bags
 from .gradient_steps import GradientSteps
 from .gradients import make_leaf

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from . import runtime
-from .calls import calling
 from .config.declared import Resolved
-from .exchange import Exchange, Local
+from .distributed.calls import calling
+from .distributed.exchange import Exchange, Local
+from .distributed.group import HostGroup
+from .distributed.spare_groups import SpareGroups
 from .features import Bags
 from .frozen_rows import FROZEN
 from .host_batch import Batcher
-from .host_group import HostGroup
 from .lookup import (
     StackIndex,
     activations,
@@ -39,7 +40,6 @@ from .runtime.modes import for_tables
 from .runtime.phases import phase, timed
 from .sample_padding import Samples
 from .sharding import Placement, Strategy
-from .spare_groups import SpareGroups
 from .store import TableStore
 from .update import after, apply_stack, place_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows

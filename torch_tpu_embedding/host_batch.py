@@ -19,8 +19,8 @@ from .bag_lengths import BagLengths
 from .batch_agreement import Report, tell
 from .buffers import float_buffer, int_buffer, served_slots
 from .config.declared import Resolved
+from .distributed.group import HostGroup
 from .features import Bags, split_bags
-from .host_group import HostGroup
 from .layout import StackLayout
 from .lookup import join
 from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks

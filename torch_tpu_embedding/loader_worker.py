@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import torch
 
-from .calls import calling
-from .host_group import HostGroup, PeerError, report_failure
+from .distributed.calls import calling
+from .distributed.group import HostGroup, PeerError, report_failure
 from .runtime import host
 from .step_queue import Queued
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import runtime
-from .exchange import Exchange
+from .distributed.exchange import Exchange
 from .layout import WEIGHT
 from .lookup import StackIndex, field_of
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .config.declared import Resolved
 from .dedup import unique_inverse
+from .distributed.group import HostGroup
 from .features import NO_ID, Bags
-from .host_group import HostGroup
 from .layout import StackLayout
 from .plan import StackPlan
 from .runtime import host

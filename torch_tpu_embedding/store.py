@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import runtime
 from .config.declared import Resolved, field_shape
-from .exchange import Exchange, Local
+from .distributed.exchange import Exchange, Local
 from .layout import StackLayout, build_stacks
 from .runtime import host
 from .runtime.modes import for_tables

@@ -14,11 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import logical_state, runtime, shared_engines
-from .agreement import agree
 from .config.declared import TableConfig, resolve
+from .distributed.agreement import agree
+from .distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
+from .distributed.fingerprint import fingerprint
 from .engine import Engine
-from .exchange import Exchange, choose_exchange, warn_of_idle_devices
-from .fingerprint import fingerprint
 from .fixed_module import FixedModule
 from .host_values import map_tensors
 from .initial import start_values, table_values

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .config.declared import Resolved, Table
+from .distributed.group import Alone, HostGroup
 from .engine import Engine
-from .host_group import Alone, HostGroup
 from .runtime import host
 from .runtime.modes import for_tables
 from .sharding import Strategy

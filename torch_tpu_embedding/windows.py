@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import runtime
-from .exchange import Exchange
+from .distributed.exchange import Exchange
 from .layout import ArrayLayout, StackLayout
 from .runtime import host
 from .sharding import Placement, ceil_div

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .. import lost_peers
+from ..distributed import lost_peers
 from . import attempts, durable
 from .errors import CheckpointError
 from .index import Base, FileEntry, Index, Piece, TableEntry

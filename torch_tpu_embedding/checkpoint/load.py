@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..host_group import HostGroup, raise_together
+from ..distributed.group import HostGroup, raise_together
 from .background import settle
 from .errors import CheckpointError, StepRemovedError
 from .known_steps import forget, remember

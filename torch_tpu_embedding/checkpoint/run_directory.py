@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..host_group import HostGroup, raise_together
+from ..distributed.group import HostGroup, raise_together
 from ..io.paths import local_path
 from . import steps
 from .errors import CheckpointError

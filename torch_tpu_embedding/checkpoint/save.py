@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..config.declared import Table
 from ..config.serialization import optimizer_to_dict
-from ..host_group import HostGroup, raise_together
+from ..distributed.group import HostGroup, raise_together
 from ..runtime import host
 from . import durable
 from .background import SaveHandle, settle

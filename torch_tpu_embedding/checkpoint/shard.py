@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config.declared import Table, field_shape
-from ..host_group import HostGroup
+from ..distributed.group import HostGroup
 from ..layout import WEIGHT
 
 BLOCK_BYTES = 8 << 20

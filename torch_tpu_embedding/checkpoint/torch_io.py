@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ..host_group import raise_together
+from ..distributed.group import raise_together
 from ..host_values import float32_copy, is_floating
 from ..io.paths import local_path, naming
 from ..layout import WEIGHT

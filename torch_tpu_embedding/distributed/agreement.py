@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
+from ..config.declared import Feature, Resolved, Table
+from ..runtime import host
 from .calls import calling, digest
-from .config.declared import Feature, Resolved, Table
 from .fingerprint import fingerprint
-from .host_group import HostGroup, OutOfStepError, report_failure
-from .runtime import host
+from .group import HostGroup, OutOfStepError, report_failure
 
 _MOST_SHOWN = 5
 _made = itertools.count(1)

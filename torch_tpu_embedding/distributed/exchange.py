@@ -22,9 +22,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import runtime
+from .. import runtime
 from .calls import calling
-from .host_group import Alone, HostGroup, host_group
+from .group import Alone, HostGroup, host_group
 
 
 class Exchange(Protocol):

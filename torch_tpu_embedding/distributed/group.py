@@ -19,9 +19,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import lost_peers, runtime
+from .. import runtime
+from ..runtime import host
+from . import lost_peers
 from .calls import ROOM, calling, current_call, make_head, names_that_differ, read_heads
-from .runtime import host
 
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it gives up; one that died is noticed at once."""

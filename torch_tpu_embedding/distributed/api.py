@@ -21,11 +21,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from . import runtime
-from .attempt import fresh_store
+from .. import runtime
+from ..runtime import host
 from .calls import calling
-from .host_group import TIMEOUT, HostGroup, host_group, set_timeout
-from .runtime import host
+from .group import TIMEOUT, HostGroup, host_group, set_timeout
+from .rendezvous import fresh_store
 
 
 def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> None:

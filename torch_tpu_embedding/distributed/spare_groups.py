@@ -6,7 +6,7 @@ A group is a socket to each other process and some threads, so one that is done 
 from __future__ import annotations
 
 from .calls import calling
-from .host_group import HostGroup
+from .group import HostGroup
 
 
 class SpareGroups:

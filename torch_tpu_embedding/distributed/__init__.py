@@ -1,0 +1,25 @@
+"""Several processes under torchrun: how they find each other, share a batch, and add up dense gradients."""
+
+from .api import (
+    gather,
+    initialize,
+    is_main,
+    local_positions,
+    num_replicas,
+    rank,
+    shutdown,
+    sum_gradients,
+    world_size,
+)
+
+__all__ = [
+    "gather",
+    "initialize",
+    "is_main",
+    "local_positions",
+    "num_replicas",
+    "rank",
+    "shutdown",
+    "sum_gradients",
+    "world_size",
+]
