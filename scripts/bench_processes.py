@@ -208,8 +208,8 @@ def model(workload: Workload, chips: int) -> dict[str, Any]:
     import torch_tpu_embedding as tte
     from torch_tpu_embedding.config.declared import resolve
     from torch_tpu_embedding.distributed.group import Alone
-    from torch_tpu_embedding.features import parse
     from torch_tpu_embedding.host_batch import Batcher
+    from torch_tpu_embedding.inputs.bags import parse
     from torch_tpu_embedding.layout import build_stacks
     from torch_tpu_embedding.sharding import Placement
 

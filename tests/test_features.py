@@ -13,7 +13,7 @@ from torch.nested import nested_tensor_from_jagged
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.declared import resolve
-from torch_tpu_embedding.features import NO_ID, parse
+from torch_tpu_embedding.inputs.bags import NO_ID, parse
 
 V = 10
 

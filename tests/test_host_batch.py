@@ -13,8 +13,8 @@ from hypothesis import given, settings
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.group import Alone
-from torch_tpu_embedding.features import Bags, parse
 from torch_tpu_embedding.host_batch import Batcher, HostBatch
+from torch_tpu_embedding.inputs.bags import Bags, parse
 from torch_tpu_embedding.layout import build_stacks
 from torch_tpu_embedding.lookup import split_buffers
 from torch_tpu_embedding.padding import _MOST_FALLS, _WINDOW, Bucket

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.keyed_jagged import holds_jagged, split_jagged
+from torch_tpu_embedding.inputs.keyed_jagged import holds_jagged, split_jagged
 
 
 class Jagged:

@@ -21,8 +21,8 @@ from torch_tpu_embedding import layout
 from torch_tpu_embedding.config.declared import Resolved, resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.features import parse
 from torch_tpu_embedding.initial import start_values
+from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.reference import ReferenceEmbedding, Sample
 from torch_tpu_embedding.runtime import DeviceKind
 

@@ -20,8 +20,8 @@ from torch_tpu_embedding import checkpoint, layout, store, table_rows, windows
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.exchange import Local, Process
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.features import parse
 from torch_tpu_embedding.initial import start_values
+from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.sharding import STRATEGIES, Placement, Strategy
 from torch_tpu_embedding.table_rows import DeviceRows

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .features import NO_ID, Bags
+from .inputs.bags import NO_ID, Bags
 from .runtime import host
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .features import Bags
+from .inputs.bags import Bags
 from .plan import Segment, StackPlan, StackSizes
 from .requests import Owned, Request, Served
 from .runtime import host

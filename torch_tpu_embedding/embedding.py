@@ -19,17 +19,17 @@ from .config.nest import pack_like
 from .describe import describe
 from .distributed.agreement import agree_on_update
 from .distributed.calls import calling
-from .features import ID_BOUNDS, Bags
 from .gradient_steps import GradientSteps
-from .gradients import make_leaf
 from .host_batch import Batcher
+from .inputs.bags import ID_BOUNDS, Bags
+from .inputs.gradients import make_leaf
+from .inputs.output_shapes import OutputShapes
 from .optimizers import Optimizer
 from .pipeline import Pipeline
 from .runtime.modes import outside_graph, refuse_transforms
 from .runtime.phases import mark, timed
 from .sample_padding import SampleCount
 from .serving import parse_features, serving_embedding_lookup
-from .shapes import OutputShapes
 from .sharding import Strategy
 from .step_queue import Awaiting, Queued, StepQueue
 from .tf_forms import REQUIRED, require_size_and_optimizer, shapes_or_size

@@ -19,9 +19,9 @@ from .distributed.calls import calling
 from .distributed.exchange import Exchange, Local
 from .distributed.group import HostGroup
 from .distributed.spare_groups import SpareGroups
-from .features import Bags
 from .frozen_rows import FROZEN
 from .host_batch import Batcher
+from .inputs.bags import Bags
 from .lookup import (
     StackIndex,
     activations,

@@ -17,8 +17,8 @@ from torch.nn import functional
 from .config.declared import Feature, Table
 from .config.quantization import quantize
 from .embedding import TPUEmbedding
+from .inputs.ragged import Ragged
 from .layout import WEIGHT
-from .ragged import Ragged
 from .runtime import host
 
 Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]

@@ -16,7 +16,7 @@ from .distributed.group import raise_together
 from .engine import LookedUp
 from .freezing import FreezableModule
 from .gradient_norm import check_arguments, check_device, clip_factor, total_norm
-from .gradients import collect_gradients, warn_of_missing
+from .inputs.gradients import collect_gradients, warn_of_missing
 from .pipeline import Pipeline
 from .runtime import host
 from .step_queue import Awaiting, StepQueue

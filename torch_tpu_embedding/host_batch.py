@@ -20,7 +20,7 @@ from .batch_agreement import Report, tell
 from .buffers import float_buffer, int_buffer, served_slots
 from .config.declared import Resolved
 from .distributed.group import HostGroup
-from .features import Bags, split_bags
+from .inputs.bags import Bags, split_bags
 from .layout import StackLayout
 from .lookup import join
 from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks

@@ -20,7 +20,7 @@ from torch import Tensor
 from . import runtime
 from .config.declared import Resolved
 from .engine import Engine, SentBatch
-from .features import NO_ID, Bags
+from .inputs.bags import NO_ID, Bags
 from .norms import NormSampler
 from .runtime.phases import collect_times
 

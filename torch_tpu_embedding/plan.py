@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Literal
 
 from .config.declared import Resolved
-from .features import Bags
+from .inputs.bags import Bags
 from .layout import StackLayout
 
 Kind = Literal["direct", "fixed", "ragged"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from .config.declared import Resolved
 from .dedup import unique_inverse
 from .distributed.group import HostGroup
-from .features import NO_ID, Bags
+from .inputs.bags import NO_ID, Bags
 from .layout import StackLayout
 from .plan import StackPlan
 from .runtime import host

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .config.declared import Resolved
-from .features import NO_ID, Bags
+from .inputs.bags import NO_ID, Bags
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 from .config.declared import Feature, Resolved, TableConfig, resolve
 from .config.nest import flatten_like, flatten_with_paths, pack_like, prune_like
 from .config.quantization import quantize
-from .features import ID_BOUNDS, Bags, parse
-from .keyed_jagged import holds_jagged, split_jagged
+from .inputs.bags import ID_BOUNDS, Bags, parse
+from .inputs.keyed_jagged import holds_jagged, split_jagged
 from .runtime.modes import outside_graph
 
 

@@ -20,8 +20,8 @@ from .distributed.exchange import Exchange, choose_exchange, warn_of_idle_device
 from .distributed.fingerprint import fingerprint
 from .engine import Engine
 from .fixed_module import FixedModule
-from .host_values import map_tensors
 from .initial import start_values, table_values
+from .inputs.host_values import map_tensors
 from .layout import WEIGHT, check_sizes
 from .optimizers import Optimizer
 from .runtime import host

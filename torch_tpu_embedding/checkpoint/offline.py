@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from ..config.serialization import optimizer_to_dict
-from ..host_values import float32_copy, is_floating
+from ..inputs.host_values import float32_copy, is_floating
 from ..layout import WEIGHT
 from ..optimizers import Optimizer
 from ..sharding import STRATEGIES, Strategy, shard_ids

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..distributed.group import raise_together
-from ..host_values import float32_copy, is_floating
+from ..inputs.host_values import float32_copy, is_floating
 from ..io.paths import local_path, naming
 from ..layout import WEIGHT
 from . import durable

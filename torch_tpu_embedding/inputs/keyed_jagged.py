@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .inputs import check_host
+from .entries import check_host
 from .ragged import Ragged
 
 _ONE = ("values", "lengths", "offsets", "weights_or_none")

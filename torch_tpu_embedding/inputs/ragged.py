@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..runtime import host
 from .number_rows import join_rows
-from .runtime import host
 
 
 @dataclass(frozen=True, eq=False, repr=False)

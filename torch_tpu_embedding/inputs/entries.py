@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..runtime import host
 from .ragged import Ragged, take_spans
-from .runtime import host
 
 _REMEDIES: dict[type, str] = {
     list: "; make lists a Ragged with Ragged.from_lists, or a tensor with torch.tensor",

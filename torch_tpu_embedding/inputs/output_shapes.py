@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .config.declared import Feature, Resolved
-from .config.nest import flatten_like
-from .features import Bags
+from ..config.declared import Feature, Resolved
+from ..config.nest import flatten_like
+from .bags import Bags
 
 Shape = tuple[int, ...]
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config.declared import Feature, Table
-from .inputs import (
+from ..config.declared import Feature, Table
+from ..runtime import host
+from .entries import (
     Entries,
     bag_name,
     check_constant,
@@ -25,7 +26,6 @@ from .inputs import (
     read_entries,
     read_weights,
 )
-from .runtime import host
 
 ID_BOUNDS = ("raise", "drop", "warn_and_drop")
 NO_ID = -1
