@@ -210,8 +210,8 @@ def model(workload: Workload, chips: int) -> dict[str, Any]:
     from torch_tpu_embedding.distributed.group import Alone
     from torch_tpu_embedding.host_batch import Batcher
     from torch_tpu_embedding.inputs.bags import parse
-    from torch_tpu_embedding.layout import build_stacks
-    from torch_tpu_embedding.sharding import Placement
+    from torch_tpu_embedding.tables.layout import build_stacks
+    from torch_tpu_embedding.tables.placement import Placement
 
     resolved = resolve(workload.features(), tte.Adagrad(0.05))
     placement = Placement(local_devices=chips)

@@ -32,7 +32,7 @@ from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.shard import block_rows
 from torch_tpu_embedding.io.paths import naming, path_option
 from torch_tpu_embedding.io.terminal import escape_what_it_lacks
-from torch_tpu_embedding.layout import WEIGHT
+from torch_tpu_embedding.tables.layout import WEIGHT
 
 
 def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict[str, Found]:

@@ -13,7 +13,7 @@ from torch_tpu_embedding.config.declared import Resolved
 from torch_tpu_embedding.inputs.bags import Bags, split_bags
 from torch_tpu_embedding.plan import StackSizes, form_of, make_plans
 from torch_tpu_embedding.requests import make_request
-from torch_tpu_embedding.sharding import Placement
+from torch_tpu_embedding.tables.placement import Placement
 
 FLOAT = 4  # bytes
 

@@ -18,7 +18,7 @@ from torch_tpu_embedding.checkpoint.shard import field_widths
 from torch_tpu_embedding.config.declared import Table, TableConfig
 from torch_tpu_embedding.distributed.group import Alone, HostGroup
 from torch_tpu_embedding.optimizers import Adagrad, Optimizer
-from torch_tpu_embedding.sharding import Strategy
+from torch_tpu_embedding.tables.placement import Strategy
 
 T = TypeVar("T")
 Tables = dict[str, dict[str, Tensor]]

@@ -31,14 +31,15 @@ from test_laws import OPTIMIZERS as ALL_OPTIMIZERS
 from torch_xla._internal import pjrt
 from worlds import ThreadGroup, _Board
 
-from torch_tpu_embedding import runtime, store
+from torch_tpu_embedding import runtime
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.inputs.bags import parse
-from torch_tpu_embedding.sharding import STRATEGIES
+from torch_tpu_embedding.tables import store
+from torch_tpu_embedding.tables.placement import STRATEGIES
+from torch_tpu_embedding.tables.start_values import start_values
 
 REPLICAS = int(sys.argv[1])
 OPTIMIZERS = ["sgd", "adagrad", "rowwise", "adam", "ftrl", "adagrad-each", "adam-not-lazy"]

@@ -29,7 +29,7 @@ from torch import Tensor
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed, runtime
 from torch_tpu_embedding.reference import ReferenceEmbedding
-from torch_tpu_embedding.sharding import STRATEGIES
+from torch_tpu_embedding.tables.placement import STRATEGIES
 
 DEVICES = int(sys.argv[1])
 FOLDER = Path(sys.argv[2])

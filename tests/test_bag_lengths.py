@@ -17,9 +17,9 @@ from torch_tpu_embedding.bag_lengths import BagLengths, fix_length
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.inputs.bags import NO_ID, Bags, parse
 from torch_tpu_embedding.runtime import DeviceKind
+from torch_tpu_embedding.tables.start_values import start_values
 
 CPU = torch.device("cpu")
 V, B, D = 12, 4, 4

@@ -20,8 +20,8 @@ from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.group import Alone
 from torch_tpu_embedding.host_batch import Batcher
 from torch_tpu_embedding.inputs.bags import parse
-from torch_tpu_embedding.layout import build_stacks
-from torch_tpu_embedding.sharding import Placement
+from torch_tpu_embedding.tables.layout import build_stacks
+from torch_tpu_embedding.tables.placement import Placement
 
 CUT_RECORDS = ["--optimizer", "Adagrad", "--dim", "64", "--tables", "3"]
 """On a CPU their weights and slots are rows of their own, each written by its own scatter."""

@@ -17,15 +17,16 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding import checkpoint, layout
+from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import check_rates, current_rates
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.frozen_rows import FROZEN
-from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.runtime import DeviceKind
+from torch_tpu_embedding.tables import layout
+from torch_tpu_embedding.tables.start_values import start_values
 
 DENORMAL = 1e-40
 ROWS = 64

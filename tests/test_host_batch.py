@@ -15,10 +15,10 @@ from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.group import Alone
 from torch_tpu_embedding.host_batch import Batcher, HostBatch
 from torch_tpu_embedding.inputs.bags import Bags, parse
-from torch_tpu_embedding.layout import build_stacks
 from torch_tpu_embedding.lookup import split_buffers
 from torch_tpu_embedding.padding import _MOST_FALLS, _WINDOW, Bucket
-from torch_tpu_embedding.sharding import Placement
+from torch_tpu_embedding.tables.layout import build_stacks
+from torch_tpu_embedding.tables.placement import Placement
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=_WINDOW))

@@ -12,9 +12,9 @@ from worlds import ThreadGroup, run_processes
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.declared import Resolved, resolve
 from torch_tpu_embedding.distributed.agreement import agree
-from torch_tpu_embedding.initial import start_values, table_values
-from torch_tpu_embedding.logical_state import EXTRA_KEY, extra_state, plan_load, state_keys
-from torch_tpu_embedding.sharding import Placement
+from torch_tpu_embedding.tables.placement import Placement
+from torch_tpu_embedding.tables.start_values import start_values, table_values
+from torch_tpu_embedding.tables.state_dict import EXTRA_KEY, extra_state, plan_load, state_keys
 
 
 def tables() -> Resolved:

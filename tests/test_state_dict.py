@@ -12,7 +12,7 @@ import torch
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.declared import resolve
-from torch_tpu_embedding.initial import table_values
+from torch_tpu_embedding.tables.start_values import table_values
 
 
 def golden(optimizer: tte.optimizers.Optimizer, **options: object) -> tte.TPUEmbedding:

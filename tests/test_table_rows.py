@@ -16,15 +16,16 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding import checkpoint, layout, store, table_rows, windows
+from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.exchange import Local, Process
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.sharding import STRATEGIES, Placement, Strategy
-from torch_tpu_embedding.table_rows import DeviceRows
+from torch_tpu_embedding.tables import layout, row_windows, shard, store
+from torch_tpu_embedding.tables.placement import STRATEGIES, Placement, Strategy
+from torch_tpu_embedding.tables.shard import DeviceRows
+from torch_tpu_embedding.tables.start_values import start_values
 
 CPU = torch.device("cpu")
 
@@ -44,8 +45,8 @@ def make(group: ThreadGroup, kind: DeviceKind, strategy: Strategy) -> tuple[Engi
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "_WINDOW_BYTES", 1200)
-    monkeypatch.setattr(table_rows, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(row_windows, "_WINDOW_BYTES", 1200)
+    monkeypatch.setattr(shard, "_BLOCK_ROWS", 7)
     monkeypatch.setattr(layout, "_CUT_WIDTH", 4)  # on CPU a physical row for each field of a and b
     monkeypatch.setattr(store, "_STAGED_BYTES", 4000)  # some stacks pass whole, some in windows
 
@@ -112,7 +113,7 @@ def test_scattered_rows_read_are_those_of_the_tables_and_take_no_more_windows_th
     run_processes(size, work)
 
 
-class HeldWindows(windows.Windows):
+class HeldWindows(row_windows.Windows):
     """Windows on arrays of several devices that lie on the host."""
 
     def _fetch(self, number: int, physical: Sequence[Tensor]) -> Tensor:
@@ -152,15 +153,15 @@ def test_scattered_rows_of_several_devices_are_those_of_blocks(
 @contextlib.contextmanager
 def counted_fetches() -> Iterator[list[int]]:
     """The windows that this thread reads meanwhile."""
-    read, thread, fetch = [], threading.get_ident(), windows.Windows._fetch
+    read, thread, fetch = [], threading.get_ident(), row_windows.Windows._fetch
 
-    def counting(self: windows.Windows, number: int, physical: list[Tensor]) -> Tensor:
+    def counting(self: row_windows.Windows, number: int, physical: list[Tensor]) -> Tensor:
         if threading.get_ident() == thread:
             read.append(number)
         return fetch(self, number, physical)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows.Windows, "_fetch", counting)
+        patch.setattr(row_windows.Windows, "_fetch", counting)
         yield read
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.quantization import quantize
-from torch_tpu_embedding.layout import build_stacks
+from torch_tpu_embedding.tables.layout import build_stacks
 
 R = 2  # replicas of TF's fixture
 RATE = 0.1

@@ -28,7 +28,7 @@ import torch
 import torchrun_worker
 
 from torch_tpu_embedding.distributed.rendezvous import fresh_store
-from torch_tpu_embedding.sharding import STRATEGIES, Strategy
+from torch_tpu_embedding.tables.placement import STRATEGIES, Strategy
 
 TESTS = Path(__file__).parent
 WORKER, DLRM = str(TESTS / "torchrun_worker.py"), str(TESTS / "torchrun_dlrm.py")

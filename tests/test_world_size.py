@@ -19,16 +19,17 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding import layout, padding
+from torch_tpu_embedding import padding
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.distributed.group import PeerError
 from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.initial import start_values
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.sharding import STRATEGIES, Placement, Strategy, shard_ids
+from torch_tpu_embedding.tables import layout
+from torch_tpu_embedding.tables.placement import STRATEGIES, Placement, Strategy, shard_ids
+from torch_tpu_embedding.tables.start_values import start_values
 
 CPU = torch.device("cpu")
 SIZES = [1, 2, 3, 4]

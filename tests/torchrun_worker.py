@@ -20,7 +20,7 @@ import torch
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed
-from torch_tpu_embedding.sharding import STRATEGIES, Strategy
+from torch_tpu_embedding.tables.placement import STRATEGIES, Strategy
 
 BATCH = 12  # for 1, 2, 3 and 4 processes
 STEPS, WARM_UP = 5, 3

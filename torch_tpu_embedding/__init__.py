@@ -9,13 +9,13 @@ from .embedding_optimizer import EmbeddingOptimizer
 from .export import export_serving
 from .export_program import export_program
 from .for_serving import TPUEmbeddingForServing
-from .initial import RowIdInitializer
 from .inputs.ragged import Ragged
 from .loader import EmbeddingLoader
 from .metric_writers import JsonLinesWriter, TensorBoardWriter
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
 from .profiling import profile
 from .serving import serving_embedding_lookup
+from .tables.start_values import RowIdInitializer
 
 __version__ = "0.1.0"
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from .config.declared import Resolved
 from .dedup import unique_inverse
 from .engine import Engine, LookedUp, SentBatch
-from .layout import StackLayout
 from .lookup import cut, join
 from .occurrences import tables_of
 from .padding import ROWS, Bucket
 from .plan import StackPlan, StackSizes
 from .runtime import host
+from .tables.layout import StackLayout
 from .update import after
 
 

@@ -9,8 +9,8 @@ import torch
 
 from .config.declared import Resolved, field_shape
 from .distributed.exchange import Exchange
-from .layout import WEIGHT, StackLayout
-from .sharding import Placement
+from .tables.layout import WEIGHT, StackLayout
+from .tables.placement import Placement
 
 
 def describe(

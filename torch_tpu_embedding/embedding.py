@@ -30,8 +30,8 @@ from .runtime.modes import outside_graph, refuse_transforms
 from .runtime.phases import mark, timed
 from .sample_padding import SampleCount
 from .serving import parse_features, serving_embedding_lookup
-from .sharding import Strategy
 from .step_queue import Awaiting, Queued, StepQueue
+from .tables.placement import Strategy
 from .tf_forms import REQUIRED, require_size_and_optimizer, shapes_or_size
 
 

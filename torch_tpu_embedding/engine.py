@@ -39,8 +39,8 @@ from .runtime import DeviceKind, host
 from .runtime.modes import for_tables
 from .runtime.phases import phase, timed
 from .sample_padding import Samples
-from .sharding import Placement, Strategy
-from .store import TableStore
+from .tables.placement import Placement, Strategy
+from .tables.store import TableStore
 from .update import after, apply_stack, place_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows
 from .update_each import apply_chunk

@@ -18,8 +18,8 @@ from .config.declared import Feature, Table
 from .config.quantization import quantize
 from .embedding import TPUEmbedding
 from .inputs.ragged import Ragged
-from .layout import WEIGHT
 from .runtime import host
+from .tables.layout import WEIGHT
 
 Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from .embedding import TPUEmbedding
-from .layout import WEIGHT
-from .logical_state import state_keys
 from .optimizers import Optimizer
+from .tables.layout import WEIGHT
+from .tables.state_dict import state_keys
 
 
 class TPUEmbeddingForServing(TPUEmbedding):

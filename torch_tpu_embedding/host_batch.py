@@ -21,7 +21,6 @@ from .buffers import float_buffer, int_buffer, served_slots
 from .config.declared import Resolved
 from .distributed.group import HostGroup
 from .inputs.bags import Bags, split_bags
-from .layout import StackLayout
 from .lookup import join
 from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks
 from .padding import StackPadding
@@ -30,7 +29,8 @@ from .requests import Owned, Request, Served, batch_order, make_request, own, se
 from .runtime import host
 from .runtime.phases import phase, timed
 from .sample_padding import Samples
-from .sharding import Placement
+from .tables.layout import StackLayout
+from .tables.placement import Placement
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from . import runtime
 from .config.quantization import quantize
-from .layout import WEIGHT, ArrayLayout
 from .plan import Segment, StackSizes
+from .tables.layout import WEIGHT, ArrayLayout
 
 
 @dataclass(frozen=True)

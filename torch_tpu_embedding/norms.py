@@ -15,8 +15,8 @@ from torch import Tensor
 
 from . import runtime
 from .distributed.exchange import Exchange
-from .layout import WEIGHT
 from .lookup import StackIndex, field_of
+from .tables.layout import WEIGHT
 
 Norms = dict[int, tuple[float, float]]
 """Table → the norm of its gradient, and the root mean square of the norms of its rows in the batch."""

@@ -13,7 +13,7 @@ from typing import Literal
 
 from .config.declared import Resolved
 from .inputs.bags import Bags
-from .layout import StackLayout
+from .tables.layout import StackLayout
 
 Kind = Literal["direct", "fixed", "ragged"]
 _Runs = tuple[tuple["Segment", ...], ...]

@@ -17,8 +17,8 @@ from torch import Tensor
 from .config.declared import Feature, resolve
 from .config.learning_rates import current_rates
 from .config.quantization import quantize
-from .layout import WEIGHT
 from .optimizers import Optimizer
+from .tables.layout import WEIGHT
 
 Sample = Sequence[tuple[int, float]]
 """The (id, weight) pairs of one sample of one feature; of a sequence, in order of position."""

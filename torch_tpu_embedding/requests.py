@@ -15,10 +15,10 @@ from .config.declared import Resolved
 from .dedup import unique_inverse
 from .distributed.group import HostGroup
 from .inputs.bags import NO_ID, Bags
-from .layout import StackLayout
 from .plan import StackPlan
 from .runtime import host
-from .sharding import Placement
+from .tables.layout import StackLayout
+from .tables.placement import Placement
 
 
 @dataclass(frozen=True)

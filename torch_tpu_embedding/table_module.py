@@ -13,22 +13,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import logical_state, runtime, shared_engines
+from . import runtime, shared_engines
 from .config.declared import TableConfig, resolve
 from .distributed.agreement import agree
 from .distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
 from .distributed.fingerprint import fingerprint
 from .engine import Engine
 from .fixed_module import FixedModule
-from .initial import start_values, table_values
 from .inputs.host_values import map_tensors
-from .layout import WEIGHT, check_sizes
 from .optimizers import Optimizer
 from .runtime import host
 from .runtime.modes import for_tables, outside_graph
-from .sharding import STRATEGIES, Placement, Strategy
-from .table_parameters import TableParameters
-from .table_rows import DeviceRows, HostRows
+from .tables import state_dict as logical_state
+from .tables.layout import WEIGHT, check_sizes
+from .tables.placement import STRATEGIES, Placement, Strategy
+from .tables.shard import DeviceRows, HostRows
+from .tables.start_values import start_values, table_values
+from .tables.table_parameters import TableParameters
 
 
 class TableModule(FixedModule):

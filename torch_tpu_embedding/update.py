@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .frozen_rows import spare_frozen
-from .layout import WEIGHT, ArrayLayout
 from .lookup import (
     StackIndex,
     field_of,
@@ -22,6 +21,7 @@ from .lookup import (
     lane_mask,
     physical_row,
 )
+from .tables.layout import WEIGHT, ArrayLayout
 
 
 def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .frozen_rows import moves
-from .layout import WEIGHT, StackLayout
 from .lookup import StackIndex
+from .tables.layout import WEIGHT, StackLayout
 from .update import join_lanes
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .frozen_rows import spare_frozen
-from .layout import WEIGHT, StackLayout
 from .lookup import cut, gather_records
 from .occurrences import Chunk
+from .tables.layout import WEIGHT, StackLayout
 from .update import rates_of, read_fields, write_changes
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..sharding import Strategy
+from ..tables.placement import Strategy
 from .errors import CheckpointError
 from .index import TableEntry
 from .offline import TableSource, write_tables

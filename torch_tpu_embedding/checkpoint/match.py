@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..config.declared import Table
-from ..layout import WEIGHT
+from ..tables.layout import WEIGHT
 from .index import TableEntry
 from .reader import Reader
 from .shard import field_widths

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..config.serialization import optimizer_to_dict
 from ..inputs.host_values import float32_copy, is_floating
-from ..layout import WEIGHT
 from ..optimizers import Optimizer
-from ..sharding import STRATEGIES, Strategy, shard_ids
+from ..tables.layout import WEIGHT
+from ..tables.placement import STRATEGIES, Strategy, shard_ids
 from .begin import begin, open_attempt, taken_back
 from .commit import Commit, finish
 from .extra import pack

@@ -24,7 +24,7 @@ from ..io.json_checks import (
     shown,
     text,
 )
-from ..sharding import STRATEGIES
+from ..tables.placement import STRATEGIES
 
 _COUNT, _SIZE = integer(0), integer(1)
 _OPTION_DEPTH = 8

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config.declared import Table, field_shape
 from ..distributed.group import HostGroup
-from ..layout import WEIGHT
+from ..tables.layout import WEIGHT
 
 BLOCK_BYTES = 8 << 20
 """How much of a table is in memory at a time, all fields together."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..distributed.group import raise_together
 from ..inputs.host_values import float32_copy, is_floating
 from ..io.paths import local_path, naming
-from ..layout import WEIGHT
+from ..tables.layout import WEIGHT
 from . import durable
 from .background import settle
 from .known_steps import forget

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from .. import optimizers
-from ..initial import RowIdInitializer
 from ..optimizers import Optimizer
+from ..tables.start_values import RowIdInitializer
 from .declared import FeatureConfig, TableConfig, resolve
 from .nest import pack_like
 from .quantization import QuantizationConfig

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from . import runtime
-from .distributed.exchange import Exchange
+from .. import runtime
+from ..distributed.exchange import Exchange
+from ..runtime import host
 from .layout import ArrayLayout, StackLayout
-from .runtime import host
-from .sharding import Placement, ceil_div
+from .placement import Placement, ceil_div
 
 _WINDOW_BYTES = 8 << 20
 

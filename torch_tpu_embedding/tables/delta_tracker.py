@@ -10,8 +10,8 @@ from collections.abc import Sequence, Set
 import torch
 from torch import Tensor
 
+from ..runtime.modes import for_tables
 from .layout import StackLayout
-from .runtime.modes import for_tables
 
 
 class TouchLog:

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config.declared import Initializer, Table, field_shape
+from ..config.declared import Initializer, Table, field_shape
+from ..runtime import host
 from .layout import WEIGHT
-from .runtime import host
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .config.declared import Resolved, Table
-from .distributed.group import Alone, HostGroup
-from .engine import Engine
-from .runtime import host
-from .runtime.modes import for_tables
-from .sharding import Strategy
+from ..config.declared import Resolved, Table
+from ..distributed.group import Alone, HostGroup
+from ..engine import Engine
+from ..runtime import host
+from ..runtime.modes import for_tables
+from .placement import Strategy
 
 _BLOCK_ROWS = 1 << 14
 

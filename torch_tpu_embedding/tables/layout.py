@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .config.declared import Table
-from .config.quantization import QuantizationConfig
-from .optimizers import Optimizer
-from .runtime import DeviceKind
-from .sharding import Placement
+from ..config.declared import Table
+from ..config.quantization import QuantizationConfig
+from ..optimizers import Optimizer
+from ..runtime import DeviceKind
+from .placement import Placement
 
 WEIGHT = "weight"
 LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128

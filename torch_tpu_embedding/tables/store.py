@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from . import runtime
-from .config.declared import Resolved, field_shape
-from .distributed.exchange import Exchange, Local
+from .. import runtime
+from ..config.declared import Resolved, field_shape
+from ..distributed.exchange import Exchange, Local
+from ..runtime import host
+from ..runtime.modes import for_tables
+from .delta_tracker import TouchLog
 from .layout import StackLayout, build_stacks
-from .runtime import host
-from .runtime.modes import for_tables
-from .sharding import Placement
-from .touched import TouchLog
-from .windows import Windows
+from .placement import Placement
+from .row_windows import Windows
 
 Fields = dict[str, Tensor]
 Block = tuple[int, Fields]

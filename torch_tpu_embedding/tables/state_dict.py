@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config.declared import Resolved, Table, field_shape
-from .config.serialization import optimizer_to_dict
-from .io import json_checks
+from ..config.declared import Resolved, Table, field_shape
+from ..config.serialization import optimizer_to_dict
+from ..io import json_checks
 from .layout import WEIGHT
-from .sharding import STRATEGIES, Placement
+from .placement import STRATEGIES, Placement
 from .store import TableStore
 
 EXTRA_KEY = "_extra_state"
