@@ -206,9 +206,9 @@ def model(workload: Workload, chips: int) -> dict[str, Any]:
     from traffic import count_traffic
 
     import torch_tpu_embedding as tte
+    from torch_tpu_embedding.batch.batcher import Batcher
     from torch_tpu_embedding.config.declared import resolve
     from torch_tpu_embedding.distributed.group import Alone
-    from torch_tpu_embedding.host_batch import Batcher
     from torch_tpu_embedding.inputs.bags import parse
     from torch_tpu_embedding.tables.layout import build_stacks
     from torch_tpu_embedding.tables.placement import Placement

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch_tpu_embedding.batch.program_shape import StackSizes, form_of, make_plans
+from torch_tpu_embedding.batch.requests import make_request
 from torch_tpu_embedding.config.declared import Resolved
 from torch_tpu_embedding.inputs.bags import Bags, split_bags
-from torch_tpu_embedding.plan import StackSizes, form_of, make_plans
-from torch_tpu_embedding.requests import make_request
 from torch_tpu_embedding.tables.placement import Placement
 
 FLOAT = 4  # bytes

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_tpu_embedding.dedup import unique_inverse
+from torch_tpu_embedding.batch.dedup import unique_inverse
 
 small = st.lists(st.integers(0, 30), max_size=60)
 large = st.lists(st.integers(0, 2**63 - 1), max_size=20)

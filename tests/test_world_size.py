@@ -19,7 +19,7 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding import padding
+from torch_tpu_embedding.batch import padding
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.distributed.exchange import Process

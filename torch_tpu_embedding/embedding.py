@@ -14,13 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
+from .batch.batcher import Batcher
+from .batch.sample_padding import SampleCount
 from .config.learning_rates import check_rates, current_rates
 from .config.nest import pack_like
 from .describe import describe
 from .distributed.agreement import agree_on_update
 from .distributed.calls import calling
 from .gradient_steps import GradientSteps
-from .host_batch import Batcher
 from .inputs.bags import ID_BOUNDS, Bags
 from .inputs.gradients import make_leaf
 from .inputs.output_shapes import OutputShapes
@@ -28,7 +29,6 @@ from .optimizers import Optimizer
 from .pipeline import Pipeline
 from .runtime.modes import outside_graph, refuse_transforms
 from .runtime.phases import mark, timed
-from .sample_padding import SampleCount
 from .serving import parse_features, serving_embedding_lookup
 from .step_queue import Awaiting, Queued, StepQueue
 from .tables.placement import Strategy

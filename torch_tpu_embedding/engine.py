@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from . import runtime
+from .batch.batcher import Batcher
+from .batch.occurrences import Chunk
+from .batch.program_shape import StackSizes
+from .batch.sample_padding import Samples
 from .config.declared import Resolved
 from .distributed.calls import calling
 from .distributed.exchange import Exchange, Local
 from .distributed.group import HostGroup
 from .distributed.spare_groups import SpareGroups
 from .frozen_rows import FROZEN
-from .host_batch import Batcher
 from .inputs.bags import Bags
 from .lookup import (
     StackIndex,
@@ -33,12 +36,9 @@ from .lookup import (
     split_buffers,
 )
 from .norms import NormSampler, sums_of_squares
-from .occurrences import Chunk
-from .plan import StackSizes
 from .runtime import DeviceKind, host
 from .runtime.modes import for_tables
 from .runtime.phases import phase, timed
-from .sample_padding import Samples
 from .tables.placement import Placement, Strategy
 from .tables.store import TableStore
 from .update import after, apply_stack, place_gradients, received_gradients, row_gradients

@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from .batch.batcher import Batcher
 from .embedding import TPUEmbedding
-from .host_batch import Batcher
 from .loader_worker import Drawn, Item, Worker
 from .random_order import warn_of_random_order
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from . import runtime
+from .batch.program_shape import Segment, StackSizes
 from .config.quantization import quantize
-from .plan import Segment, StackSizes
 from .tables.layout import WEIGHT, ArrayLayout
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .batch.occurrences import Chunk
 from .frozen_rows import spare_frozen
 from .lookup import cut, gather_records
-from .occurrences import Chunk
 from .tables.layout import WEIGHT, StackLayout
 from .update import rates_of, read_fields, write_changes
 

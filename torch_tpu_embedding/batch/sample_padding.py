@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .config.declared import Resolved
-from .inputs.bags import NO_ID, Bags
+from ..config.declared import Resolved
+from ..inputs.bags import NO_ID, Bags
 
 
 @dataclass(frozen=True)

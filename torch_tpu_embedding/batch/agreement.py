@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .distributed.agreement import check_starts
-from .distributed.calls import digest
-from .distributed.group import HostGroup, report_failure
-from .runtime import host
+from ..distributed.agreement import check_starts
+from ..distributed.calls import digest
+from ..distributed.group import HostGroup, report_failure
+from ..runtime import host
 
 
 @dataclass(frozen=True)

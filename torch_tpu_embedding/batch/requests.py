@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config.declared import Resolved
+from ..config.declared import Resolved
+from ..distributed.group import HostGroup
+from ..inputs.bags import NO_ID, Bags
+from ..runtime import host
+from ..tables.layout import StackLayout
+from ..tables.placement import Placement
 from .dedup import unique_inverse
-from .distributed.group import HostGroup
-from .inputs.bags import NO_ID, Bags
-from .plan import StackPlan
-from .runtime import host
-from .tables.layout import StackLayout
-from .tables.placement import Placement
+from .program_shape import StackPlan
 
 
 @dataclass(frozen=True)

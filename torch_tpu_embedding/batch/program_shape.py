@@ -11,9 +11,9 @@ from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
-from .config.declared import Resolved
-from .inputs.bags import Bags
-from .tables.layout import StackLayout
+from ..config.declared import Resolved
+from ..inputs.bags import Bags
+from ..tables.layout import StackLayout
 
 Kind = Literal["direct", "fixed", "ragged"]
 _Runs = tuple[tuple["Segment", ...], ...]

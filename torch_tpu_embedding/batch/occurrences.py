@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .tables.layout import StackLayout
+from ..tables.layout import StackLayout
 
 _ROUNDS = (1, 1, 2, 4, 8)  # occurrences of one id taken by the first chunks; the last size repeats
 _SMALLEST = 8

@@ -15,22 +15,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..config.declared import Resolved
+from ..distributed.group import HostGroup
+from ..inputs.bags import Bags, split_bags
+from ..lookup import join
+from ..runtime import host
+from ..runtime.phases import phase, timed
+from ..tables.layout import StackLayout
+from ..tables.placement import Placement
+from .agreement import Report, tell
 from .bag_lengths import BagLengths
-from .batch_agreement import Report, tell
 from .buffers import float_buffer, int_buffer, served_slots
-from .config.declared import Resolved
-from .distributed.group import HostGroup
-from .inputs.bags import Bags, split_bags
-from .lookup import join
 from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks
 from .padding import StackPadding
-from .plan import Form, StackPlan, StackSizes, form_of, make_plans
+from .program_shape import Form, StackPlan, StackSizes, form_of, make_plans
 from .requests import Owned, Request, Served, batch_order, make_request, own, serve
-from .runtime import host
-from .runtime.phases import phase, timed
 from .sample_padding import Samples
-from .tables.layout import StackLayout
-from .tables.placement import Placement
 
 
 @dataclass(frozen=True)

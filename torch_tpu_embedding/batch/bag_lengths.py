@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .inputs.bags import NO_ID, Bags
-from .runtime import host
+from ..inputs.bags import NO_ID, Bags
+from ..runtime import host
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .inputs.bags import Bags
-from .plan import Segment, StackPlan, StackSizes
+from ..inputs.bags import Bags
+from ..runtime import host
+from .program_shape import Segment, StackPlan, StackSizes
 from .requests import Owned, Request, Served
-from .runtime import host
 
 _Array = NDArray[Any]
 
