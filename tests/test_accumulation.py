@@ -26,13 +26,13 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.accumulation import Merger
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.distributed.exchange import Process
-from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.gradient_norm import clip_factor, total_norm
 from torch_tpu_embedding.inputs.bags import parse
+from torch_tpu_embedding.program.accumulation import Merger
+from torch_tpu_embedding.program.engine import Engine
+from torch_tpu_embedding.program.gradient_norm import clip_factor, total_norm
 from torch_tpu_embedding.reference import ReferenceEmbedding
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout

@@ -16,8 +16,8 @@ from torch_tpu_embedding.batch import bag_lengths
 from torch_tpu_embedding.batch.bag_lengths import BagLengths, fix_length
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.exchange import Process
-from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.inputs.bags import NO_ID, Bags, parse
+from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables.start_values import start_values
 

@@ -21,9 +21,9 @@ from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import check_rates, current_rates
 from torch_tpu_embedding.distributed.exchange import Process
-from torch_tpu_embedding.engine import Engine
-from torch_tpu_embedding.frozen_rows import FROZEN
 from torch_tpu_embedding.inputs.bags import parse
+from torch_tpu_embedding.program.engine import Engine
+from torch_tpu_embedding.program.frozen_rows import FROZEN
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout
 from torch_tpu_embedding.tables.start_values import start_values

@@ -19,8 +19,8 @@ from torch import Tensor
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.declared import Resolved, resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
-from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.inputs.bags import parse
+from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.reference import ReferenceEmbedding, Sample
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout

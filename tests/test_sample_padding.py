@@ -15,8 +15,8 @@ from torch_tpu_embedding import distributed
 from torch_tpu_embedding.batch.sample_padding import SampleCount
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.exchange import Process
-from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.inputs.bags import parse
+from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.tables.start_values import start_values
 
 B, V = 4, 30

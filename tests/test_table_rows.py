@@ -19,8 +19,8 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.exchange import Local, Process
-from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.inputs.bags import parse
+from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout, row_windows, shard, store
 from torch_tpu_embedding.tables.placement import STRATEGIES, Placement, Strategy

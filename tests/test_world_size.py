@@ -24,8 +24,8 @@ from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.distributed.group import PeerError
-from torch_tpu_embedding.engine import Engine
 from torch_tpu_embedding.inputs.bags import parse
+from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout
 from torch_tpu_embedding.tables.placement import STRATEGIES, Placement, Strategy, shard_ids

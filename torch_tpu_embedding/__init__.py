@@ -14,7 +14,7 @@ from .loader import EmbeddingLoader
 from .metric_writers import JsonLinesWriter, TensorBoardWriter
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
 from .profiling import profile
-from .serving import serving_embedding_lookup
+from .program.plain_lookup import serving_embedding_lookup
 from .tables.start_values import RowIdInitializer
 
 __version__ = "0.1.0"

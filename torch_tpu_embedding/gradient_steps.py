@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from . import runtime
-from .accumulation import Merger
 from .config.nest import flatten_like
 from .distributed.group import raise_together
-from .engine import LookedUp
 from .freezing import FreezableModule
-from .gradient_norm import check_arguments, check_device, clip_factor, total_norm
 from .inputs.gradients import collect_gradients, warn_of_missing
 from .pipeline import Pipeline
+from .program.accumulation import Merger
+from .program.engine import LookedUp
+from .program.gradient_norm import check_arguments, check_device, clip_factor, total_norm
 from .runtime import host
 from .step_queue import Awaiting, StepQueue
 

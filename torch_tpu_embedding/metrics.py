@@ -19,9 +19,9 @@ from torch import Tensor
 
 from . import runtime
 from .config.declared import Resolved
-from .engine import Engine, SentBatch
 from .inputs.bags import NO_ID, Bags
-from .norms import NormSampler
+from .program.engine import Engine, SentBatch
+from .program.norms import NormSampler
 from .runtime.phases import collect_times
 
 HOST_PHASES = ("parse", "dedup", "exchange", "send")

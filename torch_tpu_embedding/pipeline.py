@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .engine import Engine, LookedUp
+from .program.engine import Engine, LookedUp
 from .step_queue import Queued
 
 

@@ -13,15 +13,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import runtime, shared_engines
+from . import runtime
 from .config.declared import TableConfig, resolve
 from .distributed.agreement import agree
 from .distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
 from .distributed.fingerprint import fingerprint
-from .engine import Engine
 from .fixed_module import FixedModule
 from .inputs.host_values import map_tensors
 from .optimizers import Optimizer
+from .program import build
+from .program.engine import Engine
 from .runtime import host
 from .runtime.modes import for_tables, outside_graph
 from .tables import state_dict as logical_state
@@ -74,7 +75,7 @@ class TableModule(FixedModule):
         if self.on_accelerator:
             runtime.allow_backward(self.device)
         if self.on_accelerator and not initialize_tpu_embedding:
-            self._engine = shared_engines.find(self.device, self.resolved)
+            self._engine = build.find(self.device, self.resolved)
             self._exchange, self.placement = self._engine.exchange, self._engine.placement
         elif self.on_accelerator:
             self._exchange = choose_exchange(self.device, process_group)
@@ -129,7 +130,7 @@ class TableModule(FixedModule):
 
             engine.store.fill(starts)
             self._engine = engine
-            shared_engines.register(self.device, self.resolved, engine)
+            build.register(self.device, self.resolved, engine)
         return self._engine
 
     @property

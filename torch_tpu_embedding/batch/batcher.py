@@ -18,7 +18,7 @@ from torch import Tensor
 from ..config.declared import Resolved
 from ..distributed.group import HostGroup
 from ..inputs.bags import Bags, split_bags
-from ..lookup import join
+from ..program.lookup import join
 from ..runtime import host
 from ..runtime.phases import phase, timed
 from ..tables.layout import StackLayout

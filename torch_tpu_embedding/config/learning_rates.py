@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence, Set
 
 import torch
 
-from ..frozen_rows import FROZEN
+from ..program.frozen_rows import FROZEN
 from .declared import Table
 
 

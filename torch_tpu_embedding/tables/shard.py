@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..config.declared import Resolved, Table
 from ..distributed.group import Alone, HostGroup
-from ..engine import Engine
+from ..program.engine import Engine
 from ..runtime import host
 from ..runtime.modes import for_tables
 from .placement import Strategy

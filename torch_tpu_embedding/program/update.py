@@ -11,6 +11,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from ..tables.layout import WEIGHT, ArrayLayout
 from .frozen_rows import spare_frozen
 from .lookup import (
     StackIndex,
@@ -21,7 +22,6 @@ from .lookup import (
     lane_mask,
     physical_row,
 )
-from .tables.layout import WEIGHT, ArrayLayout
 
 
 def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:

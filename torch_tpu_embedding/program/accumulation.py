@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .batch.dedup import unique_inverse
-from .batch.occurrences import tables_of
-from .batch.padding import ROWS, Bucket
-from .batch.program_shape import StackPlan, StackSizes
-from .config.declared import Resolved
+from ..batch.dedup import unique_inverse
+from ..batch.occurrences import tables_of
+from ..batch.padding import ROWS, Bucket
+from ..batch.program_shape import StackPlan, StackSizes
+from ..config.declared import Resolved
+from ..runtime import host
+from ..tables.layout import StackLayout
 from .engine import Engine, LookedUp, SentBatch
 from .lookup import cut, join
-from .runtime import host
-from .tables.layout import StackLayout
 from .update import after
 
 

@@ -14,10 +14,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from . import runtime
-from .batch.program_shape import Segment, StackSizes
-from .config.quantization import quantize
-from .tables.layout import WEIGHT, ArrayLayout
+from .. import runtime
+from ..batch.program_shape import Segment, StackSizes
+from ..config.quantization import quantize
+from ..tables.layout import WEIGHT, ArrayLayout
 
 
 @dataclass(frozen=True)

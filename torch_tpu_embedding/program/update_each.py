@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .batch.occurrences import Chunk
+from ..batch.occurrences import Chunk
+from ..tables.layout import WEIGHT, StackLayout
 from .frozen_rows import spare_frozen
 from .lookup import cut, gather_records
-from .tables.layout import WEIGHT, StackLayout
 from .update import rates_of, read_fields, write_changes
 
 

@@ -13,18 +13,23 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from . import runtime
-from .batch.batcher import Batcher
-from .batch.occurrences import Chunk
-from .batch.program_shape import StackSizes
-from .batch.sample_padding import Samples
-from .config.declared import Resolved
-from .distributed.calls import calling
-from .distributed.exchange import Exchange, Local
-from .distributed.group import HostGroup
-from .distributed.spare_groups import SpareGroups
+from .. import runtime
+from ..batch.batcher import Batcher
+from ..batch.occurrences import Chunk
+from ..batch.program_shape import StackSizes
+from ..batch.sample_padding import Samples
+from ..config.declared import Resolved
+from ..distributed.calls import calling
+from ..distributed.exchange import Exchange, Local
+from ..distributed.group import HostGroup
+from ..distributed.spare_groups import SpareGroups
+from ..inputs.bags import Bags
+from ..runtime import DeviceKind, host
+from ..runtime.modes import for_tables
+from ..runtime.phases import phase, timed
+from ..tables.placement import Placement, Strategy
+from ..tables.store import TableStore
 from .frozen_rows import FROZEN
-from .inputs.bags import Bags
 from .lookup import (
     StackIndex,
     activations,
@@ -36,11 +41,6 @@ from .lookup import (
     split_buffers,
 )
 from .norms import NormSampler, sums_of_squares
-from .runtime import DeviceKind, host
-from .runtime.modes import for_tables
-from .runtime.phases import phase, timed
-from .tables.placement import Placement, Strategy
-from .tables.store import TableStore
 from .update import after, apply_stack, place_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows
 from .update_each import apply_chunk

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..tables.layout import WEIGHT, StackLayout
 from .frozen_rows import moves
 from .lookup import StackIndex
-from .tables.layout import WEIGHT, StackLayout
 from .update import join_lanes
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .distributed.exchange import Exchange
+from ..distributed.exchange import Exchange
 
 _EPSILON = 1e-6
 """Added to the norm before it divides, as in torch."""

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import runtime
-from .distributed.exchange import Exchange
+from .. import runtime
+from ..distributed.exchange import Exchange
+from ..tables.layout import WEIGHT
 from .lookup import StackIndex, field_of
-from .tables.layout import WEIGHT
 
 Norms = dict[int, tuple[float, float]]
 """Table → the norm of its gradient, and the root mean square of the norms of its rows in the batch."""

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config.declared import Feature, Resolved, TableConfig, resolve
-from .config.nest import flatten_like, flatten_with_paths, pack_like, prune_like
-from .config.quantization import quantize
-from .inputs.bags import ID_BOUNDS, Bags, parse
-from .inputs.keyed_jagged import holds_jagged, split_jagged
-from .runtime.modes import outside_graph
+from ..config.declared import Feature, Resolved, TableConfig, resolve
+from ..config.nest import flatten_like, flatten_with_paths, pack_like, prune_like
+from ..config.quantization import quantize
+from ..inputs.bags import ID_BOUNDS, Bags, parse
+from ..inputs.keyed_jagged import holds_jagged, split_jagged
+from ..runtime.modes import outside_graph
 
 
 @outside_graph
