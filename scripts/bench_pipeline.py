@@ -32,7 +32,7 @@ from machine import describe_machine
 from workloads import capped_criteo
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.step_queue import Queued
+from torch_tpu_embedding.training.call_order import Queued
 
 HIDDEN = 64
 POOL = 24

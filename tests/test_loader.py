@@ -15,8 +15,8 @@ from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.distributed.group import PeerError
-from torch_tpu_embedding.loader_worker import Drawn, Item, Worker
-from torch_tpu_embedding.step_queue import Queued
+from torch_tpu_embedding.training.call_order import Queued
+from torch_tpu_embedding.training.loader_worker import Drawn, Item, Worker
 
 B = 4
 

@@ -19,11 +19,11 @@ from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.inputs.bags import parse
-from torch_tpu_embedding.pipeline import Pipeline
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.reference import ReferenceEmbedding
-from torch_tpu_embedding.step_queue import Queued
 from torch_tpu_embedding.tables.start_values import start_values
+from torch_tpu_embedding.training.call_order import Queued
+from torch_tpu_embedding.training.pipelining import Pipeline
 
 STEPS = 20
 

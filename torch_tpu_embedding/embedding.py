@@ -26,13 +26,13 @@ from .inputs.bags import ID_BOUNDS, Bags
 from .inputs.gradients import make_leaf
 from .inputs.output_shapes import OutputShapes
 from .optimizers import Optimizer
-from .pipeline import Pipeline
 from .program.plain_lookup import parse_features, serving_embedding_lookup
 from .runtime.modes import outside_graph, refuse_transforms
 from .runtime.phases import mark, timed
-from .step_queue import Awaiting, Queued, StepQueue
 from .tables.placement import Strategy
 from .tf_forms import REQUIRED, require_size_and_optimizer, shapes_or_size
+from .training.call_order import Awaiting, Queued, StepQueue
+from .training.pipelining import Pipeline
 
 
 class TPUEmbedding(GradientSteps):

@@ -9,9 +9,9 @@ import torch
 
 from . import runtime
 from .config.learning_rates import finite_rate
-from .param_group import TableGroup
 from .runtime import host
 from .runtime.modes import outside_graph
+from .training.param_group import TableGroup
 
 if TYPE_CHECKING:
     from .embedding import TPUEmbedding

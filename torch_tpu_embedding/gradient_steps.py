@@ -14,12 +14,12 @@ from .config.nest import flatten_like
 from .distributed.group import raise_together
 from .freezing import FreezableModule
 from .inputs.gradients import collect_gradients, warn_of_missing
-from .pipeline import Pipeline
 from .program.accumulation import Merger
 from .program.engine import LookedUp
 from .program.gradient_norm import check_arguments, check_device, clip_factor, total_norm
 from .runtime import host
-from .step_queue import Awaiting, StepQueue
+from .training.call_order import Awaiting, StepQueue
+from .training.pipelining import Pipeline
 
 T = TypeVar("T")
 _Found = list[list[Tensor | None]]

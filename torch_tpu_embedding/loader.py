@@ -12,8 +12,8 @@ from typing import Any
 
 from .batch.batcher import Batcher
 from .embedding import TPUEmbedding
-from .loader_worker import Drawn, Item, Worker
-from .random_order import warn_of_random_order
+from .training.loader_worker import Drawn, Item, Worker
+from .training.random_order import warn_of_random_order
 
 
 class EmbeddingLoader:

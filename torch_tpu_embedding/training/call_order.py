@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .program.engine import LookedUp, SentBatch
+from ..program.engine import LookedUp, SentBatch
 
 
 @dataclass(eq=False)

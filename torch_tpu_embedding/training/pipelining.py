@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .program.engine import Engine, LookedUp
-from .step_queue import Queued
+from ..program.engine import Engine, LookedUp
+from .call_order import Queued
 
 
 @dataclass(frozen=True)

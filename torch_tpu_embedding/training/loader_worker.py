@@ -20,10 +20,10 @@ from typing import Any, Literal
 
 import torch
 
-from .distributed.calls import calling
-from .distributed.group import HostGroup, PeerError, report_failure
-from .runtime import host
-from .step_queue import Queued
+from ..distributed.calls import calling
+from ..distributed.group import HostGroup, PeerError, report_failure
+from ..runtime import host
+from .call_order import Queued
 
 logger = logging.getLogger(__name__)
 
