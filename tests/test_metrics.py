@@ -19,7 +19,7 @@ from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.inputs.bags import parse
-from torch_tpu_embedding.metrics import Metrics
+from torch_tpu_embedding.monitoring.metrics import Metrics
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.tables.start_values import start_values
 

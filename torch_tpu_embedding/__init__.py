@@ -11,9 +11,9 @@ from .export_program import export_program
 from .for_serving import TPUEmbeddingForServing
 from .inputs.ragged import Ragged
 from .loader import EmbeddingLoader
-from .metric_writers import JsonLinesWriter, TensorBoardWriter
+from .monitoring.host_trace import profile
+from .monitoring.writers import JsonLinesWriter, TensorBoardWriter
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
-from .profiling import profile
 from .program.plain_lookup import serving_embedding_lookup
 from .tables.start_values import RowIdInitializer
 

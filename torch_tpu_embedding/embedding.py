@@ -18,13 +18,13 @@ from .batch.batcher import Batcher
 from .batch.sample_padding import SampleCount
 from .config.learning_rates import check_rates, current_rates
 from .config.nest import pack_like
-from .describe import describe
 from .distributed.agreement import agree_on_update
 from .distributed.calls import calling
 from .gradient_steps import GradientSteps
 from .inputs.bags import ID_BOUNDS, Bags
 from .inputs.gradients import make_leaf
 from .inputs.output_shapes import OutputShapes
+from .monitoring.describe import describe
 from .optimizers import Optimizer
 from .program.plain_lookup import parse_features, serving_embedding_lookup
 from .runtime.modes import outside_graph, refuse_transforms

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .metrics import Metrics
+from .monitoring.metrics import Metrics
 from .runtime.modes import for_tables
 from .table_module import TableModule
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .io.paths import local_path, naming, scheme_of
+from ..io.paths import local_path, naming, scheme_of
 
 
 class JsonLinesWriter:

@@ -7,10 +7,10 @@ from collections.abc import Sequence, Set
 
 import torch
 
-from .config.declared import Resolved, field_shape
-from .distributed.exchange import Exchange
-from .tables.layout import WEIGHT, StackLayout
-from .tables.placement import Placement
+from ..config.declared import Resolved, field_shape
+from ..distributed.exchange import Exchange
+from ..tables.layout import WEIGHT, StackLayout
+from ..tables.placement import Placement
 
 
 def describe(

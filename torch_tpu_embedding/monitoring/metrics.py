@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import runtime
-from .config.declared import Resolved
-from .inputs.bags import NO_ID, Bags
-from .program.engine import Engine, SentBatch
-from .program.norms import NormSampler
-from .runtime.phases import collect_times
+from .. import runtime
+from ..config.declared import Resolved
+from ..inputs.bags import NO_ID, Bags
+from ..program.engine import Engine, SentBatch
+from ..program.norms import NormSampler
+from ..runtime.phases import collect_times
 
 HOST_PHASES = ("parse", "dedup", "exchange", "send")
 HOT_SHARE = 0.01

@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .io.paths import local_path, naming
-from .runtime.phases import set_trace
+from ..io.paths import local_path, naming
+from ..runtime.phases import set_trace
 
 
 class _HostTrace:

@@ -1,0 +1,1 @@
+"""PLACEHOLDER torch_tpu_embedding/monitoring"""
