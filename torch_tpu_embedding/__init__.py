@@ -6,15 +6,15 @@ from .config.quantization import QuantizationConfig
 from .config.serialization import config_from_dict, config_to_dict
 from .embedding import TPUEmbedding
 from .embedding_optimizer import EmbeddingOptimizer
-from .export import export_serving
-from .export_program import export_program
-from .for_serving import TPUEmbeddingForServing
 from .inputs.ragged import Ragged
 from .loader import EmbeddingLoader
 from .monitoring.host_trace import profile
 from .monitoring.writers import JsonLinesWriter, TensorBoardWriter
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
 from .program.plain_lookup import serving_embedding_lookup
+from .serving.export import export_serving
+from .serving.module import TPUEmbeddingForServing
+from .serving.program import export_program
 from .tables.start_values import RowIdInitializer
 
 __version__ = "0.1.0"

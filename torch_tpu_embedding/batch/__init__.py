@@ -1,1 +1,1 @@
-"""PLACEHOLDER torch_tpu_embedding/batch"""
+"""One batch on the host: deduplicated, padded to static sizes, written into buffers."""

@@ -1,1 +1,1 @@
-"""PLACEHOLDER torch_tpu_embedding/config"""
+"""What a user declares: tables, features, quantization, and what follows from them."""

@@ -1,1 +1,1 @@
-"""PLACEHOLDER torch_tpu_embedding/inputs"""
+"""What a user feeds: ids and weights in every form, checked into bags; gradients likewise."""

@@ -1,1 +1,1 @@
-"""PLACEHOLDER torch_tpu_embedding/io"""
+"""Paths, JSON and terminals, as users and files give them."""

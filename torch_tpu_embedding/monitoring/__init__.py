@@ -1,1 +1,1 @@
-"""PLACEHOLDER torch_tpu_embedding/monitoring"""
+"""Looking at a run: metrics, their writers, the host's trace, a description of the tables."""

@@ -1,1 +1,1 @@
-"""PLACEHOLDER torch_tpu_embedding/program"""
+"""One batch on the device: lookup, update, and the engine that holds both."""

@@ -1,1 +1,1 @@
-"""PLACEHOLDER torch_tpu_embedding/tables"""
+"""Where rows live: placement over processes and devices, layout, start values, the arrays."""

@@ -1,1 +1,1 @@
-"""PLACEHOLDER torch_tpu_embedding/training"""
+"""The order of a training loop's calls."""

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .config.declared import Feature, Table
-from .config.quantization import quantize
-from .embedding import TPUEmbedding
-from .inputs.ragged import Ragged
-from .runtime import host
-from .tables.layout import WEIGHT
+from ..config.declared import Feature, Table
+from ..config.quantization import quantize
+from ..embedding import TPUEmbedding
+from ..inputs.ragged import Ragged
+from ..runtime import host
+from ..tables.layout import WEIGHT
 
 Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 
@@ -228,7 +228,7 @@ def export_serving(
     if path is not None or example is not None:
         if path is None or example is None:
             raise ValueError("export_serving: give both a path and an example, or neither")
-        from .export_program import export_program  # which knows ServingModule
+        from .program import export_program  # which knows ServingModule
 
         export_program(module, path, example)
     return module

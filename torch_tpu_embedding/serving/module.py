@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .embedding import TPUEmbedding
-from .optimizers import Optimizer
-from .tables.layout import WEIGHT
-from .tables.state_dict import state_keys
+from ..embedding import TPUEmbedding
+from ..optimizers import Optimizer
+from ..tables.layout import WEIGHT
+from ..tables.state_dict import state_keys
 
 
 class TPUEmbeddingForServing(TPUEmbedding):
