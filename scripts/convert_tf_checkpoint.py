@@ -29,7 +29,7 @@ from tf_checkpoint_objects import GRAPH, LAYOUTS, VALUE, Found, ObjectGraph, Uns
 from tf_checkpoint_state import record
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint.shard import block_rows
+from torch_tpu_embedding.checkpoint.rows import block_rows
 from torch_tpu_embedding.io.paths import naming, path_option
 from torch_tpu_embedding.io.terminal import escape_what_it_lacks
 from torch_tpu_embedding.tables.layout import WEIGHT

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from scripts.memory_shard import MemoryShard
-from torch_tpu_embedding.checkpoint.shard import field_widths
+from torch_tpu_embedding.checkpoint.rows import field_widths
 from torch_tpu_embedding.config.declared import Table, TableConfig
 from torch_tpu_embedding.distributed.group import Alone, HostGroup
 from torch_tpu_embedding.optimizers import Adagrad, Optimizer

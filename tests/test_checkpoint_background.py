@@ -14,7 +14,8 @@ import torch
 from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import begin, commit, durable
+from torch_tpu_embedding.checkpoint.format import durable
+from torch_tpu_embedding.checkpoint.writing import begin, commit
 from torch_tpu_embedding.distributed import lost_peers
 from torch_tpu_embedding.distributed.group import DistGroup, PeerError
 

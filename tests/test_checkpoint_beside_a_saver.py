@@ -12,8 +12,9 @@ import pytest
 from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import open_files, reader, stream
 from torch_tpu_embedding.checkpoint.errors import StepRemovedError
+from torch_tpu_embedding.checkpoint.format import safetensors_file
+from torch_tpu_embedding.checkpoint.reading import open_files, reader
 
 TABLES = [table("user", 20), table("item", 5, 2)]
 
@@ -39,7 +40,7 @@ def opened(monkeypatch):
     class Opened(list):
         at, then = -1, staticmethod(lambda: None)
 
-    found, real = Opened(), stream.open_regular
+    found, real = Opened(), safetensors_file.open_regular
 
     def watched(path):
         if len(found) == found.at:
@@ -143,9 +144,9 @@ def test_more_files_than_may_be_open_are_opened_again_but_their_headers_are_read
 ):
     chain(tmp_path)
     headers = []
-    real = stream.TensorFile._header
+    real = safetensors_file.TensorFile._header
     monkeypatch.setattr(
-        stream.TensorFile,
+        safetensors_file.TensorFile,
         "_header",
         lambda self, size: headers.append(self.path) or real(self, size),
     )

@@ -10,9 +10,9 @@ import pytest
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import open_files
-from torch_tpu_embedding.checkpoint import shard as shard_module
-from torch_tpu_embedding.checkpoint.stream import TensorFile
+from torch_tpu_embedding.checkpoint import rows as shard_module
+from torch_tpu_embedding.checkpoint.format.safetensors_file import TensorFile
+from torch_tpu_embedding.checkpoint.reading import open_files
 from torch_tpu_embedding.io import json_checks
 
 TABLES = [table("user", 40, 2)]

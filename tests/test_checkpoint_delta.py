@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import shard as shard_module
+from torch_tpu_embedding.checkpoint import rows as shard_module
 from torch_tpu_embedding.optimizers import SGD, Adam
 
 TABLES = [table("user", 30), table("item", 7, 2, SGD())]

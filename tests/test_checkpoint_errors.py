@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint.index import _digest
+from torch_tpu_embedding.checkpoint.format.index import _digest
 from torch_tpu_embedding.optimizers import SGD, Adagrad, Adam, RowWiseAdagrad
 
 TABLES = [table("user", 20), table("item", 5, 2)]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint.extra import _NUMPY, pack, unpack
+from torch_tpu_embedding.checkpoint.format.extra import _NUMPY, pack, unpack
 
 DTYPES = ["?", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "c8", "c16", ">f4", ">i8"]
 SCALARS = st.sampled_from(

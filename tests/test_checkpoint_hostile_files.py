@@ -15,7 +15,8 @@ import pytest
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import durable, inspection
+from torch_tpu_embedding.checkpoint import inspection
+from torch_tpu_embedding.checkpoint.format import durable
 
 TABLES = [table("user", 20), table("item", 5, 2)]
 

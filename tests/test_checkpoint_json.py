@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import stream
 from torch_tpu_embedding.checkpoint.__main__ import main
-from torch_tpu_embedding.checkpoint.index import _digest, read_index
+from torch_tpu_embedding.checkpoint.format import safetensors_file
+from torch_tpu_embedding.checkpoint.format.index import _digest, read_index
 
 TABLES = [table("user", 6, 2), table("item", 1, 1)]
 INDEX = "model.safetensors.index.json"
@@ -250,4 +250,4 @@ def test_the_schema_takes_every_index_and_header_that_is_written(run):
         index = read_index(run / f"step-{step}" / INDEX)
         for name, entry in index.files.items():
             if name.endswith(".safetensors"):
-                stream.TensorFile(run / f"step-{step}" / name, entry.bytes).close()
+                safetensors_file.TensorFile(run / f"step-{step}" / name, entry.bytes).close()

@@ -126,7 +126,7 @@ def test_a_failed_replacing_save_leaves_everything_as_it_was(run, monkeypatch):
 
     before = sorted(path.name for path in run.rglob("[!.]*"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch_tpu_embedding.checkpoint.durable.write_all", full)
+        patch.setattr("torch_tpu_embedding.checkpoint.format.durable.write_all", full)
         with pytest.raises(OSError, match="No space left"):
             save(run, 110, NEW, overwrite=True)
         with pytest.raises(OSError, match="No space left"):

@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import shard as shard_module
-from torch_tpu_embedding.checkpoint.index import check_coverage
-from torch_tpu_embedding.checkpoint.step_files import _overlap
+from torch_tpu_embedding.checkpoint import rows as shard_module
+from torch_tpu_embedding.checkpoint.format.index import check_coverage
+from torch_tpu_embedding.checkpoint.reading.step_reader import _overlap
 from torch_tpu_embedding.config.declared import Table
 from torch_tpu_embedding.optimizers import FTRL, SGD, Adagrad, Adam, RowWiseAdagrad
 

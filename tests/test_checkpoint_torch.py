@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import shard as shard_module
+from torch_tpu_embedding.checkpoint import rows as shard_module
 
 TABLES = [table("user", 20), table("item", 5, 2)]
 

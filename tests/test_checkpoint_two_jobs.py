@@ -20,8 +20,9 @@ from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, w
 from test_checkpoint_crash import OPERATIONS, no_syncs
 
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import attempts, durable, retention, writer
-from torch_tpu_embedding.checkpoint.index import Base
+from torch_tpu_embedding.checkpoint.format import durable
+from torch_tpu_embedding.checkpoint.format.index import Base
+from torch_tpu_embedding.checkpoint.writing import attempts, retention, writer
 
 TABLES = [table("user", 6), table("item", 3, 2)]
 Outcome = Exception | None

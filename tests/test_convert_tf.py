@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import shard as shard_module
+from torch_tpu_embedding.checkpoint import rows as shard_module
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))

@@ -4,16 +4,16 @@
 `python -m torch_tpu_embedding.checkpoint --help` looks inside.
 """
 
-from .background import SaveHandle, wait
+from .convert.torch_weights import export_table, import_modules, import_state_dict
 from .errors import CheckpointError
+from .format.run_directory import complete_steps
 from .load import Loaded, load
-from .offline import RowSource, TableSource, write_tables
-from .reader import Reader
-from .reader import open_checkpoint as open
-from .run_directory import complete_steps
+from .reading.reader import Reader
+from .reading.reader import open_checkpoint as open
+from .rows import HasShard, Shard
 from .save import save
-from .shard import HasShard, Shard
-from .torch_io import export_table, import_modules, import_state_dict
+from .write_tables import RowSource, TableSource, write_tables
+from .writing.background import SaveHandle, wait
 
 __all__ = [
     "CheckpointError",

@@ -16,7 +16,7 @@ from ..io.terminal import escape_what_it_lacks
 from . import inspection
 from .errors import CheckpointError
 from .inspection import Progress
-from .reader import open_checkpoint
+from .reading.reader import open_checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ..tables.placement import Strategy
 from .errors import CheckpointError
-from .index import TableEntry
-from .offline import TableSource, write_tables
-from .reader import Reader, open_checkpoint
-from .run_directory import run_directory
-from .shard import block_rows
-from .step_files import StepFiles
-from .steps import all_steps, choose_step, complete_steps
+from .format.index import TableEntry
+from .format.run_directory import run_directory
+from .format.steps import all_steps, choose_step, complete_steps
+from .reading.reader import Reader, open_checkpoint
+from .reading.step_reader import StepFiles
+from .rows import block_rows
+from .write_tables import TableSource, write_tables
 
 Progress = Callable[[int], object]
 """Called with the number of rows or files that are done."""

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..distributed.group import HostGroup, raise_together
-from .background import settle
 from .errors import CheckpointError, StepRemovedError
-from .known_steps import forget, remember
-from .match import TableMatch, match_tables
-from .reader import TRIES, Reader, open_step
-from .run_directory import shared_directory
-from .shard import HasShard, Shard, block_rows, field_widths
-from .steps import choose_step, complete_steps, require_step
-from .writer import begin_anew
+from .format.run_directory import shared_directory
+from .format.steps import choose_step, complete_steps, require_step
+from .reading.reader import TRIES, Reader, open_step
+from .reading.table_matching import TableMatch, match_tables
+from .rows import HasShard, Shard, block_rows, field_widths
+from .writing.background import settle
+from .writing.delta_bases import forget, remember
+from .writing.writer import begin_anew
 
 Resize = Literal["error", "allow"]
 Slots = Literal["require", "skip", "match"]

@@ -20,20 +20,20 @@ from ..config.declared import Table
 from ..config.serialization import optimizer_to_dict
 from ..distributed.group import HostGroup, raise_together
 from ..runtime import host
-from . import durable
-from .background import SaveHandle, settle
-from .begin import begin, open_attempt, require_ticket, taken_back
-from .commit import Commit, finish, remove_attempt
-from .extra import pack
-from .index import TableEntry
-from .known_steps import base_and_epoch, remember
-from .part import Attempt, remove_part, write_failure, write_manifest, write_part
-from .plan import Run, shard_runs
-from .run_directory import shared_directory
-from .schema import check_table
-from .shard import Block, HasShard, Shard, all_blocks, changed_blocks, field_widths
-from .steps import step_path
-from .writer import claim
+from .format import durable
+from .format.extra import pack
+from .format.index import TableEntry
+from .format.run_directory import shared_directory
+from .format.schema import check_table
+from .format.steps import step_path
+from .rows import Block, HasShard, Shard, all_blocks, changed_blocks, field_widths
+from .writing.background import SaveHandle, settle
+from .writing.begin import begin, open_attempt, require_ticket, taken_back
+from .writing.commit import Commit, finish, remove_attempt
+from .writing.delta_bases import base_and_epoch, remember
+from .writing.file_plan import Run, shard_runs
+from .writing.shard_writer import Attempt, remove_part, write_failure, write_manifest, write_part
+from .writing.writer import claim
 
 MAX_FILE_BYTES = 2 << 30
 TIMEOUT_S = 1800.0

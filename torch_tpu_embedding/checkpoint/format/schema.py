@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..io.json_checks import (
+from ...io.json_checks import (
     Check,
     all_of,
     fields,
@@ -24,7 +24,7 @@ from ..io.json_checks import (
     shown,
     text,
 )
-from ..tables.placement import STRATEGIES
+from ...tables.placement import STRATEGIES
 
 _COUNT, _SIZE = integer(0), integer(1)
 _OPTION_DEPTH = 8

@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..distributed import lost_peers
-from . import attempts, durable
-from .errors import CheckpointError
-from .index import Base, FileEntry, Index, Piece, TableEntry
-from .part import Attempt, Part, read_manifest, write_failure
+from ...distributed import lost_peers
+from ..errors import CheckpointError
+from ..format import durable
+from ..format.index import Base, FileEntry, Index, Piece, TableEntry
+from ..format.steps import INDEX_NAME
+from . import attempts
 from .retention import tidy
-from .steps import INDEX_NAME
+from .shard_writer import Attempt, Part, read_manifest, write_failure
 from .writer import Claim
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.5

@@ -10,10 +10,10 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import CheckpointError
-from .index import Base, read_index
-from .shard import HasShard
-from .steps import complete_steps, index_path, require_step
+from ..errors import CheckpointError
+from ..format.index import Base, read_index
+from ..format.steps import complete_steps, index_path, require_step
+from ..rows import HasShard
 
 _REMEDY = "save without since=, and base the next deltas on that step"
 

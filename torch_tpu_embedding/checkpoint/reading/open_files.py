@@ -9,7 +9,7 @@ import resource
 from collections import OrderedDict
 from pathlib import Path
 
-from .stream import TensorFile
+from ..format.safetensors_file import TensorFile
 
 _FEWEST = 32
 

@@ -18,11 +18,11 @@ import time
 import weakref
 from pathlib import Path
 
-from ..io import json_checks
-from . import durable
-from .errors import CheckpointError
-from .regular import read_regular
-from .shard import HasShard
+from ...io import json_checks
+from ..errors import CheckpointError
+from ..format import durable
+from ..format.regular import read_regular
+from ..rows import HasShard
 
 _RECORD = re.compile(r"\.writer-(\d{8,})-([0-9a-f]{12})\.json")
 

@@ -20,11 +20,11 @@ import os
 import re
 from pathlib import Path
 
-from . import durable
-from .errors import CheckpointError
-from .index import Base, Index, read_index
-from .links import read_link
-from .steps import INDEX_NAME, step_path
+from ..errors import CheckpointError
+from ..format import durable
+from ..format.index import Base, Index, read_index
+from ..format.links import read_link
+from ..format.steps import INDEX_NAME, step_path
 
 _OURS = re.compile(
     r"(?:[A-Za-z0-9][A-Za-z0-9_]*-\d{5}-of-\d{5,}-\d{5,}|extra|failed|index|rank-\d{5,})"

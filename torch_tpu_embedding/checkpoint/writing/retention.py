@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from . import durable
+from ..errors import CheckpointError
+from ..format import durable
+from ..format.index import Base
+from ..format.links import Link, read_link
+from ..format.steps import step_path, steps_by_state
 from .attempts import bury, is_there, restore, revoke
-from .errors import CheckpointError
-from .index import Base
-from .links import Link, read_link
-from .steps import step_path, steps_by_state
 
 
 def tidy(

@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from ..io.paths import naming
+from ...io.paths import naming
 
 TEMPORARY = ".tmp"
 

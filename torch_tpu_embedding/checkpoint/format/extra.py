@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import REMEDY, CheckpointError
+from ..errors import REMEDY, CheckpointError
 from .regular import open_regular
 
 _NUMPY = "torch_tpu_embedding.numpy"

@@ -11,8 +11,8 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from ..io.paths import local_path
-from .shard import HasShard
+from ...io.paths import local_path
+from ..rows import HasShard
 
 _NICE = 19
 """Of the writing threads: the least priority there is."""

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..io import json_checks
-from ..io.paths import naming
+from ...io import json_checks
+from ...io.paths import naming
+from ..errors import REMEDY, CheckpointError
 from . import durable
-from .errors import REMEDY, CheckpointError
 from .index import FileEntry
 from .regular import open_regular
 from .schema import check_header

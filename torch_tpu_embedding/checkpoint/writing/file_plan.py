@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .index import IDS, Piece
-from .shard import Shard, field_widths
-from .stream import TensorSpec
+from ..format.index import IDS, Piece
+from ..format.safetensors_file import TensorSpec
+from ..rows import Shard, field_widths
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from ..io.paths import naming
-from .errors import REMEDY, CheckpointError
+from ...io.paths import naming
+from ..errors import REMEDY, CheckpointError
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..distributed.group import HostGroup, raise_together
-from ..io.paths import local_path
+from ...distributed.group import HostGroup, raise_together
+from ...io.paths import local_path
+from ..errors import CheckpointError
 from . import steps
-from .errors import CheckpointError
 
 
 def run_directory(directory: str | os.PathLike[str]) -> Path:

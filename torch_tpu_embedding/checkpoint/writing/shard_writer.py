@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..io import json_checks
-from . import durable
-from .errors import CheckpointError
-from .index import FileEntry, Piece
-from .plan import PlannedFile, Run, cut_into_files, file_prefix
-from .regular import read_regular
-from .schema import check_manifest
-from .shard import Block
-from .stream import FileWriter, Hasher
+from ...io import json_checks
+from ..errors import CheckpointError
+from ..format import durable
+from ..format.index import FileEntry, Piece
+from ..format.regular import read_regular
+from ..format.safetensors_file import FileWriter, Hasher
+from ..format.schema import check_manifest
+from ..rows import Block
+from .file_plan import PlannedFile, Run, cut_into_files, file_prefix
 
 
 @dataclass(frozen=True)

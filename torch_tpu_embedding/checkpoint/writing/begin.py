@@ -9,11 +9,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import durable
+from ..errors import CheckpointError
+from ..format import durable
+from ..format.steps import all_steps, complete_steps, index_path, require_step, step_path
 from .attempts import published, remove_try, ticket_path
-from .errors import CheckpointError
-from .part import Attempt
-from .steps import all_steps, complete_steps, index_path, require_step, step_path
+from .shard_writer import Attempt
 
 _TICKET_TIMEOUT_S = 10.0
 _TRIES = 10

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..io.paths import naming
-from .errors import REMEDY, CheckpointError
-from .index import IDS, Index, Piece, check_coverage, read_index
+from ...io.paths import naming
+from ..errors import REMEDY, CheckpointError
+from ..format.index import IDS, Index, Piece, check_coverage, read_index
+from ..format.safetensors_file import TensorFile, hash_open, open_sized
+from ..format.steps import index_path, step_path
 from .open_files import OpenFiles
-from .steps import index_path, step_path
-from .stream import TensorFile, hash_open, open_sized
 
 _READ_BYTES = 8 << 20
 

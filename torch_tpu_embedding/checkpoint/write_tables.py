@@ -20,19 +20,19 @@ from ..inputs.host_values import float32_copy, is_floating
 from ..optimizers import Optimizer
 from ..tables.layout import WEIGHT
 from ..tables.placement import STRATEGIES, Strategy, shard_ids
-from .begin import begin, open_attempt, taken_back
-from .commit import Commit, finish
-from .extra import pack
-from .index import IDS, TableEntry
-from .part import Attempt, PartWriter, write_manifest
-from .plan import Run
-from .run_directory import run_directory
+from .format.extra import pack
+from .format.index import IDS, TableEntry
+from .format.run_directory import run_directory
+from .format.safetensors_file import Hasher
+from .format.schema import check_table
+from .format.steps import step_path
+from .rows import block_rows
 from .save import MAX_FILE_BYTES
-from .schema import check_table
-from .shard import block_rows
-from .steps import step_path
-from .stream import Hasher
-from .writer import Claim
+from .writing.begin import begin, open_attempt, taken_back
+from .writing.commit import Commit, finish
+from .writing.file_plan import Run
+from .writing.shard_writer import Attempt, PartWriter, write_manifest
+from .writing.writer import Claim
 
 
 class RowSource(Protocol):

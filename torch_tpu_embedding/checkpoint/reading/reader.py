@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .attempts import is_published
-from .errors import REMEDY, CheckpointError, StepRemovedError
-from .extra import unpack
-from .index import Index, TableEntry
+from ..errors import REMEDY, CheckpointError, StepRemovedError
+from ..format.extra import unpack
+from ..format.index import Index, TableEntry
+from ..format.run_directory import run_directory
+from ..format.steps import choose_step, complete_steps, index_path, step_path
+from ..writing.attempts import is_published
 from .open_files import OpenFiles
-from .run_directory import run_directory
-from .step_files import Field, StepFiles
-from .steps import choose_step, complete_steps, index_path, step_path
+from .step_reader import Field, StepFiles
 
 _HASH_THREADS = 4
 TRIES = 5

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..config.declared import Table
-from ..tables.layout import WEIGHT
-from .index import TableEntry
+from ...config.declared import Table
+from ...tables.layout import WEIGHT
+from ..format.index import TableEntry
+from ..rows import field_widths
 from .reader import Reader
-from .shard import field_widths
 
 
 @dataclass(frozen=True)

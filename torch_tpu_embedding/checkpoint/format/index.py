@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..io import json_checks
-from ..io.json_checks import shown
-from .errors import REMEDY, CheckpointError
+from ...io import json_checks
+from ...io.json_checks import shown
+from ..errors import REMEDY, CheckpointError
 from .regular import read_regular
 from .schema import check_index
 

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ..distributed.group import raise_together
-from ..inputs.host_values import float32_copy, is_floating
-from ..io.paths import local_path, naming
-from ..tables.layout import WEIGHT
-from . import durable
-from .background import settle
-from .known_steps import forget
-from .reader import Reader
-from .shard import HasShard, block_rows
-from .stream import FileWriter, Hasher, TensorSpec
+from ...distributed.group import raise_together
+from ...inputs.host_values import float32_copy, is_floating
+from ...io.paths import local_path, naming
+from ...tables.layout import WEIGHT
+from ..format import durable
+from ..format.safetensors_file import FileWriter, Hasher, TensorSpec
+from ..reading.reader import Reader
+from ..rows import HasShard, block_rows
+from ..writing.background import settle
+from ..writing.delta_bases import forget
 
 _KEY = re.compile(r"(?:.*\.)?(?:embedding_bags|embeddings|emb_l)\.(?P<table>[^.]+)\.weight")
 """TorchRec's keys, then DLRM's."""

@@ -1,0 +1,1 @@
+"""Bytes and files of a checkpoint: safetensors, index, run directory, durable writes."""

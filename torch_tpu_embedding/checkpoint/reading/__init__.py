@@ -1,0 +1,1 @@
+"""How a step is found, checked, matched to an embedding and read."""
