@@ -49,11 +49,11 @@ SHARE_OF_MEMORY = 0.85
 def main() -> None:
     """Run from the command line."""
     os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
-    import bench_report
-    from bench_peers import ELSEWHERE, SIDES, SLOT_FLOATS
-    from bench_series import Series, measure
+    from support import bench_report
+    from support.bench_peers import ELSEWHERE, SIDES, SLOT_FLOATS
+    from support.bench_series import Series, measure
+    from support.workloads import MORE_WORKLOADS, WORKLOADS
     from tqdm import tqdm
-    from workloads import MORE_WORKLOADS, WORKLOADS
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -111,8 +111,8 @@ def divide(base: Any, peers: list[str]) -> list[tuple[Any, dict[str, str]]]:
     Returns:
         the series, each with the peers that cannot be measured (told with the first) and the reasons.
     """
-    from bench_peers import ELSEWHERE, SIDES
-    from bench_series import table_bytes
+    from support.bench_peers import ELSEWHERE, SIDES
+    from support.bench_series import table_bytes
 
     held = table_bytes(base.resolve(), base.optimizer)
     room = SHARE_OF_MEMORY * available_memory()

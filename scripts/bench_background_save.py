@@ -26,7 +26,7 @@ from pathlib import Path
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
-from machine import describe_machine
+from support.machine import describe_machine
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte

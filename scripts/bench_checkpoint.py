@@ -23,8 +23,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from machine import describe_machine
-from memory_shard import MemoryShard
+from support.machine import describe_machine
+from support.memory_shard import MemoryShard
 from torch import Tensor
 
 from torch_tpu_embedding import checkpoint

@@ -28,8 +28,8 @@ from pathlib import Path
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
-from machine import describe_machine
-from workloads import capped_criteo
+from support.machine import describe_machine
+from support.workloads import capped_criteo
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.training.call_order import Queued

@@ -35,8 +35,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine
-from workloads import WORKLOADS, Workload, capped_criteo, part
+from support.machine import describe_machine
+from support.workloads import WORKLOADS, Workload, capped_criteo, part
 
 LINKS = {"v5e": 50e9, "v6e": 100e9, "v5p": 100e9}
 """Bytes/s of a link in one direction."""
@@ -152,7 +152,7 @@ def measure(args: argparse.Namespace, name: str, kind: str, count: int) -> dict[
 def work(args: argparse.Namespace) -> None:
     """Be one process of a case."""
     import torch
-    from traffic import as_json, count_traffic
+    from support.traffic import as_json, count_traffic
 
     import torch_tpu_embedding as tte
     from torch_tpu_embedding import distributed, runtime
@@ -203,7 +203,7 @@ def work(args: argparse.Namespace) -> None:
 
 def model(workload: Workload, chips: int) -> dict[str, Any]:
     """Plan some batches for a slice, and give bytes and the least times of the all-to-alls."""
-    from traffic import count_traffic
+    from support.traffic import count_traffic
 
     import torch_tpu_embedding as tte
     from torch_tpu_embedding.batch.batcher import Batcher

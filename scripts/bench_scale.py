@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine
+from support.machine import describe_machine
 
 
 def main() -> None:

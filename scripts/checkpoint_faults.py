@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from memory_shard import MemoryShard
+from support.memory_shard import MemoryShard
 from torch import Tensor
 
 from torch_tpu_embedding import checkpoint

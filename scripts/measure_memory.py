@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from machine import describe_machine
+from support.machine import describe_machine
 
 PHASES = ("construction", "step", "state_dict")
 DIM, BATCH = 32, 4096

@@ -7,7 +7,7 @@ read it, the scatters that write it, the instructions that copy it, and whether 
 (donated), and lists what moves between devices. With --layout TPU the step is laid out as for a TPU; the
 file named at the end of the output (*.before_optimizations.hlo.pb) is what a TPU compiler takes.
 
---form and --evaluate: other steps than this package's training step (scripts/step_forms.py), for
+--form and --evaluate: other steps than this package's training step (scripts/support/step_forms.py), for
 scripts/tpu_report.py, which compiles what is traced here for TPUs.
 
 --devices N: one partitioned program over N virtual devices, run once. --replicas N: the program that each
@@ -26,11 +26,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hlo_report import dump_flags, inspect
+from support.hlo_report import dump_flags, inspect
 
 if TYPE_CHECKING:
     import torch
-    from step_forms import Form
+    from support.step_forms import Form
     from torch import Tensor
 
 FORMS = ["ours", "naive", "plain"]
@@ -99,7 +99,7 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
 def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
     """The features, the batch size, and this process's part of a batch."""
     import torch
-    import workloads
+    from support import workloads
 
     import torch_tpu_embedding as tte
 
@@ -139,7 +139,7 @@ def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
 
 def make_form(args: argparse.Namespace, features: list[Any], size: int, inputs: list[Any]) -> Form:
     """Tables and step in the form asked for."""
-    from step_forms import Naive, Ours, Plain
+    from support.step_forms import Naive, Ours, Plain
 
     import torch_tpu_embedding as tte
 
@@ -168,8 +168,8 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
     if args.devices > 1:
         os.environ["CPU_NUM_DEVICES"] = str(args.devices)
     import torch
-    from step_bytes import bytes_moved
-    from traffic import bytes_sent
+    from support.step_bytes import bytes_moved
+    from support.traffic import bytes_sent
 
     import torch_tpu_embedding as tte
 

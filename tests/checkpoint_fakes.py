@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from scripts.memory_shard import MemoryShard
+from scripts.support.memory_shard import MemoryShard
 from torch_tpu_embedding.checkpoint.rows import field_widths
 from torch_tpu_embedding.config.declared import Table, TableConfig
 from torch_tpu_embedding.distributed.group import Alone, HostGroup

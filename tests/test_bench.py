@@ -90,7 +90,7 @@ def test_a_peer_that_is_absent_is_named_with_the_reason(run: tuple[dict[str, Any
 def test_sides_that_do_not_fit_into_memory_are_measured_apart(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench_series import Series, table_bytes
+    from support.bench_series import Series, table_bytes
 
     base = Series("onehot26", "Adagrad", ("ours",), rounds=1, steps=1, warm_up=1)
     held = table_bytes(base.resolve(), "Adagrad")
@@ -128,7 +128,7 @@ def test_disturbed_rounds_are_left_out_of_the_summary_but_not_of_the_samples(ben
 
 
 def test_the_small_workloads_have_the_published_sizes(bench: Any) -> None:
-    from workloads import MORE_WORKLOADS, synthetic_tiny
+    from support.workloads import MORE_WORKLOADS, synthetic_tiny
 
     full = synthetic_tiny(10**9, 4096)
     assert len(full.rows) == 55

@@ -15,7 +15,7 @@ from spmd_cases import QUICK_COMPILES
 from test_program import traced
 
 import torch_tpu_embedding as tte
-from scripts.traffic import count_traffic
+from scripts.support.traffic import count_traffic
 from torch_tpu_embedding.batch.batcher import Batcher
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.group import Alone

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.tpu_chips import CHIPS, narrow_rows
-from scripts.tpu_compiler import donated_arguments, module_of
-from scripts.tpu_program import read_program
-from scripts.tpu_schedule import read_kernel
+from scripts.support.tpu_chips import CHIPS, narrow_rows
+from scripts.support.tpu_compiler import donated_arguments, module_of
+from scripts.support.tpu_program import read_program
+from scripts.support.tpu_schedule import read_kernel
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 COMPILER = os.environ.get("TPU_COMPILER_PYTHON", sys.executable)

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
+from support.workloads import Input, Workload
 from torch import Tensor
-from workloads import Input, Workload
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import runtime

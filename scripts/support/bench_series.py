@@ -16,11 +16,11 @@ from statistics import mean
 from typing import Any
 
 import torch
-from bench_peers import ALL_CORES, SIDES, SLOT_FLOATS, Side, Unavailable
-from machine import describe_machine
+from support.bench_peers import ALL_CORES, SIDES, SLOT_FLOATS, Side, Unavailable
+from support.machine import describe_machine
+from support.workloads import MORE_WORKLOADS, WORKLOADS, Workload
 from torch import Tensor
 from tqdm import tqdm
-from workloads import MORE_WORKLOADS, WORKLOADS, Workload
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import runtime
