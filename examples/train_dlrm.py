@@ -27,11 +27,8 @@ from typing import Any
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
-from command_line import at_least, between, write_results
-from dlrm_data import ClickLog, read_criteo, synthetic
-from dlrm_model import LEARNING_RATES, Settings, Trainer
-from dlrm_report import plot, result_table
-from preemption import (
+from common.command_line import at_least, between, write_results
+from common.preemption import (
     PREEMPTED,
     report_stop,
     resume,
@@ -41,7 +38,10 @@ from preemption import (
     stop_on_signals,
     stop_signal,
 )
-from processes import connect, fetch_losses, no_bar
+from common.processes import connect, fetch_losses, no_bar
+from dlrm.data import ClickLog, read_criteo, synthetic
+from dlrm.model import LEARNING_RATES, Settings, Trainer
+from dlrm.report import plot, result_table
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte

@@ -27,11 +27,8 @@ from pathlib import Path
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
-from command_line import at_least, between, write_results
-from movielens_data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
-from movielens_model import Settings, Trainer
-from movielens_report import Run, plot, print_table, result_lines
-from preemption import (
+from common.command_line import at_least, between, write_results
+from common.preemption import (
     PREEMPTED,
     report_stop,
     resume,
@@ -41,7 +38,10 @@ from preemption import (
     stop_on_signals,
     stop_signal,
 )
-from processes import connect, fetch_losses, no_bar
+from common.processes import connect, fetch_losses, no_bar
+from movielens.data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
+from movielens.model import Settings, Trainer
+from movielens.report import Run, plot, print_table, result_lines
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte

@@ -13,23 +13,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dlrm_data
 import numpy as np
 import pytest
 import torch
 import train_dlrm
-from background import TrainingOrder
-from dlrm_data import ClickLog, hash_ids, read_criteo, synthetic
-from dlrm_model import Trainer
-from dlrm_report import auc
-from processes import own_share
+from common.background import TrainingOrder
+from common.processes import own_share
+from dlrm import data
+from dlrm.data import ClickLog, hash_ids, read_criteo, synthetic
+from dlrm.model import Trainer
+from dlrm.report import auc
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 
 EXAMPLES = Path(train_dlrm.__file__).parent
 
-HEADER = ",".join(dlrm_data.FIELDS)
+HEADER = ",".join(data.FIELDS)
 ROWS = [
     ["1", "3", "-2", *["7"] * 11, "05db9164", "", *["1"] * 24],
     ["0", "", "260.0", *[""] * 11, "05DB9164", "ffffffff", *["2"] * 24],

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import movielens_data as data
+import movielens.data as data
 import numpy as np
 import pytest
 import torch
 import train_movielens
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from movielens_model import RatingModel
+from movielens.model import RatingModel
 
 import torch_tpu_embedding as tte
 

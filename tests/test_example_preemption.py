@@ -14,7 +14,7 @@ import test_example_dlrm
 import test_example_movielens
 import torch
 from checkpoint_fakes import assert_same, read_independently
-from preemption import PREEMPTED, settle
+from common.preemption import PREEMPTED, settle
 from preemption_worker import EXAMPLES
 
 from torch_tpu_embedding import checkpoint

@@ -9,7 +9,7 @@ import sys
 import test_example_dlrm
 import torch
 import train_dlrm
-from dlrm_model import Trainer
+from dlrm.model import Trainer
 
 from torch_tpu_embedding import distributed
 

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from background import BackgroundBatches, TrainingOrder
-from dlrm_data import DENSE, Batch, ClickLog, Column
-from dlrm_report import auc, log_loss
-from preemption import require_same, settle
-from processes import own_share
+from common.background import BackgroundBatches, TrainingOrder
+from common.preemption import require_same, settle
+from common.processes import own_share
+from dlrm.data import DENSE, Batch, ClickLog, Column
+from dlrm.report import auc, log_loss
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 

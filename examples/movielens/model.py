@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from background import BackgroundBatches, TrainingOrder
-from movielens_data import GENRES, Batch, Samples, rmse
-from preemption import require_same, settle
-from processes import own_share
+from common.background import BackgroundBatches, TrainingOrder
+from common.preemption import require_same, settle
+from common.processes import own_share
+from movielens.data import GENRES, Batch, Samples, rmse
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte
