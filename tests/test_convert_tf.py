@@ -1,4 +1,4 @@
-"""scripts/convert_tf_checkpoint.py: from and to TensorFlow's checkpoints, bit for bit.
+"""torch_tpu_embedding/checkpoint/convert/tensorflow.py: from and to TensorFlow's checkpoints, bit for bit.
 
 Most tests need no TensorFlow; a checkpoint that it wrote is below. Those marked `tensorflow` have it write
 and restore many more (`tf_checkpoint_writer.py`), in an environment of its own; see `test_tensorflow.py`.
@@ -32,10 +32,25 @@ from torch_tpu_embedding.checkpoint import rows as shard_module
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-import convert_tf_checkpoint as convert  # noqa: E402
-from tf_checkpoint_bundle import Bundle, BundleWriter, Rows  # noqa: E402
-from tf_checkpoint_encoding import crc32c, fields, message, slice_key  # noqa: E402
-from tf_checkpoint_objects import GRAPH, VALUE, Layout, Node, Unstacked  # noqa: E402
+import torch_tpu_embedding.checkpoint.convert.tensorflow as convert  # noqa: E402
+from torch_tpu_embedding.checkpoint.convert.tensorflow_bundle import (  # noqa: E402
+    Bundle,
+    BundleWriter,
+    Rows,
+)
+from torch_tpu_embedding.checkpoint.convert.tensorflow_encoding import (  # noqa: E402
+    crc32c,
+    fields,
+    message,
+    slice_key,
+)
+from torch_tpu_embedding.checkpoint.convert.tensorflow_objects import (  # noqa: E402
+    GRAPH,
+    VALUE,
+    Layout,
+    Node,
+    Unstacked,
+)
 
 PYTHON = os.environ.get("TTE_TENSORFLOW_PYTHON", "")
 Arrays = dict[str, np.ndarray]

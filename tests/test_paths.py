@@ -195,7 +195,7 @@ def test_the_command_line_refuses_and_understands_the_same(here, capsys):
     "arguments", [["from-tf", "gs://b", "o", "--step", "1"], ["to-tf", "source", "s3://b/ckpt-1"]]
 )
 def test_the_converter_refuses_addresses(here, arguments):
-    script = ROOT / "scripts/convert_tf_checkpoint.py"
+    script = ROOT / "torch_tpu_embedding/checkpoint/convert/tensorflow.py"
     ended = subprocess.run(
         [sys.executable, script, *arguments], capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

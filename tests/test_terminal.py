@@ -15,9 +15,10 @@ from torch_tpu_embedding.checkpoint.__main__ import main
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-import convert_tf_checkpoint as convert
 import train_dlrm
 import train_movielens
+
+import torch_tpu_embedding.checkpoint.convert.tensorflow as convert
 
 
 def ascii_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:

@@ -14,9 +14,9 @@ from torch_tpu_embedding import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-import convert_tf_checkpoint as convert
-from tf_checkpoint_bundle import find_prefix
-from tf_checkpoint_state import newest, record
+import torch_tpu_embedding.checkpoint.convert.tensorflow as convert
+from torch_tpu_embedding.checkpoint.convert.tensorflow_bundle import find_prefix
+from torch_tpu_embedding.checkpoint.convert.tensorflow_state import newest, record
 
 
 @pytest.fixture

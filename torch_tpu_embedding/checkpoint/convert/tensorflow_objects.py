@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from tf_checkpoint_bundle import Bundle, Rows
-from tf_checkpoint_encoding import fields, message, read_varint
+
+from .tensorflow_bundle import Bundle, Rows
+from .tensorflow_encoding import fields, message, read_varint
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 LAYOUTS = "_sparse_core_table_layouts"

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from tf_checkpoint_encoding import (
+
+from .tensorflow_encoding import (
     FLOAT32,
     INT64,
     STRING,
@@ -32,7 +33,7 @@ from tf_checkpoint_encoding import (
     slice_key,
     to_varint,
 )
-from tf_checkpoint_state import newest
+from .tensorflow_state import newest
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER, _TRAILER = 48, 5

@@ -9,9 +9,9 @@ larger than memory. Neither TensorFlow nor torch_xla is needed: the files are re
 the checksums in them are verified and written.
 
 examples:
-  scripts/convert_tf_checkpoint.py from-tf tf_run run --step 1000
-  scripts/convert_tf_checkpoint.py from-tf tf_run/ckpt-7 run --step 1000 --tables user item=model/item
-  scripts/convert_tf_checkpoint.py to-tf run export/ckpt-1 --step 1000
+  torch_tpu_embedding/checkpoint/convert/tensorflow.py from-tf tf_run run --step 1000
+  torch_tpu_embedding/checkpoint/convert/tensorflow.py from-tf tf_run/ckpt-7 run --step 1000 --tables user item=model/item
+  torch_tpu_embedding/checkpoint/convert/tensorflow.py to-tf run export/ckpt-1 --step 1000
   python -m torch_tpu_embedding.checkpoint inspect run
 """
 
@@ -24,15 +24,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_checkpoint_bundle import Bundle, BundleWriter, find_prefix
-from tf_checkpoint_objects import GRAPH, LAYOUTS, VALUE, Found, ObjectGraph, Unstacked, find_tables
-from tf_checkpoint_state import record
-
-from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint.rows import block_rows
-from torch_tpu_embedding.io.paths import naming, path_option
-from torch_tpu_embedding.io.terminal import escape_what_it_lacks
-from torch_tpu_embedding.tables.layout import WEIGHT
+from ... import checkpoint
+from ...io.paths import naming, path_option
+from ...io.terminal import escape_what_it_lacks
+from ...tables.layout import WEIGHT
+from ..rows import block_rows
+from .tensorflow_bundle import Bundle, BundleWriter, find_prefix
+from .tensorflow_objects import GRAPH, LAYOUTS, VALUE, Found, ObjectGraph, Unstacked, find_tables
+from .tensorflow_state import record
 
 
 def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict[str, Found]:
