@@ -33,18 +33,14 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import torch_tpu_embedding.checkpoint.convert.tensorflow as convert  # noqa: E402
-from torch_tpu_embedding.checkpoint.convert.tensorflow_bundle import (  # noqa: E402
-    Bundle,
-    BundleWriter,
-    Rows,
-)
-from torch_tpu_embedding.checkpoint.convert.tensorflow_encoding import (  # noqa: E402
+from torch_tpu_embedding.checkpoint.convert.tensorflow_bundle import Bundle, BundleWriter, Rows
+from torch_tpu_embedding.checkpoint.convert.tensorflow_encoding import (
     crc32c,
     fields,
     message,
     slice_key,
 )
-from torch_tpu_embedding.checkpoint.convert.tensorflow_objects import (  # noqa: E402
+from torch_tpu_embedding.checkpoint.convert.tensorflow_objects import (
     GRAPH,
     VALUE,
     Layout,

@@ -16,7 +16,7 @@ from torch_tpu_embedding.batch.padding import _MOST_FALLS, _WINDOW, Bucket
 from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.distributed.group import Alone
 from torch_tpu_embedding.inputs.bags import Bags, parse
-from torch_tpu_embedding.program.lookup import split_buffers
+from torch_tpu_embedding.program.stack_index import split_buffers
 from torch_tpu_embedding.tables.layout import build_stacks
 from torch_tpu_embedding.tables.placement import Placement
 

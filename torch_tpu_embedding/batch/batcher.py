@@ -18,9 +18,9 @@ from torch import Tensor
 from ..config.declared import Resolved
 from ..distributed.group import HostGroup
 from ..inputs.bags import Bags, split_bags
-from ..program.lookup import join
 from ..runtime import host
 from ..runtime.phases import phase, timed
+from ..runtime.slices import join
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
 from .agreement import Report, tell

@@ -17,9 +17,9 @@ from ..batch.padding import ROWS, Bucket
 from ..batch.program_shape import StackPlan, StackSizes
 from ..config.declared import Resolved
 from ..runtime import host
+from ..runtime.slices import cut, join
 from ..tables.layout import StackLayout
 from .engine import Engine, LookedUp, SentBatch
-from .lookup import cut, join
 from .update import after
 
 

@@ -27,20 +27,14 @@ from ..inputs.bags import Bags
 from ..runtime import DeviceKind, host
 from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
+from ..runtime.slices import join
 from ..tables.placement import Placement, Strategy
 from ..tables.store import TableStore
 from .frozen_rows import FROZEN
-from .lookup import (
-    StackIndex,
-    activations,
-    gather_records,
-    join,
-    rows_alone,
-    rows_of,
-    rows_to_send,
-    split_buffers,
-)
+from .lookup import activations, rows_alone, rows_of, rows_to_send
 from .norms import NormSampler, sums_of_squares
+from .records import gather_records
+from .stack_index import StackIndex, split_buffers
 from .update import after, apply_stack, place_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows
 from .update_each import apply_chunk

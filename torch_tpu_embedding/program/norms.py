@@ -16,7 +16,8 @@ from torch import Tensor
 from .. import runtime
 from ..distributed.exchange import Exchange
 from ..tables.layout import WEIGHT
-from .lookup import StackIndex, field_of
+from .records import field_of
+from .stack_index import StackIndex
 
 Norms = dict[int, tuple[float, float]]
 """Table → the norm of its gradient, and the root mean square of the norms of its rows in the batch."""

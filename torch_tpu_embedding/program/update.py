@@ -5,23 +5,20 @@ Letters: N ids, U unique rows, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from ..tables.layout import WEIGHT, ArrayLayout
+from ..runtime.slices import join
+from ..tables.layout import WEIGHT
 from .frozen_rows import spare_frozen
-from .lookup import (
-    StackIndex,
-    field_of,
-    field_row,
+from .records import (
     gather_records,
-    join,
-    lane_mask,
-    physical_row,
+    read_fields,
+    write_changes,
 )
+from .stack_index import StackIndex
 
 
 def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
@@ -122,52 +119,3 @@ def rates_of(rates: Tensor, table: Tensor) -> Tensor:
         rates: of the stack's tables. table: `[U]`, which of them each record is of.
     """
     return rates if len(rates) == 1 else rates.index_select(0, table)[:, None]
-
-
-def read_fields(layouts: Sequence[ArrayLayout], records: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Field name → `[U, width]`, out of the gathered records of each array."""
-    return {
-        name: field_of(layout, record, name)
-        for layout, record in zip(layouts, records, strict=True)
-        for name in layout.fields
-    }
-
-
-def write_changes(
-    arrays: Sequence[Tensor],
-    layouts: Sequence[ArrayLayout],
-    record: Tensor,
-    changes: dict[str, Tensor],
-    valid: Tensor,
-) -> None:
-    """Add the changes of the fields `[U, width]` to the records, in place, where `valid` `[U, 1]`."""
-    # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding -0.0, not
-    # 0.0, leaves every bit pattern as it is. Before the fields are joined, for then it costs no pass.
-    changes = {name: torch.where(valid, change, -0.0) for name, change in changes.items()}
-    for layout, array in zip(layouts, arrays, strict=True):
-        if layout.is_cut:
-            for name in layout.fields:
-                array.index_add_(0, field_row(layout, record, name), changes[name])
-        else:
-            _scatter_records(layout, array, record, join_lanes(layout, changes))
-
-
-def join_lanes(layout: ArrayLayout, changes: dict[str, Tensor]) -> Tensor:
-    """The fields of an array side by side as one record, padded to its width."""
-    parts = [changes[name] for name in layout.fields]
-    used = sum(part.shape[1] for part in parts)
-    if used < layout.record_width:
-        blank = parts[0].new_zeros(parts[0].shape[0], layout.record_width - used)
-        parts = [*parts, blank]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-def _scatter_records(layout: ArrayLayout, array: Tensor, record: Tensor, change: Tensor) -> None:
-    """Add `change` to the records; records that share a physical row may both be in it."""
-    if layout.is_vector:
-        array.index_add_(0, record, change[:, 0])
-        return
-    if layout.records_per_row > 1:
-        change = torch.where(lane_mask(layout, record), change[:, None, :], -0.0)
-        change = change.reshape(-1, layout.row_width)
-    array.index_add_(0, physical_row(layout, record), change)

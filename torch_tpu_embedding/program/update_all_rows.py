@@ -12,8 +12,8 @@ from torch.nn.functional import pad
 
 from ..tables.layout import WEIGHT, StackLayout
 from .frozen_rows import moves
-from .lookup import StackIndex
-from .update import join_lanes
+from .records import join_lanes
+from .stack_index import StackIndex
 
 
 def apply_to_all_rows(

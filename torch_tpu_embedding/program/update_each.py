@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..batch.occurrences import Chunk
+from ..runtime.slices import cut
 from ..tables.layout import WEIGHT, StackLayout
 from .frozen_rows import spare_frozen
-from .lookup import cut, gather_records
-from .update import rates_of, read_fields, write_changes
+from .records import gather_records, read_fields, write_changes
+from .update import rates_of
 
 
 def apply_chunk(

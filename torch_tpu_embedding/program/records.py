@@ -1,0 +1,109 @@
+"""How records are read out of the arrays of a stack and changed there: one gather and one scatter-add each.
+
+Letters: U unique rows, D dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..tables.layout import WEIGHT, ArrayLayout
+
+
+def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
+    """The records `[U, record_width]` of an array, or `[fields * U, D]`, field after field, if they are
+    cut; `field_of` reads both."""
+    if layout.is_vector:
+        return array.index_select(0, record)[:, None]
+    if layout.is_cut:
+        places = [field_row(layout, record, name) for name in layout.fields]
+        return array.index_select(0, torch.cat(places))
+    rows = array.index_select(0, physical_row(layout, record))
+    if layout.records_per_row == 1:
+        return rows
+    rows = rows.view(-1, layout.records_per_row, layout.record_width)
+    # A select, not a product with 0 and 1: the neighbours in the row may hold inf or nan.
+    return torch.where(lane_mask(layout, record), rows, 0.0).sum(1)
+
+
+def gather_weights(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
+    """The weights `[U, D]` of records of which nothing else is needed."""
+    if layout.is_cut:
+        return array.index_select(0, field_row(layout, record, WEIGHT))
+    return field_of(layout, gather_records(layout, array, record), WEIGHT)
+
+
+def field_of(layout: ArrayLayout, records: Tensor, field: str) -> Tensor:
+    """One field `[U, width]` of gathered records."""
+    if not layout.is_cut:
+        return records[:, layout.lanes(field)]
+    count = records.shape[0] // len(layout.fields)
+    return records.narrow(0, layout.fields.index(field) * count, count)
+
+
+def field_row(layout: ArrayLayout, record: Tensor, field: str) -> Tensor:
+    """The physical row of one field of a record that is cut."""
+    return record * len(layout.fields) + layout.fields.index(field)
+
+
+def physical_row(layout: ArrayLayout, record: Tensor) -> Tensor:
+    """The row of its array in which a record lies."""
+    return record >> layout.shift if layout.shift else record
+
+
+def lane_mask(layout: ArrayLayout, record: Tensor) -> Tensor:
+    """`[U, records_per_row, 1]` bool: which place of its physical row a record has."""
+    places = torch.arange(layout.records_per_row, dtype=torch.int32, device=record.device)
+    return ((record & (layout.records_per_row - 1))[:, None] == places)[:, :, None]
+
+
+def read_fields(layouts: Sequence[ArrayLayout], records: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Field name → `[U, width]`, out of the gathered records of each array."""
+    return {
+        name: field_of(layout, record, name)
+        for layout, record in zip(layouts, records, strict=True)
+        for name in layout.fields
+    }
+
+
+def write_changes(
+    arrays: Sequence[Tensor],
+    layouts: Sequence[ArrayLayout],
+    record: Tensor,
+    changes: dict[str, Tensor],
+    valid: Tensor,
+) -> None:
+    """Add the changes of the fields `[U, width]` to the records, in place, where `valid` `[U, 1]`."""
+    # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding -0.0, not
+    # 0.0, leaves every bit pattern as it is. Before the fields are joined, for then it costs no pass.
+    changes = {name: torch.where(valid, change, -0.0) for name, change in changes.items()}
+    for layout, array in zip(layouts, arrays, strict=True):
+        if layout.is_cut:
+            for name in layout.fields:
+                array.index_add_(0, field_row(layout, record, name), changes[name])
+        else:
+            _scatter_records(layout, array, record, join_lanes(layout, changes))
+
+
+def join_lanes(layout: ArrayLayout, changes: dict[str, Tensor]) -> Tensor:
+    """The fields of an array side by side as one record, padded to its width."""
+    parts = [changes[name] for name in layout.fields]
+    used = sum(part.shape[1] for part in parts)
+    if used < layout.record_width:
+        blank = parts[0].new_zeros(parts[0].shape[0], layout.record_width - used)
+        parts = [*parts, blank]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _scatter_records(layout: ArrayLayout, array: Tensor, record: Tensor, change: Tensor) -> None:
+    """Add `change` to the records; records that share a physical row may both be in it."""
+    if layout.is_vector:
+        array.index_add_(0, record, change[:, 0])
+        return
+    if layout.records_per_row > 1:
+        change = torch.where(lane_mask(layout, record), change[:, None, :], -0.0)
+        change = change.reshape(-1, layout.row_width)
+    array.index_add_(0, physical_row(layout, record), change)
