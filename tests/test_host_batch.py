@@ -124,26 +124,26 @@ def test_buffers_lead_every_id_back_to_its_record(
     (sizes,) = batch.sizes
     flat = [i for row in rows for i in row]
     valid = int(index.valid.sum())
-    records = index.record[:valid]
+    records = index.ints.record[:valid]
     assert records.tolist() == sorted({*flat, *(20 + i for i in dense)})
-    assert index.group[:valid].tolist() == [int(record >= 20) for record in records.tolist()]
-    assert (index.record[valid:] == sizes.plan.stack.padding_record).all()
+    assert index.ints.table[:valid].tolist() == [int(record >= 20) for record in records.tolist()]
+    assert (index.ints.record[valid:] == sizes.plan.stack.padding_record).all()
     assert valid < sizes.num_unique, "at least one place is padding"
-    assert records[index.to_direct].tolist() == [20 + i for i in dense]
+    assert records[index.ints.to_direct].tolist() == [20 + i for i in dense]
     if sizes.plan.fixed:
         (segment,) = sizes.plan.fixed
-        by_bag = index.to_fixed.view(segment.form.length, -1).t()
-        gains = index.fixed_gain.view_as(by_bag.t()).t()
+        by_bag = index.ints.to_fixed.view(segment.form.length, -1).t()
+        gains = index.floats.fixed_gain.view_as(by_bag.t()).t()
         assert [records[to[to < valid]].tolist() for to in by_bag] == rows
         assert torch.equal(gains[by_bag < valid], bags[0].gain)
         assert (gains[by_bag >= valid] == 0).all()
-        assert len(index.to_ragged) == 0
+        assert len(index.ints.to_ragged) == 0
         return
-    assert records[index.to_ragged[: len(flat)]].tolist() == flat
-    assert (index.to_ragged[len(flat) :] >= valid).all(), "padding ids read the padding record"
-    assert (index.ragged_gain[len(flat) :] == 0).all()
-    assert torch.equal(index.ragged_gain[: len(flat)], bags[0].gain)
-    assert index.bag.tolist() == sorted(index.bag.tolist())
+    assert records[index.ints.to_ragged[: len(flat)]].tolist() == flat
+    assert (index.ints.to_ragged[len(flat) :] >= valid).all(), "padding ids read the padding record"
+    assert (index.floats.ragged_gain[len(flat) :] == 0).all()
+    assert torch.equal(index.floats.ragged_gain[: len(flat)], bags[0].gain)
+    assert index.ints.bag.tolist() == sorted(index.ints.bag.tolist())
 
 
 @given(samples, st.data())
@@ -164,7 +164,7 @@ def test_places_without_an_id_lead_to_padding(rows: list[list[int]], data: st.Da
     wanted = [i if 0 <= i < 10 else padding for i in dense]
     for row in rows:
         wanted += [*(10 + i for i in row[:3]), *[padding] * (3 - len(row))]
-    assert index.record[index.to_direct].tolist() == wanted
+    assert index.ints.record[index.ints.to_direct].tolist() == wanted
 
 
 def test_a_batch_without_any_id_is_all_padding() -> None:
@@ -176,4 +176,4 @@ def test_a_batch_without_any_id_is_all_padding() -> None:
     batch = batcher.make([bags])
     (index,) = split_buffers(batch.sizes, batch.ints, batch.floats)
     assert not index.valid.any()
-    assert (index.ragged_gain == 0).all()
+    assert (index.floats.ragged_gain == 0).all()

@@ -1,4 +1,4 @@
-"""The int32 and float32 numbers that one batch sends to one device, in the order that `StackSizes` names.
+"""The int32 and float32 numbers that one batch sends to one device, in the order of `buffer_parts.py`.
 
 Letters: H length of a bag, N ids, U unique rows, G devices of all.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..inputs.bags import Bags
 from ..runtime import host
+from .buffer_parts import FloatParts, IntParts
 from .program_shape import Segment, StackPlan, StackSizes
 from .requests import Owned, Request, Served
 
@@ -25,51 +26,53 @@ _Array = NDArray[Any]
 def int_buffer(
     sizes: StackSizes, request: Request, served: Served | None, owned: Owned, bags: list[Bags]
 ) -> Tensor:
-    """The int32 part of one stack; `StackSizes.int_parts` names its pieces."""
+    """The int32 part of one stack; `IntParts` names its pieces."""
     plan, stack, unique = sizes.plan, sizes.plan.stack, owned.records.numpy()
-    ints = np.empty(sum(sizes.int_parts), dtype=np.int32)
-    records, groups, slots, to_direct, to_fixed, to_ragged, bag = _cut(ints, sizes.int_parts)
-    records[: unique.size] = unique
-    records[unique.size :] = stack.padding_record
-    if sizes.has_groups:
+    ints = np.empty(sum(sizes.int_lengths), dtype=np.int32)
+    parts = IntParts(*_cut(ints, sizes.int_lengths))
+    parts.record[: unique.size] = unique
+    parts.record[unique.size :] = stack.padding_record
+    if sizes.has_several_tables:
         firsts = np.searchsorted(unique, np.array(stack.first_records, dtype=np.int32))
         counts = np.diff(firsts, append=unique.size)
-        groups[: unique.size] = np.repeat(np.arange(counts.size, dtype=np.int32), counts)
-        groups[unique.size :] = 0
+        parts.table[: unique.size] = np.repeat(np.arange(counts.size, dtype=np.int32), counts)
+        parts.table[unique.size :] = 0
     places = request.inverse
     if served is not None:
-        slots[:] = served_slots(sizes, served, owned)
+        parts.served[:] = served_slots(sizes, served, owned)
         places = request.slots(sizes.block)
     rows = places.numpy()
-    to_direct[:] = rows[: plan.num_direct]
+    parts.to_direct[:] = rows[: plan.num_direct]
     values = {each.feature_index: rows[plan.num_direct + each.first :] for each in plan.fixed}
-    _fill_fixed(plan, to_fixed, values)
+    _fill_fixed(plan, parts.to_fixed, values)
     ragged = rows[plan.num_direct + plan.num_fixed :]
-    to_ragged[: ragged.size] = ragged
-    to_ragged[ragged.size :] = (sizes.num_slots or sizes.num_unique) - 1
+    parts.to_ragged[: ragged.size] = ragged
+    parts.to_ragged[ragged.size :] = (sizes.num_slots or sizes.num_unique) - 1
     at = 0
     for segment in plan.ragged:
         of_id = bags[segment.feature_index].bag
         assert of_id is not None
         end = at + of_id.numel()
-        bag[at:end] = of_id.numpy()
-        bag[at:end] += segment.first
+        parts.bag[at:end] = of_id.numpy()
+        parts.bag[at:end] += segment.first
         at = end
-    bag[at:] = max(plan.num_bags - 1, 0)
+    parts.bag[at:] = max(plan.num_bags - 1, 0)
     return torch.from_numpy(ints)
 
 
 def float_buffer(sizes: StackSizes, bags: list[Bags]) -> Tensor:
-    """The gains of one stack; `StackSizes.float_parts` names their pieces."""
-    gains = np.empty(sum(sizes.float_parts), dtype=np.float32)
-    fixed, ragged = _cut(gains, sizes.float_parts)
-    _fill_fixed(sizes.plan, fixed, {s.feature_index: _gain(bags, s) for s in sizes.plan.fixed})
+    """The gains of one stack; `FloatParts` names its pieces."""
+    gains = np.empty(sum(sizes.float_lengths), dtype=np.float32)
+    parts = FloatParts(*_cut(gains, sizes.float_lengths))
+    _fill_fixed(
+        sizes.plan, parts.fixed_gain, {s.feature_index: _gain(bags, s) for s in sizes.plan.fixed}
+    )
     at = 0
     for segment in sizes.plan.ragged:
         gain = _gain(bags, segment)
-        ragged[at : at + gain.size] = gain
+        parts.ragged_gain[at : at + gain.size] = gain
         at += gain.size
-    ragged[at:] = 0
+    parts.ragged_gain[at:] = 0
     return torch.from_numpy(gains)
 
 

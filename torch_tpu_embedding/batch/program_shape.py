@@ -14,6 +14,7 @@ from typing import Literal
 from ..config.declared import Resolved
 from ..inputs.bags import Bags
 from ..tables.layout import StackLayout
+from .buffer_parts import FloatParts, IntParts
 
 Kind = Literal["direct", "fixed", "ragged"]
 _Runs = tuple[tuple["Segment", ...], ...]
@@ -141,7 +142,7 @@ class StackSizes:
     """Rows that two devices exchange, the last always padding; 0 if G is 1."""
 
     @property
-    def has_groups(self) -> bool:
+    def has_several_tables(self) -> bool:
         return len(self.plan.stack.table_indices) > 1
 
     @property
@@ -150,24 +151,22 @@ class StackSizes:
         return self.num_devices * self.block
 
     @property
-    def int_parts(self) -> tuple[int, ...]:
-        """Lengths of: records, tables of the records, the record served in each slot, the row of each
-        direct place, of each fixed place, of each ragged id, bags of the ragged ids."""
-        groups = self.num_unique if self.has_groups else 0
-        return (
-            self.num_unique,
-            groups,
-            self.num_slots,
-            self.plan.num_direct,
-            self.plan.num_fixed,
-            self.num_ragged,
-            self.num_ragged,
+    def int_lengths(self) -> IntParts[int]:
+        """How long the parts of this stack are in the int32 buffer of a batch."""
+        return IntParts(
+            record=self.num_unique,
+            table=self.num_unique if self.has_several_tables else 0,
+            served=self.num_slots,
+            to_direct=self.plan.num_direct,
+            to_fixed=self.plan.num_fixed,
+            to_ragged=self.num_ragged,
+            bag=self.num_ragged,
         )
 
     @property
-    def float_parts(self) -> tuple[int, ...]:
-        """Lengths of: gains of the fixed places, gains of the ragged ids."""
-        return self.plan.num_fixed, self.num_ragged
+    def float_lengths(self) -> FloatParts[int]:
+        """How long the parts of this stack are in the float32 buffer of a batch."""
+        return FloatParts(fixed_gain=self.plan.num_fixed, ragged_gain=self.num_ragged)
 
 
 def make_plans(

@@ -131,10 +131,10 @@ class Merger:
 
 
 def _padded(sizes: StackSizes, records: Tensor) -> list[Tensor]:
-    """The int32 numbers of a stack of which only its records matter, in the order of `int_parts`."""
+    """The int32 numbers of a stack of which only its records matter, in the order of `IntParts`."""
     stack: StackLayout = sizes.plan.stack
     found = [_filled(records, sizes.num_unique, stack.padding_record)]
-    if sizes.has_groups:
+    if sizes.has_several_tables:
         found.append(_filled(tables_of(stack, records), sizes.num_unique, 0))
     return found
 

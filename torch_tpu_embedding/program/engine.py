@@ -349,7 +349,7 @@ class Engine:
         """The records of the array of each stack's weights."""
         return [
             gather_records(
-                index.sizes.plan.stack.arrays[0], self.exchange.enter(arrays[0]), index.record
+                index.sizes.plan.stack.arrays[0], self.exchange.enter(arrays[0]), index.ints.record
             )
             for index, arrays in zip(indices, self.store.arrays, strict=True)
         ]

@@ -30,7 +30,7 @@ def rows_of(index: StackIndex, records: Tensor) -> Tensor:
 
 def rows_alone(index: StackIndex, array: Tensor) -> Tensor:
     """`rows_of` the array of the weights, `[U, D]`, where nothing else of the records is needed."""
-    weights = gather_weights(index.sizes.plan.stack.arrays[0], array, index.record)
+    weights = gather_weights(index.sizes.plan.stack.arrays[0], array, index.ints.record)
     return _rounded(index, weights)
 
 
@@ -46,7 +46,7 @@ def rows_to_send(index: StackIndex, rows: Tensor) -> Tensor:
     """The rows in the slots of the devices that asked for them, `[G, block, D]`."""
     sizes = index.sizes
     weights = _weights(index, rows)
-    return weights.index_select(0, index.served).view(sizes.num_devices, sizes.block, -1)
+    return weights.index_select(0, index.ints.served).view(sizes.num_devices, sizes.block, -1)
 
 
 def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
@@ -72,9 +72,9 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         sums = _sum_bags(weighted.view(run[0].form.length, -1, plan.stack.dim))
         outputs += separate(sums, [each.count for each in run])
     if plan.num_bags:
-        weighted = rows.index_select(0, next(places)) * index.ragged_gain[:, None]
+        weighted = rows.index_select(0, next(places)) * index.floats.ragged_gain[:, None]
         sums = torch.zeros(plan.num_bags, plan.stack.dim, dtype=rows.dtype, device=rows.device)
-        sums = sums.index_add(0, index.bag, weighted)
+        sums = sums.index_add(0, index.ints.bag, weighted)
         outputs += separate(sums, [segment.count for segment in plan.ragged])
     # A copy, which costs nothing in a program: of a view that a caller keeps beyond the step, that step's
     # program would write out what it is a view of, too.

@@ -79,9 +79,9 @@ def sums_of_squares(
     weights = field_of(stack.arrays[0], records, WEIGHT)
     values = [gradient.square().sum(1), weights.square().sum(1)]
     rows = torch.stack([*(torch.where(valid, each, 0.0) for each in values), valid.float()], dim=1)
-    if index.sizes.has_groups:
+    if index.sizes.has_several_tables:
         sums = torch.zeros(len(stack.table_indices), 3, device=rows.device, dtype=torch.float32)
-        sums.index_add_(0, index.group, rows)
+        sums.index_add_(0, index.ints.table, rows)
     else:
         sums = rows.sum(0, keepdim=True)
     return exchange.leave(sums.T[None]).sum(0)

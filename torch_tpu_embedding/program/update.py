@@ -36,7 +36,9 @@ def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
         at_places = of_bags.expand(run[0].form.length, *of_bags.shape)
         found.append(at_places.reshape(-1, plan.stack.dim) * gain)
     if plan.num_bags:
-        found.append(join(list(rest)).index_select(0, index.bag) * index.ragged_gain[:, None])
+        found.append(
+            join(list(rest)).index_select(0, index.ints.bag) * index.floats.ragged_gain[:, None]
+        )
     return found
 
 
@@ -51,7 +53,9 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     """
     sizes = index.sizes
     count = sizes.num_slots or sizes.num_unique
-    sums = torch.zeros(count, sizes.plan.stack.dim, dtype=torch.float32, device=index.record.device)
+    sums = torch.zeros(
+        count, sizes.plan.stack.dim, dtype=torch.float32, device=index.ints.record.device
+    )
     # A scatter for each large feature: to join their gradients first would copy them all. Not in place:
     # torch_xla traces that through a decomposition in Python, for three times as long, to the same program.
     for places, gradient in zip(index.places, place_gradients(index, gradients), strict=True):
@@ -67,7 +71,7 @@ def received_gradients(index: StackIndex, blocks: Tensor) -> Tensor:
     """
     dim = blocks.shape[-1]
     sums = torch.zeros(index.sizes.num_unique, dim, dtype=blocks.dtype, device=blocks.device)
-    return sums.index_add(0, index.served, blocks.view(-1, dim))
+    return sums.index_add(0, index.ints.served, blocks.view(-1, dim))
 
 
 def after(gradient: Tensor, read: Tensor) -> Tensor:
@@ -97,18 +101,18 @@ def apply_stack(
     assert stack.rule is not None
     records = [weight_records]
     records += [
-        gather_records(layout, array, index.record)
+        gather_records(layout, array, index.ints.record)
         for layout, array in zip(stack.arrays[1:], arrays[1:], strict=True)
     ]
     values = read_fields(stack.arrays, records)
     weights = values.pop(WEIGHT)
-    rate = rates_of(rates, index.group)
+    rate = rates_of(rates, index.ints.table)
     change, slot_changes = stack.rule.step(weights, values, gradient, rate)
     if stack.update_must_read:
         # Of no effect: nan plus anything is nan. But nothing a compiler could leave out.
         change = torch.where(weights != weights, weights, change)
     changes = {WEIGHT: change, **slot_changes}
-    record, valid = spare_frozen(index.record, index.valid, rate, stack.padding_record)
+    record, valid = spare_frozen(index.ints.record, index.valid, rate, stack.padding_record)
     write_changes(arrays, stack.arrays, record, changes, valid)
 
 

@@ -28,7 +28,7 @@ def apply_to_all_rows(
     count = stack.num_records
     sums = torch.where(index.valid, gradient, 0.0)
     dense = torch.zeros(count + 1, stack.dim, dtype=sums.dtype, device=sums.device)
-    dense = dense.index_add(0, index.record, sums)[:count]
+    dense = dense.index_add(0, index.ints.record, sums)[:count]
     values = {  # of a cut record, too, the fields follow each other in memory
         name: array.view(-1, layout.record_width)[:count, layout.lanes(name)]
         for layout, array in zip(stack.arrays, arrays, strict=True)
