@@ -50,7 +50,7 @@ def _read_index(path: Path) -> dict[bytes, bytes]:
     at = len(data) - _FOOTER
     for _ in range(2):  # past the place of the meta index, which is empty
         _, at = read_varint(data, at)
-    found = {}
+    found: dict[bytes, bytes] = {}
     for _, handle in _block(path, data, at):
         found.update(_block(path, handle, 0, data))
     return found

@@ -124,6 +124,38 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         yield key >> 3, part if kind == 2 else int.from_bytes(part, "little")
 
 
+class Message:
+    """The fields of a protocol buffer by their numbers.
+
+    Raises:
+        ValueError: a field that is asked for as a number holds bytes, or the other way round.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._found: dict[int, list[int | bytes]] = {}
+        for number, value in fields(data):
+            self._found.setdefault(number, []).append(value)
+
+    def number(self, field: int, default: int = 0) -> int:
+        """A number; the last one if there are several, as protocol buffers have it."""
+        value = self._found.get(field, [default])[-1]
+        if not isinstance(value, int):
+            raise ValueError(f"a protocol buffer with bytes in field {field}, where a number belongs")
+        return value
+
+    def octets(self, field: int, default: bytes = b"") -> bytes:
+        """Bytes; the last ones if there are several."""
+        return ([default, *self.all_octets(field)])[-1]
+
+    def all_octets(self, field: int) -> list[bytes]:
+        """The bytes of a repeated field, in order."""
+        found = self._found.get(field, [])
+        octets = [value for value in found if isinstance(value, bytes)]
+        if len(octets) < len(found):
+            raise ValueError(f"a protocol buffer with a number in field {field}, where bytes belong")
+        return octets
+
+
 def message(*pairs: tuple[int, int | str | bytes]) -> bytes:
     """A message of numbers, texts and messages."""
     out = b""
@@ -155,19 +187,21 @@ class Entry:
 
     @staticmethod
     def parse(data: bytes) -> Entry:
-        names = {1: "dtype", 3: "shard", 4: "offset", 5: "size", 6: "crc"}
-        found: dict[str, int] = {"dtype": 0}
-        shape: list[int] = []
-        slices = []
-        for number, value in fields(data):
-            if number == 2:
-                shape = [dict(fields(dim)).get(1, 0) for each, dim in fields(value) if each == 2]
-            elif number == 7:
-                extents = [dict(fields(part)) for each, part in fields(value) if each == 1]
-                slices.append(tuple((each.get(1, 0), each.get(2, -1)) for each in extents))
-            elif number in names:
-                found[names[number]] = value
-        return Entry(**found, shape=tuple(shape), slices=tuple(slices))
+        found = Message(data)
+        shape = Message(found.octets(2)).all_octets(2)
+        slices = [Message(each).all_octets(1) for each in found.all_octets(7)]
+        return Entry(
+            dtype=found.number(1),
+            shape=tuple(Message(size).number(1) for size in shape),
+            shard=found.number(3),
+            offset=found.number(4),
+            size=found.number(5),
+            crc=found.number(6),
+            slices=tuple(
+                tuple((Message(each).number(1), Message(each).number(2, -1)) for each in extents)
+                for extents in slices
+            ),
+        )
 
     def serialize(self) -> bytes:
         shape = message(*[(2, message((1, size))) for size in self.shape])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .tensorflow_bundle import Bundle, Rows
-from .tensorflow_encoding import fields, message, read_varint
+from .tensorflow_encoding import Message, message, read_varint
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 LAYOUTS = "_sparse_core_table_layouts"
@@ -33,13 +33,13 @@ class Node:
 
     @staticmethod
     def parse(data: bytes) -> Node:
+        found = Message(data)
         node = Node()
-        for number, value in fields(data):
-            parts = dict(fields(value)) if number in (1, 2) else {}
-            if number == 1:
-                node.children[parts.get(2, b"").decode()] = parts.get(1, 0)
-            elif number == 2 and parts.get(1) == b"VARIABLE_VALUE":
-                node.key = parts.get(3, b"").decode()
+        for child in map(Message, found.all_octets(1)):
+            node.children[child.octets(2).decode()] = child.number(1)
+        for attribute in map(Message, found.all_octets(2)):
+            if attribute.octets(1) == b"VARIABLE_VALUE":
+                node.key = attribute.octets(3).decode()
         return node
 
     def serialize(self) -> bytes:
@@ -63,17 +63,15 @@ class Layout:
     @staticmethod
     def parse_all(data: bytes) -> list[Layout]:
         found = []
-        for number, value in fields(data):
-            if number == 1:
-                parts = dict(fields(value))
-                shape, at = [], 0
-                while at < len(parts[6]):
-                    size, at = read_varint(parts[6], at)
-                    shape.append(size)
-                names = parts.get(1, b"").decode(), parts.get(2, b"").decode()
-                found.append(
-                    Layout(*names, parts.get(3, 1), (*shape,), parts.get(8, 0), parts.get(9, 0))
-                )
+        for parts in map(Message, Message(data).all_octets(1)):
+            packed = parts.octets(6)
+            shape, at = [], 0
+            while at < len(packed):
+                size, at = read_varint(packed, at)
+                shape.append(size)
+            names = parts.octets(1).decode(), parts.octets(2).decode()
+            cores, offset, rotation = parts.number(3, 1), parts.number(8), parts.number(9)
+            found.append(Layout(*names, cores, (*shape,), offset, rotation))
         return found
 
 
@@ -114,7 +112,7 @@ def find_tables(bundle: Bundle) -> list[Found]:
     """The tables of all embedding objects: those with `_variables`, table → 'parameters' and slots."""
     if GRAPH not in bundle.entries:
         return []
-    nodes = [Node.parse(value) for number, value in fields(bundle.text(GRAPH)) if number == 1]
+    nodes = [Node.parse(value) for value in Message(bundle.text(GRAPH)).all_octets(1)]
     paths = {0: ""}
     queue = [0]
     for number in queue:  # breadth first, so that the shortest path names an object
@@ -131,7 +129,7 @@ def find_tables(bundle: Bundle) -> list[Found]:
             layouts = Layout.parse_all(bundle.text(key))
         for name, child in tables.items():
             slots = nodes[child].children
-            keys = {slot: nodes[each].key for slot, each in slots.items() if nodes[each].key}
+            keys = {slot: key for slot, each in slots.items() if (key := nodes[each].key)}
             if TF_WEIGHT not in keys:
                 continue
             keys = {WEIGHT: keys.pop(TF_WEIGHT), **keys}
