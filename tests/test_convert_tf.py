@@ -1,4 +1,4 @@
-"""torch_tpu_embedding/checkpoint/convert/tensorflow.py: from and to TensorFlow's checkpoints, bit for bit.
+"""Commands from-tensorflow and to-tensorflow: TensorFlow's checkpoints to ours and back, bit for bit.
 
 Most tests need no TensorFlow; a checkpoint that it wrote is below. Those marked `tensorflow` have it write
 and restore many more (`tf_checkpoint_writer.py`), in an environment of its own; see `test_tensorflow.py`.
@@ -28,12 +28,13 @@ from hypothesis import strategies as st
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-import torch_tpu_embedding.checkpoint.convert.tensorflow as convert  # noqa: E402
-from torch_tpu_embedding.checkpoint.convert.tensorflow_bundle import Bundle, BundleWriter, Rows
+from torch_tpu_embedding.checkpoint.__main__ import main
+from torch_tpu_embedding.checkpoint.convert.tensorflow import choose
+from torch_tpu_embedding.checkpoint.convert.tensorflow_bundle import (
+    Bundle,
+    BundleWriter,
+    Rows,
+)
 from torch_tpu_embedding.checkpoint.convert.tensorflow_encoding import (
     crc32c,
     fields,
@@ -46,6 +47,7 @@ from torch_tpu_embedding.checkpoint.convert.tensorflow_objects import (
     Layout,
     Node,
     Unstacked,
+    find_tables,
 )
 
 PYTHON = os.environ.get("TTE_TENSORFLOW_PYTHON", "")
@@ -74,13 +76,13 @@ def golden(tmp_path: Path) -> Path:
 def run(*arguments: object) -> dict[str, Any]:
     """The JSON report of a conversion that works."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        assert convert.main([*map(str, arguments), "--json"]) == 0
+        assert main([*map(str, arguments), "--json"]) == 0
     return json.loads(out.getvalue())
 
 
 def fail(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The message of one that does not."""
-    assert convert.main([*map(str, arguments)]) == 2
+    assert main([*map(str, arguments)]) == 2
     return capsys.readouterr().err
 
 
@@ -164,7 +166,7 @@ def test_keys_of_slices_are_in_order_preserving_code(number: int, code: str) -> 
 
 
 def test_a_sharded_checkpoint_of_tensorflow_is_put_together(golden: Path, tmp_path: Path) -> None:
-    report = run("from-tf", golden, tmp_path / "run", "--step", 3)
+    report = run("from-tensorflow", golden, tmp_path / "run", "--step", 3)
     value = np.array([[-0.0, np.inf], [1e-42, np.nan], [-0.0, np.inf], [-0.0, np.inf]], np.float32)
     assert_same(read(tmp_path / "run", 3), {"user.weight": value, "user.accumulators": value})
     assert report["tables"] == {
@@ -178,7 +180,7 @@ def test_a_sharded_checkpoint_of_tensorflow_is_put_together(golden: Path, tmp_pa
 
 
 def test_an_embedding_loads_what_was_converted(golden: Path, tmp_path: Path) -> None:
-    run("from-tf", golden, tmp_path / "run", "--step", 3)
+    run("from-tensorflow", golden, tmp_path / "run", "--step", 3)
     table = tte.TableConfig(4, 2, name="user")
     embedding = tte.TPUEmbeddingForServing(tte.FeatureConfig(table), tte.Adagrad())
     checkpoint.load(embedding, tmp_path / "run")
@@ -190,9 +192,8 @@ def test_an_embedding_loads_what_was_converted(golden: Path, tmp_path: Path) -> 
 def test_neither_tensorflow_nor_torch_xla_is_loaded(golden: Path, tmp_path: Path) -> None:
     command = (
         "import runpy, sys; sys.modules.update(torch_xla=None, tensorflow=None); "
-        f"sys.argv = ['x', 'from-tf', {str(golden)!r}, {str(tmp_path / 'run')!r}, '--step', '1']; "
-        f"sys.path.insert(0, {str(SCRIPTS)!r}); "
-        f"runpy.run_path({str(SCRIPTS / 'convert_tf_checkpoint.py')!r}, run_name='__main__')"
+        f"sys.argv = ['x', 'from-tensorflow', {str(golden)!r}, {str(tmp_path / 'run')!r}, '--step', '1']; "
+        "runpy.run_module('torch_tpu_embedding.checkpoint', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -214,9 +215,9 @@ def test_there_and_back_is_the_identity(
     checkpoint.write_tables(
         tmp_path / "one", 5, tables_of(arrays), num_shards=shards, strategy=strategy
     )
-    assert convert.main(["to-tf", f"{tmp_path}/one", f"{tmp_path}/tf/ckpt-1"]) == 0
+    assert main(["to-tensorflow", f"{tmp_path}/one", f"{tmp_path}/tf/ckpt-1"]) == 0
     options = ["--step", "9", "--shards", "2", "--strategy", strategy]
-    assert convert.main(["from-tf", f"{tmp_path}/tf/ckpt-1", f"{tmp_path}/two", *options]) == 0
+    assert main(["from-tensorflow", f"{tmp_path}/tf/ckpt-1", f"{tmp_path}/two", *options]) == 0
     assert_same(read(tmp_path / "two", 9), arrays)
     assert sorted(os.listdir(tmp_path / "tf")) == [
         "checkpoint", "ckpt-1.data-00000-of-00001", "ckpt-1.index"
@@ -228,14 +229,21 @@ def test_tables_may_be_chosen_and_renamed_both_ways(tmp_path: Path) -> None:
     checkpoint.write_tables(tmp_path / "one", 5, tables_of(arrays))
     tf = tmp_path / "ckpt"
     report = run(
-        "to-tf", tmp_path / "one", tf, "--attribute", "model/emb", "--tables", "user=u", "item"
+        "to-tensorflow",
+        tmp_path / "one",
+        tf,
+        "--attribute",
+        "model/emb",
+        "--tables",
+        "user=u",
+        "item",
     )
     assert {name: table["from"] for name, table in report["tables"].items()} == {
         "u": "user",
         "item": "item",
     }
     report = run(
-        "from-tf", f"{tf}.index", tmp_path / "two", "--step", 1, "--tables", "x=model/emb/u"
+        "from-tensorflow", f"{tf}.index", tmp_path / "two", "--step", 1, "--tables", "x=model/emb/u"
     )
     assert_same(read(tmp_path / "two", 1), {"x.weight": arrays["user.weight"]})
     assert report["left_out"] == {
@@ -247,7 +255,7 @@ def test_tables_may_be_chosen_and_renamed_both_ways(tmp_path: Path) -> None:
 def test_slots_of_one_number_a_row_are_left_out_for_tensorflow(tmp_path: Path) -> None:
     arrays = {"user.weight": bits((3, 2), 1), "user.accumulators": bits((3, 1), 2)}
     checkpoint.write_tables(tmp_path / "one", 5, tables_of(arrays))
-    report = run("to-tf", tmp_path / "one", tmp_path / "ckpt", "--step", 5)
+    report = run("to-tensorflow", tmp_path / "one", tmp_path / "ckpt", "--step", 5)
     assert report["left_out"] == {"user.accumulators": "of shape [3, 1], which TensorFlow has not"}
     assert report["tables"]["user"]["shapes"] == {"weight": [3, 2]}
 
@@ -256,7 +264,7 @@ def test_a_directory_means_its_newest_checkpoint(golden: Path, tmp_path: Path) -
     (tmp_path / "checkpoint").write_text(
         'model_checkpoint_path: "golden"\nall_model_checkpoint_paths: "older"\n'
     )
-    assert run("from-tf", tmp_path, tmp_path / "run", "--step", 1)["from"] == str(golden)
+    assert run("from-tensorflow", tmp_path, tmp_path / "run", "--step", 1)["from"] == str(golden)
 
 
 def test_a_table_of_a_sparse_core_stack_is_found_by_its_layout() -> None:
@@ -292,7 +300,7 @@ def test_tables_of_one_name_are_told_apart_by_their_paths(
 ) -> None:
     nodes, arrays = two_embeddings()
     write_bundle(tmp_path / "ckpt", nodes, arrays)
-    given = ["from-tf", tmp_path / "ckpt", tmp_path / "run", "--step", 1]
+    given = ["from-tensorflow", tmp_path / "ckpt", tmp_path / "run", "--step", 1]
     text = fail(capsys, *given)
     assert (
         "several tables 't': ['one/t', 'two/t']; pass --tables NAME=PATH, a name of its own" in text
@@ -310,7 +318,7 @@ def test_an_unknown_layout_lists_the_keys_that_could_be_tables(
     arrays = {"tower/u": bits((3, 2), 1), "tower/u/momenta": bits((3, 2), 2)}
     arrays |= {f"m/v{VALUE}": bits((2, 2), 3), f"m/v.Slinears{VALUE}": bits((2, 2), 4)}
     write_bundle(tmp_path / "ckpt", [], arrays)
-    given = ["from-tf", tmp_path / "ckpt", tmp_path / "run", "--step", 1]
+    given = ["from-tensorflow", tmp_path / "ckpt", tmp_path / "run", "--step", 1]
     text = fail(capsys, *given)
     assert (
         "no TPUEmbedding object in it; pass --tables NAME=KEY …, with keys of these:\n\tm/v  [2, 2]"
@@ -331,25 +339,27 @@ def test_what_cannot_be_converted_is_named_with_the_remedy(
     golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    text = fail(capsys, "from-tf", tmp_path / "none", out, "--step", 1)
+    text = fail(capsys, "from-tensorflow", tmp_path / "none", out, "--step", 1)
     assert (
         "none: no TensorFlow checkpoint; give its prefix, as tf.train.latest_checkpoint prints"
         in text
     )
     assert not out.exists()
-    run("from-tf", golden, out, "--step", 1)
-    assert "this step is complete already" in fail(capsys, "from-tf", golden, out, "--step", 1)
-    text = fail(capsys, "to-tf", out, tmp_path / "tf", "--tables", "film")
+    run("from-tensorflow", golden, out, "--step", 1)
+    assert "this step is complete already" in fail(
+        capsys, "from-tensorflow", golden, out, "--step", 1
+    )
+    text = fail(capsys, "to-tensorflow", out, tmp_path / "tf", "--tables", "film")
     assert "--tables: no ['film']; step 1 has ['user']" in text
-    text = fail(capsys, "to-tf", out, tmp_path / "tf", "--tables", "user", "user")
+    text = fail(capsys, "to-tensorflow", out, tmp_path / "tf", "--tables", "user", "user")
     assert "two tables would have one name; give each its own" in text
-    text = fail(capsys, "to-tf", out, tmp_path / "tf", "--attribute", "")
+    text = fail(capsys, "to-tensorflow", out, tmp_path / "tf", "--attribute", "")
     assert "--attribute: expected names between slashes, got ''" in text
     assert not (tmp_path / "tf.index").exists()
     assert f"{golden}.index: is there already; give another name" in fail(
-        capsys, "to-tf", out, golden
+        capsys, "to-tensorflow", out, golden
     )
-    assert "step 7" in fail(capsys, "to-tf", out, tmp_path / "tf", "--step", 7)
+    assert "step 7" in fail(capsys, "to-tensorflow", out, tmp_path / "tf", "--step", 7)
 
 
 def test_tensors_that_are_no_tables_are_refused(
@@ -358,11 +368,18 @@ def test_tensors_that_are_no_tables_are_refused(
     with BundleWriter(tmp_path / "ckpt") as writer:
         writer.integer("count", 3)
     text = fail(
-        capsys, "from-tf", tmp_path / "ckpt", tmp_path / "run", "--step", 1, "--tables", "count"
+        capsys,
+        "from-tensorflow",
+        tmp_path / "ckpt",
+        tmp_path / "run",
+        "--step",
+        1,
+        "--tables",
+        "count",
     )
     assert "'count' is int64 [], expected float32 [vocabulary_size, dim]; leave it out" in text
     assert "(there are no float32 tensors of two dimensions)" in fail(
-        capsys, "from-tf", tmp_path / "ckpt", tmp_path / "run", "--step", 1
+        capsys, "from-tensorflow", tmp_path / "ckpt", tmp_path / "run", "--step", 1
     )
 
 
@@ -371,7 +388,7 @@ def test_data_files_that_are_missing_short_or_flipped_are_named(
 ) -> None:
     data = Path(f"{golden}.data-00000-of-00001")
     content = data.read_bytes()
-    given = ["from-tf", golden, tmp_path / "run", "--step", 1]
+    given = ["from-tensorflow", golden, tmp_path / "run", "--step", 1]
     data.write_bytes(content[:40])
     assert f"{data}: cut short, 40 bytes, but" in fail(capsys, *given)
     data.unlink()
@@ -391,7 +408,7 @@ def test_no_flipped_bit_goes_unnoticed(golden: Path) -> None:
 
     def contents() -> Arrays:
         bundle = Bundle(golden)
-        chosen = convert.choose(bundle, convert.find_tables(bundle), [])
+        chosen = choose(bundle, find_tables(bundle), [])
         found = {}
         for name, table in chosen.items():
             for slot, key in table.keys.items():
@@ -500,7 +517,7 @@ def test_what_tensorflow_wrote_arrives_bit_for_bit(
     if (source / "ckpt.index").exists():
         source /= "ckpt"
     options = ["--tables", *CHOSEN[name]] if name in CHOSEN else []
-    run("from-tf", source, tmp_path, "--step", 4, "--shards", 2, *options)
+    run("from-tensorflow", source, tmp_path, "--step", 4, "--shards", 2, *options)
     assert_same(read(tmp_path, 4), expected[name])
 
 
@@ -523,7 +540,7 @@ def test_tensorflow_restores_bit_for_bit_what_was_written_for_it(tmp_path: Path)
         run_of = tmp_path / f"run-{number}"
         checkpoint.write_tables(run_of, 2, tables_of(arrays), num_shards=1 + number % 3)
         target = tmp_path / each["name"] / "ckpt"
-        assert convert.main(["to-tf", str(run_of), str(target)]) == 0
+        assert main(["to-tensorflow", str(run_of), str(target)]) == 0
     restored = ask_tensorflow("restore", tmp_path, cases)
     for name, arrays in expected.items():
         assert_same(restored[name], arrays)

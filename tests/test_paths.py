@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 import re
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -181,6 +179,9 @@ def test_the_command_line_refuses_and_understands_the_same(here, capsys):
         ["inspect", "gs://b"], ["verify", "gs://b"], ["diff", "gs://b", "source"],
         ["diff", "source", "gs://b"], ["reshard", "gs://b", "out", "--shards", "2"],
         ["reshard", "source", "gs://b", "--shards", "2"],
+        ["from-tensorflow", "gs://b", "o", "--step", "1"],
+        ["from-tensorflow", "tf", "gs://b", "--step", "1"],
+        ["to-tensorflow", "gs://b", "o"], ["to-tensorflow", "source", "gs://b"],
     ):  # fmt: skip
         with pytest.raises(SystemExit) as caught:
             main(command)
@@ -189,20 +190,6 @@ def test_the_command_line_refuses_and_understands_the_same(here, capsys):
     assert main(["verify", "~/source"]) == 0
     with pytest.raises(argparse.ArgumentTypeError, match=r"^'gs://b' is an address"):
         path_option("gs://b")
-
-
-@pytest.mark.parametrize(
-    "arguments", [["from-tf", "gs://b", "o", "--step", "1"], ["to-tf", "source", "s3://b/ckpt-1"]]
-)
-def test_the_converter_refuses_addresses(here, arguments):
-    script = ROOT / "torch_tpu_embedding/checkpoint/convert/tensorflow.py"
-    ended = subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert ended.returncode == 2
-    assert "is an address" in ended.stderr
-    assert [each.name for each in here.iterdir()] == ["source"]
 
 
 def test_the_directory_of_a_step_is_refused_naming_the_one_above(here):

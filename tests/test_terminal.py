@@ -5,20 +5,14 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-
-from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint.__main__ import main
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-
 import train_dlrm
 import train_movielens
 
-import torch_tpu_embedding.checkpoint.convert.tensorflow as convert
+from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.checkpoint.__main__ import main
 
 
 def ascii_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
@@ -42,11 +36,11 @@ def test_names_of_tables_are_escaped_in_what_the_commands_print(tmp_path, monkey
     assert "  n\\xe9\\u2192 (optimizer not known)" in printed()
     assert main(["diff", one, str(tmp_path / "other")]) == 1
     assert "n\\xe9\\u2192.weight: 2 of 2 rows differ" in printed()
-    assert convert.main(["to-tf", one, str(tmp_path / "tf/ckpt-1")]) == 0
+    assert main(["to-tensorflow", one, str(tmp_path / "tf/ckpt-1")]) == 0
     assert "n\\xe9\\u2192: 2 x 2" in printed()
 
 
-@pytest.mark.parametrize("program", [convert.main, train_dlrm.main, train_movielens.main])
+@pytest.mark.parametrize("program", [main, train_dlrm.main, train_movielens.main])
 def test_help_is_printed(monkeypatch, program):
     printed = ascii_terminal(monkeypatch)
     with pytest.raises(SystemExit) as caught:

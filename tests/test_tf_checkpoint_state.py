@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from torch_tpu_embedding import checkpoint
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-
-import torch_tpu_embedding.checkpoint.convert.tensorflow as convert
+from torch_tpu_embedding.checkpoint.__main__ import main
 from torch_tpu_embedding.checkpoint.convert.tensorflow_bundle import find_prefix
 from torch_tpu_embedding.checkpoint.convert.tensorflow_state import newest, record
 
@@ -26,7 +22,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def to_tf(run: Path, target: Path) -> int:
-    return convert.main(["to-tf", str(run), str(target)])
+    return main(["to-tensorflow", str(run), str(target)])
 
 
 def test_the_newest_converted_checkpoint_is_found_by_its_directory(run, tmp_path):
@@ -41,7 +37,7 @@ def test_the_newest_converted_checkpoint_is_found_by_its_directory(run, tmp_path
     assert to_tf(run, tmp_path / "tf/ckpt-1") == 2  # is there already
     assert newest(tmp_path / "tf") == "ckpt-2"
     assert (
-        convert.main(["from-tf", str(tmp_path / "tf"), str(tmp_path / "back"), "--step", "1"]) == 0
+        main(["from-tensorflow", str(tmp_path / "tf"), str(tmp_path / "back"), "--step", "1"]) == 0
     )
 
 

@@ -1,4 +1,4 @@
-"""`python -m torch_tpu_embedding.checkpoint`: inspect, verify, diff, reshard. Needs no torch_xla."""
+"""`python -m torch_tpu_embedding.checkpoint`: inspect, verify, diff, reshard, convert; no torch_xla."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from ..io.paths import path_option
 from ..io.terminal import escape_what_it_lacks
 from . import inspection
+from .convert import tensorflow
 from .errors import CheckpointError
 from .inspection import Progress
 from .reading.reader import open_checkpoint
@@ -122,13 +123,18 @@ def _progress(total: int, unit: str, args: argparse.Namespace) -> Iterator[Progr
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m torch_tpu_embedding.checkpoint",
-        description="Look into, verify, compare and reshard checkpoints. Exit status: 0 good, 1 damaged "
-        "(verify) or different (diff), 2 not usable.",
+        description="Look into, verify, compare, reshard and convert checkpoints. Exit status: 0 good, "
+        "1 damaged (verify) or different (diff), 2 not usable.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         made.add_argument("--json", action="store_true", help="print the result as JSON")
         made.set_defaults(run=run)
         return made
@@ -159,6 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--shards", type=int, required=True, help="how many shards to write")
     made.add_argument("--strategy", choices=["mod", "div"], help="default: that of the step")
     made.add_argument("--step", type=int, help="default: the newest complete one")
+
+    tensorflow.add_commands(command)
     return parser
 
 

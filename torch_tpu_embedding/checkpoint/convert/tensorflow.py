@@ -1,37 +1,43 @@
-#!/usr/bin/env python3
 """Checkpoints from and to TensorFlow: the tables and slots of a tf.tpu.experimental.embedding object.
 
-from-tf reads what tf.train.Checkpoint, CheckpointManager or SavedModel wrote with a TPUEmbedding,
-TPUEmbeddingForServing or TPUEmbeddingV2 (SparseCore) object anywhere in it; tables in shards or stacked are
-put together again. to-tf writes what tf.train.Checkpoint(embedding=TPUEmbeddingForServing(…)).restore(…)
-reads, and the file by which tf.train.latest_checkpoint finds it. Rows pass in blocks, so tables may be
-larger than memory. Neither TensorFlow nor torch_xla is needed: the files are read and written directly, and
-the checksums in them are verified and written.
-
-examples:
-  torch_tpu_embedding/checkpoint/convert/tensorflow.py from-tf tf_run run --step 1000
-  torch_tpu_embedding/checkpoint/convert/tensorflow.py from-tf tf_run/ckpt-7 run --step 1000 --tables user item=model/item
-  torch_tpu_embedding/checkpoint/convert/tensorflow.py to-tf run export/ckpt-1 --step 1000
-  python -m torch_tpu_embedding.checkpoint inspect run
+Rows pass in blocks, so tables may be larger than memory. Neither TensorFlow nor torch_xla is needed: the
+files are read and written directly, and the checksums in them are verified and written.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ... import checkpoint
 from ...io.paths import naming, path_option
-from ...io.terminal import escape_what_it_lacks
 from ...tables.layout import WEIGHT
+from ..reading.reader import open_checkpoint
 from ..rows import block_rows
+from ..write_tables import write_tables
 from .tensorflow_bundle import Bundle, BundleWriter, find_prefix
 from .tensorflow_objects import GRAPH, LAYOUTS, VALUE, Found, ObjectGraph, Unstacked, find_tables
 from .tensorflow_state import record
+
+AddCommand = Callable[[str, Callable[[argparse.Namespace], Any], str], argparse.ArgumentParser]
+"""Takes a command's name, its function and one line about it."""
+
+FROM = """\
+Reads what tf.train.Checkpoint, CheckpointManager or SavedModel wrote with a TPUEmbedding,
+TPUEmbeddingForServing or TPUEmbeddingV2 (SparseCore) object anywhere in it; tables in shards or stacked
+are put together again. TensorFlow is not needed."""
+FROM_EXAMPLES = """\
+examples:
+  python -m torch_tpu_embedding.checkpoint from-tensorflow tf_run run --step 1000
+  python -m torch_tpu_embedding.checkpoint from-tensorflow tf_run/ckpt-7 run --step 1000 \\
+      --tables user item=model/item"""
+TO = """\
+Writes what tf.train.Checkpoint(embedding=TPUEmbeddingForServing(…)).restore(…) reads, and the file by which
+tf.train.latest_checkpoint finds it. TensorFlow is not
+needed."""
+TO_EXAMPLES = """\
+examples:
+  python -m torch_tpu_embedding.checkpoint to-tensorflow run export/ckpt-1 --step 1000"""
 
 
 def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict[str, Found]:
@@ -86,14 +92,14 @@ def listed(bundle: Bundle) -> str:
     return "".join(lines) or " (there are no float32 tensors of two dimensions)"
 
 
-def split(pairs: Sequence[str]) -> Iterator[tuple[str, str]]:
+def split(pairs: Iterable[str]) -> Iterator[tuple[str, str]]:
     """NAME=THEIRS, or NAME for both."""
     for pair in pairs:
         name, _, theirs = pair.partition("=")
         yield name, theirs or name
 
 
-def from_tf(args: argparse.Namespace) -> dict[str, Any]:
+def from_tensorflow(args: argparse.Namespace) -> dict[str, Any]:
     """Convert from TensorFlow; gives what was found and left out."""
     bundle = Bundle(find_prefix(args.source))
     found = find_tables(bundle)
@@ -129,9 +135,7 @@ def from_tf(args: argparse.Namespace) -> dict[str, Any]:
         used = {chosen[name].keys[slot] for name, slots in sources.items() for slot in slots}
         for key in sorted(used):
             bundle.verify(key)
-    checkpoint.write_tables(
-        args.target, args.step, sources, num_shards=args.shards, strategy=args.strategy
-    )
+    write_tables(args.target, args.step, sources, num_shards=args.shards, strategy=args.strategy)
     return {
         "from": str(bundle.prefix),
         "to": str(args.target / f"step-{args.step}"),
@@ -141,9 +145,9 @@ def from_tf(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def to_tf(args: argparse.Namespace) -> dict[str, Any]:
+def to_tensorflow(args: argparse.Namespace) -> dict[str, Any]:
     """Convert to TensorFlow; gives what was written and left out."""
-    with checkpoint.open(args.source, args.step) as reader:
+    with open_checkpoint(args.source, args.step) as reader:
         pairs = [*split(args.tables or reader.tables)]
         if unknown := [name for name, _ in pairs if name not in reader.tables]:
             raise ValueError(f"--tables: no {unknown}; step {reader.step} has {[*reader.tables]}")
@@ -196,14 +200,10 @@ def report(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run from the command line; gives the exit status: 0 good, 2 not possible."""
-    escape_what_it_lacks()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    made = commands.add_parser("from-tf", help="TensorFlow's checkpoint to one of ours")
+def add_commands(add: AddCommand) -> None:
+    """Add `from-tensorflow` and `to-tensorflow` to the command line."""
+    made = add("from-tensorflow", _from, "convert TensorFlow's checkpoint to one of ours")
+    made.description, made.epilog = f"{made.description}\n\n{FROM}", FROM_EXAMPLES
     made.add_argument(
         "source", type=path_option, metavar="TF_CHECKPOINT",
         help="its prefix (there is a file <prefix>.index), or the directory of a CheckpointManager (its "
@@ -224,8 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument(
         "--no-verify", action="store_true", help="do not check TensorFlow's checksums"
     )
-    made.set_defaults(run=from_tf)
-    made = commands.add_parser("to-tf", help="one of our checkpoints to TensorFlow's")
+    made = add("to-tensorflow", _to, "convert one of our checkpoints to TensorFlow's")
+    made.description, made.epilog = f"{made.description}\n\n{TO}", TO_EXAMPLES
     made.add_argument(
         "source", type=path_option, metavar="CHECKPOINT_DIR", help="which holds step-<n>/"
     )
@@ -242,18 +242,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="where the embedding is in the object that is restored: 'embedding' for "
         "tf.train.Checkpoint(embedding=…), the default; 'model/embedding' for model.embedding",
     )  # fmt: skip
-    made.set_defaults(run=to_tf)
-    for made in commands.choices.values():
-        made.add_argument("--json", action="store_true", help="print the report as JSON")
-    args = parser.parse_args(arguments)
-    try:
-        result = args.run(args)
-    except (checkpoint.CheckpointError, OSError, ValueError) as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(result, indent=1) if args.json else report(result))
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _from(args: argparse.Namespace) -> tuple[int, Any, str]:
+    result = from_tensorflow(args)
+    return 0, result, report(result)
+
+
+def _to(args: argparse.Namespace) -> tuple[int, Any, str]:
+    result = to_tensorflow(args)
+    return 0, result, report(result)

@@ -25,8 +25,8 @@ from .tensorflow_encoding import (
     INT64,
     STRING,
     Entry,
+    Message,
     crc32c,
-    fields,
     mask,
     message,
     read_varint,
@@ -125,10 +125,10 @@ class Bundle:
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
         self._table = _read_index(Path(f"{prefix}.index"))
-        header = dict(fields(self._table.pop(b"", b"")))
-        if header.get(2):
+        header = Message(self._table.pop(b"", b""))
+        if header.number(2):
             raise ValueError(f"{prefix}.index: of a big-endian machine, which is not supported")
-        self._num_shards = header.get(1, 1)
+        self._num_shards = header.number(1, 1)
         self.entries: Mapping[str, Entry] = {
             key.decode(): Entry.parse(value)
             for key, value in self._table.items()

@@ -140,7 +140,9 @@ class Message:
         """A number; the last one if there are several, as protocol buffers have it."""
         value = self._found.get(field, [default])[-1]
         if not isinstance(value, int):
-            raise ValueError(f"a protocol buffer with bytes in field {field}, where a number belongs")
+            raise ValueError(
+                f"a protocol buffer with bytes in field {field}, where a number belongs"
+            )
         return value
 
     def octets(self, field: int, default: bytes = b"") -> bytes:
@@ -152,7 +154,9 @@ class Message:
         found = self._found.get(field, [])
         octets = [value for value in found if isinstance(value, bytes)]
         if len(octets) < len(found):
-            raise ValueError(f"a protocol buffer with a number in field {field}, where bytes belong")
+            raise ValueError(
+                f"a protocol buffer with a number in field {field}, where bytes belong"
+            )
         return octets
 
 
