@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import threading
@@ -12,9 +13,11 @@ import pytest
 import torch
 from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
 
-from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import durable
+from torch_tpu_embedding import checkpoint, lost_peers
+from torch_tpu_embedding.checkpoint import begin, commit, durable
+from torch_tpu_embedding.host_group import DistGroup, PeerError
 
+save_module = importlib.import_module("torch_tpu_embedding.checkpoint.save")
 TABLES = [table("user", 20), table("item", 5, 2)]
 
 
@@ -118,8 +121,9 @@ SCRIPT = """
 import os, sys, time
 sys.path.insert(0, "tests")
 from checkpoint_fakes import FakeEmbedding, table
-from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.checkpoint import durable
+from torch_tpu_embedding import checkpoint, lost_peers
+from torch_tpu_embedding.checkpoint import begin, commit, durable
+from torch_tpu_embedding.host_group import DistGroup, PeerError
 real = durable.sync_file
 def slow(descriptor):
     time.sleep(0.05)
@@ -144,3 +148,82 @@ def test_the_end_of_the_program_waits_and_shows_a_failure(tmp_path):
     assert f"the background save of step 1 in {tmp_path / 'bad'} failed" in ended.stderr
     assert "disk gone" in ended.stderr
     assert "good" not in ended.stderr
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_background_save_does_not_wait_for_a_process_that_is_known_to_be_gone(
+    tmp_path, monkeypatch, lost
+):
+    monkeypatch.setattr(commit, "_GRACE_S", 0.2)
+    monkeypatch.setattr(lost_peers, "_reason", None)
+    real = save_module._Job.run
+
+    def run(job, done):
+        if job.attempt.rank == lost:
+            return  # killed
+        real(job, done)
+
+    monkeypatch.setattr(save_module._Job, "run", run)
+    errors = []
+
+    def work(group):
+        embedding = FakeEmbedding(TABLES, group)
+        handle = checkpoint.save(embedding, tmp_path, 1, asynchronous=True, timeout=600)
+        if group.rank == 2:
+            time.sleep(0.05)
+            with pytest.raises(PeerError), DistGroup._contact(group, "gathering sizes"):
+                raise RuntimeError("connection reset by peer")
+        try:
+            handle.wait()
+        except checkpoint.CheckpointError as error:
+            errors.append(str(error))
+
+    start = time.monotonic()
+    ThreadGroups(3).run(work)
+    assert time.monotonic() - start < 20
+    assert len(errors) == 2
+    text = "did not appear, and process 2 lost another process while gathering sizes"
+    assert any(text in each for each in errors), errors
+    assert checkpoint.complete_steps(tmp_path) == []
+
+
+def test_a_background_save_is_complete_if_the_lost_process_had_written_its_part(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lost_peers, "_reason", "process 1 lost another process")
+    values = random_values(TABLES)
+
+    def work(group):
+        embedding = FakeEmbedding(TABLES, group, values=values)
+        checkpoint.save(embedding, tmp_path, 1, asynchronous=True).wait()
+
+    ThreadGroups(2).run(work)
+    found = FakeEmbedding(TABLES)
+    checkpoint.load(found, tmp_path)
+    assert_same(whole([found.shard]), values)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_processes_with_different_directories_are_told_at_once(tmp_path, monkeypatch, asynchronous):
+    monkeypatch.setattr(begin, "_TICKET_TIMEOUT_S", 0.1)
+    errors = []
+
+    def work(group, names=("a", "b")):
+        embedding = FakeEmbedding(TABLES, group)
+        run = tmp_path / names[group.rank]
+        try:
+            checkpoint.save(embedding, run, 1, asynchronous=asynchronous).wait()
+        except (checkpoint.CheckpointError, PeerError) as error:
+            errors.append(str(error))
+
+    start = time.monotonic()
+    ThreadGroups(2).run(work)
+    assert time.monotonic() - start < 20
+    text = f"{tmp_path}/b: process 1 does not see here what process 0 has just written to {tmp_path}/a; "
+    assert len(errors) == 2
+    assert all(text in each for each in errors)
+    assert not [*tmp_path.glob("*/step-1")]
+    (tmp_path / "b").rmdir()
+    (tmp_path / "b").symlink_to(tmp_path / "a")  # another name of one directory is no fault
+    ThreadGroups(2).run(work)
+    assert checkpoint.complete_steps(tmp_path / "b") == [1]

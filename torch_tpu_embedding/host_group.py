@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import runtime
+from . import lost_peers, runtime
 
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it gives up; one that died is noticed at once."""
@@ -117,6 +117,7 @@ class DistGroup:
         try:
             yield
         except RuntimeError as error:
+            lost_peers.note(f"process {self.rank} lost another process while {doing}")
             raise PeerError(
                 f"process {self.rank} of {self.size} lost another process while {doing} ({error}); it "
                 "died, or took longer than the timeout of the process group; look for the first error "
@@ -131,6 +132,7 @@ def host_group(process_group: dist.ProcessGroup | None) -> HostGroup:
         RuntimeError: there are several, but `torch.distributed` is not initialised.
         ValueError: the group cannot work on host tensors.
     """
+    lost_peers.forget()
     if process_group is None:
         count = runtime.num_processes()
         if not dist.is_initialized():

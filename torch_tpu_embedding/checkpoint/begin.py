@@ -78,8 +78,11 @@ def open_attempt(attempt: Attempt, overwrite: bool) -> dict[int, str | None]:
     return newer
 
 
-def require_ticket(attempt: Attempt) -> None:
+def require_ticket(attempt: Attempt, theirs: Path) -> None:
     """Check that the file that process 0 made in its directory is in this one.
+
+    Args:
+        theirs: the directory of the run, as process 0 calls it.
 
     Raises:
         CheckpointError: it is not; the processes do not see the same directory.
@@ -89,8 +92,8 @@ def require_ticket(attempt: Attempt) -> None:
         if time.monotonic() > deadline:
             raise CheckpointError(
                 f"{attempt.directory.parent}: process {attempt.rank} does not see here what process 0 has "
-                "just written to the directory of its call; give all processes one directory, on a file "
-                "system that they share"
+                f"just written to {theirs}; give all processes one directory, on a file system that they "
+                "share"
             )
         time.sleep(0.05)
 

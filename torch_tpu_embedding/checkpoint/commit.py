@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from .. import lost_peers
 from . import attempts, durable
 from .errors import CheckpointError
 from .index import Base, FileEntry, Index, Piece, TableEntry
@@ -21,6 +22,8 @@ from .steps import INDEX_NAME, step_path
 from .writer import Claim
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.5
+_GRACE_S = 10.0
+"""How long to wait for files once a process is known to be gone."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,12 @@ def finish(attempt: Attempt, commit: Commit, timeout: float) -> None:
 
 def _await_part(attempt: Attempt, rank: int, timeout: float) -> Part:
     path = attempt.manifest_path(rank)
-    if not _wait(path.exists, timeout):
+    failure = _wait(path.exists, timeout)
+    if failure is not None:
         raise CheckpointError(
-            f"{path}: did not appear within {timeout:g} s, so the part of process {rank} of "
-            f"{attempt.size} is not there and the step stays incomplete; see the output of that process, "
-            "and whether all processes see the same directory"
+            f"{path}: {failure}, so the part of process {rank} of {attempt.size} is not there and the step "
+            "stays incomplete; see the output of that process, and whether all processes see the same "
+            "directory"
         )
     part = read_manifest(path)
     if isinstance(part, str):
@@ -196,10 +200,10 @@ def _await_index(attempt: Attempt, overwrite: bool, timeout: float) -> None:
             not overwrite or attempts.is_published(attempt.directory, attempt.save_id)
         )
 
-    if not _wait(ended, timeout):
+    failure = _wait(ended, timeout)
+    if failure is not None:
         raise CheckpointError(
-            f"{path}: did not appear within {timeout:g} s, so the step is not complete; see the output of "
-            "process 0"
+            f"{path}: {failure}, so the step is not complete; see the output of process 0"
         )
     if attempt.failure_path.exists():
         reason = read_manifest(attempt.failure_path)
@@ -209,11 +213,18 @@ def _await_index(attempt: Attempt, overwrite: bool, timeout: float) -> None:
         raise CheckpointError(f"{path}: another save has completed this step meanwhile")
 
 
-def _wait(ready: Callable[[], bool], timeout: float) -> bool:
+def _wait(ready: Callable[[], bool], timeout: float) -> str | None:
+    """Wait until something is ready; gives None, or why it is waited for no longer."""
     deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE_S
+    failure = f"did not appear within {timeout:g} s"
+    lost = None
     while not ready():
+        # What a lost process had written is there, and the others may just be about to write.
+        soon = time.monotonic() + _GRACE_S
+        if lost is None and (lost := lost_peers.known()) is not None and soon < deadline:
+            deadline, failure = soon, f"did not appear, and {lost}"
         if time.monotonic() > deadline:
-            return False
+            return failure
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
-    return True
+    return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -18,11 +17,6 @@ from ..paths import naming
 TEMPORARY = ".tmp"
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-
-
-def name_beside(path: Path) -> Path:
-    """A name in the same directory that nobody can foresee."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
 
 
 def create(path: Path) -> int:

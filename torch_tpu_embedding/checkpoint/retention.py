@@ -6,7 +6,6 @@ there when the save began and it was told to drop them.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from .attempts import bury, is_there, restore, revoke
 from .errors import CheckpointError
 from .index import Base
 from .links import Link, read_link
-from .steps import index_path, step_path, steps_by_state
+from .steps import step_path, steps_by_state
 
 
 def tidy(
@@ -59,36 +58,39 @@ class _Survey:
 
     def __init__(self, directory: Path) -> None:
         complete, unfinished = steps_by_state(directory)
-        self.signatures = {each: _signature(directory, each) for each in complete}
-        self.indexes = {each: _index(directory, each) for each in complete}
-        # A base that another job revoked, and was stopped before it could look for deltas.
-        for base in _bases(self.indexes.values()):
-            if base.step in unfinished and is_there(step_path(directory, base.step), base.save_id):
-                self.signatures[base.step] = _signature(directory, base.step)
-                self.indexes[base.step] = _index(directory, base.step)
-        self.unfinished = [each for each in unfinished if each not in self.indexes]
+        self.links = {each: _link(directory, each) for each in complete}
+        # Bases that another job revoked, and was stopped before it could look for deltas.
+        missing = _bases(self.links.values())
+        while missing:
+            base = missing.pop()
+            if base.step in {*unfinished} - {*self.links} and is_there(
+                step_path(directory, base.step), base.save_id
+            ):
+                self.links[base.step] = _link(directory, base.step)
+                missing += _bases([self.links[base.step]])
+        self.unfinished = [each for each in unfinished if each not in self.links]
 
     def chain(self, step: int) -> set[int] | None:
         """The step and all that it stands on; None where one of them is not there or damaged."""
         chain: set[int] = set()
         at: int | None = step
         while at is not None and at not in chain:
-            index = self.indexes.get(at)
-            if index is None:
+            link = self.links.get(at)
+            if link is None:
                 return None
             chain.add(at)
-            at = index.base.step if index.base is not None else None
+            at = link.base.step if link.base is not None else None
         return chain
 
 
 def _beyond(found: _Survey, step: int, keep_last: int, gone: set[int]) -> dict[int, str]:
     """The complete steps that `keep_last` does not keep → save id."""
     chains = {}
-    for each in sorted(found.indexes):
+    for each in sorted(found.links):
         chain = found.chain(each)
         if chain is not None:
             chains[each] = chain
-        elif found.indexes[each] is not None:
+        elif found.links[each] is not None:
             warnings.warn(
                 f"keep_last leaves step {each} alone: what it stands on is missing or damaged",
                 stacklevel=2,
@@ -98,9 +100,9 @@ def _beyond(found: _Survey, step: int, keep_last: int, gone: set[int]) -> dict[i
     kept |= {each for each in sound if each > step}
     needed = {link for each in kept for link in chains[each]}
     return {
-        each: index.save_id
+        each: link.save_id
         for each in sound
-        if each not in needed and (index := found.indexes[each]) is not None
+        if each not in needed and (link := found.links[each]) is not None
     }
 
 
@@ -125,18 +127,14 @@ def _remove(
             break
     needed: set[int] = set()
     if revoked:
-        changed = [
-            _index(directory, each)
-            for each in steps_by_state(directory)[0]
-            if _signature(directory, each) != found.signatures.get(each)
-        ]
-        for base in _bases(changed):
+        now = {each: _link(directory, each) for each in steps_by_state(directory)[0]}
+        for base in _bases(now[each] for each in now if now[each] != found.links.get(each)):
             needed |= {base.step, *(found.chain(base.step) or ())}
     for each in reversed(revoked):  # bases first
-        path, index = step_path(directory, each), found.indexes.get(each)
+        path, link = step_path(directory, each), found.links.get(each)
         if each in needed or not is_mine():
             restore(path, doomed[each])
-            for base in _bases([index]):
+            for base in _bases([link]):
                 if not is_there(step_path(directory, base.step), base.save_id):
                     revoke(path, doomed[each])  # somebody has buried its base meanwhile
         else:
@@ -145,17 +143,8 @@ def _remove(
         raise error
 
 
-def _bases(indexes: Iterable[Link | None]) -> list[Base]:
-    return [index.base for index in indexes if index is not None and index.base is not None]
-
-
-def _signature(directory: Path, step: int) -> tuple[int, int, int] | None:
-    """Tells one index from another without reading it."""
-    try:
-        found = os.stat(index_path(directory, step))
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+def _bases(links: Iterable[Link | None]) -> list[Base]:
+    return [link.base for link in links if link is not None and link.base is not None]
 
 
 def _revoke(directory: Path, step: int, save_id: str) -> bool:
@@ -173,7 +162,7 @@ def _remove_directory(directory: Path, step: int) -> None:
         durable.remove_directory(path)
 
 
-def _index(directory: Path, step: int) -> Link | None:
+def _link(directory: Path, step: int) -> Link | None:
     try:
         return read_link(directory, step)
     except (CheckpointError, OSError) as error:

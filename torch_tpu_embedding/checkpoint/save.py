@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,12 +100,13 @@ def save(
     same = {"step": step, "since": since, "overwrite": overwrite, "asynchronous": asynchronous}
     with taken_back(attempt):
         raise_together(group, what, error)
-        attempt = replace(attempt, save_id=_agree(group, same, attempt.save_id))
+        save_id, theirs = _agree(group, same, (attempt.save_id, root))
+        attempt = replace(attempt, save_id=save_id)
         entries = table_entries(shard.tables)
         commit = Commit(step, shard.strategy, entries, base, keep_last, overwrite, mine, newer)
         job = None
         try:
-            require_ticket(attempt)
+            require_ticket(attempt, theirs)
             changed = _changed_rows(shard, epoch) if base is not None else None
             new_epoch = shard.epoch()
             blocks = all_blocks(shard) if changed is None else changed_blocks(shard, changed)
@@ -189,8 +191,10 @@ def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
     return entries
 
 
-def _agree(group: HostGroup, arguments: dict[str, Any], proposed: str) -> str:
-    """The id that process 0 proposes, after all processes were found to save the same thing."""
+def _agree(
+    group: HostGroup, arguments: dict[str, Any], proposed: tuple[str, Path]
+) -> tuple[str, Path]:
+    """The save id and the directory of process 0, after all processes were found to save the same thing."""
     said = group.gather_objects((arguments, proposed))
     for rank, (theirs, _) in enumerate(said):
         for name, value in theirs.items():
@@ -199,8 +203,8 @@ def _agree(group: HostGroup, arguments: dict[str, Any], proposed: str) -> str:
                     f"checkpoint.save: {name}={value!r} on process {rank}, but {said[0][0][name]!r} on "
                     "process 0; all processes must make the same call"
                 )
-    save_id: str = said[0][1]
-    return save_id
+    agreed: tuple[str, Path] = said[0][1]
+    return agreed
 
 
 def _changed_rows(shard: Shard, epoch: int) -> list[Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ def export_table(
         reader.read(table, field, start, stop).numpy().reshape(-1).view(np.uint8).data
         for start, stop in _blocks(shape)
     )
-    temporary = durable.name_beside(path)
+    # Of this call's own: what an export that was killed has left is in nobody's way.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
     try:
         if path.suffix == ".npy":
             _write_numpy(temporary, shape, rows)
