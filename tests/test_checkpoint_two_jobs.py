@@ -300,7 +300,7 @@ def test_no_round_of_the_campaign_of_two_jobs_loses_a_step(tmp_path):
     """Processes that are stopped and killed at random moments; `--rounds 200` is for the documents."""
     script = Path(__file__).parent.parent / "scripts/checkpoint_two_jobs.py"
     report = tmp_path / "report.json"
-    command = [sys.executable, script, "--rounds", "8", "--rows", "600", "--json", report]
+    command = [sys.executable, script, "--rounds", "4", "--rows", "600", "--json", report]
     ended = subprocess.run(
         [*map(str, command), "--directory", str(tmp_path)],
         capture_output=True, text=True, timeout=300,
@@ -308,5 +308,5 @@ def test_no_round_of_the_campaign_of_two_jobs_loses_a_step(tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = json.loads(report.read_text())
     assert (found["lost"], found["silently wrong"]) == (0, 0)
-    assert sum(counts["rounds"] for counts in found["counts"].values()) == 8
+    assert sum(counts["rounds"] for counts in found["counts"].values()) == 4
     assert sum(counts["steps told complete"] for counts in found["counts"].values()) > 0
