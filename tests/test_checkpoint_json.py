@@ -106,7 +106,7 @@ def outcome(read: Callable[[], object]) -> object:
         return str(error)
 
 
-@settings(max_examples=25)
+@settings(max_examples=18)
 @given(data=st.data())
 def test_any_entry_of_an_index_with_any_json_value_is_good_or_an_error_that_names_the_file(
     clean, tmp_path_factory, data
@@ -239,6 +239,9 @@ def test_what_a_reader_would_refuse_is_not_written(tmp_path):
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             checkpoint.write_tables(tmp_path, 1, tables)
+    rule = checkpoint.TableSource(rows, {"class": "Mine", "scale": torch.ones(1)})
+    with pytest.raises(ValueError, match=re.escape("table 't'.optimizer['scale'] is tensor([1.])")):
+        checkpoint.write_tables(tmp_path, 1, {"t": rule})
     assert [*tmp_path.iterdir()] == []
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from checkpoint_fakes import FakeEmbedding, table
 from torch import Tensor, nn
 
+from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.optimizers import Adagrad, RowWiseAdagrad
 
 LR, ROWS, DIM = 0.05, 6, 3
@@ -43,6 +45,24 @@ def test_torchs_adagrad_goes_on(seen):
     rule = Adagrad(LR, initial_accumulator_value=1e-20)
     found = go_on(rule, weight, sums.clamp(min=1e-20), steps[seen:])
     assert torch.allclose(found, module.weight, atol=1e-6)
+
+
+def test_weights_and_slots_of_torch_are_taken_along_through_a_step(tmp_path):
+    module = nn.Embedding(ROWS, DIM)
+    optimizer = torch.optim.Adagrad(module.parameters(), LR)
+    module.weight.grad = gradients(1)[0]
+    optimizer.step()
+    rule = Adagrad(LR, initial_accumulator_value=1e-20)
+    rows = {
+        "weight": module.weight,
+        "accumulators": optimizer.state[module.weight]["sum"].clamp(min=1e-20),
+    }
+    checkpoint.write_tables(tmp_path, 0, {"user": checkpoint.TableSource(rows, rule)})
+    embedding = FakeEmbedding([table("user", ROWS, DIM, rule)])
+    checkpoint.load(embedding, tmp_path)
+    for name, wanted in rows.items():
+        assert torch.equal(embedding.shard.held[0][name], wanted)
+    assert (embedding.shard.held[0]["accumulators"] > 0).all()
 
 
 @pytest.mark.parametrize("row_wise", [False, True])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 import re
-import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,10 @@ from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.__main__ import main
 from torch_tpu_embedding.paths import local_path, path_option
 
-ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+import convert_tf_checkpoint as convert
+
 TABLES = [table("user", 6, 2)]
 ADDRESSES = [
     "gs://bucket/run",
@@ -126,6 +128,17 @@ def test_home_and_file_addresses_are_understood(here, name, form):
     assert sorted(each.name for each in here.iterdir()) == expected
 
 
+def test_tensorboard_gets_home_expanded_and_addresses_as_they_are(here, monkeypatch):
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = lambda folder: folder
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    for given, wanted in (
+        ("~/logs", f"{here}/logs"), (f"file://{here}/logs", f"{here}/logs"), ("logs", "logs"),
+        ("gs://bucket/logs", "gs://bucket/logs"),
+    ):  # fmt: skip
+        assert tte.TensorBoardWriter(given)._writer == wanted
+
+
 def test_a_local_directory_with_such_a_name_is_taken_by_its_absolute_path(here):
     run = here / "gs:" / "~" / "run"
     checkpoint.save(FakeEmbedding(TABLES), run, 1)
@@ -182,14 +195,11 @@ def test_the_command_line_refuses_and_understands_the_same(here, capsys):
 @pytest.mark.parametrize(
     "arguments", [["from-tf", "gs://b", "o", "--step", "1"], ["to-tf", "source", "s3://b/ckpt-1"]]
 )
-def test_the_converter_refuses_addresses(here, arguments):
-    script = ROOT / "scripts/convert_tf_checkpoint.py"
-    ended = subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert ended.returncode == 2
-    assert "is an address" in ended.stderr
+def test_the_converter_refuses_addresses(here, capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        convert.main(arguments)
+    assert caught.value.code == 2
+    assert "is an address" in capsys.readouterr().err
     assert [each.name for each in here.iterdir()] == ["source"]
 
 

@@ -131,10 +131,12 @@ def fields(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
 
 
 def plain(depth: int) -> Check:
-    """Any value that is not nested deeper than this."""
+    """Any value that JSON has, not nested deeper than this."""
 
     def check(value: Any, where: str) -> None:
-        if isinstance(value, (dict, list)):
+        if value is not None and not isinstance(value, (dict, list, tuple, str, int, float)):
+            _fail(value, where, "a string, a number, a list or an object")
+        if isinstance(value, (dict, list, tuple)):
             if depth == 0:
                 raise ValueError(f"{where} is nested too deeply")
             each_check = plain(depth - 1)

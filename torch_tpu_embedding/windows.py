@@ -98,14 +98,14 @@ class Windows:
         layout = self._stack.arrays[number]
         devices, size = self._placement.local_devices, self._window_rows(layout)
         first = self._stack.first_records[self._stack.table_indices.index(table)]
-        places, physical, lanes = [], [], []
+        places, physical, positions = [], [], []
         for device in range(devices):
             begin = self._placement.rows_of_device(table, device).start
             places.append((rows % devices == begin).nonzero()[:, 0])
             records = first + rows[places[-1]] // devices
             wanted, at = torch.unique_consecutive(records >> layout.shift, return_inverse=True)
             physical.append(wanted)
-            lanes.append(at * layout.records_per_row + records % layout.records_per_row)
+            positions.append(at * layout.records_per_row + records % layout.records_per_row)
         for start in range(0, max(map(len, physical)), size):
             parts = [wanted[start : start + size] for wanted in physical]
             # The program is that of one size: what is left of a window is filled with the first row.
@@ -113,8 +113,8 @@ class Windows:
             held = self._fetch(number, window).view(devices, -1, layout.record_width)
             begin, end = (layout.records_per_row * row for row in (start, start + size))
             for device in range(devices):
-                here = (lanes[device] >= begin) & (lanes[device] < end)
-                yield held[device], places[device][here], lanes[device][here] - begin
+                here = (positions[device] >= begin) & (positions[device] < end)
+                yield held[device], places[device][here], positions[device][here] - begin
 
     def _steps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         return ((at, min(at + self.size, stop)) for at in range(start, stop, self.size))
@@ -155,9 +155,10 @@ class Windows:
 
     def _indices(self, number: int, physical: Sequence[Tensor]) -> Tensor:
         """Rows of an array, on the device, of physical rows per device."""
-        parts = self._stack.arrays[number].parts
-        rows = parts * torch.cat([*physical])[:, None] + torch.arange(parts, device="cpu")
-        return self._exchange.enter(self._exchange.put(rows.reshape(-1).int()))
+        parts, rows = self._stack.arrays[number].parts, torch.cat([*physical])
+        if parts > 1:
+            rows = (parts * rows[:, None] + torch.arange(parts, device="cpu")).reshape(-1)
+        return self._exchange.enter(self._exchange.put(rows.int()))
 
     def _fetch(self, number: int, physical: Sequence[Tensor]) -> Tensor:
         part = self._exchange.enter(self._arrays[number])

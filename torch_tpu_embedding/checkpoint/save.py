@@ -30,6 +30,7 @@ from .known_steps import base_and_epoch, remember
 from .part import Attempt, remove_part, write_failure, write_manifest, write_part
 from .plan import Run, shard_runs
 from .run_directory import shared_directory
+from .schema import check_table
 from .shard import Block, HasShard, Shard, all_blocks, changed_blocks, field_widths
 from .steps import step_path
 from .writer import claim
@@ -174,17 +175,20 @@ class _Job:
 
 
 def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
-    """Name → what the index says of a table."""
-    return {
-        table.name: TableEntry(
-            table.name,
-            table.vocabulary_size,
-            table.dim,
-            field_widths(table),
-            optimizer_to_dict(table.optimizer),
+    """Name → what the index says of a table.
+
+    Raises:
+        ValueError: an option of an optimizer cannot be written as JSON.
+    """
+    entries = {}
+    for table in tables:
+        optimizer = optimizer_to_dict(table.optimizer)
+        entry = TableEntry(
+            table.name, table.vocabulary_size, table.dim, field_widths(table), optimizer
         )
-        for table in tables
-    }
+        check_table(vars(entry))
+        entries[table.name] = entry
+    return entries
 
 
 def _agree(

@@ -18,6 +18,7 @@ import time
 import weakref
 from pathlib import Path
 
+from .. import json_checks
 from . import durable
 from .errors import CheckpointError
 from .regular import read_regular
@@ -111,7 +112,7 @@ def _write(directory: Path, record: tuple[int, str]) -> None:
 
 
 def _describe(directory: Path, record: tuple[int, str]) -> str:
-    with contextlib.suppress(OSError, ValueError, KeyError, CheckpointError):
-        found = json.loads(read_regular(_path(directory, record)))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, CheckpointError):
+        found = json_checks.parse(read_regular(_path(directory, record)))
         return f"process {found['process']} on {found['host']}, since {found['since']}"
     return f"record {_path(directory, record).name}"
