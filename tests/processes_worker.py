@@ -177,6 +177,20 @@ def fail_in_one_loop(other: bool) -> dict[str, Any]:
     return {"error": met(loop), "seconds": time.monotonic() - begin}
 
 
+def leave_open(other: bool) -> Iterator[Any]:
+    """A loop that has not ended: the thread of one process waits for its data, that of the other for it."""
+
+    def data() -> Iterator[dict[str, torch.Tensor]]:
+        yield ids()
+        if other:
+            threading.Event().wait()
+        yield ids()
+
+    iterator = iter(tte.EmbeddingLoader(data(), make()))
+    next(iterator)
+    return iterator
+
+
 def main(directory: Path) -> None:
     other = distributed.rank() == 1
     found: dict[str, Any] = {
@@ -193,4 +207,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed.initialize(timeout=timedelta(seconds=60))
     main(Path(sys.argv[1]))
+    still_open = leave_open(distributed.rank() == 1)
     distributed.shutdown()

@@ -184,7 +184,7 @@ def test_reading_beside_a_publishing_job_is_always_right(tmp_path):
 
     def publish():
         try:
-            for step in range(1, 25):
+            for step in range(1, 16):
                 embedding.shard.train(range(20), step)
                 since = step - 1 if step % 3 else None
                 checkpoint.save(embedding, tmp_path, step, {"at": step}, since=since, keep_last=1)
@@ -204,4 +204,4 @@ def test_reading_beside_a_publishing_job_is_always_right(tmp_path):
         reads += 1
     writer.join()
     assert not errors
-    assert reads > 3
+    assert reads > 1

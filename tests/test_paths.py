@@ -20,7 +20,6 @@ from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.__main__ import main
 from torch_tpu_embedding.io.paths import local_path, path_option
 
-ROOT = Path(__file__).parent.parent
 TABLES = [table("user", 6, 2)]
 ADDRESSES = [
     "gs://bucket/run",

@@ -15,7 +15,7 @@ from test_torchrun import LIMIT, TESTS, ended, torchrun
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes met."""
+    """What each of two processes met; they end well, though loops of theirs have not."""
     directory = tmp_path_factory.mktemp("differ")
     work = [str(TESTS / "processes_worker.py"), str(directory)]
     process = torchrun("--standalone", "--nproc_per_node=2", *work)

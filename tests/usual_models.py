@@ -68,7 +68,7 @@ def make_batch(names: tuple[str, ...], seed: int) -> Batch:
 def look_up(
     tables: Mapping[str, Tensor], names: tuple[str, ...], batch: Batch
 ) -> dict[str, Tensor]:
-    """What the features mean, in torch's own functions on whole tables."""
+    """The activations, by torch's own functions on whole tables."""
     rows = {}
     for name in names:
         table, kind = FEATURES[name]

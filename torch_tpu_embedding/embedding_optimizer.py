@@ -93,7 +93,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         super().zero_grad(set_to_none)
 
     def _found_inf(self) -> bool:
-        """Whether a GradScaler that calls `step` has found an inf or nan; else its scale is taken off."""
+        """True where a GradScaler that calls `step` has found an inf or nan; else takes its scale off."""
         found = getattr(self, "found_inf", None)
         if found is None:
             return False

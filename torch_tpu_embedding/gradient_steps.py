@@ -23,14 +23,15 @@ from .training.pipelining import Pipeline
 
 T = TypeVar("T")
 _Found = list[list[Tensor | None]]
-"""Of each batch of a step one gradient, or None, per feature."""
+"""One gradient, or None, per feature, for each batch of a step."""
 
 
 @dataclass(frozen=True)
 class _Clipped:
-    """What `clip_grad_norm_` knows of the step: its rows' gradients, clipped."""
+    """A step's gradients as `clip_grad_norm_` has left them."""
 
     looked_up: LookedUp
+    """Its batches as one, with the clipped gradients of its rows."""
     gradients: _Found
     """The activations' `.grad`, which are clipped too."""
     changes: list[int]
@@ -47,7 +48,7 @@ class GradientSteps(FreezableModule):
     _merger: Merger | None = None
     _limit: tuple[float, Tensor] | None = None
     _clipped: dict[str | None, _Clipped]
-    """Of each name, if `clip_grad_norm_` was called for the step."""
+    """For each name whose step `clip_grad_norm_` was called for."""
 
     @torch.no_grad()
     def clip_grad_norm_(
@@ -179,7 +180,7 @@ class GradientSteps(FreezableModule):
                 )
 
     def _together(self, call: str, check: Callable[[], T]) -> T:
-        """What `check` gives, or on every process an error if it raises on one."""
+        """Run a check that may raise: gives its result, or raises on every process if it does on one."""
         failure: Exception | None = None
         try:
             found = check()
@@ -261,7 +262,7 @@ class GradientSteps(FreezableModule):
         self._clipped[name] = _Clipped(looked_up, gradients, _changes(gradients))
 
     def _clipped_rows(self, name: str | None, found: _Found) -> LookedUp | None:
-        """What `clip_grad_norm_` has kept of the step, if these are its gradients and none was changed."""
+        """The step as `clip_grad_norm_` has kept it, if these are its gradients and none was changed."""
         clipped = self._clipped.pop(name, None)
         if clipped is None:
             return None
@@ -320,7 +321,7 @@ def _changes(gradients: _Found) -> list[int]:
 
 
 def _same(one: _Found, other: _Found) -> bool:
-    """Whether they are the very same tensors."""
+    """True if both hold the very same tensors."""
     return [[id(each) for each in part] for part in one] == [
         [id(each) for each in part] for part in other
     ]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..bounds import bounded
+
 
 @dataclass(frozen=True)
 class QuantizationConfig:
@@ -49,5 +51,5 @@ def quantize(rows: Tensor, config: QuantizationConfig | None) -> Tensor:
     if config is None:
         return rows
     step = (config.upper - config.lower) / (config.num_buckets - 1)
-    cut = rows.clamp(config.lower, config.upper)
+    cut = bounded(rows, config.lower, config.upper)
     return torch.floor((cut - config.lower) / step + 0.5) * step + config.lower

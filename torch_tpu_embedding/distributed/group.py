@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -28,6 +30,7 @@ TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it gives up; one that died is noticed at once."""
 
 _timeout = TIMEOUT
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1e-4, 2e-3
 
 
 class PeerError(RuntimeError):
@@ -138,14 +141,15 @@ class DistGroup:
         self._meet(doing)
         out = pieces[0].new_empty(sum(lengths))
         sent = [len(piece) for piece in pieces]
+        given, group = torch.cat([*pieces]), self._group
         with self._contact(doing):
-            dist.all_to_all_single(out, torch.cat([*pieces]), [*lengths], sent, group=self._group)
+            _wait(dist.all_to_all_single(out, given, [*lengths], sent, group, async_op=True))
         return [*torch.split(out, [*lengths])]
 
     def sum(self, values: Tensor) -> Tensor:
         self._meet("summing gradients")
         with self._contact("summing gradients"):
-            dist.all_reduce(values, group=self._group)
+            _wait(dist.all_reduce(values, group=self._group, async_op=True))
         return values
 
     def _meet(self, doing: str) -> None:
@@ -161,7 +165,7 @@ class DistGroup:
         head = make_head(name, values)
         heads = head.new_empty(self.size, len(head))
         with self._contact(doing):
-            dist.all_gather([*heads], head, group=self._group)
+            _wait(dist.all_gather([*heads], head, self._group, async_op=True))
         names = names_that_differ(heads)
         if names is not None:
             found = ", ".join(f"process {rank} in {each!r}" for rank, each in enumerate(names))
@@ -178,7 +182,8 @@ class DistGroup:
             sent, rest = values.new_zeros(more), values.new_empty(self.size * more)
             sent[: max(len(values) - ROOM, 0)] = values[ROOM:]
             with self._contact(doing):
-                dist.all_to_all_single(rest, sent.repeat(self.size), group=self._group)
+                given, group = sent.repeat(self.size), self._group
+                _wait(dist.all_to_all_single(rest, given, group=group, async_op=True))
             numbers = torch.cat([numbers, rest.view(self.size, more)], 1)
         return [row[:count] for row, count in zip(numbers, counts, strict=True)]
 
@@ -235,6 +240,19 @@ def set_timeout(timeout: timedelta) -> None:
 def _gloo_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
     group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=_timeout)
     return group
+
+
+def _wait(work: Any) -> None:
+    """Wait for a call of torch.distributed; a thread beside the main one asleep, and not in gloo.
+
+    A thread that comes back from there when the interpreter has ended brings the program down.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        pause = _FIRST_PAUSE_S
+        while not work.is_completed():
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+    work.wait()
 
 
 def _disconnect(group: dist.ProcessGroup) -> None:

@@ -33,7 +33,8 @@ class JsonLinesWriter:
             self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
 
 class TensorBoardWriter:

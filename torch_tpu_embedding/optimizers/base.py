@@ -16,6 +16,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..bounds import bounded
+
 LearningRate = float | Callable[[], float]
 Slots = dict[str, Tensor]
 SlotFn = Callable[[Tensor, list[str], list[Callable[..., Tensor]]], Mapping[str, Tensor]]
@@ -154,7 +156,7 @@ class Optimizer:
         """
         low, high = self.gradient_bounds
         if low is not None or high is not None:
-            g = g.clamp(low, high)
+            g = bounded(g, low, high)
         decayed = w
         if self.weight_decay_factor:
             factor = self.weight_decay_factor
@@ -164,7 +166,7 @@ class Optimizer:
         if decayed is not w:
             change = decayed + change - w
         if self.clip_weight_min is not None or self.clip_weight_max is not None:
-            change = (w + change).clamp(self.clip_weight_min, self.clip_weight_max) - w
+            change = bounded(w + change, self.clip_weight_min, self.clip_weight_max) - w
         return change, slot_changes
 
 

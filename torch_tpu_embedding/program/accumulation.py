@@ -88,7 +88,7 @@ class Merger:
     def _unique(
         self, number: int, batches: Sequence[SentBatch]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Of each device the records of a stack in any batch, and where in them each batch's lie."""
+        """Records of a stack in any batch, per device, and where in them each batch's lie."""
         records, places = [], []
         bound = self._engine.store.stacks[number].num_records + 1
         for device in range(self._engine.placement.local_devices):

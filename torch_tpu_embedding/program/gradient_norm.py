@@ -105,7 +105,7 @@ def total_norm(
 
 
 def clip_factor(norm: Tensor, max_norm: Tensor) -> Tensor:
-    """What the gradients are multiplied by, `[1]`, as `torch.nn.utils.clip_grad_norm_` has it."""
+    """The number `[1]` that gradients are multiplied by, as in `torch.nn.utils.clip_grad_norm_`."""
     # No clamp: torch_xla's makes the most negative number of nan.
     return torch.minimum(max_norm / (norm + _EPSILON), torch.ones_like(norm))
 

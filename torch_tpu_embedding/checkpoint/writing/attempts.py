@@ -32,7 +32,7 @@ _OURS = re.compile(
 )
 _LOOKS = 3
 _FORMER_TEMPORARY = INDEX_NAME + durable.TEMPORARY
-"""What version 0.1 wrote an index to before it gave it its name."""
+"""What earlier versions wrote an index to before they gave it its name."""
 
 
 def ticket_path(directory: Path, save_id: str) -> Path:
@@ -154,9 +154,8 @@ def _kill(directory: Path, save_id: str) -> Index | None:
     """Let a try be dead, unless it is complete: then its index."""
     for _ in range(_LOOKS):
         removed = durable.remove(ticket_path(directory, save_id))
-        index = published(
-            directory
-        )  # after the ticket is gone: now it cannot become complete any more
+        # Only after the ticket is gone, for now the try cannot become complete any more.
+        index = published(directory)
         if index is not None and index.save_id == save_id:
             return index
         if removed:
