@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..bounds import bounded
+from ..runtime.bounds import bounded
 
 
 @dataclass(frozen=True)

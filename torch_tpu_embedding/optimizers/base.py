@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..bounds import bounded
+from ..runtime.bounds import bounded
 
 LearningRate = float | Callable[[], float]
 Slots = dict[str, Tensor]
