@@ -29,7 +29,8 @@ from torch import Tensor
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.rows import field_widths
-from torch_tpu_embedding.config.declared import Table, TableConfig
+from torch_tpu_embedding.config.declared import TableConfig
+from torch_tpu_embedding.config.resolved import Table
 from torch_tpu_embedding.distributed.group import Alone
 from torch_tpu_embedding.optimizers import Adagrad
 

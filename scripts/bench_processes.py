@@ -207,7 +207,7 @@ def model(workload: Workload, chips: int) -> dict[str, Any]:
 
     import torch_tpu_embedding as tte
     from torch_tpu_embedding.batch.batcher import Batcher
-    from torch_tpu_embedding.config.declared import resolve
+    from torch_tpu_embedding.config.resolved import resolve
     from torch_tpu_embedding.distributed.group import Alone
     from torch_tpu_embedding.inputs.bags import parse
     from torch_tpu_embedding.tables.layout import build_stacks

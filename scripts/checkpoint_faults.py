@@ -40,7 +40,8 @@ from torch import Tensor
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format.steps import INDEX_NAME
 from torch_tpu_embedding.checkpoint.rows import field_widths
-from torch_tpu_embedding.config.declared import Table, TableConfig
+from torch_tpu_embedding.config.declared import TableConfig
+from torch_tpu_embedding.config.resolved import Table
 from torch_tpu_embedding.distributed.group import Alone, HostGroup
 from torch_tpu_embedding.optimizers import SGD, Adagrad
 

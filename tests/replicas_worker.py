@@ -32,8 +32,8 @@ from torch_xla._internal import pjrt
 from worlds import ThreadGroup, _Board
 
 from torch_tpu_embedding import runtime
-from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine

@@ -14,7 +14,7 @@ from worlds import ThreadGroup, run_processes
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch import bag_lengths
 from torch_tpu_embedding.batch.bag_lengths import BagLengths, fix_length
-from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.inputs.bags import NO_ID, Bags, parse
 from torch_tpu_embedding.program.engine import Engine

@@ -25,7 +25,7 @@ from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module
 from torch_tpu_embedding.checkpoint.format.index import check_coverage
 from torch_tpu_embedding.checkpoint.reading.step_reader import _overlap
-from torch_tpu_embedding.config.declared import Table
+from torch_tpu_embedding.config.resolved import Table
 from torch_tpu_embedding.optimizers import FTRL, SGD, Adagrad, Adam, RowWiseAdagrad
 
 SHARDS = st.sampled_from([1, 2, 3, 4, 8])

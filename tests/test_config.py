@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.resolved import resolve
 
 Pair = namedtuple("Pair", ["second", "first"])
 

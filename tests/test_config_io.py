@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.resolved import resolve
 
 
 def halves(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -17,7 +17,7 @@ from test_program import traced
 import torch_tpu_embedding as tte
 from scripts.support.traffic import count_traffic
 from torch_tpu_embedding.batch.batcher import Batcher
-from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.group import Alone
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.tables.layout import build_stacks

@@ -12,7 +12,7 @@ from torch import tensor
 from torch.nested import nested_tensor_from_jagged
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.inputs.bags import NO_ID, parse
 
 V = 10

@@ -18,12 +18,11 @@ from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.config.declared import resolve
-from torch_tpu_embedding.config.learning_rates import check_rates, current_rates
+from torch_tpu_embedding.config.learning_rates import FROZEN, check_rates, current_rates
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine
-from torch_tpu_embedding.program.frozen_rows import FROZEN
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout
 from torch_tpu_embedding.tables.start_values import start_values

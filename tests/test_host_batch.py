@@ -13,7 +13,7 @@ from hypothesis import given, settings
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch.batcher import Batcher, HostBatch
 from torch_tpu_embedding.batch.padding import _MOST_FALLS, _WINDOW, Bucket
-from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.group import Alone
 from torch_tpu_embedding.inputs.bags import Bags, parse
 from torch_tpu_embedding.program.stack_index import split_buffers

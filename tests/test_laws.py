@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config.declared import Resolved, resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
+from torch_tpu_embedding.config.resolved import Resolved, resolve
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.reference import ReferenceEmbedding, Sample

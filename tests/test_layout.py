@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config.declared import Table, field_shape, resolve
+from torch_tpu_embedding.config.resolved import Table, field_shape, resolve
 from torch_tpu_embedding.program.records import field_of, gather_records, gather_weights
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables.layout import LANES, build_stacks, record_arrays, record_lanes

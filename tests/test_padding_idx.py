@@ -13,7 +13,7 @@ from test_laws import AMPLIFIED, OPTIMIZERS, Fast
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.inputs.bags import NO_ID, parse
 from torch_tpu_embedding.reference import ReferenceEmbedding, Sample
 from torch_tpu_embedding.tables.start_values import start_values, table_values

@@ -15,8 +15,8 @@ from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
-from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.learning_rates import current_rates
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine

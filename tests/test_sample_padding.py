@@ -13,7 +13,7 @@ from worlds import ThreadGroup, run_processes
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed
 from torch_tpu_embedding.batch.sample_padding import SampleCount
-from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine

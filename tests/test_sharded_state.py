@@ -10,7 +10,7 @@ from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config.declared import Resolved, resolve
+from torch_tpu_embedding.config.resolved import Resolved, resolve
 from torch_tpu_embedding.distributed.agreement import agree
 from torch_tpu_embedding.tables.placement import Placement
 from torch_tpu_embedding.tables.start_values import start_values, table_values

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config.declared import resolve
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.tables.start_values import table_values
 
 

@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.quantization import QuantizationConfig
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine
 

@@ -22,8 +22,8 @@ from hypothesis import given
 from torch import Tensor
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config.declared import resolve
 from torch_tpu_embedding.config.quantization import quantize
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.tables.layout import build_stacks
 
 R = 2  # replicas of TF's fixture

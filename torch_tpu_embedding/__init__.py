@@ -2,6 +2,7 @@
 
 from . import distributed, runtime
 from .config.declared import FeatureConfig, TableConfig
+from .config.initializers import RowIdInitializer
 from .config.quantization import QuantizationConfig
 from .config.serialization import config_from_dict, config_to_dict
 from .embedding import TPUEmbedding
@@ -15,7 +16,6 @@ from .program.plain_lookup import serving_embedding_lookup
 from .serving.export import export_serving
 from .serving.module import TPUEmbeddingForServing
 from .serving.program import export_program
-from .tables.start_values import RowIdInitializer
 
 __version__ = "0.1.0"
 

@@ -24,9 +24,10 @@ from .gradient_steps import GradientSteps
 from .inputs.bags import ID_BOUNDS, Bags
 from .inputs.gradients import make_leaf
 from .inputs.output_shapes import OutputShapes
+from .inputs.parse import parse_features
 from .monitoring.describe import describe
 from .optimizers import Optimizer
-from .program.plain_lookup import parse_features, serving_embedding_lookup
+from .program.plain_lookup import serving_embedding_lookup
 from .runtime.modes import outside_graph, refuse_transforms
 from .runtime.phases import mark, timed
 from .tables.placement import Strategy

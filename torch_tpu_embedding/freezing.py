@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
+from .config.resolved import WEIGHT
 from .measured_module import MeasuredModule
-from .tables.layout import WEIGHT
 
 
 class FreezableModule(MeasuredModule):

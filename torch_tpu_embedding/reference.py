@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config.declared import Feature, resolve
 from .config.learning_rates import current_rates
 from .config.quantization import quantize
+from .config.resolved import WEIGHT, Feature, resolve
 from .optimizers import Optimizer
-from .tables.layout import WEIGHT
 
 Sample = Sequence[tuple[int, float]]
 """The (id, weight) pairs of one sample of one feature; of a sequence, in order of position."""

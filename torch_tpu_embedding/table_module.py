@@ -14,7 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
-from .config.declared import TableConfig, resolve
+from .config.declared import TableConfig
+from .config.resolved import WEIGHT, resolve
 from .distributed.agreement import agree
 from .distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
 from .distributed.fingerprint import fingerprint
@@ -26,7 +27,7 @@ from .program.engine import Engine
 from .runtime import host
 from .runtime.modes import for_tables, outside_graph
 from .tables import state_dict as logical_state
-from .tables.layout import WEIGHT, check_sizes
+from .tables.layout import check_sizes
 from .tables.placement import STRATEGIES, Placement, Strategy
 from .tables.shard import DeviceRows, HostRows
 from .tables.start_values import start_values, table_values

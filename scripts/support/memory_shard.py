@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from torch_tpu_embedding.config.declared import Table
+from torch_tpu_embedding.config.resolved import Table
 from torch_tpu_embedding.distributed.group import HostGroup
 from torch_tpu_embedding.tables.placement import Placement, Strategy
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch_tpu_embedding.batch.program_shape import StackSizes, form_of, make_plans
 from torch_tpu_embedding.batch.requests import make_request
-from torch_tpu_embedding.config.declared import Resolved
+from torch_tpu_embedding.config.resolved import Resolved
 from torch_tpu_embedding.inputs.bags import Bags, split_bags
 from torch_tpu_embedding.tables.placement import Placement
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config.declared import Resolved
+from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
 from ..inputs.bags import Bags, split_bags
 from ..runtime import host

@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Literal
 
-from ..config.declared import Resolved
+from ..config.resolved import Resolved
 from ..inputs.bags import Bags
 from ..tables.layout import StackLayout
 from .buffer_parts import FloatParts, IntParts

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config.declared import Resolved
+from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
 from ..inputs.bags import NO_ID, Bags
 from ..runtime import host

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..config.declared import Resolved
+from ..config.resolved import Resolved
 from ..inputs.bags import NO_ID, Bags
 
 

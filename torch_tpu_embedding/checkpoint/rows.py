@@ -11,9 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..config.declared import Table, field_shape
+from ..config.resolved import WEIGHT, Table, field_shape
 from ..distributed.group import HostGroup
-from ..tables.layout import WEIGHT
 
 BLOCK_BYTES = 8 << 20
 """How much of a table is in memory at a time, all fields together."""

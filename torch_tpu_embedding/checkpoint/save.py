@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config.declared import Table
+from ..config.resolved import Table
 from ..config.serialization import optimizer_to_dict
 from ..distributed.group import HostGroup, raise_together
 from ..runtime import host

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from ..config.resolved import WEIGHT
 from ..config.serialization import optimizer_to_dict
 from ..inputs.host_values import float32_copy, is_floating
 from ..optimizers import Optimizer
-from ..tables.layout import WEIGHT
 from ..tables.placement import STRATEGIES, Strategy, shard_ids
 from .format.extra import pack
 from .format.index import IDS, TableEntry

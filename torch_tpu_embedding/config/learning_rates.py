@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence, Set
 
 import torch
 
-from ..program.frozen_rows import FROZEN
-from .declared import Table
+from .resolved import Table
 
 
 def current_rates(tables: tuple[Table, ...]) -> list[float]:
@@ -72,3 +72,7 @@ def finite_rate(table_name: str, value: object) -> float:
     if not abs(rate) <= torch.finfo(torch.float32).max:
         raise ValueError(f"table {table_name!r}: learning rate must be finite, got {rate}")
     return rate
+
+
+FROZEN = math.inf
+"""In place of a learning rate; one that a user gives is finite."""

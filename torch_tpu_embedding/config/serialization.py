@@ -10,10 +10,11 @@ import torch
 
 from .. import optimizers
 from ..optimizers import Optimizer
-from ..tables.start_values import RowIdInitializer
-from .declared import FeatureConfig, TableConfig, resolve
+from .declared import FeatureConfig, TableConfig
+from .initializers import RowIdInitializer
 from .nest import pack_like
 from .quantization import QuantizationConfig
+from .resolved import resolve
 
 FORMAT = 1
 

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from ..config.declared import Feature, Resolved, Table
+from ..config.resolved import Feature, Resolved, Table
 from ..runtime import host
 from .calls import calling, digest
 from .fingerprint import fingerprint

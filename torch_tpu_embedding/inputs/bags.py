@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config.declared import Feature, Table
+from ..config.resolved import Feature, Table
 from ..runtime import host
 from .entries import (
     Entries,

@@ -8,7 +8,7 @@ from collections.abc import Set
 import torch
 from torch import Tensor
 
-from ..config.declared import Feature
+from ..config.resolved import Feature
 
 
 def make_leaf(activation: Tensor) -> Tensor:

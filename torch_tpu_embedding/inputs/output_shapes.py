@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..config.declared import Feature, Resolved
 from ..config.nest import flatten_like
+from ..config.resolved import Feature, Resolved
 from .bags import Bags
 
 Shape = tuple[int, ...]

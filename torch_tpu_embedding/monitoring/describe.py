@@ -7,9 +7,9 @@ from collections.abc import Sequence, Set
 
 import torch
 
-from ..config.declared import Resolved, field_shape
+from ..config.resolved import WEIGHT, Resolved, field_shape
 from ..distributed.exchange import Exchange
-from ..tables.layout import WEIGHT, StackLayout
+from ..tables.layout import StackLayout
 from ..tables.placement import Placement
 
 

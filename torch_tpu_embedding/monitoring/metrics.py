@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import runtime
-from ..config.declared import Resolved
+from ..config.resolved import Resolved
 from ..inputs.bags import NO_ID, Bags
 from ..program.engine import Engine, SentBatch
 from ..program.norms import NormSampler

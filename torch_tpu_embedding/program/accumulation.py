@@ -15,7 +15,7 @@ from ..batch.dedup import unique_inverse
 from ..batch.occurrences import tables_of
 from ..batch.padding import ROWS, Bucket
 from ..batch.program_shape import StackPlan, StackSizes
-from ..config.declared import Resolved
+from ..config.resolved import Resolved
 from ..runtime import host
 from ..runtime.slices import cut, join
 from ..tables.layout import StackLayout

@@ -6,7 +6,7 @@ import weakref
 
 import torch
 
-from ..config.declared import Resolved
+from ..config.resolved import Resolved
 from .engine import Engine
 
 _Signature = tuple[object, object]

@@ -18,7 +18,8 @@ from ..batch.batcher import Batcher
 from ..batch.occurrences import Chunk
 from ..batch.program_shape import StackSizes
 from ..batch.sample_padding import Samples
-from ..config.declared import Resolved
+from ..config.learning_rates import FROZEN
+from ..config.resolved import Resolved
 from ..distributed.calls import calling
 from ..distributed.exchange import Exchange, Local
 from ..distributed.group import HostGroup
@@ -30,7 +31,6 @@ from ..runtime.phases import phase, timed
 from ..runtime.slices import join
 from ..tables.placement import Placement, Strategy
 from ..tables.store import TableStore
-from .frozen_rows import FROZEN
 from .lookup import activations, rows_alone, rows_of, rows_to_send
 from .norms import NormSampler, sums_of_squares
 from .records import gather_records

@@ -6,13 +6,10 @@ nothing and brings no further buffer. Letter: U records.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-FROZEN = math.inf
-"""In place of a learning rate; one that a user gives is finite."""
+from ..config.learning_rates import FROZEN
 
 
 def moves(rates: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .. import runtime
 from ..config.quantization import quantize
+from ..config.resolved import WEIGHT
 from ..runtime.slices import separate
-from ..tables.layout import WEIGHT
 from .records import field_of, gather_weights
 from .stack_index import StackIndex
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import runtime
+from ..config.resolved import WEIGHT
 from ..distributed.exchange import Exchange
-from ..tables.layout import WEIGHT
 from .records import field_of
 from .stack_index import StackIndex
 

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config.declared import Feature, Resolved, TableConfig, resolve
+from ..config.declared import TableConfig
 from ..config.nest import flatten_like, flatten_with_paths, pack_like, prune_like
 from ..config.quantization import quantize
-from ..inputs.bags import ID_BOUNDS, Bags, parse
+from ..config.resolved import Feature, Resolved, resolve
+from ..inputs.bags import ID_BOUNDS, Bags
 from ..inputs.keyed_jagged import holds_jagged, split_jagged
+from ..inputs.parse import parse_features
 from ..runtime.modes import outside_graph
 
 
@@ -78,39 +80,6 @@ def serving_embedding_lookup(
     with torch._C._DisableFuncTorch():  # ids are data, which a transform of the tables leaves alone
         bags = parse_features(resolved, inputs, weights, None, id_bounds, shapes)
     return pack_like(resolved.structure, look_up_features(resolved, bags, held))
-
-
-def parse_features(
-    resolved: Resolved,
-    features: Any,
-    weights: Any,
-    batch_size: int | None,
-    id_bounds: str,
-    output_shapes: Sequence[tuple[int, ...] | None],
-    *,
-    constant_weights: bool = False,
-) -> list[Bags]:
-    """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`."""
-    features, weights = _without_jagged(features, weights)
-    flat = flatten_like(resolved.structure, features, "features")
-    flat_weights: list[Any] = [None] * len(flat)
-    if weights is not None:
-        flat_weights = flatten_like(resolved.structure, weights, "weights")
-    return [
-        parse(
-            feature,
-            resolved.table_of(feature),
-            value,
-            weight,
-            batch_size=batch_size,
-            output_shape=shape,
-            id_bounds=id_bounds,
-            constant_weights=constant_weights,
-        )
-        for feature, value, weight, shape in zip(
-            resolved.features, flat, flat_weights, output_shapes, strict=True
-        )
-    ]
 
 
 def _without_jagged(features: Any, weights: Any) -> tuple[Any, Any]:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..tables.layout import WEIGHT, ArrayLayout
+from ..config.resolved import WEIGHT
+from ..tables.layout import ArrayLayout
 
 
 def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from ..config.resolved import WEIGHT
 from ..runtime.slices import join
-from ..tables.layout import WEIGHT
 from .frozen_rows import spare_frozen
 from .records import (
     gather_records,

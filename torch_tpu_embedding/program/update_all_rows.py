@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..tables.layout import WEIGHT, StackLayout
+from ..config.resolved import WEIGHT
+from ..tables.layout import StackLayout
 from .frozen_rows import moves
 from .records import join_lanes
 from .stack_index import StackIndex

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..batch.occurrences import Chunk
+from ..config.resolved import WEIGHT
 from ..runtime.slices import cut
-from ..tables.layout import WEIGHT, StackLayout
+from ..tables.layout import StackLayout
 from .frozen_rows import spare_frozen
 from .records import gather_records, read_fields, write_changes
 from .update import rates_of

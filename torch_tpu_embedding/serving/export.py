@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..config.declared import Feature, Table
 from ..config.quantization import quantize
+from ..config.resolved import WEIGHT, Feature, Table
 from ..embedding import TPUEmbedding
 from ..inputs.ragged import Ragged
 from ..runtime import host
-from ..tables.layout import WEIGHT
 
 Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..config.resolved import WEIGHT
 from ..embedding import TPUEmbedding
 from ..optimizers import Optimizer
-from ..tables.layout import WEIGHT
 from ..tables.state_dict import state_keys
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config as tracing
 
-from ..config.declared import Feature
+from ..config.resolved import Feature
 from .export import Input, ServingModule, as_tensors
 
 _SAMPLES, _IDS = 3, 5

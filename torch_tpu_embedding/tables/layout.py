@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..config.declared import Table
 from ..config.quantization import QuantizationConfig
+from ..config.resolved import WEIGHT, Table
 from ..optimizers import Optimizer
 from ..runtime import DeviceKind
 from .placement import Placement
 
-WEIGHT = "weight"
 LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
 _ROW_STEP = 8  # physical rows come in multiples of the tile height
 _VECTOR_STEP = 1024  # and vectors in multiples of a whole tile

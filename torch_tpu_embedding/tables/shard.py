@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..config.declared import Resolved, Table
+from ..config.resolved import Resolved, Table
 from ..distributed.group import Alone, HostGroup
 from ..program.engine import Engine
 from ..runtime import host

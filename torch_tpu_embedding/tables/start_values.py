@@ -10,7 +10,6 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config.declared import Initializer, Table, field_shape
+from ..config.declared import Initializer
+from ..config.resolved import WEIGHT, Table, field_shape
 from ..runtime import host
-from .layout import WEIGHT
 
 logger = logging.getLogger(__name__)
 
@@ -29,30 +28,6 @@ _HASHED_AT_ONCE = 1 << 16  # numbers: a few arrays of 8 bytes each stay in the p
 _SEEN_ROWS = 4
 _LARGE = 1 << 28  # bytes of a whole table made for the sake of a part
 _SAME_EVERYWHERE = (torch.zeros, torch.ones, torch.nn.init.zeros_, torch.nn.init.ones_)
-
-
-@dataclass(frozen=True)
-class RowIdInitializer:
-    """Fills row i with offset + i, after `tf.tpu.experimental.embedding.RowIdInitializer`: for tests.
-
-    >>> RowIdInitializer(10)((2, 3), torch.float32)
-    tensor([[10., 10., 10.],
-            [11., 11., 11.]])
-    """
-
-    offset: int = 0
-
-    def __call__(
-        self,
-        shape: tuple[int, ...],
-        dtype: torch.dtype,
-        partition_shape: tuple[int, ...] | None = None,
-        partition_offset: tuple[int, ...] = (0,),
-    ) -> Tensor:
-        shape = partition_shape or shape
-        first = self.offset + partition_offset[0]
-        rows = torch.arange(first, first + shape[0], dtype=dtype, device="cpu")
-        return rows[:, None].expand(*shape).contiguous()
 
 
 def start_values(

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config.declared import Resolved, Table, field_shape
+from ..config.resolved import WEIGHT, Resolved, Table, field_shape
 from ..config.serialization import optimizer_to_dict
 from ..io import json_checks
-from .layout import WEIGHT
 from .placement import STRATEGIES, Placement
 from .store import TableStore
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import runtime
-from ..config.declared import Resolved, field_shape
+from ..config.resolved import Resolved, field_shape
 from ..distributed.exchange import Exchange, Local
 from ..runtime import host
 from ..runtime.modes import for_tables

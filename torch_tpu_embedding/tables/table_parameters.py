@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .layout import WEIGHT
+from ..config.resolved import WEIGHT
 
 
 class TableParameters(nn.Module):

@@ -10,8 +10,8 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ...config.resolved import WEIGHT
 from ...io.paths import naming, path_option
-from ...tables.layout import WEIGHT
 from ..reading.reader import open_checkpoint
 from ..rows import block_rows
 from ..write_tables import write_tables

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from ...config.resolved import WEIGHT
 from ...distributed.group import raise_together
 from ...inputs.host_values import float32_copy, is_floating
 from ...io.paths import local_path, naming
-from ...tables.layout import WEIGHT
 from ..format import durable
 from ..format.safetensors_file import FileWriter, Hasher, TensorSpec
 from ..reading.reader import Reader

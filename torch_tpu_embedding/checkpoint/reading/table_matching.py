@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...config.declared import Table
-from ...tables.layout import WEIGHT
+from ...config.resolved import WEIGHT, Table
 from ..format.index import TableEntry
 from ..rows import field_widths
 from .reader import Reader

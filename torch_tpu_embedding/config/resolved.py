@@ -1,0 +1,137 @@
+"""A configuration with names, optimizers and order settled: what the rest of the package works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..optimizers import Optimizer
+from .declared import FeatureConfig, TableConfig
+from .nest import flatten_with_paths
+
+WEIGHT = "weight"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its name and optimizer settled."""
+
+    name: str
+    config: TableConfig
+    optimizer: Optimizer | None
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.config.vocabulary_size
+
+    @property
+    def dim(self) -> int:
+        return self.config.dim
+
+    @property
+    def combiner(self) -> str:
+        return self.config.combiner
+
+    @property
+    def padding_row(self) -> int | None:
+        """The row of padding_idx, counted from the first."""
+        padding = self.config.padding_idx
+        return None if padding is None else padding % self.vocabulary_size
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        return self.optimizer.slot_variable_names if self.optimizer is not None else ()
+
+
+def field_shape(table: Table, name: str) -> tuple[int, int]:
+    """`[V, width]` of a field of a table: its 'weight' or one of its slots."""
+    width = table.dim
+    if table.optimizer is not None and name in table.slot_names:
+        width = table.optimizer.slot_width(name, table.dim)
+    return table.vocabulary_size, width
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature with its name settled and its table as a position in `Resolved.tables`."""
+
+    name: str
+    config: FeatureConfig
+    table_index: int
+
+    @property
+    def max_sequence_length(self) -> int:
+        return self.config.max_sequence_length
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        shape = self.config.output_shape
+        return None if shape is None else tuple(shape)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Every table once, in the order of first occurrence, and every feature in flattening order."""
+
+    structure: Any
+    tables: tuple[Table, ...]
+    features: tuple[Feature, ...]
+
+    def table_of(self, feature: Feature) -> Table:
+        return self.tables[feature.table_index]
+
+    def __deepcopy__(self, memo: object) -> Resolved:
+        return self  # it never changes, and a copied module shall know the user's own configs
+
+
+def resolve(
+    feature_config: Any,
+    optimizer: Optimizer | None,
+    names: Mapping[TableConfig, str] | None = None,
+) -> Resolved:
+    """Flatten `feature_config`, name its tables and give each its optimizer.
+
+    Args:
+        names: of the tables, where they are settled already.
+
+    The configs themselves are left as they are (TF writes names and optimizers into them).
+
+    Raises:
+        TypeError: a leaf is not a FeatureConfig.
+        ValueError: there is no feature, an optimizer is of no known class, or two tables would have
+            the same name.
+    """
+    leaves = list(flatten_with_paths(feature_config))
+    if not leaves:
+        raise ValueError("feature_config holds no feature: give at least one FeatureConfig")
+    for path, leaf in leaves:
+        if not isinstance(leaf, FeatureConfig):
+            raise TypeError(
+                f"feature_config{f' at {path!r}' if path else ''} must be a FeatureConfig, got "
+                f"{type(leaf).__name__}"
+            )
+    configs = list(dict.fromkeys(leaf.table for _, leaf in leaves))  # order of first occurrence
+    tables = []
+    owners: dict[str, int] = {}
+    for position, config in enumerate(configs):
+        name = config.name if config.name is not None else f"table_{position}"
+        name = names[config] if names is not None else name
+        chosen = config.optimizer if config.optimizer is not None else optimizer
+        if chosen is not None and not isinstance(chosen, Optimizer):
+            raise ValueError(
+                f"table {name!r}: {chosen!r} is an unsupported optimizer class; give one of "
+                "torch_tpu_embedding.optimizers"
+            )
+        if name in owners:
+            raise ValueError(
+                f"Multiple tables with name {name!r} found (tables {owners[name]} and {position} "
+                "in order of first occurrence): give each TableConfig its own name"
+            )
+        owners[name] = position
+        tables.append(Table(name, config, chosen))
+    places = {config: position for position, config in enumerate(configs)}
+    features = tuple(
+        Feature(leaf.name or path or "feature", leaf, places[leaf.table]) for path, leaf in leaves
+    )
+    return Resolved(feature_config, tuple(tables), features)

@@ -1,0 +1,44 @@
+"""A nest of inputs, checked, as one list of bags for each feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..config.nest import flatten_like
+from ..config.resolved import Resolved
+from ..program.plain_lookup import _without_jagged
+from .bags import Bags, parse
+
+
+def parse_features(
+    resolved: Resolved,
+    features: Any,
+    weights: Any,
+    batch_size: int | None,
+    id_bounds: str,
+    output_shapes: Sequence[tuple[int, ...] | None],
+    *,
+    constant_weights: bool = False,
+) -> list[Bags]:
+    """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`."""
+    features, weights = _without_jagged(features, weights)
+    flat = flatten_like(resolved.structure, features, "features")
+    flat_weights: list[Any] = [None] * len(flat)
+    if weights is not None:
+        flat_weights = flatten_like(resolved.structure, weights, "weights")
+    return [
+        parse(
+            feature,
+            resolved.table_of(feature),
+            value,
+            weight,
+            batch_size=batch_size,
+            output_shape=shape,
+            id_bounds=id_bounds,
+            constant_weights=constant_weights,
+        )
+        for feature, value, weight, shape in zip(
+            resolved.features, flat, flat_weights, output_shapes, strict=True
+        )
+    ]
