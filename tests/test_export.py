@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.serving.export import ServingModule
+from torch_tpu_embedding.serving.served_module import ServingModule
 
 Rows = list[list[int]]
 

@@ -21,6 +21,7 @@ from torch_tpu_embedding.checkpoint.__main__ import main
 from torch_tpu_embedding.io.paths import local_path, path_option
 
 TABLES = [table("user", 6, 2)]
+SERVING = tte.TPUEmbeddingForServing(tte.FeatureConfig(tte.TableConfig(4, 2), name="f"))
 ADDRESSES = [
     "gs://bucket/run",
     "s3://bucket/run.npy",
@@ -58,7 +59,13 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "checkpoint.export_table": export,
     "tte.profile": profile,
     "tte.JsonLinesWriter": write_metrics,
+    "tte.export_serving": lambda path: tte.export_serving(SERVING, path, {"f": torch.tensor([1])}),
+    "tte.export_program": lambda path: tte.export_program(
+        tte.export_serving(SERVING), path, {"f": torch.tensor([1])}
+    ),
 }
+NEW = {"tte.export_serving": "new.pt2", "tte.export_program": "new.pt2"}
+"""The names of new files where only one ending is taken."""
 ELSEWHERE = {
     "tte.TensorBoardWriter",  # TensorBoard writes to other addresses itself
     "checkpoint.Reader",  # `open` makes it
@@ -118,9 +125,9 @@ def test_home_and_file_addresses_are_understood(here, name, form):
         "checkpoint.complete_steps",
         "checkpoint.wait",
     )
-    target = "source" if reads else "new.npy"
+    target = "source" if reads else NEW.get(name, "new.npy")
     CALLS[name](form.format(target, home=here))
-    expected = ["source"] if reads else ["new.npy", "source"]
+    expected = ["source"] if reads else [target, "source"]
     assert sorted(each.name for each in here.iterdir()) == expected
 
 

@@ -1,208 +1,13 @@
-"""Export for serving: a plain CPU module that torch.export takes, with ordinary nn.Embedding tables.
-
-Letters: B batch, N ids, V vocabulary, D dim, L max_sequence_length.
-"""
+"""`export_serving`: a trained embedding as a plain CPU module, or as a program in a file."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
-from ..config.quantization import quantize
-from ..config.resolved import WEIGHT, Feature, Table
 from ..embedding import TPUEmbedding
-from ..inputs.ragged import Ragged
-from ..runtime import host
-
-Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
-
-
-class ServingModule(nn.Module):
-    """The lookup of a trained embedding, without torch_xla or anything of this package's state.
-
-    `tables` holds an `nn.Embedding` per table, by name with '.' as '_'. A quantized table is exported
-    rounded. Ids outside [0, V) do what `id_bounds` of the embedding says: RuntimeError, or no row
-    ('warn_and_drop' drops without a word, for a program cannot warn). Weights are not checked.
-    """
-
-    def __init__(self, embedding: TPUEmbedding) -> None:
-        super().__init__()
-        if embedding.placement.num_shards > 1:
-            raise ValueError(
-                "export_serving: this process holds one shard of "
-                f"{embedding.placement.num_shards} of every table; save a checkpoint and "
-                "export from one process that has loaded it"
-            )
-        state = embedding.state_dict()
-        self.tables = nn.ModuleDict()
-        self._raises = embedding.id_bounds == "raise"
-        self._features: dict[str, tuple[Table, Feature]] = {}
-        for table in embedding.resolved.tables:
-            key = _module_name(table)
-            if key in self.tables:
-                raise ValueError(f"export_serving: two tables would be named {key!r}; rename one")
-            weight = quantize(state[f"{table.name}.{WEIGHT}"], table.config.quantization_config)
-            padding = table.padding_row
-            if padding is not None:
-                weight = weight.index_fill(0, host.ints([padding]), 0.0)
-            self.tables[key] = nn.Embedding(
-                weight.shape[0], weight.shape[1], padding, _weight=weight, _freeze=True
-            )
-        for feature in embedding.resolved.features:
-            if feature.name in self._features:
-                raise ValueError(
-                    f"export_serving: two features are named {feature.name!r}; give each FeatureConfig "
-                    "its own name"
-                )
-            self._features[feature.name] = embedding.resolved.table_of(feature), feature
-
-    def forward(self, features: Mapping[str, Input]) -> dict[str, Tensor]:
-        """Look up features by name (all of them, or some).
-
-        Args:
-            features: ids `[B]` or `[B, …, 1]` for a dense feature; for any other a `Ragged` of ids, a pair
-                of Ragged ids and Ragged weights, or their tensors: (values `[N]`, row_splits `[B + 1]`) or
-                (values, row_splits, weights `[N]`).
-
-        Returns:
-            Activations by feature name, as the training side gives them.
-
-        Raises:
-            ValueError: a name or a kind of input is wrong.
-            RuntimeError: an id is outside [0, V) and `id_bounds` was "raise", or row splits do not rise
-                from 0 to N.
-        """
-        return {name: self._look_up(name, value) for name, value in features.items()}
-
-    def feature(self, name: str) -> Feature:
-        """The configuration of a feature.
-
-        Raises:
-            ValueError: there is none of that name.
-        """
-        if name not in self._features:
-            raise ValueError(
-                f"no feature is named {name!r}; the embedding's are {[*self._features]}"
-            )
-        return self._features[name][1]
-
-    def _look_up(self, name: str, value: Input) -> Tensor:
-        feature = self.feature(name)
-        table, _ = self._features[name]
-        where = f"feature {name!r} (table {table.name!r})"
-        parts = as_tensors(where, feature, value)
-        held: Any = self.tables[_module_name(table)]
-        ids = parts[0].to(torch.int64)
-        weights = parts[2:] if feature.config.is_weighted else ()
-        inside = (ids >= 0) & (ids < table.vocabulary_size)
-        if self._raises:
-            _require(inside.all(), f"{where}: an id is outside [0, {table.vocabulary_size})")
-        if table.padding_row is not None:
-            inside = inside & (ids != table.padding_row)
-        ids = ids.clamp(0, table.vocabulary_size - 1)
-        if len(parts) == 1:
-            rows: Tensor = held(ids).where(inside[..., None], 0.0)
-            return rows.squeeze(-2) if ids.dim() > 1 else rows
-        splits = parts[1].to(torch.int64)
-        rises = (splits[1:] >= splits[:-1]).all() & (splits[0] == 0)
-        _require(rises & (splits[-1] == ids.shape[0]), f"{where}: row splits must rise from 0 to N")
-        length, shape = feature.max_sequence_length, feature.output_shape
-        if shape is not None and math.prod(shape) != splits.shape[0] - 1:
-            length = math.prod(shape) // (splits.shape[0] - 1)  # rows of a sequence, as in training
-        if length:
-            out = _sequence(held.weight, ids, inside, splits, length)
-        else:
-            out = _pooled(held.weight, ids, inside, splits, table.combiner, *weights)
-        return out if shape is None else out.reshape(*shape, out.shape[-1])
-
-
-def as_tensors(where: str, feature: Feature, value: Input) -> tuple[Tensor, ...]:
-    """The input of one feature as (ids,), (values, row_splits) or (values, row_splits, weights).
-
-    Args:
-        where: names the feature in messages.
-
-    Raises:
-        ValueError: the feature does not take such an input.
-    """
-    if isinstance(value, Tensor):
-        if feature.max_sequence_length:
-            raise ValueError(
-                f"{where}: a sequence feature takes Ragged ids or (values, row_splits), got a dense tensor"
-            )
-        if value.dim() != 1 and (value.dim() == 0 or value.shape[-1] != 1):
-            raise ValueError(
-                f"{where}: dense ids must have shape [B] or [B, …, 1], got {[*value.shape]}"
-            )
-        return (value,)
-    if isinstance(value, Ragged):
-        return value.values, value.row_splits
-    parts: tuple[Any, ...] = value if isinstance(value, tuple) else ()
-    if len(parts) == 2 and all(isinstance(part, Ragged) for part in parts):
-        parts = parts[0].values, parts[0].row_splits, parts[1].values
-    if len(parts) not in (2, 3) or not all(isinstance(part, Tensor) for part in parts):
-        raise ValueError(
-            f"{where}: expected dense ids, Ragged ids, a pair of Ragged ids and Ragged weights, (values, "
-            f"row_splits) or (values, row_splits, weights), got {type(value).__name__}"
-        )
-    if len(parts) == 3 and feature.max_sequence_length:
-        raise ValueError(f"{where}: a sequence feature takes no weights; leave them out")
-    if len(parts) == 3 and not parts[2].dtype.is_floating_point:
-        raise ValueError(f"{where}: weights must be floating point, got {parts[2].dtype}")
-    return parts
-
-
-def _module_name(table: Table) -> str:
-    return table.name.replace(".", "_")
-
-
-def _require(condition: Tensor, message: str) -> None:
-    """A check that stays in an exported program."""
-    torch.ops.aten._assert_async.msg(condition, message)
-
-
-def _sequence(table: Tensor, ids: Tensor, inside: Tensor, splits: Tensor, length: int) -> Tensor:
-    """`[B, L, D]`; zeros beyond the end of a sample and where the id is not `inside`."""
-    place = splits[:-1, None] + torch.arange(length, dtype=torch.int64, device=splits.device)
-    # torch.export wants an id to gather even where all samples are empty: a last one, in no place
-    place = place.where(place < splits[1:, None], ids.shape[0])
-    padded = torch.cat([ids, ids.new_zeros(1)])
-    there = torch.cat([inside, inside.new_zeros(1)])
-    rows = functional.embedding(padded[place], table)
-    return rows.where(there[place][:, :, None], 0.0)
-
-
-def _pooled(
-    table: Tensor,
-    ids: Tensor,
-    inside: Tensor,
-    splits: Tensor,
-    combiner: str,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """`[B, D]`, each bag for itself; zeros for an empty bag or a divisor of 0."""
-    bags = splits.shape[0]  # one more than there are, for the ids that are not `inside`
-    number = torch.arange(ids.shape[0], dtype=torch.int64, device=ids.device)
-    bag = torch.searchsorted(splits[1:].contiguous(), number, right=True)
-    bag = bag.where(inside, bags - 1)
-    w = torch.ones_like(ids, dtype=table.dtype) if weights is None else weights
-    gain = w.to(table.dtype)
-    if combiner != "sum":
-        exact = w.to(torch.float64)
-        powers = exact if combiner == "mean" else exact * exact
-        divisor = exact.new_zeros(bags).index_add(0, bag, powers)
-        if combiner == "sqrtn":
-            divisor = divisor.sqrt()
-        of_id = divisor.index_select(0, bag)
-        gain = torch.where(of_id == 0, 0.0, exact / of_id).to(table.dtype)
-    rows = table.index_select(0, ids) * gain[:, None]
-    return table.new_zeros(bags, table.shape[1]).index_add(0, bag, rows)[:-1]
+from .program import export_program
+from .served_module import Input, ServingModule
 
 
 def export_serving(
@@ -221,13 +26,11 @@ def export_serving(
         example: a batch for the program, by feature names, as the module takes it.
 
     Raises:
-        ValueError: two tables or two features would have one name; path or example is wrong.
+        TypeError, ValueError: two tables or two features would have one name; path or example is wrong.
     """
     module = ServingModule(embedding).eval()
     if path is not None or example is not None:
         if path is None or example is None:
             raise ValueError("export_serving: give both a path and an example, or neither")
-        from .program import export_program  # which knows ServingModule
-
         export_program(module, path, example)
     return module

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as tracing
 
 from ..config.resolved import Feature
-from .export import Input, ServingModule, as_tensors
+from ..io.paths import local_path
+from .served_module import Input, ServingModule, as_tensors
 
 _SAMPLES, _IDS = 3, 5
 """B and N of what is traced: different from each other, and neither 0 nor 1."""
@@ -49,9 +50,9 @@ def export_program(
         example: the positional arguments of the model: features by name, or tensors `[B, …]`.
 
     Raises:
-        ValueError: path, model or example is wrong; nothing was written.
+        TypeError, ValueError: path, model or example is wrong; nothing was written.
     """
-    target = Path(path).expanduser()
+    target = local_path(path)
     if target.suffix != ".pt2":
         raise ValueError(f"export_program: the path must end in '.pt2', got {str(path)!r}")
     if model.training:
