@@ -7,8 +7,8 @@ from typing import Any
 
 from ..config.nest import flatten_like
 from ..config.resolved import Resolved
-from ..program.plain_lookup import _without_jagged
 from .bags import Bags, parse
+from .keyed_jagged import holds_jagged, split_jagged
 
 
 def parse_features(
@@ -22,7 +22,7 @@ def parse_features(
     constant_weights: bool = False,
 ) -> list[Bags]:
     """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`."""
-    features, weights = _without_jagged(features, weights)
+    features, weights = without_jagged(features, weights)
     flat = flatten_like(resolved.structure, features, "features")
     flat_weights: list[Any] = [None] * len(flat)
     if weights is not None:
@@ -42,3 +42,15 @@ def parse_features(
             resolved.features, flat, flat_weights, output_shapes, strict=True
         )
     ]
+
+
+def without_jagged(features: Any, weights: Any) -> tuple[Any, Any]:
+    """Ids and weights with TorchRec's tensors taken apart."""
+    if not holds_jagged(features):
+        return features, weights
+    if weights is not None:
+        raise ValueError(
+            "weights were given beside a KeyedJaggedTensor, which brings its own, as a JaggedTensor does; "
+            "pass None, and set is_weighted=False in the FeatureConfig of features that shall have none"
+        )
+    return split_jagged(features)

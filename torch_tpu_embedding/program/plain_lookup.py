@@ -17,8 +17,7 @@ from ..config.nest import flatten_like, flatten_with_paths, pack_like, prune_lik
 from ..config.quantization import quantize
 from ..config.resolved import Feature, Resolved, resolve
 from ..inputs.bags import ID_BOUNDS, Bags
-from ..inputs.keyed_jagged import holds_jagged, split_jagged
-from ..inputs.parse import parse_features
+from ..inputs.parse import parse_features, without_jagged
 from ..runtime.modes import outside_graph
 
 
@@ -54,7 +53,7 @@ def serving_embedding_lookup(
     if id_bounds not in ID_BOUNDS:
         raise ValueError(f"id_bounds must be one of {ID_BOUNDS}, got {id_bounds!r}")
     names = {table.config: table.name for table in resolve(feature_config, None).tables}
-    inputs, weights = _without_jagged(inputs, weights)
+    inputs, weights = without_jagged(inputs, weights)
     asked = prune_like(feature_config, inputs)
     flatten_like(asked, inputs, "features")  # says which keys are not of the configuration
     if not [*flatten_with_paths(asked)]:
@@ -80,18 +79,6 @@ def serving_embedding_lookup(
     with torch._C._DisableFuncTorch():  # ids are data, which a transform of the tables leaves alone
         bags = parse_features(resolved, inputs, weights, None, id_bounds, shapes)
     return pack_like(resolved.structure, look_up_features(resolved, bags, held))
-
-
-def _without_jagged(features: Any, weights: Any) -> tuple[Any, Any]:
-    """Ids and weights with TorchRec's tensors taken apart."""
-    if not holds_jagged(features):
-        return features, weights
-    if weights is not None:
-        raise ValueError(
-            "weights were given beside a KeyedJaggedTensor, which brings its own, as a JaggedTensor does; "
-            "pass None, and set is_weighted=False in the FeatureConfig of features that shall have none"
-        )
-    return split_jagged(features)
 
 
 def look_up_features(
