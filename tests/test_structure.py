@@ -1,0 +1,127 @@
+"""The house's rules that a command can check: who imports whom, and how long files and functions get."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import torch_tpu_embedding as tte
+
+PACKAGE = Path(tte.__file__).parent
+REPOSITORY = PACKAGE.parent
+FLOORS = (
+    {"optimizers", "runtime"},
+    {"config", "distributed"},
+    {"tables", "inputs"},
+    {"batch"},
+    {"program"},
+    {"training", "monitoring"},
+    {""},
+)
+"""Folders from the lowest to the root, which is ''. A file imports from its own floor and those below.
+
+`checkpoint` stands beside: it may import all but the root, and nothing imports it.
+"""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name below the package; the package itself is ''."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """The modules of the package that a module imports, wherever in its text."""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    package = [part for part in package if part]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        base = package[: len(package) - node.level + 1]
+        source = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+        for alias in node.names:
+            inner = f"{source}.{alias.name}".strip(".")
+            yield inner if inner in known else source
+
+
+def graph() -> dict[str, set[str]]:
+    """Module → modules that it imports."""
+    known = modules()
+    return {name: set(imports(name, path, known)) - {name} for name, path in known.items()}
+
+
+def folder(module: str, known: dict[str, Path]) -> str:
+    """The top-level folder that a module lies in; '' for the files of the root."""
+    head = module.split(".")[0]
+    return head if (PACKAGE / head).is_dir() else ""
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    arrows = graph()
+    state: dict[str, int] = {}
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        if state.get(module) == 2:
+            return
+        assert state.get(module) != 1, " → ".join([*path[path.index(module) :], module])
+        state[module] = 1
+        for each in sorted(arrows[module]):
+            visit(each, (*path, module))
+        state[module] = 2
+
+    for module in arrows:
+        visit(module, ())
+
+
+def test_imports_go_down_or_stay_on_their_floor() -> None:
+    known = modules()
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    upward = []
+    for module, targets in graph().items():
+        here = folder(module, known)
+        for target in targets:
+            there = folder(target, known)
+            if here == "checkpoint":
+                wrong = there == ""
+            elif there == "checkpoint":
+                wrong = True
+            else:
+                wrong = floor[there] > floor[here]
+            if wrong:
+                upward.append(f"{module} imports {target}")
+    assert upward == []
+
+
+def test_every_folder_has_its_floor() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders - {"checkpoint"} == set().union(*FLOORS) - {""}
+
+
+def python_files() -> list[Path]:
+    """All Python files of the repository but the tests, whose length follows from what they test."""
+    found = [*PACKAGE.rglob("*.py")]
+    for name in ("examples", "scripts"):
+        found += (REPOSITORY / name).rglob("*.py")
+    return sorted(found)
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_files_have_at_most_350_lines_and_functions_60(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+def test_no_folder_of_the_package_has_more_than_12_files() -> None:
+    count = {
+        path: len([*path.glob("*.py")]) for path in [PACKAGE, *PACKAGE.rglob("*/")] if path.is_dir()
+    }
+    assert {path.name: n for path, n in count.items() if n > 12} == {}
