@@ -23,7 +23,7 @@ from .placement import Placement
 LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
 _ROW_STEP = 8  # physical rows come in multiples of the tile height
 _VECTOR_STEP = 1024  # and vectors in multiples of a whole tile
-_CUT_WIDTH = 64  # lanes; docs/performance.md has the times
+_CUT_WIDTH = 64  # lanes; docs/lab/performance.md has the times
 _MAX_RECORDS = 2**31 - 8  # record numbers are int32 on the device
 
 
