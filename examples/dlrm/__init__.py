@@ -1,0 +1,1 @@
+"""The DLRM example: its data, its model and its report; ../train_dlrm.py is the program."""
