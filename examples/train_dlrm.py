@@ -5,10 +5,9 @@
     torchrun --nproc_per_node=4 examples/train_dlrm.py      # the same model on four processes
     python examples/train_dlrm.py --help
 
-Read dlrm_model.py first (the model, its tables, its steps), then dlrm_data.py (what a batch is);
-dlrm_report.py has metrics, table and plot; background.py prepares batches in a thread, preemption.py
-stops, saves and resumes, processes.py is what several processes need. This file is the program around
-them: a loop that measures without recompiling, reports and options.
+Read dlrm/model.py first (the model, its tables, its step), then dlrm/data.py (what a batch is) and
+common/trainer.py (the loop around a step); dlrm/report.py has metrics, table and plot, and common/ the
+rest that both examples share. This file is the program around them: options, and a report.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import math
 import os
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import fields
@@ -27,22 +25,20 @@ from typing import Any
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
-from common.command_line import at_least, between, write_results
+from common.command_line import at_least, between, check_outputs, write_results
 from common.preemption import (
     PREEMPTED,
     report_stop,
     resume,
     run_program,
-    save_checkpoint,
-    settle,
     stop_on_signals,
     stop_signal,
 )
-from common.processes import connect, fetch_losses, no_bar
+from common.processes import connect
+from common.trainer import Measured, Schedule, train
 from dlrm.data import ClickLog, read_criteo, synthetic
 from dlrm.model import LEARNING_RATES, Settings, Trainer
 from dlrm.report import plot, result_table
-from tqdm import tqdm
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.io.paths import path_option
@@ -52,70 +48,16 @@ WARM_UP = 20  # steps; with the first evaluation, all that may compile
 SAMPLES = 700_000
 
 
-def run(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> dict[str, Any]:
-    """Train until `args.steps` or a signal to any process, with evaluations and checkpoints on the way.
-
-    Returns the results, by the names in `dlrm_report.TABLE`.
-    """
-    first, warm_compiles = trainer.step, None
-    saved = first if first else None  # the step of the newest checkpoint
-    pending: list[torch.Tensor] = []  # losses still on the device: fetching one waits for its step
-    rates: list[float] = []
-    losses, evaluations = trainer.history["loss"], trainer.history["evaluations"]
-
-    def evaluate() -> dict[str, float]:
-        scores = trainer.evaluate()
-        at, due = trainer.step, trainer.step == args.steps or trainer.step % args.eval_every == 0
-        if due and not any(recorded["step"] == at for recorded in evaluations):
-            evaluations.append({"step": at, **scores})
-        baseline = f"   dense-only {scores['dense_only_auc']:.4f}" if args.baseline else ""
-        shown = f"log loss {scores['log_loss']:.4f}   AUC {scores['auc']:.4f}{baseline}"
-        tqdm.write(f"step {at:>7,}   held-out {shown}")
-        return scores
-
-    def fetch() -> None:
-        losses.extend(fetch_losses(pending))
-        pending.clear()
-
-    with tqdm(total=args.steps, initial=first, unit="step", disable=no_bar()) as bar:
-        scores = evaluate()  # the start of the curve, and one of the two programs to compile
-        clock, stopping = time.perf_counter(), 0
-        while trainer.step < args.steps and not stopping:
-            pending.append(trainer.advance())
-            stopping = stop_signal(signals)
-            step = trainer.step
-            if step - first == WARM_UP // 2:
-                settle(trainer.embedding)  # if pipelined, evaluations and saves will do so, too
-            if step - first == WARM_UP:
-                warm_compiles = tte.runtime.compile_count()
-            evaluation_due = step % args.eval_every == 0 or step == args.steps
-            save_due = args.checkpoint and step % args.checkpoint_every == 0
-            if evaluation_due or save_due or step % args.log_every == 0:
-                count = len(pending)
-                fetch()
-                rate = count * args.batch_size / (time.perf_counter() - clock)
-                if step - first - count >= WARM_UP:
-                    rates.append(rate)
-                loss = statistics.fmean(losses[-100:])
-                bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} samples/s", refresh=False)
-                bar.update(count)
-                if evaluation_due and not stopping:
-                    scores = evaluate()
-                if save_due:
-                    save_checkpoint(args.checkpoint, trainer)
-                    saved = step
-                clock = time.perf_counter()
-        fetch()
-    if args.checkpoint and saved != trainer.step:
-        save_checkpoint(args.checkpoint, trainer)
-    compiles = tte.runtime.compile_count()
+def results_of(trainer: Trainer, measured: Measured) -> dict[str, Any]:
+    """The results of a run, by the names in `dlrm.report.TABLE`."""
+    losses = trainer.history["loss"]
     return {
         "steps": trainer.step,
         "train_loss": statistics.fmean(losses[-100:]) if losses else None,
-        **scores,
-        "samples_per_second": statistics.median(rates) if rates else None,
-        "compiles": compiles,
-        "compiles_after_warm_up": None if warm_compiles is None else compiles - warm_compiles,
+        **measured.scores,
+        "samples_per_second": measured.samples_per_second,
+        "compiles": tte.runtime.compile_count(),
+        "compiles_after_warm_up": measured.compiles_after_warm_up,
     }
 
 
@@ -153,8 +95,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    count, rate = at_least(1), between(0, math.inf)
+    add_data_options(parser)
+    add_model_options(parser)
+    add_report_options(parser)
+    args = parser.parse_args(argv)
+    table_lr, dense_lr = LEARNING_RATES[args.optimizer]
+    args.lr = args.lr or table_lr
+    args.dense_lr = args.dense_lr or dense_lr
+    return args
 
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """The options that choose or make a click log."""
+    count, rate = at_least(1), between(0, math.inf)
     group = parser.add_argument_group("data")
     add = group.add_argument
     add(
@@ -168,7 +121,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--categories",
         choices=("hash", "index"),
         default="hash",
-        help="its C fields: a stable hash (dlrm_data.hash_ids), or an index of the values in the "
+        help="its C fields: a stable hash (hash_ids in dlrm/data.py), or an index of the values in the "
         "training part, where unseen ones get id 0 (default: %(default)s)",
     )
     text = "ids per C field, at most, id 0 included (default: %(default)s)"
@@ -180,6 +133,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "last part of the samples, kept from training (default: %(default)s)"
     add("--held-out", type=between(0, 1), default=0.1, metavar="PART", help=text)
 
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that decide how training goes; those of `Settings`, and its length."""
+    count, rate = at_least(1), between(0, math.inf)
     group = parser.add_argument_group("model and training")
     add = group.add_argument
     add("--dim", type=count, default=16, metavar="D", help="embedding width (default: %(default)s)")
@@ -203,6 +160,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "do not train the dense-only model beside"
     add("--no-baseline", dest="baseline", action="store_false", help=text)
 
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say when to report, and where to save."""
+    count = at_least(1)
     group = parser.add_argument_group("reports and checkpoints")
     add = group.add_argument
     text = "evaluate every N steps (default: %(default)s)"
@@ -215,12 +176,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     text += "--checkpoint-every steps, at the end, on Ctrl-C and on SIGTERM"
     add("--checkpoint", type=path_option, metavar="DIR", help=text)
     add("--checkpoint-every", type=count, default=500, metavar="N", help="(default: %(default)s)")
-
-    args = parser.parse_args(argv)
-    table_lr, dense_lr = LEARNING_RATES[args.optimizer]
-    args.lr = args.lr or table_lr
-    args.dense_lr = args.dense_lr or dense_lr
-    return args
 
 
 def load_data(args: argparse.Namespace) -> tuple[ClickLog, str]:
@@ -262,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Host work is small index arrays; torch's threads would only take the cores from XLA's.
         torch.set_num_threads(1)
     try:
+        check_outputs(plot=args.plot, json=args.json)
         log, name = load_data(args)
         settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
         trainer = Trainer(log, settings)
@@ -277,16 +233,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(title)
     print(f"{args.steps:,} steps; the first evaluation and the first step compile for some seconds")
+    schedule = Schedule(
+        args.steps,
+        WARM_UP,
+        args.log_every,
+        args.eval_every,
+        args.checkpoint_every,
+        args.checkpoint,
+    )
     with stop_on_signals() as signals, closing(trainer.batches):
-        results = run(trainer, args, signals)
+        measured = train(trainer, schedule, signals)
         stopped = stop_signal(signals)
     if stopped:
         return report_stop(stopped, trainer.step, args.checkpoint)
+    results = results_of(trainer, measured)
     print(f"\n{title}\n{result_table(results)}")
     if not tte.distributed.is_main():
         return 0
     if args.plot:
-        args.plot.parent.mkdir(parents=True, exist_ok=True)
         plot(args.plot, title, trainer.history)
         print(f"curves: {args.plot}")
     if args.json:

@@ -5,10 +5,9 @@
     torchrun --nproc_per_node=2 examples/train_movielens.py --data ml-100k
     python examples/train_movielens.py --help
 
-Read movielens_data.py first (the split, the histories, the baselines), then movielens_model.py (the
-tables, the model, its steps); movielens_report.py has table and plot; background.py prepares batches in a
-thread, preemption.py stops, saves and resumes, processes.py is what several processes need. This file is
-the program around them.
+Read movielens/data.py first (the split, the histories, the baselines), then movielens/model.py (the tables,
+the model, its step) and common/trainer.py (the loop around a step); movielens/report.py has table and plot,
+and common/ the rest that both examples share. This file is the program around them: options, and a report.
 """
 
 from __future__ import annotations
@@ -16,9 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import statistics
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -27,22 +24,20 @@ from pathlib import Path
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
-from common.command_line import at_least, between, write_results
+from common.command_line import at_least, between, check_outputs, write_results
 from common.preemption import (
     PREEMPTED,
     report_stop,
     resume,
     run_program,
-    save_checkpoint,
-    settle,
     stop_on_signals,
     stop_signal,
 )
-from common.processes import connect, fetch_losses, no_bar
+from common.processes import connect
+from common.trainer import Schedule, train
 from movielens.data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
 from movielens.model import Settings, Trainer
 from movielens.report import Run, plot, print_table, result_lines
-from tqdm import tqdm
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.io.paths import path_option
@@ -64,91 +59,30 @@ not let us pass on. To get it:
 """
 
 
-def train(trainer: Trainer, args: argparse.Namespace, signals: list[int]) -> Run:
-    """Train until the last epoch or a signal to any process, with an evaluation before the first epoch and
-    after each, and a checkpoint at the end."""
-    settings, history, first = trainer.settings, trainer.history, trainer.step
-    losses, rmses, epoch_steps = history["losses"], history["rmses"], trainer.steps_per_epoch
-    pending: list[torch.Tensor] = []  # losses not fetched yet
-    directory = checkpoint_directory(args, settings.seed)
-    saved = first if first else None  # the step of the newest checkpoint
-    label = f"seed {settings.seed}"
-
-    def evaluate() -> None:
-        score = trainer.evaluate()
-        epoch, beyond = divmod(trainer.step, epoch_steps)
-        if beyond or len(rmses) > epoch:
-            return
-        rmses.append(score)
-        if epoch:
-            mean = statistics.fmean(losses[-epoch_steps:])
-            tqdm.write(
-                f"{label}   epoch {epoch:>2}   train loss {mean:.4f}   held-out RMSE {score:.4f}"
-            )
-
-    def fetch() -> None:
-        nonlocal clock
-        losses.extend(fetch_losses(pending))
-        bar.update(len(pending))
-        pending.clear()
-        now = time.perf_counter()
-        history["seconds"] += now - clock
-        clock = now
-
-    begin = time.perf_counter() - history["all_seconds"]
-    bar = tqdm(
-        total=trainer.total_steps, initial=first, desc=label, unit=" steps", disable=no_bar()
-    )
-    with bar:
-        # Evaluate once before training: it is the start of the curve, and compiles the evaluation.
-        evaluate()
-        warm_compiles, stopping = tte.runtime.compile_count(), 0
-        clock = time.perf_counter()
-        while trainer.step < trainer.total_steps and not stopping:
-            pending.append(trainer.advance())
-            stopping = stop_signal(signals)
-            step = trainer.step
-            if step - first == WARM_UP - 2:
-                settle(trainer.embedding)  # if pipelined, evaluations and saves will do so, too
-            if step - first <= WARM_UP:
-                warm_compiles = tte.runtime.compile_count()
-            epoch_ends = step % epoch_steps == 0
-            if step % FETCH_EVERY == 0 or epoch_ends or stopping:
-                fetch()
-                shown = {
-                    "loss": f"{statistics.fmean(losses[-FETCH_EVERY:]):.4f}",
-                    "held-out RMSE": f"{rmses[-1]:.4f}",
-                    "samples/s": f"{len(losses) * settings.batch_size / history['seconds']:,.0f}",
-                }
-                bar.set_postfix(shown, refresh=False)
-            if epoch_ends and not stopping:
-                evaluate()
-                if directory:
-                    history["all_seconds"] = time.perf_counter() - begin
-                    save_checkpoint(directory, trainer)
-                    saved = step
-                clock = time.perf_counter()
-    history["all_seconds"] = time.perf_counter() - begin
-    if directory and saved != trainer.step:
-        save_checkpoint(directory, trainer)
+def train_seed(trainer: Trainer, directory: Path | None, signals: list[int]) -> Run:
+    """Train all epochs of one seed; score before the first epoch, score and save after each."""
+    settings, epoch = trainer.settings, trainer.steps_per_epoch
+    steps = Schedule(trainer.total_steps, WARM_UP, FETCH_EVERY, epoch, epoch, directory)
+    measured = train(trainer, steps, signals, f"seed {settings.seed}")
+    losses, seconds = trainer.history["loss"], trainer.seconds
     return Run(
         settings.seed,
         losses,
-        rmses,
-        history["all_seconds"],
-        len(losses) * settings.batch_size / history["seconds"],
-        tte.runtime.compile_count() - warm_compiles,
+        [each["rmse"] for each in trainer.history["evaluations"]],
+        seconds["all"],
+        len(losses) * settings.batch_size / seconds["training"],
+        measured.compiles_after_warm_up or 0,
     )
 
 
 def checkpoint_directory(args: argparse.Namespace, seed: int) -> Path | None:
-    """Where the run of one seed is saved, if at all."""
+    """The folder for the checkpoints of one seed; None without --checkpoint."""
     directory: Path | None = args.checkpoint
     return directory / f"seed-{seed}" if directory else None
 
 
 def baselines(samples: Samples) -> tuple[dict[str, float], str]:
-    """Held-out RMSE of the two baselines, and how the second was regularised."""
+    """Held-out RMSE of the two baselines, and a text about the regularisation of the second."""
     test = samples.ratings[samples.held_out]
     users = int(samples.ratings.user.max()) + 1
     biases, (user, movie) = choose_biases(samples.train, users, len(samples.movies))
@@ -267,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     connect()
     try:
+        check_outputs(plot=args.plot, json=args.json)
         samples = load(args)
     except (OSError, ValueError) as error:
         print(f"train_movielens.py: error: {error}", file=sys.stderr)
@@ -286,10 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = []
     with stop_on_signals() as signals:
         for seed in args.seeds:
-            settings = Settings(
-                args.epochs, args.batch_size, args.dim, args.lr, seed=seed, pipelined=args.pipelined
-            )
-            trainer = Trainer(samples, settings)
+            trainer = Trainer(samples, settings_of(args, seed))
             if seed == args.seeds[0]:
                 print(trainer.embedding.describe())
             directory = checkpoint_directory(args, seed)
@@ -299,27 +231,41 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"train_movielens.py: error: {error}", file=sys.stderr)
                 return 2
             with closing(trainer.batches):
-                runs.append(train(trainer, args, signals))
+                runs.append(train_seed(trainer, directory, signals))
             if stopped := stop_signal(signals):
                 return report_stop(stopped, trainer.step, directory)
     print_similar(trainer)
+    report(args, title, runs, scores)
+    return 0 if args.check is None or passes(args.check, runs, scores) else 1
+
+
+def settings_of(args: argparse.Namespace, seed: int) -> Settings:
+    """The settings of the run with one of the seeds."""
+    return Settings(
+        args.epochs, args.batch_size, args.dim, args.lr, seed=seed, pipelined=args.pipelined
+    )
+
+
+def report(args: argparse.Namespace, title: str, runs: list[Run], scores: dict[str, float]) -> None:
+    """Print the final table, and let process 0 write the files of --plot and --json."""
     lines = result_lines(runs, scores)
     print_table(title, lines)
-
     if args.plot and tte.distributed.is_main():
         plot(args.plot, title, runs, scores)
         print(f"\ncurves: {args.plot}")
     if args.json and tte.distributed.is_main():
         content = {"results": dict(lines), "baselines": scores}
         write_results(args.json, args, {**content, "runs": [asdict(run) for run in runs]})
-    if args.check is not None:
-        worst = max(run.rmses[-1] for run in runs)
-        margin = min(scores.values()) - worst
-        passed = margin >= args.check
-        verdict = "passed" if passed else "FAILED"
-        print(f"\ncheck {verdict}: the worst run is {margin:.4f} better, {args.check:g} wanted")
-        return 0 if passed else 1
-    return 0
+
+
+def passes(wanted: float, runs: list[Run], scores: dict[str, float]) -> bool:
+    """True if each run beats both baselines by `wanted` stars; says so."""
+    worst = max(run.rmses[-1] for run in runs)
+    margin = min(scores.values()) - worst
+    passed = margin >= wanted
+    verdict = "passed" if passed else "FAILED"
+    print(f"\ncheck {verdict}: the worst run is {margin:.4f} better, {wanted:g} wanted")
+    return passed
 
 
 if __name__ == "__main__":

@@ -11,13 +11,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import train_dlrm
+import train_movielens
 from common.background import TrainingOrder
+from common.command_line import check_outputs
 from common.processes import own_share
 from dlrm import data
 from dlrm.data import ClickLog, hash_ids, read_criteo, synthetic
@@ -26,6 +29,7 @@ from dlrm.report import auc
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.distributed import api as distributed_api
 
 EXAMPLES = Path(train_dlrm.__file__).parent
 
@@ -213,10 +217,10 @@ def test_shares_of_processes_hold_every_sample_once_and_weigh_to_the_mean(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = np.arange(100, 100 + count)
-    monkeypatch.setattr(tte.distributed, "world_size", lambda: 4)
+    monkeypatch.setattr(distributed_api, "world_size", lambda: 4)
     shares = []
     for rank in range(4):
-        monkeypatch.setattr(tte.distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed_api, "rank", lambda rank=rank: rank)
         shares.append(own_share(rows, 64))
     own, weights = (np.concatenate(each) for each in zip(*shares, strict=True))
     assert {len(share) for share, _ in shares} == {16}
@@ -361,6 +365,41 @@ def test_impossible_options_say_why(
 ) -> None:
     assert run(*options.split()) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", [train_dlrm, train_movielens])
+@pytest.mark.parametrize(
+    ("option", "name", "reason"),
+    [
+        ("--json", ".", "cannot be written: Is a directory; give the path of a file"),
+        ("--json", "log.txt/results.json", "cannot be written: "),
+        ("--plot", "log.txt/curves.png", "cannot be written: "),
+        ("--plot", "curves.bmp2", "does not name a picture; let it end with .png"),
+        ("--plot", "curves", "does not name a picture; let it end with .png"),
+    ],
+)
+def test_results_that_cannot_be_written_are_refused_before_anything_is_read(
+    program: ModuleType,
+    option: str,
+    name: str,
+    reason: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "log.txt").touch()
+    assert program.main(["--data", str(tmp_path / "nowhere"), option, str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert f"{option} {tmp_path / name} {reason}" in error
+    assert "nowhere" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
+
+
+def test_checking_results_leaves_no_file_and_keeps_an_old_one(tmp_path: Path) -> None:
+    old = tmp_path / "old.json"
+    old.write_text("{}")
+    check_outputs(plot=tmp_path / "new" / "curves.png", json=old)
+    assert old.read_text() == "{}"
+    assert [*(tmp_path / "new").iterdir()] == []
 
 
 def test_ctrl_c_saves_and_exits_130(tmp_path: Path) -> None:

@@ -173,15 +173,15 @@ def test_histories_hold_only_earlier_training_ratings(
         watched = past[-most:]
         decay = np.exp(-(now - ratings.time[watched]) / (86_400 * decay_days))
         surplus = ratings.stars[watched] - (total / count)[ratings.movie[watched]]
-        assert bag(batch.ids["watched"], place) == ratings.movie[watched].tolist()
-        assert bag(batch.ids["taste"], place) == ratings.movie[watched].tolist()
-        assert bag(batch.ids["recent"], place) == ratings.movie[past[-recent:]].tolist()
+        assert bag(batch.features["watched"], place) == ratings.movie[watched].tolist()
+        assert bag(batch.features["taste"], place) == ratings.movie[watched].tolist()
+        assert bag(batch.features["recent"], place) == ratings.movie[past[-recent:]].tolist()
         assert bag(batch.weights["watched"], place) == pytest.approx(decay, rel=1e-5)
         assert bag(batch.weights["taste"], place) == pytest.approx(decay * surplus, abs=1e-5)
-        assert batch.dense[place, 1] == len(past[-recent:])
-    assert batch.dense[:, 0].tolist() == ratings.stars[rows].tolist()
-    assert batch.ids["movie"].tolist() == ratings.movie[rows].tolist()
-    assert batch.ids["user"].tolist() == ratings.user[rows].tolist()
+        assert batch.numbers[place, 1] == len(past[-recent:])
+    assert batch.numbers[:, 0].tolist() == ratings.stars[rows].tolist()
+    assert batch.features["movie"].tolist() == ratings.movie[rows].tolist()
+    assert batch.features["user"].tolist() == ratings.user[rows].tolist()
 
 
 def bag(values: object, place: int) -> list[float]:
@@ -193,7 +193,7 @@ def test_genres_of_a_batch(folder: Path) -> None:
     ratings, movies = data.read(folder)
     samples = data.Samples(ratings, movies, data.hold_out(ratings))
     rows = np.arange(0, len(ratings), 7)
-    genres = samples.batch(rows).ids["genres"]
+    genres = samples.batch(rows).features["genres"]
     for place, movie in enumerate(ratings.movie[rows]):
         wanted = movies.genres[movies.splits[movie] : movies.splits[movie + 1]]
         assert bag(genres, place) == wanted.tolist()

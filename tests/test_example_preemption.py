@@ -14,7 +14,7 @@ import test_example_dlrm
 import test_example_movielens
 import torch
 from checkpoint_fakes import assert_same, read_independently
-from common.preemption import PREEMPTED, settle
+from common.preemption import PREEMPTED, flush_and_sync
 from preemption_worker import EXAMPLES
 
 from torch_tpu_embedding import checkpoint
@@ -96,7 +96,7 @@ def test_a_preempted_run_ends_as_an_undisturbed_one_does(
         """A stop applies all updates before the next rows are read: the only trace of it, if pipelined."""
         if pipelined and trainer.step == step:
             trainer.batches.close()
-            settle(trainer.embedding)
+            flush_and_sync(trainer.embedding)
         return advance(trainer)
 
     monkeypatch.setattr(example.Trainer, "advance", advance_drained)

@@ -1,12 +1,15 @@
-"""Training batches in a seeded order, prepared by a thread, with a place in the data that can be saved.
+"""Training batches in a seeded order, prepared by a thread, with a position in the data that can be saved.
 
 Both examples train through `EmbeddingLoader`: while the device works on a step, a thread cuts the next
 batches, checks and deduplicates their ids, and sends them.
+
+Shape letters: B batch, R rows of the training data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +26,8 @@ class TrainingOrder(Iterator[np.ndarray]):
 
     Args:
         rows: R.
-        whole_batches: leave out what remains of an epoch after the last whole batch; else that is a
-            shorter batch.
+        whole_batches: leave out the rows that remain of an epoch after its last whole batch; otherwise
+            they are a shorter batch.
     """
 
     def __init__(
@@ -51,43 +54,48 @@ class TrainingOrder(Iterator[np.ndarray]):
         self.shuffled = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The host tensors of one step, for the samples that this process takes."""
+
+    numbers: (
+        torch.Tensor
+    )  # [B, …] float32: everything but ids, together, so that one transfer sends it
+    features: dict[str, torch.Tensor | tte.Ragged]  # ids by the name of the feature
+    weights: dict[str, tte.Ragged | None]  # of the ids; None where all weigh the same
+
+
 class _Batches:
     """The batches of an order; its state is the order's, which is how `EmbeddingLoader` finds it."""
 
-    def __init__(self, order: TrainingOrder, cut: Callable[[np.ndarray], Any]) -> None:
+    def __init__(self, order: TrainingOrder, cut: Callable[[np.ndarray], Batch]) -> None:
         self.order, self.cut = order, cut
         self.state_dict = order.state_dict
         self.load_state_dict = order.load_state_dict
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch]:
         return map(self.cut, self.order)
 
 
 class BackgroundBatches(Iterator[torch.Tensor]):
-    """Batch after batch from a thread: `next` gives the dense numbers, `embedding.dequeue` the rows.
+    """Batch after batch from a thread: `next` gives the numbers, `embedding.dequeue` the activations.
 
     Args:
-        cut: makes a batch of the rows that the order gives; called in the thread.
-        features, weights: what of a batch `enqueue` takes.
-        numbers: the dense numbers of a batch, a host tensor.
+        cut: makes a batch from the rows that the order gives; called in the thread.
     """
 
     def __init__(
         self,
         order: TrainingOrder,
-        cut: Callable[[np.ndarray], Any],
+        cut: Callable[[np.ndarray], Batch],
         embedding: tte.TPUEmbedding,
-        *,
-        features: Callable[[Any], Any],
-        weights: Callable[[Any], Any],
-        numbers: Callable[[Any], torch.Tensor],
     ) -> None:
         self._loader = tte.EmbeddingLoader(
             _Batches(order, cut),
             embedding,
-            features=features,
-            weights=weights,
-            prepare=lambda batch: embedding.to_device(numbers(batch)),
+            features=lambda batch: batch.features,
+            weights=lambda batch: batch.weights,
+            prepare=lambda batch: embedding.to_device(batch.numbers),
         )
         self._iterator: Any = None
 
@@ -97,16 +105,16 @@ class BackgroundBatches(Iterator[torch.Tensor]):
         return next(self._iterator)
 
     def close(self) -> None:
-        """End the thread. What it had ready is given back: `next` would go on in the same place."""
+        """End the thread. Batches that it had ready are given back: `next` would go on where it was."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
             self.load_state_dict(self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """The place behind the batch that `next` gave last, whatever the thread has ready."""
+        """The position after the batch that `next` gave last, however many the thread has ready."""
         return self._loader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a place that `state_dict` gave."""
+        """Go on from a position that `state_dict` gave."""
         self._loader.load_state_dict(state)

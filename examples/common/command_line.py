@@ -1,4 +1,4 @@
-"""What the command lines of both examples share: types of options, and the file of results."""
+"""Parts of both examples' command lines: types of options, and the files that a run writes at its end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
+
+import torch_tpu_embedding as tte
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -36,9 +40,53 @@ def between(low: float, high: float) -> Callable[[str], float]:
     return number
 
 
+def check_outputs(*, plot: Path | None, json: Path | None) -> None:
+    """Make sure, before a long training, that its results can be written; a collective call.
+
+    Opens the files, as process 0 will in the end. A file that exists keeps its content until then.
+
+    Raises:
+        ValueError: one of them cannot be opened, or nothing can draw a picture of that name.
+    """
+    problem = ""
+    if tte.distributed.is_main():
+        problem = _why_not_drawn(plot) or _why_not_opened("--plot", plot)
+        problem = problem or _why_not_opened("--json", json)
+    if tte.distributed.gather(torch.tensor([bool(problem)])).any():
+        raise ValueError(problem or "process 0 cannot write its results; it says why")
+
+
+def _why_not_opened(option: str, path: Path | None) -> str:
+    if path is None:
+        return ""
+    new = not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        return (
+            f"{option} {path} cannot be written: {error.strerror}; give the path of a file, in a "
+            "folder that you may write to"
+        )
+    return ""
+
+
+def _why_not_drawn(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return "--plot needs matplotlib: pip install matplotlib, or leave --plot out"
+    if path.suffix[1:].lower() not in Figure().canvas.get_supported_filetypes():
+        return f"--plot {path} does not name a picture; let it end with .png"
+    return ""
+
+
 def write_results(path: Path, args: argparse.Namespace, content: dict[str, Any]) -> None:
     """Write the options and `content` as JSON, and say where."""
     options = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"options": options, **content}, indent=1) + "\n")
     print(f"results: {path}")

@@ -1,8 +1,8 @@
 """Stop when told to, and go on later as if nothing had happened: signals, checkpoints, exit codes.
 
 A machine that is about to be taken away says so with SIGTERM (TPU VMs do), a user with Ctrl-C. The step
-at hand is finished; a checkpoint holds the tables, the dense model, what was measured and the place in the
-data; the exit code tells whoever started the program to run the same command again.
+at hand is finished; a checkpoint holds the tables, the dense model, the measurements and the position in
+the data; the exit code tells whoever started the program to run the same command again.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from torch_tpu_embedding import checkpoint
 PREEMPTED = 75  # exit code after SIGTERM and a save: EX_TEMPFAIL of sysexits.h, "try again later"
 
 
-class Trainer(Protocol):
-    """What of a trainer is needed here."""
+class Resumable(Protocol):
+    """A training run that can be saved and resumed; `BaseTrainer` in trainer.py is one."""
 
     embedding: tte.TPUEmbedding
     step: int
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs besides the tables."""
+        """Everything that a resumed run needs besides the tables."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, or raise ValueError."""
@@ -56,7 +56,7 @@ def stop_on_signals() -> Iterator[list[int]]:
 
 
 def stop_signal(received: Sequence[int]) -> int:
-    """The signal that some process got, or 0; a collective call, so that all stop at the same step."""
+    """The signal that any process got, or 0; a collective call, so that all stop at the same step."""
     number = received[0] if received else 0
     return int(tte.distributed.gather(torch.tensor([number])).max())
 
@@ -69,26 +69,27 @@ def report_stop(number: int, step: int, directory: Path | None) -> int:
     return PREEMPTED if directory and number == signal.SIGTERM else 128 + number
 
 
-def settle(embedding: tte.TPUEmbedding) -> None:
-    """Apply what pipelined execution holds back, in a program of its own.
+def flush_and_sync(embedding: tte.TPUEmbedding) -> None:
+    """Apply the update that pipelined execution holds back, in a program of its own.
 
-    Whatever looks at the tables does that anyway. As part of another program it would make two of that one.
+    Evaluating or saving the tables flushes them in any case. Without a `sync` the update would become part
+    of the evaluation's first program, which would then be compiled twice: with the update and without.
     """
     embedding.flush()
     tte.runtime.sync()
 
 
-def save_checkpoint(directory: Path, trainer: Trainer) -> None:
+def save_checkpoint(directory: Path, trainer: Resumable) -> None:
     """Write `directory/step-N/`, all processes together, and remove all but the one before it.
 
     A crash at any moment leaves the new one whole, or the old one.
     """
-    settle(trainer.embedding)
+    flush_and_sync(trainer.embedding)
     state = trainer.state_dict()
     checkpoint.save(trainer.embedding, directory, trainer.step, extra=state, keep_last=2)
 
 
-def resume(directory: Path | None, trainer: Trainer) -> None:
+def resume(directory: Path | None, trainer: Resumable) -> None:
     """Go on from the newest whole checkpoint, if there is any, of any number of processes.
 
     Raises:

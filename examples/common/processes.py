@@ -1,4 +1,4 @@
-"""What the examples need to run alone, on several devices, and as several processes under torchrun.
+"""Functions that let the examples run alone, on several devices, and as several processes under torchrun.
 
 Every process goes through the same script and the same batches in the same order, and takes its own
 share of each batch; process 0 alone prints, draws and writes results. See docs/distributed.md.
@@ -19,7 +19,7 @@ import torch_tpu_embedding as tte
 
 
 def connect() -> None:
-    """Find the other processes, if there are any, and leave the talking to process 0."""
+    """Connect to the other processes, if there are any, and let process 0 alone print."""
     tte.distributed.initialize()
     if not tte.distributed.is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (errors still go to stderr)
@@ -34,7 +34,7 @@ def own_share(rows: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray
     """This process's part of a batch, and the weights of its samples in the loss, `[B / S]` each.
 
     A batch shorter than `batch_size` is filled up, for another batch size would be another program to
-    compile. The fillers weigh nothing and the samples more: the mean over all B is that of the samples.
+    compile. Fillers weigh 0 and samples more than 1, so that the mean over all B is the samples' mean.
     """
     positions, real = tte.distributed.local_positions(len(rows), batch_size)
     weights = real.numpy().astype(np.float32) * np.float32(batch_size / len(rows))
@@ -42,8 +42,8 @@ def own_share(rows: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray
 
 
 def fetch_losses(losses: Sequence[torch.Tensor]) -> list[float]:
-    """Losses of the whole batch from those of this process's samples, which are device scalars."""
+    """Losses of whole batches, from this process's losses (scalars on the device); a collective call."""
     if not losses:
         return []
-    held = torch.stack([loss.cpu() for loss in losses])
-    return tte.distributed.gather(held[None]).mean(0).tolist()
+    own = torch.stack([loss.cpu() for loss in losses])
+    return tte.distributed.gather(own[None]).mean(0).tolist()

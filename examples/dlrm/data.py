@@ -20,6 +20,7 @@ from typing import IO
 
 import numpy as np
 import torch
+from common.background import Batch
 from tqdm import tqdm
 
 from torch_tpu_embedding import Ragged
@@ -37,7 +38,7 @@ VOCABULARIES = (
 
 @dataclass(frozen=True)
 class Column:
-    """What a table must know of a categorical column."""
+    """A categorical column: the name, size and combiner of its table, and the form of its ids."""
 
     name: str
     vocabulary: int
@@ -67,8 +68,8 @@ class Ids:
     ) -> tuple[torch.Tensor | Ragged, Ragged | None]:
         """The ids and weights of some samples as `TPUEmbedding.enqueue` takes them.
 
-        Places that are not `real` fill up a short batch: they get no ids where that is possible. A filler
-        with many, often enough, would make the batch outgrow its padded size: one more program to compile.
+        Samples that are not `real` fill up a short batch. In a ragged column a filler gets no ids: fillers
+        with many ids could make the batch outgrow its padded size, which would compile one more program.
         """
         if self.row_splits is None:
             return torch.from_numpy(self.values[rows]), None
@@ -81,15 +82,6 @@ class Ids:
         if self.weights is None:
             return ids, None
         return ids, Ragged(torch.from_numpy(self.weights[picks]), row_splits)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The host tensors of one step, of the samples that this process takes."""
-
-    numbers: torch.Tensor  # [B, 2 + 13] float32, one transfer: label, weight in the loss, dense
-    features: dict[str, torch.Tensor | Ragged]
-    weights: dict[str, Ragged | None]
 
 
 @dataclass(frozen=True)
@@ -107,7 +99,10 @@ class ClickLog:
         return len(self.labels)
 
     def batch(self, rows: np.ndarray, loss_weights: np.ndarray) -> Batch:
-        """Cut out some samples, in the given order; `loss_weights` has a number for each, 0 for fillers."""
+        """Cut out some samples, in the given order; `loss_weights` has a number for each, 0 for fillers.
+
+        The `numbers` of the batch `[B, 2 + 13]` are label, weight in the loss, and the dense numbers.
+        """
         features: dict[str, torch.Tensor | Ragged] = {}
         weights: dict[str, Ragged | None] = {}
         for column, ids in zip(self.columns, self.ids, strict=True):
@@ -135,7 +130,7 @@ def synthetic(
         samples: how many samples, training and held out together.
         scale: multiplies the vocabulary sizes (3 to 100,000; none gets below 3).
         held_out: the part of the log, at its end, that is kept from training.
-        seed: of everything random here.
+        seed: decides everything random here.
     """
     rng = np.random.default_rng(seed)
     counts = np.floor(np.exp(rng.normal(1.5, 1.2, (samples, len(DENSE)))))
@@ -184,7 +179,7 @@ def _draw_ids(column: Column, samples: int, rng: np.random.Generator) -> Ids:
 
 
 def _combine(vectors: np.ndarray, ids: Ids, combiner: str, samples: int) -> np.ndarray:
-    """What an embedding lookup of the hidden vectors gives, `[R, 5]`."""
+    """The activations `[R, 5]` of an embedding lookup in the hidden vectors."""
     rows = vectors[ids.values]
     if ids.row_splits is None:
         return rows
@@ -211,9 +206,9 @@ def read_criteo(
         path: lines of 40 fields (label, I1..I13, C1..C26), tab- or comma-separated; a header line
             of these names is skipped. An empty I field counts as 0, an empty C field has id 0.
         categories: "hash" for `hash_ids`; "index" numbers each column's values from 1 as they
-            appear; what the training part lacks or `vocabulary` cannot hold has id 0.
+            appear; a value that the training part lacks, or `vocabulary` cannot hold, has id 0.
         vocabulary: ids per column, at most, with id 0.
-        limit: read the first so many samples only.
+        limit: read only this many samples, the first ones.
         held_out: as in `synthetic`.
 
     Raises:
@@ -239,7 +234,7 @@ def read_criteo(
     train_rows = rows - round(rows * held_out)
     sizes = [vocabulary] * len(CATEGORICAL)
     if categories == "index":
-        # Numbers follow the file, so what only the held-out part has is above the training part's.
+        # Numbers follow the file: values of the held-out part alone have numbers above the training part's.
         sizes = [min(vocabulary, max(2, int(top) + 1)) for top in table[:train_rows].max(axis=0)]
         table = np.where(table < sizes, table, 0)
     return ClickLog(
@@ -256,7 +251,7 @@ def hash_ids(values: np.ndarray, vocabulary: int) -> np.ndarray:
 
     The value plus (1 + column) * 0x9E3779B97F4A7C15 goes through the finaliser of splitmix64 to
     give h (all modulo 2**64), and the id is 1 + h % (vocabulary - 1). A missing value, -1, has id
-    0, which nothing else gets.
+    0, which no other value gets.
     """
     columns = np.arange(1, values.shape[1] + 1, dtype=np.uint64)
     h = values.astype(np.uint64) + columns * np.uint64(0x9E3779B97F4A7C15)

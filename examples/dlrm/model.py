@@ -8,7 +8,9 @@ numbers and categorical ids:
     ids ──> embedding tables ──> F times [B, D] ──┘    [B, F(F+1)/2]                      │
                                                                                      logits [B]
 
-`Trainer.train_step` and `Trainer.evaluate` are what this example is about.
+`Trainer` is the heart of this example: its `__init__` makes tables and layers, `train_step` trains them,
+and `evaluate` scores them. The loop around it, and all that does not depend on the model, is in
+../common/trainer.py.
 
 Shape letters: B batch, F categorical features, D embedding width, V vocabulary.
 """
@@ -16,21 +18,21 @@ Shape letters: B batch, F categorical features, D embedding width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from common.background import BackgroundBatches, TrainingOrder
-from common.preemption import require_same, settle
+from common.background import BackgroundBatches, Batch, TrainingOrder
 from common.processes import own_share
-from dlrm.data import DENSE, Batch, ClickLog, Column
-from dlrm.report import auc, log_loss
-from torch import nn
+from common.trainer import BaseTrainer, Stateful
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import torch_tpu_embedding as tte
+from dlrm.data import DENSE, ClickLog, Column
+from dlrm.report import auc, log_loss
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
@@ -48,7 +50,7 @@ class DotInteraction(nn.Module):
     tensor([[ 2.,  3., 11.]])
     """
 
-    pairs: torch.Tensor
+    pairs: Tensor
 
     def __init__(self, vectors: int) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ class DotInteraction(nn.Module):
         positions = (row * vectors + column).to(torch.int32)
         self.register_buffer("pairs", positions, persistent=False)
 
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+    def forward(self, vectors: Tensor) -> Tensor:
         """Multiply all pairs as one batched matrix product and keep each pair once."""
         products = torch.bmm(vectors, vectors.transpose(1, 2))  # [B, n, n]
         return products.flatten(1).index_select(1, self.pairs)
@@ -90,7 +92,7 @@ class DLRM(nn.Module):
         self.interaction = DotInteraction(vectors)
         self.top = mlp([dim + vectors * (vectors - 1) // 2, *top, 1])
 
-    def forward(self, dense: torch.Tensor, activations: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(self, dense: Tensor, activations: Sequence[Tensor]) -> Tensor:
         """Logits `[B]` from dense numbers `[B, 13]` and F activations `[B, D]`."""
         x = self.bottom(dense)
         pairs = self.interaction(torch.stack([x, *activations], dim=1))
@@ -112,7 +114,7 @@ class DenseOnly(nn.Module):
             mlp([dense_features, *bottom, dim]), nn.ReLU(), mlp([dim, *top, 1])
         )
 
-    def forward(self, dense: torch.Tensor) -> torch.Tensor:
+    def forward(self, dense: Tensor) -> Tensor:
         """Logits `[B]` from dense numbers `[B, 13]`."""
         return self.layers(dense).squeeze(1)
 
@@ -124,7 +126,7 @@ LEARNING_RATES = {"sgd": (100.0, 0.3), "adagrad": (0.1, 0.01), "adam": (0.002, 0
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides, with the data, how a training run goes."""
+    """The options that, with the data, decide how a training run goes."""
 
     batch_size: int
     dim: int
@@ -136,13 +138,13 @@ class Settings:
     pipelined: bool  # read the rows of the next step while the dense layers work on this one
 
 
-class Trainer:
-    """The models, their optimizers and the batches to train on."""
+class Trainer(BaseTrainer):
+    """The DLRM with its tables, and beside it the dense-only model, trained on the same batches."""
 
     def __init__(self, log: ClickLog, settings: Settings) -> None:
-        self.log, self.settings, self.step = log, settings, 0
+        super().__init__(settings)
+        self.log = log
         self.order = TrainingOrder(log.train_rows, settings.batch_size, settings.seed)
-        self.history: dict[str, list[Any]] = {"loss": [], "evaluations": []}
         torch.manual_seed(settings.seed)
 
         # One table per categorical column. The tables live on the device and are no parameters of
@@ -158,39 +160,30 @@ class Trainer:
 
         # The dense layers are ordinary torch. `.to` an XLA device replaces the parameters, so the
         # optimizer is built after it.
-        self.device = tte.runtime.device()
         self.dense_models = nn.ModuleDict(
             {"dlrm": DLRM(len(DENSE), len(log.columns), settings.dim)}
         )
         if settings.baseline:
             self.dense_models["dense_only"] = DenseOnly(len(DENSE), settings.dim)
-        self.dense_models.to(self.device)
+        self.dense_models.to(tte.runtime.device())
         self.dense_optimizer = dense_optimizer(
             settings.optimizer, self.dense_models.parameters(), settings.dense_lr
         )
-        self.batches = BackgroundBatches(
-            self.order,
-            self.cut,
-            self.embedding,
-            features=lambda batch: batch.features,
-            weights=lambda batch: batch.weights,
-            numbers=lambda batch: batch.numbers,
-        )
+        self.batches = BackgroundBatches(self.order, self.cut, self.embedding)
         # Make the tables and Adagrad's first state now. Else the first step makes them, which is
         # another program than the second step, and the compiler runs twice.
         tte.runtime.sync()
 
     def cut(self, rows: np.ndarray) -> Batch:
-        """This process's part of the batch of these rows, of the same size for short batches too."""
         return self.log.batch(*own_share(rows, self.settings.batch_size))
 
     def forward(
-        self, numbers: torch.Tensor, activations: dict[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, numbers: Tensor, activations: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Labels and loss weights `[B, 1]` and logits `[B, models]` (DLRM, baseline) on the device.
 
         Args:
-            numbers: `Batch.numbers`, on the device.
+            numbers: label, weight in the loss and dense numbers of each sample, `[B, 2 + 13]`.
             activations: `[B, D]` by the name of the column.
         """
         labels, weights, dense = numbers[:, :1], numbers[:, 1:2], numbers[:, 2:]
@@ -199,12 +192,7 @@ class Trainer:
             logits.append(self.dense_models["dense_only"](dense))
         return labels, weights, torch.stack(logits, dim=1)
 
-    def train_step(self, numbers: torch.Tensor) -> torch.Tensor:
-        """One step on the batch that the thread has sent; returns the DLRM's loss, still on the device.
-
-        This is a function so that activations and gradients are gone before `sync`: whatever is
-        still referenced there becomes an output that XLA must keep.
-        """
+    def train_step(self, numbers: Tensor) -> Tensor:
         labels, weights, logits = self.forward(numbers, self.embedding.dequeue())
         labels, weights = labels.expand_as(logits), weights.expand_as(logits)
         losses = binary_cross_entropy_with_logits(logits, labels, weights, reduction="none")
@@ -217,33 +205,15 @@ class Trainer:
         self.dense_optimizer.zero_grad(set_to_none=True)
         return losses[0].detach()
 
-    def advance(self) -> torch.Tensor:
-        """Train on the next batch; the loss is a device scalar, computed when it is fetched."""
-        loss = self.train_step(next(self.batches))
-        tte.runtime.sync()  # ends the step: runs it as one program, compiled the first time
-        self.step += 1
-        return loss
-
-    def predict(self, batch: Batch) -> torch.Tensor:
-        """Logits `[B, models]` on the device, of a batch that is not trained on."""
+    def predict(self, batch: Batch) -> Tensor:
+        """Logits `[B, models]` on the device."""
         numbers = self.embedding.to_device(batch.numbers)
         return self.forward(numbers, self.embedding(batch.features, batch.weights))[2]
 
-    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Log loss and AUC on the held-out rows, without changing anything."""
-        settle(self.embedding)
-        self.embedding.eval()  # lookups without a gradient
-        outputs = []
+        """Log loss and AUC on the held-out rows."""
         held_out = np.arange(self.log.train_rows, len(self.log))
-        for start in range(0, len(held_out), self.settings.batch_size):
-            batch = self.cut(held_out[start : start + self.settings.batch_size])
-            outputs.append(self.predict(batch))
-            tte.runtime.sync()
-        gathered = [tte.distributed.gather(self.embedding.to_host(each)) for each in outputs]
-        # What the last batch was filled up with is at its end.
-        logits = torch.cat(gathered)[: len(held_out)].numpy()
-        labels = self.log.labels[held_out]
+        logits, labels = self.predict_rows(held_out).numpy(), self.log.labels[held_out]
         scores = {"log_loss": log_loss(labels, logits[:, 0]), "auc": auc(labels, logits[:, 0])}
         if "dense_only" in self.dense_models:
             scores["dense_only_auc"] = auc(labels, logits[:, 1])
@@ -251,34 +221,19 @@ class Trainer:
             scores["best_possible_auc"] = auc(labels, self.log.oracle[held_out])
         return scores
 
-    def identity(self) -> dict[str, Any]:
-        """What two runs must share for one to continue the other."""
+    def describe(self, scores: dict[str, float], new: bool) -> str:
+        line = f"step {self.step:>7,}   held-out log loss {scores['log_loss']:.4f}   "
+        line += f"AUC {scores['auc']:.4f}"
+        if "dense_only_auc" in scores:
+            line += f"   dense-only {scores['dense_only_auc']:.4f}"
+        return line
+
+    def parts(self) -> dict[str, Stateful]:
+        return {"dense_models": self.dense_models, "dense_optimizer": self.dense_optimizer}
+
+    def data_identity(self) -> dict[str, Any]:
         tables = {column.name: column.vocabulary for column in self.log.columns}
-        return {**asdict(self.settings), "training rows": self.log.train_rows, "tables": tables}
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs besides the tables."""
-        return {
-            "settings": self.identity(),
-            "step": self.step,
-            "batches": self.batches.state_dict(),
-            "history": self.history,
-            "dense_models": self.dense_models.state_dict(),
-            "dense_optimizer": self.dense_optimizer.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken.
-
-        Raises:
-            ValueError: settings or data are not those of that run, which could not continue.
-        """
-        require_same(state["settings"], self.identity())
-        self.step, self.history = state["step"], state["history"]
-        self.batches.load_state_dict(state["batches"])
-        self.dense_models.load_state_dict(state["dense_models"])
-        self.dense_optimizer.load_state_dict(state["dense_optimizer"])
-        tte.runtime.sync()
+        return {"training rows": self.log.train_rows, "tables": tables}
 
 
 def feature(column: Column, dim: int) -> tte.FeatureConfig:
@@ -298,11 +253,11 @@ def small_normal(
     dtype: torch.dtype,
     partition_shape: tuple[int, ...] | None = None,
     partition_offset: tuple[int, ...] | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """Start values nearer to 0 than the default: rare ids add less noise to the interactions.
 
-    With the last two parameters it is asked for a block of rows at a time, so that no process ever
-    makes a whole table.
+    An initializer with the last two parameters is called for one block of rows at a time, so that no
+    process ever makes a whole table.
     """
     return torch.randn(partition_shape or shape, dtype=dtype) * 0.1
 

@@ -1,4 +1,4 @@
-"""What a run reports: exact metrics, the final table, and the curves."""
+"""The report of a DLRM run: exact metrics, the final table, and the curves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLE = {
 
 
 def result_table(results: dict[str, Any]) -> str:
-    """The results as aligned text, without those that do not exist."""
+    """The results as aligned text; a result that this run does not have is left out."""
     found = {name: results[name] for name in TABLE if results.get(name) is not None}
     lines = [(TABLE[name][0], format(value, TABLE[name][1])) for name, value in found.items()]
     left, right = (max(len(line[side]) for line in lines) for side in (0, 1))
@@ -67,8 +67,8 @@ def plot(path: Path, title: str, history: dict[str, list[Any]]) -> None:
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """The exact area under the ROC curve: P(score of a click > score of a non-click), ties half.
 
-    Computed as the rank statistic of Mann and Whitney, in O(n log n), with no histogram. NaN if the
-    labels are all alike, for then no such pair exists.
+    Computed as the rank statistic of Mann and Whitney, in O(n log n), with no histogram. NaN if all
+    labels are the same, for then there is no pair of a click and a non-click.
 
     >>> auc(np.array([0, 1, 0, 1]), np.array([0.1, 0.9, 0.5, 0.5]))
     0.875

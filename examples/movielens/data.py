@@ -1,8 +1,8 @@
 """MovieLens 100K: files, split by time, baselines, and the batches that train_movielens.py feeds.
 
-A sample is one rating. What the model may know of it, apart from who rated which movie, is what that
-user had rated *before*: training ratings of the same user with a strictly smaller timestamp. Held-out
-ratings are nobody's history, so a held-out sample is predicted from training data alone.
+A sample is one rating. Apart from who rated which movie, the model may know the user's history only: the
+training ratings of the same user with a strictly smaller timestamp. Held-out ratings are nobody's history,
+so a held-out sample is predicted from training data alone.
 
 Shape letters: B batch, N ids (or ratings) end to end.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common.background import Batch
 
 from torch_tpu_embedding import Ragged
 
@@ -69,11 +70,11 @@ def read_ratings(path: Path, movies: int) -> Ratings:
     """Read `user item rating timestamp` lines, separated by tabs; `movies` is the largest item id."""
     limits = {"user": None, "item": movies, "rating": 5, "timestamp": None}
     rows = []
-    for place, fields in _lines(path, "\t", len(limits), "ascii"):
+    for where, fields in _lines(path, "\t", len(limits), "ascii"):
         for (name, most), text in zip(limits.items(), fields, strict=True):
             if not text.isdecimal() or int(text) < 1 or (most is not None and int(text) > most):
                 upto = "upwards" if most is None else f"to {most}"
-                raise _malformed(place, f"{name} {text!r} is not a whole number from 1 {upto}")
+                raise _malformed(where, f"{name} {text!r} is not a whole number from 1 {upto}")
         rows.append([int(text) for text in fields])
     user, movie, stars, time = np.array(rows, np.int64).T
     order = np.lexsort((time, user))  # by user, then time; equal times stay in the file's order
@@ -85,12 +86,12 @@ def read_movies(path: Path) -> Movies:
     """Read `id|title|…|19 genre flags` lines, whose ids must be 1, 2, 3 and so on."""
     titles: list[str] = []
     flags: list[list[bool]] = []
-    for place, fields in _lines(path, "|", 5 + GENRES, "latin-1"):
+    for where, fields in _lines(path, "|", 5 + GENRES, "latin-1"):
         if fields[0] != str(len(titles) + 1):
-            raise _malformed(place, f"movie id {fields[0]!r} should be {len(titles) + 1}")
+            raise _malformed(where, f"movie id {fields[0]!r} should be {len(titles) + 1}")
         for text in fields[5:]:
             if text not in ("0", "1"):
-                raise _malformed(place, f"genre flag {text!r} is neither 0 nor 1")
+                raise _malformed(where, f"genre flag {text!r} is neither 0 nor 1")
         titles.append(fields[1])
         flags.append([text == "1" for text in fields[5:]])
     movie, genre = np.nonzero(np.array(flags))
@@ -100,24 +101,24 @@ def read_movies(path: Path) -> Movies:
 def _lines(
     path: Path, separator: str, fields: int, encoding: str
 ) -> Iterator[tuple[str, list[str]]]:
-    """The fields of each line that is not empty, with the place it stands at for messages."""
+    """The fields of each line that is not empty, with its file and number for messages."""
     if not path.is_file():
         raise ValueError(f"{path} is not there; unpack ml-100k.zip from {URL} and give its folder")
-    place = ""
+    where = ""
     for number, line in enumerate(path.read_text(encoding, "replace").splitlines(), 1):
         if not line:
             continue
-        place, parts = f"{path}, line {number}", line.split(separator)
+        where, parts = f"{path}, line {number}", line.split(separator)
         if len(parts) != fields:
             what = f"expected {fields} fields separated by {separator!r}, got {len(parts)}"
-            raise _malformed(place, f"{what} in {line[:60]!r}")
-        yield place, parts
-    if not place:
+            raise _malformed(where, f"{what} in {line[:60]!r}")
+        yield where, parts
+    if not where:
         raise ValueError(f"{path} is empty; unpack ml-100k.zip from {URL} again")
 
 
-def _malformed(place: str, what: str) -> ValueError:
-    return ValueError(f"{place}: {what}; correct the line, or unpack ml-100k.zip from {URL} again")
+def _malformed(where: str, what: str) -> ValueError:
+    return ValueError(f"{where}: {what}; correct the line, or unpack ml-100k.zip from {URL} again")
 
 
 # -- split and baselines ---------------------------------------------------------------------------
@@ -200,22 +201,11 @@ def rmse(predicted: np.ndarray, stars: np.ndarray) -> float:
 # -- batches ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Batch:
-    """B samples in the form `TPUEmbedding` takes, all on the host."""
-
-    ids: dict[str, torch.Tensor | Ragged]
-    weights: dict[str, Ragged | None]  # None: the feature has none
-    dense: torch.Tensor
-    """`[B, 2]` float32, one transfer for two things: the stars, and how many of the `recent` places
-    of the sequence feature are taken."""
-
-
 class Samples:
-    """All ratings as samples, with what their users had rated before.
+    """All ratings as samples, each with the user's history at its time.
 
     Args:
-        ratings: all of them, held-out ones too.
+        ratings: all ratings, held-out ones too.
         movies: their genres.
         held_out: True for ratings that must not be in any history.
         recent: the length of the sequence feature.
@@ -243,14 +233,17 @@ class Samples:
         self.end = np.searchsorted(key[~held_out], key, side="left")  # strictly earlier
         self.first = np.searchsorted(train.user, ratings.user)
 
-        # By how much each training rating is above (or below) what its movie gets on average.
+        # Stars of each training rating above (or below) the average of its movie.
         mean = train.stars.mean()
         sums = np.bincount(train.movie, train.stars, len(movies)) + SHRINK * mean
         averages = sums / (np.bincount(train.movie, minlength=len(movies)) + SHRINK)
         self.surplus = train.stars - averages[train.movie]
 
     def batch(self, rows: np.ndarray) -> Batch:
-        """Build the batch of the given rows of `ratings`."""
+        """The batch of some rows of `ratings`.
+
+        Its `numbers` `[B, 2]` are the stars, and how many positions of the sequence `recent` hold a movie.
+        """
         user, movie = torch.from_numpy(self.ratings.user[rows]), self.ratings.movie[rows]
         genre, genre_splits = ranges(self.movies.splits[movie], self.movies.splits[movie + 1])
 
@@ -261,9 +254,9 @@ class Samples:
         watched = ragged(self.train.movie[past], splits)
 
         last, last_splits = ranges(np.maximum(first, end - self.recent), end)
-        dense = np.column_stack([self.ratings.stars[rows], np.diff(last_splits)])
+        numbers = np.column_stack([self.ratings.stars[rows], np.diff(last_splits)])
 
-        ids: dict[str, torch.Tensor | Ragged] = {
+        features: dict[str, torch.Tensor | Ragged] = {
             "user": user,
             "user_bias": user,
             "movie": torch.from_numpy(movie),
@@ -273,10 +266,10 @@ class Samples:
             "watched": watched,
             "taste": watched,  # the same movies, weighted in another way
         }
-        weights: dict[str, Ragged | None] = dict.fromkeys(ids)
+        weights: dict[str, Ragged | None] = dict.fromkeys(features)
         weights["watched"] = ragged(decay, splits)
         weights["taste"] = ragged(decay * self.surplus[past], splits)
-        return Batch(ids, weights, torch.from_numpy(dense.astype(np.float32)))
+        return Batch(torch.from_numpy(numbers.astype(np.float32)), features, weights)
 
 
 def ranges(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,23 +15,24 @@ Shape letters: B batch, L length of the sequence feature, D embedding width.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import statistics
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from common.background import BackgroundBatches, TrainingOrder
-from common.preemption import require_same, settle
+from common.background import BackgroundBatches, Batch, TrainingOrder
 from common.processes import own_share
-from movielens.data import GENRES, Batch, Samples, rmse
+from common.trainer import BaseTrainer, Stateful
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte
+from movielens.data import GENRES, Samples, rmse
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides, with the data, how a training run goes."""
+    """The options that, with the data, decide how a training run goes."""
 
     epochs: int = 8
     batch_size: int = 1024
@@ -93,12 +94,12 @@ class RatingModel(nn.Module):
     """Stars from embedding activations; plain torch, it does not know where they come from."""
 
     mean: Tensor
-    places: Tensor
+    positions: Tensor
 
     def __init__(self, mean: float, dim: int, length: int, dropout: float) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor([mean]))
-        self.register_buffer("places", torch.arange(length, dtype=torch.float32))
+        self.register_buffer("positions", torch.arange(length, dtype=torch.float32))
         self.age_bias = nn.Parameter(torch.zeros(length))
         last = nn.Linear(32, 1)
         nn.init.zeros_(last.weight)  # the MLP starts silent, as a correction to the rest
@@ -114,7 +115,7 @@ class RatingModel(nn.Module):
         )
 
     def forward(self, acts: dict[str, Tensor], recent_count: Tensor) -> Tensor:
-        """Predicted stars `[B]`; `recent_count` `[B]` says how many places of `recent` are taken."""
+        """Predicted stars `[B]`; `recent_count` `[B]` gives how many positions of `recent` hold a movie."""
         user, movie, genres = acts["user"], acts["movie"], acts["genres"]
         watched, taste = acts["watched"], acts["taste"]
         recent = self.attend(movie, acts["recent"], recent_count)
@@ -126,30 +127,23 @@ class RatingModel(nn.Module):
         return self.mean + bias + (profile * movie).sum(1) + correction
 
     def attend(self, movie: Tensor, recent: Tensor, count: Tensor) -> Tensor:
-        """The recent movies `[B, L, D]` averaged to `[B, D]`, those that resemble `movie` first.
+        """The recent movies `[B, L, D]` averaged to `[B, D]`, movies that resemble `movie` weighing most.
 
-        Places without a movie hold zeros. They must not share in the attention, so their scores are
+        Positions without a movie hold zeros. They must not share in the attention, so their scores are
         pushed far down; without any movie the average of zeros is zero.
         """
         scores = torch.einsum("bld,bd->bl", recent, movie) / recent.shape[2] ** 0.5 + self.age_bias
-        taken = self.places < count[:, None]
+        taken = self.positions < count[:, None]
         weights = torch.where(taken, scores, -1e4).softmax(dim=1)
         return torch.einsum("bl,bld->bd", weights, recent)
 
 
-class Trainer:
-    """Tables, model, their optimizers, and the batches to train on; all on the device."""
+class Trainer(BaseTrainer):
+    """The rating model with its tables, their optimizers, and learning rates that fall to 0."""
 
     def __init__(self, samples: Samples, settings: Settings) -> None:
-        self.samples, self.settings, self.step = samples, settings, 0
-        # What was measured so far: a loss for each step, the RMSE before the first epoch and after each.
-        self.history: dict[str, Any] = {
-            "losses": [],
-            "rmses": [],
-            "seconds": 0.0,
-            "all_seconds": 0.0,
-        }
-        self.device = tte.runtime.device()
+        super().__init__(settings)
+        self.samples = samples
         self.train_rows = np.flatnonzero(~samples.held_out)
         # In random order, so that all batches are alike. Sorted by user they would differ in their number
         # of distinct ids, and the padded size it sets would grow from batch to batch, each time for a
@@ -167,30 +161,25 @@ class Trainer:
         )
         mean = float(samples.train.stars.mean())
         self.model = RatingModel(mean, settings.dim, samples.recent, settings.dropout)
-        self.model.to(self.device)
+        self.model.to(tte.runtime.device())
 
-        # Whole batches only: what is left over, other samples in each epoch, would make a noisy step.
+        # Whole batches only: a shorter last one, of other samples in each epoch, would make a noisy step.
         self.order = TrainingOrder(
             len(self.train_rows), settings.batch_size, settings.seed, whole_batches=True
         )
         self.batches = BackgroundBatches(
-            self.order,
-            lambda places: self.cut(self.train_rows[places]),
-            self.embedding,
-            features=lambda batch: batch.ids,
-            weights=lambda batch: batch.weights,
-            numbers=lambda batch: batch.dense,
+            self.order, lambda positions: self.cut(self.train_rows[positions]), self.embedding
         )
 
         # capturable: Adam's step count stays on the device. On the host it would be a constant of the
         # program, and every step another program to compile.
         dense = torch.optim.Adam(self.model.parameters(), settings.dense_lr, capturable=True)
-        self.optimizers = [tte.EmbeddingOptimizer(self.embedding), dense]
+        self.optimizers = {"tables": tte.EmbeddingOptimizer(self.embedding), "dense": dense}
         # Both optimizers are torch optimizers, so torch's schedulers drive both: a straight line to 0.
-        self.schedulers = [
-            torch.optim.lr_scheduler.LinearLR(each, 1.0, 0.0, total_iters=self.total_steps)
-            for each in self.optimizers
-        ]
+        self.schedulers = {
+            name: torch.optim.lr_scheduler.LinearLR(each, 1.0, 0.0, total_iters=self.total_steps)
+            for name, each in self.optimizers.items()
+        }
         tte.runtime.sync()  # start values reach the device now, not as a part of the first step
 
     @property
@@ -201,93 +190,63 @@ class Trainer:
     def total_steps(self) -> int:
         return self.settings.epochs * self.steps_per_epoch
 
-    def advance(self) -> Tensor:
-        """Train on the next batch; the loss is a device scalar, computed when it is fetched."""
-        self.model.train()
-        # Dropout of its own for each process, or all would drop the same places of their samples. Under
-        # SPMD (one replica) the program is common to all, and so is its seed. And for each step, so that a
-        # resumed run drops what an undisturbed one does.
-        process = tte.distributed.rank() % tte.distributed.num_replicas()
-        place = np.random.SeedSequence([self.settings.seed, process, self.step])
-        tte.runtime.manual_seed(int(place.generate_state(1)[0]))
-        loss = self.train_step(next(self.batches))
-        tte.runtime.sync()  # ends the step: runs it as one program, compiled the first time
-        self.step += 1
-        return loss
+    def cut(self, rows: np.ndarray) -> Batch:
+        return self.samples.batch(own_share(rows, self.settings.batch_size)[0])
 
-    def train_step(self, dense: Tensor) -> Tensor:
-        """One step on the batch that the thread has sent. A function, so that its temporaries are gone
-        before `sync`: whatever is still referenced there becomes an output, which XLA must keep.
-        """
-        stars, recent_count = dense.unbind(1)
+    def advance(self) -> Tensor:
+        """Train on the next batch, with a seed of its own for dropout."""
+        self.model.train()
+        # Each process has its own seed, or all would drop the same positions of their samples. Under SPMD
+        # (one replica) the program is common to all, and so is its seed. Each step has its own, so that a
+        # resumed run drops the same positions as an undisturbed one.
+        process = tte.distributed.rank() % tte.distributed.num_replicas()
+        seed = np.random.SeedSequence([self.settings.seed, process, self.step])
+        tte.runtime.manual_seed(int(seed.generate_state(1)[0]))
+        return super().advance()
+
+    def train_step(self, numbers: Tensor) -> Tensor:
+        stars, recent_count = numbers.unbind(1)
         predicted = self.model(self.embedding.dequeue(), recent_count)
         loss = (predicted - stars).square().mean()
         # Gradients are summed over the processes, so each process gives its share of the mean.
         (loss / tte.distributed.num_replicas()).backward()
         tte.distributed.sum_gradients(self.model.parameters())
-        for optimizer, scheduler in zip(self.optimizers, self.schedulers, strict=True):
+        for name, optimizer in self.optimizers.items():
             optimizer.step()  # of the tables only the rows of this batch change
-            scheduler.step()
-        self.optimizers[1].zero_grad(set_to_none=True)
+            self.schedulers[name].step()
+        self.optimizers["dense"].zero_grad(set_to_none=True)
         return loss.detach()
 
-    def cut(self, rows: np.ndarray) -> Batch:
-        """This process's part of the batch of these rows, of the same size for short batches too."""
-        return self.samples.batch(own_share(rows, self.settings.batch_size)[0])
-
     def predict(self, batch: Batch) -> Tensor:
-        """Stars `[B]` on the device, of a batch that is not trained on."""
-        recent_count = self.embedding.to_device(batch.dense)[:, 1]
+        """Stars `[B]` on the device."""
+        recent_count = self.embedding.to_device(batch.numbers)[:, 1]
         # feature name -> [B, D] or [B, L, D]
-        activations = self.embedding(batch.ids, batch.weights)
+        activations = self.embedding(batch.features, batch.weights)
         return self.model(activations, recent_count)
 
-    @torch.no_grad()
-    def evaluate(self) -> float:
-        """RMSE on the held-out samples; changes nothing."""
-        settle(self.embedding)
-        self.embedding.eval()  # lookups without a gradient
-        self.model.eval()
-        outputs, size = [], self.settings.batch_size
-        for start in range(0, len(self.test_rows), size):
-            batch = self.cut(self.test_rows[start : start + size])
-            outputs.append(self.predict(batch))
-            tte.runtime.sync()
-        gathered = [tte.distributed.gather(self.embedding.to_host(each)) for each in outputs]
-        # What the last batch was filled up with is at its end.
-        predicted = torch.cat(gathered)[: len(self.test_rows)]
-        return rmse(predicted.numpy(), self.samples.ratings.stars[self.test_rows])
+    def evaluate(self) -> dict[str, float]:
+        """RMSE on the held-out samples."""
+        self.model.eval()  # no dropout
+        predicted = self.predict_rows(self.test_rows).numpy()
+        return {"rmse": rmse(predicted, self.samples.ratings.stars[self.test_rows])}
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs besides the tables."""
-        return {
-            "settings": self.identity(),
-            "step": self.step,
-            "batches": self.batches.state_dict(),
-            "history": self.history,
-            "model": self.model.state_dict(),
-            "optimizers": [each.state_dict() for each in self.optimizers],
-            "schedulers": [each.state_dict() for each in self.schedulers],
-        }
+    def describe(self, scores: dict[str, float], new: bool) -> str:
+        epoch = self.step // self.steps_per_epoch
+        if not new or not epoch:
+            return ""
+        loss = statistics.fmean(self.history["loss"][-self.steps_per_epoch :])
+        return (
+            f"seed {self.settings.seed}   epoch {epoch:>2}   train loss {loss:.4f}   "
+            f"held-out RMSE {scores['rmse']:.4f}"
+        )
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken.
+    def parts(self) -> dict[str, Stateful]:
+        optimizers = {f"{name} optimizer": each for name, each in self.optimizers.items()}
+        schedulers = {f"{name} schedule": each for name, each in self.schedulers.items()}
+        return {"model": self.model, **optimizers, **schedulers}
 
-        Raises:
-            ValueError: settings or data are not those of that run, which could not continue.
-        """
-        require_same(state["settings"], self.identity())
-        self.step, self.history = state["step"], state["history"]
-        self.batches.load_state_dict(state["batches"])
-        self.model.load_state_dict(state["model"])
-        for kind in ("optimizers", "schedulers"):
-            for each, saved in zip(getattr(self, kind), state[kind], strict=True):
-                each.load_state_dict(saved)
-        tte.runtime.sync()
-
-    def identity(self) -> dict[str, Any]:
-        """What two runs must share for one to continue the other."""
-        return {**asdict(self.settings), "training ratings": len(self.train_rows)}
+    def data_identity(self) -> dict[str, Any]:
+        return {"training ratings": len(self.train_rows)}
 
     def whole_table(self, name: str) -> Tensor:
         """A small table `[V, D]` on the host, from the rows that each process holds."""

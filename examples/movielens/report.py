@@ -1,4 +1,4 @@
-"""What MovieLens runs report: the final table, and the curves."""
+"""The report of MovieLens runs: the final table, and the curves."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import torch_tpu_embedding as tte
 
 @dataclass
 class Run:
-    """What one training run measured."""
+    """The measurements of one training run."""
 
     seed: int
     losses: list[float]  # of each step
     rmses: list[float]  # before the first epoch, and after each
-    seconds: float  # of its processes together, if it was resumed
+    seconds: float  # with those before a resume
     samples_per_second: float
     compiles_after_warm_up: int
 
 
 def result_lines(runs: list[Run], scores: dict[str, float]) -> list[tuple[str, str]]:
-    """The final table: what, and its value."""
+    """The final table: a name and a value on each line."""
     final = [run.rmses[-1] for run in runs]
     mean = statistics.fmean(final)
     text = f"{mean:.4f}"
@@ -79,6 +79,5 @@ def plot(path: Path, title: str, runs: list[Run], scores: dict[str, float]) -> N
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
