@@ -13,9 +13,10 @@ after round every side does some steps; ratios are taken within a round. Sides:
   dense-xla    nn.Embedding on the XLA device with a dense optimizer: few steps, for it touches all rows
   one-feature  ours with the first feature alone, to see what 25 more cost (small26)
 
-What cannot be measured is named, with the reason. After the warm-up the tables of all sides are compared.
-The bandwidth of a large copy is measured too: the fraction of it is that of the bytes a step must touch at
-least (records of unique rows read and written, activations written, their gradients read).
+Sides that cannot be measured are named, with the reason. After the warm-up the tables of all sides are
+compared. The bandwidth of a large copy is measured too, and each side's share of it, for the bytes that a
+step must touch at least (records of unique rows read and written, activations written, their gradients
+read).
 
 Every workload and optimizer runs in a process of its own; where the tables of all sides do not fit into
 memory at once, they are measured against ours in several. The allocator of all of them keeps freed memory
@@ -42,45 +43,70 @@ TUNED = {
 }
 """Freed memory is kept for the next step instead of being asked from the system again."""
 ENVIRONMENT = {"PJRT_DEVICE": "CPU", "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-"""Where nothing else is set; `bench_series` gives every side its number of torch's threads."""
+"""Defaults of the environment; `bench_series` gives every side its number of torch's threads."""
 SHARE_OF_MEMORY = 0.85
 
 
 def main() -> None:
     """Run from the command line."""
     os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
+    args = parse_args()
     from support import bench_report
-    from support.bench_peers import ELSEWHERE, SIDES, SLOT_FLOATS
     from support.bench_series import Series, measure
-    from support.workloads import MORE_WORKLOADS, WORKLOADS
     from tqdm import tqdm
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--workload", nargs="+", choices=[*WORKLOADS, *MORE_WORKLOADS], default=["onehot26"]
-    )
-    parser.add_argument("--optimizer", nargs="+", choices=[*SLOT_FLOATS], default=["Adagrad"])
-    parser.add_argument(
-        "--peers", nargs="+", choices=[*(name for name in SIDES if name != "ours"), *ELSEWHERE],
-        help="default: all; one-feature with small26 only",
-    )  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=3, help="of a side in a round")
-    parser.add_argument("--warmup", type=int, default=10, help="untimed steps of each side")
-    parser.add_argument("--batch-size", type=int, help="default: the workload's")
-    parser.add_argument("--cap", type=int, metavar="ROWS", help="of a table, at most")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-tune", action="store_true", help="leave the allocator as it is")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="settings and every sample")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="a chart, .png or .svg")
-    parser.add_argument("--series", help=argparse.SUPPRESS)
-    args = parser.parse_args()
     if args.series:
         print(json.dumps(measure(Series(**json.loads(args.series)))))
         return
-    plan: list[tuple[Series, dict[str, str]]] = []
+    results = []
+    for series, absent in tqdm(plan_series(args), desc="series", leave=False):
+        found = launch(series, tuned=not args.no_tune)
+        found["absent"] = {**absent, **found["absent"]}
+        results.append(found)
+        if args.json:  # what is measured is not lost if a later series fails
+            args.json.write_text(json.dumps(bench_report.as_json(results), indent=1) + "\n")
+    print(bench_report.table(results))
+    if args.plot:
+        bench_report.plot(results, args.plot)
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    from support.bench_peers import ELSEWHERE, SIDES, SLOT_FLOATS
+    from support.command_line import make_parser
+    from support.workloads import MORE_WORKLOADS, WORKLOADS
+
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
+        "--workload", nargs="+", choices=[*WORKLOADS, *MORE_WORKLOADS], default=["onehot26"],
+        help="tables and features, in turn",
+    )  # fmt: skip
+    text = "of the tables, in turn"
+    add("--optimizer", nargs="+", choices=[*SLOT_FLOATS], default=["Adagrad"], help=text)
+    add(
+        "--peers", nargs="+", choices=[*(name for name in SIDES if name != "ours"), *ELSEWHERE],
+        help="sides to measure beside ours (default: all; one-feature with small26 only)",
+    )  # fmt: skip
+    add("--rounds", type=int, default=12, help="turns of every side")
+    add("--steps", type=int, default=3, help="steps of a side in a round")
+    add("--warmup", type=int, default=10, help="untimed steps of each side")
+    add("--batch-size", type=int, help="samples in a step (default: the workload's)")
+    add("--cap", type=int, metavar="ROWS", help="rows of a table, at most (default: no limit)")
+    add("--seed", type=int, default=0, help="of the ids")
+    add("--no-tune", action="store_true", help="leave the allocator as it is")
+    add("--json", type=Path, metavar="FILE", help="write settings and every sample")
+    add("--plot", type=Path, metavar="FILE", help="draw a chart, .png or .svg")
+    add("--series", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def plan_series(args: argparse.Namespace) -> list[tuple[Any, dict[str, str]]]:
+    """Every series to measure, with the peers that cannot be measured and the reasons."""
+    from support.bench_peers import ELSEWHERE, SIDES
+    from support.bench_series import Series
+
+    found = []
     for workload in args.workload:
         for optimizer in args.optimizer:
             peers = args.peers or [
@@ -92,35 +118,26 @@ def main() -> None:
                 workload, optimizer, ("ours",), args.rounds, args.steps, args.warmup, args.seed,
                 args.batch_size, args.cap,
             )  # fmt: skip
-            plan += divide(base, peers)
-    results = []
-    for series, absent in tqdm(plan, desc="series", leave=False):
-        found = launch(series, tuned=not args.no_tune)
-        found["absent"] = {**absent, **found["absent"]}
-        results.append(found)
-        if args.json:  # what is measured is not lost if a later series fails
-            args.json.write_text(json.dumps(bench_report.as_json(results), indent=1) + "\n")
-    print(bench_report.table(results))
-    if args.plot:
-        bench_report.plot(results, args.plot)
+            found += divide(base, peers)
+    return found
 
 
 def divide(base: Any, peers: list[str]) -> list[tuple[Any, dict[str, str]]]:
     """Put as many peers beside ours into one process as memory allows.
 
     Returns:
-        the series, each with the peers that cannot be measured (told with the first) and the reasons.
+        the series, each with the peers that cannot be measured and the reasons; all with the first series.
     """
     from support.bench_peers import ELSEWHERE, SIDES
     from support.bench_series import table_bytes
 
-    held = table_bytes(base.resolve(), base.optimizer)
+    tables = table_bytes(base.resolve(), base.optimizer)
     room = SHARE_OF_MEMORY * available_memory()
     absent = {name: ELSEWHERE[name] for name in peers if name in ELSEWHERE}
     groups: list[list[str]] = [["ours"]]
     for name in (name for name in peers if name in SIDES):
-        alone = held * (SIDES["ours"].memory_factor + SIDES[name].memory_factor)
-        together = held * sum(SIDES[each].memory_factor for each in [*groups[-1], name])
+        alone = tables * (SIDES["ours"].memory_factor + SIDES[name].memory_factor)
+        together = tables * sum(SIDES[each].memory_factor for each in [*groups[-1], name])
         if alone > room:
             absent[name] = (
                 f"beside ours its tables need {alone / 1e9:.1f} GB, and {room / 1e9:.1f} GB are free; "
@@ -135,14 +152,14 @@ def divide(base: Any, peers: list[str]) -> list[tuple[Any, dict[str, str]]]:
 
 
 def available_memory() -> int:
-    """Bytes that processes can still have."""
+    """Bytes of memory that processes can still have."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     (found,) = (line for line in lines if line.startswith("MemAvailable"))
     return 1024 * int(found.split()[1])
 
 
 def launch(series: Any, tuned: bool) -> dict[str, Any]:
-    """Measure in a process of its own; one that dies leaves its sides named as not measured."""
+    """Measure a series in a process of its own; if it dies, its sides are named as not measured."""
     environment = {**os.environ, **(TUNED if tuned else {})}
     command = [sys.executable, __file__, "--series", json.dumps(asdict(series))]
     ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What does a background save take from training?
+"""How much does a background save slow training down?
 
 One embedding with Adagrad trains with a dense head. Round after round: some steps alone, then
-`checkpoint.save(..., asynchronous=True)` and steps for as long as it writes. Of each round
+`checkpoint.save(..., asynchronous=True)` and steps for as long as it writes. Measured in each round:
 
   alone     median time of a step before the save
   during    median time of a step while the save writes, and its ratio to `alone`
@@ -26,6 +26,7 @@ from pathlib import Path
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
+from support.command_line import make_parser
 from support.machine import describe_machine
 from tqdm import tqdm
 
@@ -33,62 +34,23 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint, runtime
 
 TABLES, D, B, HIDDEN = 4, 64, 4096, 512
+WARM_UP = 10
 
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=200_000, help=f"of each of {TABLES} tables")
-    parser.add_argument("--steps", type=int, default=25, help="before each save")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--directory", type=Path, help="on the disk to try (default: a temporary one)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
-    torch.manual_seed(0)
-    features = [tte.FeatureConfig(tte.TableConfig(args.rows, D)) for _ in range(TABLES)]
-    embedding = tte.TPUEmbedding(features, B, tte.Adagrad(0.05), seed=0)
-    batches = [[torch.randint(0, args.rows, (B,)) for _ in features] for _ in range(4)]
-    first = torch.randn(TABLES * D, HIDDEN).to(embedding.device)
-    second = torch.randn(HIDDEN, HIDDEN).to(embedding.device)
-
-    def step(number: int) -> float:
-        start = time.perf_counter()
-        embedding.enqueue(batches[number % len(batches)])
-        joined = torch.cat(embedding.dequeue(), dim=1)
-        torch.tanh(torch.tanh(joined @ first) @ second).mean().backward()
-        embedding.apply_gradients()
-        del joined
-        runtime.sync(wait=True)
-        return 1e3 * (time.perf_counter() - start)
-
-    for number in range(10):
-        step(number)
+    args = parse_args()
+    training = Training(args.rows)
+    for number in range(WARM_UP):
+        training.step(number)
     directory = Path(tempfile.mkdtemp(dir=args.directory))
-    rounds = []
-    for number in tqdm(range(args.rounds), disable=None):
-        alone = statistics.median(step(n) for n in range(args.steps))
-        start = time.perf_counter()
-        handle = checkpoint.save(embedding, directory, number, asynchronous=True, keep_last=1)
-        copy = 1e3 * (time.perf_counter() - start)
-        times = []
-        while not handle.done():
-            times.append(step(len(times)))
-        handle.wait()
-        during = statistics.median(times)
-        rounds.append(
-            {
-                "alone": alone,
-                "during": during,
-                "ratio": during / alone,
-                "copy": copy,
-                "steps": len(times),
-            }
-        )
-    shutil.rmtree(directory)
+    try:
+        rounds = [
+            one_round(training, directory, number, args.steps)
+            for number in tqdm(range(args.rounds), disable=None)
+        ]
+    finally:
+        shutil.rmtree(directory)
     report = {
         "bytes": TABLES * args.rows * D * 2 * 4,
         "machine": describe_machine(),
@@ -100,6 +62,61 @@ def main() -> None:
     print(json.dumps(report))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--rows", type=int, default=200_000, help=f"rows of each of {TABLES} tables")
+    add("--steps", type=int, default=25, help="steps before each save")
+    add("--rounds", type=int, default=5, help="saves")
+    add("--directory", type=Path, help="on the disk to try (default: a temporary one)")
+    add("--json", type=Path, metavar="FILE", help="write the report to a file, too")
+    return parser.parse_args()
+
+
+class Training:
+    """One embedding of several tables with Adagrad, a dense head, and batches that return."""
+
+    def __init__(self, rows: int) -> None:
+        torch.manual_seed(0)
+        features = [tte.FeatureConfig(tte.TableConfig(rows, D)) for _ in range(TABLES)]
+        self.embedding = tte.TPUEmbedding(features, B, tte.Adagrad(0.05), seed=0)
+        self.batches = [[torch.randint(0, rows, (B,)) for _ in features] for _ in range(4)]
+        self.first = torch.randn(TABLES * D, HIDDEN).to(self.embedding.device)
+        self.second = torch.randn(HIDDEN, HIDDEN).to(self.embedding.device)
+
+    def step(self, number: int) -> float:
+        """Train on a batch until the device has finished; returns the milliseconds."""
+        start = time.perf_counter()
+        self.embedding.enqueue(self.batches[number % len(self.batches)])
+        joined = torch.cat(self.embedding.dequeue(), dim=1)
+        torch.tanh(torch.tanh(joined @ self.first) @ self.second).mean().backward()
+        self.embedding.apply_gradients()
+        del joined
+        runtime.sync(wait=True)
+        return 1e3 * (time.perf_counter() - start)
+
+
+def one_round(training: Training, directory: Path, number: int, steps: int) -> dict[str, float]:
+    """Measure some steps alone, then the steps beside a save; times in milliseconds."""
+    alone = statistics.median(training.step(n) for n in range(steps))
+    start = time.perf_counter()
+    handle = checkpoint.save(training.embedding, directory, number, asynchronous=True, keep_last=1)
+    copy = 1e3 * (time.perf_counter() - start)
+    times: list[float] = []
+    while not handle.done():
+        times.append(training.step(len(times)))
+    handle.wait()
+    during = statistics.median(times)
+    return {
+        "alone": alone,
+        "during": during,
+        "ratio": during / alone,
+        "copy": copy,
+        "steps": len(times),
+    }
 
 
 if __name__ == "__main__":

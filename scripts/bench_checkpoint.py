@@ -23,7 +23,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from support.machine import describe_machine
+from support.command_line import make_parser
+from support.machine import describe_machine, reset_peak, resident
 from support.memory_shard import MemoryShard
 from torch import Tensor
 
@@ -54,14 +55,14 @@ class OneTable(MemoryShard):
 
 
 class Holder:
-    """An embedding, as far as checkpoints know one."""
+    """An object with a shard: all that checkpoints know of an embedding."""
 
     def __init__(self, rows: int, dim: int) -> None:
         self.shard = OneTable(rows, dim)
 
 
 def copy(step: Path, target: Path) -> None:
-    """What `cp` takes until the bytes are on the disk."""
+    """Copy the files of a step with `cp`, until the bytes are on the disk."""
     target.mkdir()
     files = [str(path) for path in step.iterdir()]
     subprocess.run(["cp", *files, str(target)], check=True)
@@ -69,73 +70,75 @@ def copy(step: Path, target: Path) -> None:
 
 
 def concatenate(step: Path) -> None:
-    """What reading all files takes, with the start of a process, as for `cp`."""
+    """Read all files of a step, in processes of their own, as `cp` is one."""
     with open(os.devnull, "w") as nowhere:
         command = ["dd", "bs=1M", "status=none", "of=/dev/null"]
         for path in step.iterdir():
             subprocess.run([*command, f"if={path}"], check=True, stdout=nowhere)
 
 
-def peak_over_table(rows: int, dim: int, run: Path, what: str) -> int:
-    """In a process of its own: the bytes that one call takes on top of what was resident before it."""
+def peak_over_table(rows: int, dim: int, run: Path, call: str) -> int:
+    """Bytes of memory that one call takes on top of those resident before; run it in a new process."""
     torch.set_num_threads(1)
     holder = Holder(rows, dim)
-    checkpoint.write_tables(run / "warm-up" / what, 0, {"t": {"weight": torch.zeros(8, 8)}})
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    checkpoint.write_tables(run / "warm-up" / call, 0, {"t": {"weight": torch.zeros(8, 8)}})
+    reset_peak()
     before = resident("VmRSS")
-    if what == "load":
+    if call == "load":
         checkpoint.load(holder, run)
     else:
-        checkpoint.save(holder, run / what, 0, asynchronous=what == "background save").wait()
+        checkpoint.save(holder, run / call, 0, asynchronous=call == "background save").wait()
     return resident("VmHWM") - before
 
 
-def resident(which: str) -> int:
-    """Bytes of this process in memory: 'VmRSS' now, 'VmHWM' the peak."""
-    (line,) = (each for each in Path("/proc/self/status").read_text().splitlines() if which in each)
-    return 1024 * int(line.split()[1])
+def time_rounds(holder: Holder, root: Path, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call in each round; before them a round that is not counted."""
+    seconds: dict[str, list[float]] = {"save": [], "cp": [], "load": [], "read": []}
+    for number in range(rounds + 1):
+        step = root / f"step-{number}"
+        calls: dict[str, Callable[[], object]] = {
+            "save": lambda number=number: checkpoint.save(holder, root, number),
+            "cp": lambda step=step: copy(step, root / "copy"),
+            "load": lambda: checkpoint.load(holder, root),
+            "read": lambda step=step: concatenate(step),
+        }
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+        shutil.rmtree(root / "copy")
+        if number:
+            shutil.rmtree(root / f"step-{number - 1}")
+    return seconds
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--rows", type=int, default=1 << 20, help="rows of the table")
+    add("--dim", type=int, default=64, help="its width; with Adagrad 2 x 4 bytes each")
+    add("--rounds", type=int, default=5, help="timed rounds")
+    add("--directory", type=Path, help="on the disk to test (default: temporary files)")
+    add("--json", type=Path, metavar="FILE", help="write settings and samples")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=1 << 20)
-    parser.add_argument("--dim", type=int, default=64, help="with Adagrad, 2 x 4 bytes each")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--directory", type=Path, help="on the disk to test (default: temporary files)"
-    )
-    parser.add_argument("--json", type=Path, help="file for settings and samples")
-    args = parser.parse_args()
+    args = parse_args()
     torch.set_num_threads(1)
     root = Path(tempfile.mkdtemp(prefix="bench-checkpoint-", dir=args.directory))
     holder = Holder(args.rows, args.dim)
     size = sum(values.nbytes for values in holder.shard.held[0].values())
-    seconds: dict[str, list[float]] = {"save": [], "cp": [], "load": [], "read": []}
     peaks = {}
     try:
-        for number in range(args.rounds + 1):  # the first is not counted
-            step = root / f"step-{number}"
-            calls: dict[str, Callable[[], object]] = {
-                "save": lambda number=number: checkpoint.save(holder, root, number),
-                "cp": lambda step=step: copy(step, root / "copy"),
-                "load": lambda: checkpoint.load(holder, root),
-                "read": lambda step=step: concatenate(step),
-            }
-            for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                if number:
-                    seconds[name].append(time.perf_counter() - start)
-            shutil.rmtree(root / "copy")
-            if number:
-                shutil.rmtree(root / f"step-{number - 1}")
+        seconds = time_rounds(holder, root, args.rounds)
         spawning = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawning, max_tasks_per_child=1) as pool:
-            for what in ("save", "load", "background save"):
-                peaks[what] = pool.submit(peak_over_table, args.rows, args.dim, root, what).result()
+            for call in ("save", "load", "background save"):
+                peaks[call] = pool.submit(peak_over_table, args.rows, args.dim, root, call).result()
     finally:
         shutil.rmtree(root)
     print(f"{size / 1e6:.0f} MB of rows, medians of {args.rounds} rounds")

@@ -28,6 +28,7 @@ from pathlib import Path
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
+from support.command_line import make_parser
 from support.machine import describe_machine
 from support.workloads import capped_criteo
 
@@ -36,11 +37,11 @@ from torch_tpu_embedding.training.call_order import Queued
 
 HIDDEN = 64
 POOL = 24
-"""Different batches, which return."""
+"""The number of different batches, which return."""
 
 
 class Bench:
-    """One embedding and what is done with it; every method is some whole steps."""
+    """One embedding, and the kinds of step to time; every method does some whole steps."""
 
     def __init__(self, cap: int, batch_size: int, pipelined: bool) -> None:
         self.work = capped_criteo(cap, batch_size)
@@ -93,59 +94,61 @@ class Bench:
 
 
 def milliseconds(run: Callable[[int], None], steps: int) -> float:
-    """Of one step."""
+    """The time of one step, as a mean over some."""
     start = time.perf_counter()
     run(steps)
     return 1e3 * (time.perf_counter() - start) / steps
 
 
+def measure(args: argparse.Namespace, pipelined: bool) -> list[dict[str, float]]:
+    """Milliseconds of a step of each kind, and their ratios, in every round."""
+    bench = Bench(args.cap, args.batch_size, pipelined)
+    loader = "loader_pipelined" if pipelined else "loader"
+    runs = {"host": bench.host, "device": bench.device, "plain": bench.plain}
+    if pipelined:
+        del runs["plain"]  # it is the plain mode's
+    runs[loader] = bench.through_loader
+    # The loader's thread waits, its queue full, while the others are measured.
+    for run in runs.values():
+        run(4)
+    rounds = []
+    for _ in range(args.rounds):
+        times = {}
+        for key, run in runs.items():
+            if key == loader:
+                run(bench.loader.depth + 1)  # use up the batches that waited
+            times[key] = milliseconds(run, args.steps)
+            if key == loader:
+                time.sleep(1)  # until its thread has filled the queue again
+        times[f"{loader}_to_larger"] = times[loader] / max(times["host"], times["device"])
+        if "plain" in times:
+            times["plain_to_sum"] = times["plain"] / (times["host"] + times["device"])
+        rounds.append(times)
+    bench.running.close()  # type: ignore[attr-defined]
+    return rounds
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--cap", type=int, default=100_000, help="rows of a table, at most")
+    add("--batch-size", type=int, default=1024, help="samples in a step")
+    add("--steps", type=int, default=8, help="steps of one measurement")
+    add("--rounds", type=int, default=5, help="measurements of each kind")
+    add("--json", type=Path, metavar="FILE", help="write settings and medians to a file, too")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cap", type=int, default=100_000, help="rows of a table, at most")
-    parser.add_argument("--batch-size", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=8, help="of one measurement")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
+    args = parse_args()
     found: dict[str, list[float]] = {}
-
-    def measure(bench: Bench, with_loader: str) -> dict[str, Callable[[int], None]]:
-        return {
-            "host": bench.host,
-            "device": bench.device,
-            "plain": bench.plain,
-            with_loader: bench.through_loader,
-        }
-
     for pipelined in (False, True):
-        bench = Bench(args.cap, args.batch_size, pipelined)
-        name = "loader_pipelined" if pipelined else "loader"
-        runs = measure(bench, name)
-        if pipelined:
-            # steps of host and device alone are those of the plain mode
-            del runs["plain"]
-        # The loader's thread waits, its queue full, while the others are measured.
-        for run in runs.values():
-            run(4)
-        for _ in range(args.rounds):
-            times = {}
-            for key, run in runs.items():
-                if key == name:
-                    run(bench.loader.depth + 1)  # use up what waited
-                times[key] = milliseconds(run, args.steps)
-                if key == name:
-                    time.sleep(1)  # until its thread has filled the queue again
-            times[f"{name}_to_larger"] = times[name] / max(times["host"], times["device"])
-            if "plain" in times:
-                times["plain_to_sum"] = times["plain"] / (times["host"] + times["device"])
+        for times in measure(args, pipelined):
             for key, value in times.items():
                 suffix = "_pipelined" if pipelined and key in ("host", "device") else ""
                 found.setdefault(key + suffix, []).append(value)
-        bench.running.close()  # type: ignore[attr-defined]
-        del bench, runs
     report = {key: round(statistics.median(values), 3) for key, values in found.items()}
     settings = {key: value for key, value in vars(args).items() if key != "json"}
     out = {**settings, "machine": describe_machine(), "median_ms": report}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What do several processes, or several devices of one process, cost; and what would a TPU slice exchange?
+"""How much do several processes, or several devices, cost; and how much would a TPU slice exchange?
 
 Measured: each workload with 1, 2 and 4 processes (as torchrun starts them, gloo between them) and with
 1, 2 and 4 virtual devices of one process (SPMD), the global batch the same for all: median step time, its
@@ -14,12 +14,12 @@ gradients of one step, padding included) follows the least time of the all-to-al
     seconds = max(n / (p · w), max over dimensions of n · k / (4 · c · w))
 
 for w bytes/s of one link in one direction, p links of the chip that has fewest, and dimensions of k > 1
-chips, where c is 2 if they close to a ring and 1 if not. The first is what a chip can send; the second what
-crosses the middle of a dimension: half the chips send half their bytes through c · chips / k links. Links:
-v5e 50 GB/s, v6e 100 GB/s, v5p 100 GB/s, which is the ICI bandwidth per chip of Google's Cloud TPU
-documentation (400, 800 and 1200 GB/s, both directions together) over 4, 4 and 6 links of two directions.
-Rings: v5e and v6e in dimensions of 16 chips, v5p where every dimension is a multiple of 4. A model, not a
-measurement: it leaves out latency and all other work.
+chips, where c is 2 if they close to a ring and 1 if not. The first is the time for a chip to send its
+bytes; the second, for bytes to cross the middle of a dimension: half the chips send half their bytes
+through c · chips / k links. Links: v5e 50 GB/s, v6e 100 GB/s, v5p 100 GB/s, which is the ICI bandwidth per
+chip of Google's Cloud TPU documentation (400, 800 and 1200 GB/s, both directions together) over 4, 4 and 6
+links of two directions. Rings: v5e and v6e in dimensions of 16 chips, v5p where every dimension is a
+multiple of 4. A model, not a measurement: it leaves out latency and all other work.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from support.command_line import make_parser
 from support.machine import describe_machine
 from support.workloads import WORKLOADS, Workload, capped_criteo, part
 
@@ -50,35 +51,63 @@ HIDDEN = 16
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--workloads", nargs="*", choices=[*WORKLOADS], default=[*WORKLOADS], help="to measure"
-    )
-    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2, 4])
-    parser.add_argument("--devices", type=int, nargs="*", default=[2, 4], help="of SPMD")
-    parser.add_argument("--steps", type=int, default=12, help="timed steps")
-    parser.add_argument("--warm-up", type=int, default=4, help="untimed steps")
-    parser.add_argument(
-        "--cap", type=int, default=100_000, help="rows of dcnv2-capped where it is measured"
-    )
-    parser.add_argument(
-        "--batch-size", type=int, default=256, help="of dcnv2-capped where it is measured"
-    )
-    parser.add_argument("--seconds", type=int, default=600, help="limit of one measurement")
-    parser.add_argument(
-        "--chips", type=int, nargs="*", choices=[*SHAPES_2D], default=[4, 16, 64, 256]
-    )
-    parser.add_argument("--modelled", nargs="*", choices=[*WORKLOADS], default=[*WORKLOADS])
-    parser.add_argument("--json", type=Path, help="file for settings and results")
-    parser.add_argument("--worker", choices=[*WORKLOADS], help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse_args()
     os.environ.setdefault("PJRT_DEVICE", "CPU")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if args.worker:
         work(args)
         return
+    from tqdm import tqdm
+
+    print(f"{os.cpu_count()} cores; times show overhead only")
+    measured = measure_all(args)
+    modelled = []
+    slices = [(name, chips) for name in args.modelled for chips in args.chips]
+    for name, chips in tqdm(slices, desc="modelled", leave=False):
+        modelled.append({"workload": name, "chips": chips, **model(WORKLOADS[name], chips)})
+        tqdm.write(json.dumps(modelled[-1]))
+    if args.json:
+        settings = {key: str(value) for key, value in vars(args).items()}
+        result = {"settings": settings, "machine": describe_machine()}
+        args.json.write_text(json.dumps({**result, "measured": measured, "modelled": modelled}))
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    add, names = parser.add_argument, [*WORKLOADS]
+    add("--workloads", nargs="*", choices=names, default=names, help="workloads to measure")
+    add(
+        "--processes",
+        type=int,
+        nargs="*",
+        default=[1, 2, 4],
+        help="numbers of processes to measure",
+    )
+    add(
+        "--devices",
+        type=int,
+        nargs="*",
+        default=[2, 4],
+        help="numbers of devices of SPMD to measure",
+    )
+    add("--steps", type=int, default=12, help="timed steps")
+    add("--warm-up", type=int, default=4, help="untimed steps")
+    text = "where dcnv2-capped is measured, rows of a table, at most"
+    add("--cap", type=int, default=100_000, help=text)
+    text = "where dcnv2-capped is measured, samples in a step"
+    add("--batch-size", type=int, default=256, help=text)
+    add("--seconds", type=int, default=600, help="limit of one measurement")
+    text = "sizes of the slices to model"
+    add("--chips", type=int, nargs="*", choices=[*SHAPES_2D], default=[4, 16, 64, 256], help=text)
+    add("--modelled", nargs="*", choices=names, default=names, help="workloads to model")
+    add("--json", type=Path, metavar="FILE", help="write settings and results")
+    add("--worker", choices=names, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure every workload on every number of processes and devices; prints each as it comes."""
     from tqdm import tqdm
 
     cases = [
@@ -88,7 +117,6 @@ def main() -> None:
         for count in counts
     ]
     measured = []
-    print(f"{os.cpu_count()} cores; times show overhead only")
     for name, kind, count in tqdm(cases, desc="measured", leave=False):
         found = {"workload": name, kind: count, **measure(args, name, kind, count)}
         measured.append(found)
@@ -99,19 +127,11 @@ def main() -> None:
         ]
         if alone and "step_ms" in found and "step_ms" in alone[0]:
             found["ratio"] = found["step_ms"] / alone[0]["step_ms"]
-    modelled = []
-    plans = [(name, chips) for name in args.modelled for chips in args.chips]
-    for name, chips in tqdm(plans, desc="modelled", leave=False):
-        modelled.append({"workload": name, "chips": chips, **model(WORKLOADS[name], chips)})
-        tqdm.write(json.dumps(modelled[-1]))
-    if args.json:
-        settings = {key: str(value) for key, value in vars(args).items()}
-        result = {"settings": settings, "machine": describe_machine()}
-        args.json.write_text(json.dumps({**result, "measured": measured, "modelled": modelled}))
+    return measured
 
 
 def measure(args: argparse.Namespace, name: str, kind: str, count: int) -> dict[str, Any]:
-    """Run one case in processes of its own; gives what the first one prints, or why there is nothing."""
+    """Run one case in processes of its own; returns the results that the first prints, or the failure."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -150,7 +170,7 @@ def measure(args: argparse.Namespace, name: str, kind: str, count: int) -> dict[
 
 
 def work(args: argparse.Namespace) -> None:
-    """Be one process of a case."""
+    """Train as one process of a case; process 0 prints the results."""
     import torch
     from support.traffic import as_json, count_traffic
 
@@ -202,7 +222,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def model(workload: Workload, chips: int) -> dict[str, Any]:
-    """Plan some batches for a slice, and give bytes and the least times of the all-to-alls."""
+    """Plan batches for a slice on the host; returns bytes and the least times of the all-to-alls."""
     from support.traffic import count_traffic
 
     import torch_tpu_embedding as tte
@@ -237,7 +257,7 @@ def model(workload: Workload, chips: int) -> dict[str, Any]:
 
 
 def least_seconds(kind: str, chips: int, sent: float) -> float:
-    """The formula above.
+    """Seconds of the all-to-alls by the formula of this file's docstring, if a chip sends `sent` bytes.
 
     >>> round(1e6 * least_seconds("v5e", 256, 1e6), 1)
     40.0

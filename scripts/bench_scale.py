@@ -7,8 +7,8 @@ moment of the machine hits all sizes. Prints the median step time of each size a
 rounds, of its ratio to the first size; --json writes every sample.
 
 Memory: before that, a process for each size builds the table, takes the warm-up steps, which compile, and
-as many again, of which it tells the peak of resident memory. What is left when the bytes of weights and
-slots are taken away (most of it torch and XLA themselves) should not depend on the size. Linux only.
+as many again, during which it measures the peak of its resident memory. The rest of the peak, without the
+bytes of weights and slots (most of it torch and XLA themselves), should not depend on the size. Linux only.
 """
 
 from __future__ import annotations
@@ -23,26 +23,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from support.machine import describe_machine
+from support.command_line import make_parser
+from support.machine import describe_machine, reset_peak, resident
 
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--vocabularies", type=int, nargs="+", default=[1 << 20, 1 << 22, 1 << 24],
-        help="table sizes in rows; the ids stay below the first",
-    )  # fmt: skip
-    parser.add_argument("--dim", type=int, default=32)
-    parser.add_argument("--batch-size", type=int, default=8192, help="ids per step, one a sample")
-    parser.add_argument("--optimizer", choices=["SGD", "Adagrad", "Adam"], default="Adagrad")
-    parser.add_argument("--rounds", type=int, default=40, help="timed steps of each size")
-    parser.add_argument("--warm-up", type=int, default=8, help="untimed steps of each size")
-    parser.add_argument("--json", type=Path, help="file for settings and samples")
-    parser.add_argument("--memory-of-steps", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse_args()
     os.environ.setdefault("PJRT_DEVICE", "CPU")
     if args.memory_of_steps:
         print(json.dumps(memory_of_steps(args)))
@@ -59,14 +46,14 @@ def main() -> None:
     compiled = tte.runtime.compile_count()
     samples: list[list[float]] = [[] for _ in bench.embeddings]
     for number in tqdm(range(args.rounds), desc="rounds", leave=False):
-        for held, embedding in zip(samples, bench.embeddings, strict=True):
-            held.append(bench.step(embedding, number))
+        for times, embedding in zip(samples, bench.embeddings, strict=True):
+            times.append(bench.step(embedding, number))
     print(f"{'rows':>12}  {'median ms':>9}  ratio to first  {'table MB':>9}  MB beyond it")
-    for rows, held, peak in zip(args.vocabularies, samples, memory, strict=True):
-        ratio = statistics.median(a / b for a, b in zip(held, samples[0], strict=True))
+    for rows, times, peak in zip(args.vocabularies, samples, memory, strict=True):
+        ratio = statistics.median(a / b for a, b in zip(times, samples[0], strict=True))
         beyond = peak["peak_bytes"] - peak["table_bytes"]
         print(
-            f"{rows:>12,}  {statistics.median(held):>9.2f}  {ratio:<14.3f}  "
+            f"{rows:>12,}  {statistics.median(times):>9.2f}  {ratio:<14.3f}  "
             f"{peak['table_bytes'] / 1e6:>9.1f}  {beyond / 1e6:.1f}"
         )
     print(f"compiles after warm-up: {tte.runtime.compile_count() - compiled}")
@@ -79,6 +66,25 @@ def main() -> None:
             "memory": memory,
         }
         args.json.write_text(json.dumps(result, indent=1))
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
+        "--vocabularies", type=int, nargs="+", default=[1 << 20, 1 << 22, 1 << 24],
+        help="table sizes in rows; the ids stay below the smallest",
+    )  # fmt: skip
+    add("--dim", type=int, default=32, help="width of the tables")
+    add("--batch-size", type=int, default=8192, help="ids per step, one a sample")
+    text = "of the tables"
+    add("--optimizer", choices=["SGD", "Adagrad", "Adam"], default="Adagrad", help=text)
+    add("--rounds", type=int, default=40, help="timed steps of each size")
+    add("--warm-up", type=int, default=8, help="untimed steps of each size")
+    add("--json", type=Path, metavar="FILE", help="write settings and samples")
+    add("--memory-of-steps", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 class Bench:
@@ -120,7 +126,7 @@ class Bench:
 
 
 def measure_memory(args: argparse.Namespace, rows: int) -> dict[str, int]:
-    """What `memory_of_steps` finds with one table, in a process of its own."""
+    """Call `memory_of_steps` with one table, in a process of its own."""
     command = [sys.executable, __file__, "--memory-of-steps", "--vocabularies", str(rows)]
     for option in ("dim", "batch_size", "optimizer", "warm_up"):
         command += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
@@ -135,12 +141,10 @@ def memory_of_steps(args: argparse.Namespace) -> dict[str, int]:
     (embedding,) = bench.embeddings
     for number in range(2 * args.warm_up):
         if number == args.warm_up:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+            reset_peak()
         bench.step(embedding, number)
-    held = sum(4 * each.num_elements for s in embedding.engine.store.stacks for each in s.arrays)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (line for line in lines if line.startswith("VmHWM"))
-    return {"table_bytes": held, "peak_bytes": 1024 * int(peak.split()[1])}
+    size = sum(4 * each.num_elements for s in embedding.engine.store.stacks for each in s.arrays)
+    return {"table_bytes": size, "peak_bytes": resident("VmHWM")}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from support.machine import describe_machine
+from support.command_line import make_parser
+from support.machine import describe_machine, reset_peak, resident
 
 PHASES = ("construction", "step", "state_dict")
 DIM, BATCH = 32, 4096
@@ -29,17 +30,7 @@ MIB = 1 << 20
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--gib", type=float, default=2.0, help="weights and accumulators together (%(default)s)"
-    )
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 4], metavar="S")
-    parser.add_argument("--sharding", choices=("mod", "div"), default="mod")
-    parser.add_argument("--json", type=Path, help="file for settings and measurements")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse_args()
     rows = round(args.gib * (1 << 30) / ROW_BYTES)
     if args.worker:
         print(json.dumps(measure(rows, args.sharding)))
@@ -49,21 +40,35 @@ def main() -> None:
     print("processes  MiB held by each" + "".join(f"  {phase:>20}" for phase in PHASES))
     for size in args.processes:
         found[size] = launch(size)
-        held = found[size][0]["held"]
+        own = found[size][0]["held"]  # the bytes of its rows
         peaks = [max(each[phase] for each in found[size]) for phase in PHASES]
-        cells = [f"{peak / MIB:,.0f} MiB = {peak / held:.2f}" for peak in peaks]
-        print(f"{size:>9}  {held / MIB:>16,.0f}" + "".join(f"  {cell:>20}" for cell in cells))
+        cells = [f"{peak / MIB:,.0f} MiB = {peak / own:.2f}" for peak in peaks]
+        print(f"{size:>9}  {own / MIB:>16,.0f}" + "".join(f"  {cell:>20}" for cell in cells))
     if args.json:
         settings = {"rows": rows, "dim": DIM, "batch": BATCH, "sharding": args.sharding}
         result = {"settings": settings, "machine": describe_machine(), "bytes": found}
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--gib", type=float, default=2.0, help="size of weights and accumulators together")
+    text = "numbers of processes, in turn"
+    add("--processes", type=int, nargs="+", default=[1, 4], metavar="S", help=text)
+    text = "how rows are dealt to processes"
+    add("--sharding", choices=("mod", "div"), default="mod", help=text)
+    add("--json", type=Path, metavar="FILE", help="write settings and measurements")
+    add("--worker", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
 def launch(size: int) -> list[dict[str, int]]:
-    """What each of S processes measured."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = str(held.getsockname()[1])
+    """The measurements of each of S processes, which this function starts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     common = {
         "PJRT_DEVICE": "CPU",
         "OMP_NUM_THREADS": "1",
@@ -127,19 +132,6 @@ def measure(rows: int, sharding: str) -> dict[str, int]:
     found["held"] = len(embedding.placement.ids(0, rows)) * ROW_BYTES
     distributed.shutdown()
     return found
-
-
-def reset_peak() -> None:
-    """Forget the highest resident size so far."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def resident(kind: str) -> int:
-    """Bytes: VmRSS now, VmHWM at most since the last reset."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(kind + ":"):
-            return int(line.split()[1]) << 10
-    raise RuntimeError(f"/proc/self/status has no {kind}: this needs Linux")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ through `state_dict`. At the end:
   memory    resident memory in the last tenth of the steps, against its median in the second thousand
             (or the second tenth, if that is later)
   threads   none of the loader's is left, after each iteration; and the process has as many as it had then
-  tables    equal to those of a float64 emulation of the same steps in numpy: closer to it than a tenth of
-            what the least visible of ten emulations that lose one update each differs; without
-            --pipelined also bit for bit those of the same batches through `enqueue`, without a thread
+  tables    equal to those of a float64 emulation of the same steps in numpy. Ten more emulations lose one
+            update each; equal means: ten times closer than the closest of these. Without --pipelined also
+            bit for bit equal to those of the same batches through `enqueue`, without a thread
 
 Exits with 1 if one of them fails, and writes what it found as JSON.
 """
@@ -28,6 +28,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import numpy as np
 import torch
+from support.command_line import make_parser
+from support.machine import resident
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
@@ -43,10 +46,10 @@ B, V, D = 8, 200, 4
 RATE = 0.01
 GROWTH = 0.01
 LOST = 10
-"""Emulations that lose one update each."""
+"""The number of emulations that lose one update each."""
 ENDS = ("end", "break before", "break after", "exception", "data", "refused", "resume")
 NO_STEP = -1
-"""In the log: the updates that were held back are applied."""
+"""An entry of the log: held updates are applied."""
 
 Array = np.ndarray[Any, Any]
 State = tuple[Array, Array]
@@ -144,7 +147,7 @@ def iterate(embedding: tte.TPUEmbedding, first: int, count: int, end: str, log: 
 
 
 def replay(embedding: tte.TPUEmbedding, log: Sequence[int]) -> None:
-    """The same steps without a thread."""
+    """Train on the batches of a log again, without a thread."""
     for number in tqdm(log, desc="again, without a thread", disable=None):
         if number == NO_STEP:
             embedding.flush()
@@ -154,13 +157,13 @@ def replay(embedding: tte.TPUEmbedding, log: Sequence[int]) -> None:
 
 
 def emulate(start: State, batches: Sequence[Samples | None], pipelined: bool, lost: int) -> State:
-    """The same steps in float64, but for the one numbered `lost`, whose update is dropped.
+    """Train on the batches in float64, and drop the update of the batch numbered `lost`.
 
     With `pipelined` a step reads before the update of the step before it: read(k), apply(k - 1). None among
     the batches stands for a flush.
     """
     weight, accumulators = (each.astype(np.float64) for each in start)
-    held: tuple[Array, Array] | None = None
+    waiting: tuple[Array, Array] | None = None
 
     def apply(ids: Array, gradient: Array) -> None:
         accumulators[ids] += gradient**2
@@ -175,42 +178,36 @@ def emulate(start: State, batches: Sequence[Samples | None], pipelined: bool, lo
             gradient = np.zeros((len(ids), D))
             np.add.at(gradient, of_id, 2 * (activations - 1)[of_sample])
             update = None if number == lost else (ids, gradient)
-        if held is not None:
-            apply(*held)
-        held = update if pipelined else None
+        if waiting is not None:
+            apply(*waiting)
+        waiting = update if pipelined else None
         if update is not None and not pipelined:
             apply(*update)
-    assert held is None, "the log of a pipelined run ends with a flush"
+    assert waiting is None, "the log of a pipelined run ends with a flush"
     return weight, accumulators
 
 
 def samples_of(number: int) -> Samples | None:
-    """A batch's distinct ids, and of each occurrence its place among them and the row of activations."""
+    """A batch's distinct ids, and for each lookup its position among them and its row of activations."""
     if number == NO_STEP:
         return None
     batch = batch_of(number)
     lengths = np.diff(batch["bags"].row_splits.numpy())
-    occurrences = np.concatenate([batch["bags"].values.numpy(), batch["dense"].numpy()])
+    looked_up = np.concatenate([batch["bags"].values.numpy(), batch["dense"].numpy()])
     of_sample = np.concatenate([np.repeat(np.arange(B), lengths), np.arange(B, 2 * B)])
-    ids, of_id = np.unique(occurrences, return_inverse=True)
+    ids, of_id = np.unique(looked_up, return_inverse=True)
     return ids, (of_id, of_sample)
 
 
 def state_of(embedding: tte.TPUEmbedding) -> State:
-    """Weights and accumulators, with what was held back applied."""
+    """Weights and accumulators, after held updates are applied."""
     state = embedding.state_dict()
     return state["a.weight"].numpy(), state["a.accumulators"].numpy()
 
 
 def difference(one: State, other: State) -> float:
-    """The largest relative one of the accumulators: what an update adds there never fades."""
+    """The largest relative difference of the accumulators, in which an update never fades."""
     return float(np.abs((one[1] - other[1]) / other[1]).max())
-
-
-def resident_bytes() -> int:
-    """Of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def loader_threads() -> int:
@@ -218,78 +215,121 @@ def loader_threads() -> int:
     return sum(thread.name == "EmbeddingLoader" for thread in threading.enumerate())
 
 
-def main() -> int:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--longest", type=int, default=80, help="batches of an iteration, at most")
-    parser.add_argument("--pipelined", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
-    rng = random.Random(args.seed)
-    embedding = make(args.pipelined)
-    begun = state_of(embedding)
-    log: list[int] = []
-    ends: Counter[str] = Counter()
-    memory: list[tuple[int, int]] = []
-    left, early_threads, steps, following = 0, 0, 0, 0
-    start = time.perf_counter()
-    progress = tqdm(total=args.steps, disable=None)
-    while steps < args.steps:
-        end = rng.choice(ENDS)
-        following = iterate(embedding, following, rng.randint(1, args.longest), end, log)
-        ends[end] += 1
-        left += loader_threads()
-        steps = len(log) - log.count(NO_STEP)
-        progress.update(steps - progress.n)
-        memory.append((steps, resident_bytes()))
-        if steps < args.steps // 2:
-            early_threads = len(os.listdir("/proc/self/task"))
-    progress.close()
-    seconds, native = time.perf_counter() - start, len(os.listdir("/proc/self/task"))
-    compiles = tte.runtime.compile_count()
-    state = state_of(embedding)
-    log.append(NO_STEP)  # state_dict flushes
+@dataclass
+class Soak:
+    """Records of a long training."""
+
+    log: list[int] = field(default_factory=list)
+    """Numbers of the batches in the order of their steps, and NO_STEP."""
+    ends: Counter[str] = field(default_factory=Counter)
+    memory: list[tuple[int, int]] = field(default_factory=list)
+    """The number of steps and the resident memory after each iteration."""
+    loader_threads: int = 0
+    """Threads of loaders that were left after an iteration, over all iterations."""
+    early_threads: int = 0
+    """Threads of the process in the middle of the training."""
+    late_threads: int = 0
+    """Threads of the process at the end."""
+
+    @property
+    def steps(self) -> int:
+        """The number of steps trained."""
+        return len(self.log) - self.log.count(NO_STEP)
+
+    def growth(self, steps: int) -> tuple[float, float]:
+        """Resident memory in the second thousand of `steps`, or the second tenth, and in the last tenth."""
+        warm = max(min(1000, steps // 3), steps // 10)
+        before = statistics.median(size for at, size in self.memory if warm < at <= 2 * warm)
+        return before, statistics.median(size for at, size in self.memory if at > steps * 0.9)
+
+
+def soak(embedding: tte.TPUEmbedding, steps: int, longest: int, rng: random.Random) -> Soak:
+    """Train for a number of steps, in iterations of random lengths that end at random."""
+    found, following = Soak(), 0
+    with tqdm(total=steps, disable=None) as progress:
+        while found.steps < steps:
+            end = rng.choice(ENDS)
+            following = iterate(embedding, following, rng.randint(1, longest), end, found.log)
+            found.ends[end] += 1
+            found.loader_threads += loader_threads()
+            progress.update(found.steps - progress.n)
+            found.memory.append((found.steps, resident("VmRSS")))
+            if found.steps < steps // 2:
+                found.early_threads = len(os.listdir("/proc/self/task"))
+    found.late_threads = len(os.listdir("/proc/self/task"))
+    return found
+
+
+def compare_tables(
+    begun: State, state: State, log: list[int], pipelined: bool, rng: random.Random
+) -> dict[str, Any]:
+    """Compare tables with emulations of the same steps: one of all updates, others that lose one."""
     batches = [samples_of(number) for number in log]
-    exact = emulate(begun, batches, args.pipelined, NO_STEP)
+    exact = emulate(begun, batches, pipelined, NO_STEP)
     error = difference(state, exact)
     trained = [at for at, number in enumerate(log) if number != NO_STEP]
     without = [
-        difference(emulate(begun, batches, args.pipelined, lost), exact)
+        difference(emulate(begun, batches, pipelined, lost), exact)
         for lost in tqdm(rng.sample(trained, LOST), desc="with an update lost", disable=None)
     ]
     equal = error < min(without) / 10
-    if not args.pipelined:
+    if not pipelined:
         other = make(False)
         replay(other, log)
         equal &= all(map(np.array_equal, state, state_of(other)))
-    settled = max(min(1000, args.steps // 3), args.steps // 10)
-    before = statistics.median(size for at, size in memory if settled < at <= 2 * settled)
-    after = statistics.median(size for at, size in memory if at > args.steps * 0.9)
+    return {
+        "tables_equal": bool(equal),
+        "error_against_float64": error,
+        "error_of_one_lost_update": [min(without), max(without)],
+    }
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--steps", type=int, default=20_000, help="steps in all")
+    add("--longest", type=int, default=80, help="batches of an iteration, at most")
+    add("--pipelined", action="store_true", help="with pipelined execution")
+    add("--seed", type=int, default=0, help="of lengths and ends")
+    add("--json", type=Path, metavar="FILE", help="write the report to a file, too")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run from the command line."""
+    args = parse_args()
+    rng = random.Random(args.seed)
+    embedding = make(args.pipelined)
+    begun = state_of(embedding)
+    start = time.perf_counter()
+    found = soak(embedding, args.steps, args.longest, rng)
+    seconds, compiles = time.perf_counter() - start, tte.runtime.compile_count()
+    state, steps = state_of(embedding), found.steps
+    found.log.append(NO_STEP)  # state_dict flushes
+    tables = compare_tables(begun, state, found.log, args.pipelined, rng)
+    before, after = found.growth(args.steps)
     report = {
         "steps": steps,
         "pipelined": args.pipelined,
-        "iterations": sum(ends.values()),
-        "ends": dict(ends),
+        "iterations": sum(found.ends.values()),
+        "ends": dict(found.ends),
         "seconds": round(seconds, 1),
         "resident_mib_before": round(before / 2**20, 1),
         "resident_mib_after": round(after / 2**20, 1),
         "growth": round(after / before - 1, 5),
-        "loader_threads_left": left,
-        "threads_before": early_threads,
-        "threads_after": native,
-        "tables_equal": bool(equal),
-        "error_against_float64": error,
-        "error_of_one_lost_update": [min(without), max(without)],
+        "loader_threads_left": found.loader_threads,
+        "threads_before": found.early_threads,
+        "threads_after": found.late_threads,
+        **tables,
         "compiles": compiles,
     }
     print(json.dumps(report))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
-    return int(after > before * (1 + GROWTH) or left > 0 or native > early_threads or not equal)
+    leaks = after > before * (1 + GROWTH) or found.loader_threads > 0
+    leaks |= found.late_threads > found.early_threads
+    return int(leaks or not tables["tables_equal"])
 
 
 if __name__ == "__main__":

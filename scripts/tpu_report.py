@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the TPU compiler makes of a step on embedding tables, on v4, v5e, v5p and v6e, without a TPU.
+"""Compile a step on embedding tables with the TPU compiler, for v4, v5e, v5p and v6e, without a TPU.
 
 Real steps are traced on the CPU (scripts/trace_step.py, TPU layout) and compiled, not run, for one chip of
 each generation. Compared are this package (ours), nn.Embedding with an optimizer of torch.optim (naive)
@@ -28,6 +28,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from support.command_line import make_parser
 from support.tpu_chips import CHIPS, SPARSE_CORE
 from support.tpu_job import JobError, compile_step, trace_step
 from trace_step import FORMS, OPTIMIZERS, add_case_options
@@ -41,29 +42,7 @@ HEADINGS = [
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--chips", nargs="+", choices=CHIPS, default=list(CHIPS))
-    add("--form", nargs="+", choices=FORMS, default=FORMS, help="default: all")
-    add("--optimizer", nargs="+", choices=OPTIMIZERS, default=["Adagrad"])
-    add("--train", action="store_true", help="training steps (the default)")
-    add("--eval", action="store_true", help="evaluation steps, also or only")
-    add_case_options(parser)
-    add("--sparse-core", action="store_true", help="on v5p and v6e also with its offload")
-    add("--compiler-args", default="", help="more LIBTPU_INIT_ARGS for all")
-    add("--compiler-python", default=sys.executable, help="interpreter that has jax and libtpu")
-    add("--timeout", type=int, default=600, help="seconds for one compilation")
-    add(
-        "--out",
-        type=Path,
-        default=Path("tpu_report"),
-        help="programs; compiled ones are used again",
-    )
-    add("--json", type=Path, help="write all results")
-    add("--plot", type=Path, help="write a plot (matplotlib)")
-    args = parser.parse_args()
+    args = parse_args()
     check_compiler(args.compiler_python)
     rows = run(args)
     print(table(rows))
@@ -75,8 +54,30 @@ def main() -> None:
         plot(rows, args.plot)
 
 
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--chips", nargs="+", choices=CHIPS, default=list(CHIPS), help="generations to compile for")
+    add("--form", nargs="+", choices=FORMS, default=FORMS, help="steps to compare")
+    add("--optimizer", nargs="+", choices=OPTIMIZERS, default=["Adagrad"], help="in turn")
+    add("--train", action="store_true", help="training steps (the default)")
+    add("--eval", action="store_true", help="evaluation steps, also or only")
+    add_case_options(parser)
+    add("--sparse-core", action="store_true", help="on v5p and v6e also with its offload")
+    add("--compiler-args", metavar="ARGS", default="", help="more LIBTPU_INIT_ARGS (default: none)")
+    text = "interpreter that has jax and libtpu (default: the one that runs this)"
+    add("--compiler-python", metavar="PYTHON", default=sys.executable, help=text)
+    add("--timeout", type=int, default=600, help="seconds for one compilation")
+    text = "folder of the programs; compiled ones are used again"
+    add("--out", type=Path, default=Path("tpu_report"), help=text)
+    add("--json", type=Path, metavar="FILE", help="write all results")
+    add("--plot", type=Path, metavar="FILE", help="draw a plot (matplotlib)")
+    return parser.parse_args()
+
+
 def check_compiler(python: str) -> None:
-    """End with what to install if an interpreter lacks the compiler."""
+    """Exit with the name of the extra to install if an interpreter lacks the compiler."""
     code = "import importlib.metadata as m; print(m.version('jax'), m.version('libtpu'))"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -175,7 +176,7 @@ def table(rows: list[Row]) -> str:
 
 
 def as_json(rows: list[Row]) -> dict[str, Any]:
-    """The rows, with what is needed to read them."""
+    """The rows, with the chips and the formula that explain them."""
     return {
         "kind": "compiled, not run: estimates",
         "chips": {name: vars(chip) for name, chip in CHIPS.items()},

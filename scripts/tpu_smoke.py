@@ -13,8 +13,8 @@ Each check is a process of its own, for a TPU belongs to one process at a time:
   flat       scripts/bench_scale.py: a step is as fast with 16 times the rows (to 25 %)
   benchmark  scripts/bench.py: our step beside nn.Embedding with a dense optimizer (never fails on a time)
 
-Exits with 1 if a check fails. The report holds what was found, and the end of the output of what failed;
-add it to a bug report. Without PJRT_DEVICE it runs on XLA's CPU device.
+Exits with 1 if a check fails. The report holds the results of each check, and the end of the output of each
+that failed; add it to a bug report. Without PJRT_DEVICE it runs on XLA's CPU device.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.command_line import make_parser
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
@@ -61,20 +62,20 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Check:
-    """A command, and what its results must be."""
+    """A command, and the judgement of its results."""
 
     name: str
     command: list[str]
     result: Path | None = None
     """The JSON file that it writes; None if the last line of its output is JSON, or it has none."""
     judge: Callable[[Any], str | None] = lambda found: None
-    """Given the results, why they are not good."""
+    """From the results the reason why they are bad; None if they are good."""
     keep: Callable[[Any], Any] = lambda found: found
-    """What of them goes into the report."""
+    """From the results the part that goes into the report."""
 
 
 def checks(folder: Path, quick: bool) -> list[Check]:
-    """All of them, writing into a folder."""
+    """All checks; they write their results into a folder."""
 
     def script(*parts: str) -> list[str]:
         return [sys.executable, "-W", "ignore", *parts]
@@ -143,7 +144,7 @@ def _judge_flat(found: Any) -> str | None:
 
 
 def run(check: Check, limit: float) -> dict[str, Any]:
-    """Run one; whether it is well, what it found, or the end of its output."""
+    """Run one check; returns its entry of the report: verdict, results, and if it failed its output."""
     start = time.perf_counter()
     found: Any = None
     try:
@@ -175,24 +176,32 @@ def run(check: Check, limit: float) -> dict[str, Any]:
     }
 
 
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    names = [check.name for check in checks(Path(), quick=False)]
+    add = parser.add_argument
+    add("--report", type=Path, default=Path("tpu_smoke.json"), metavar="FILE", help="the report")
+    add(
+        "--only",
+        nargs="+",
+        metavar="CHECK",
+        choices=names,
+        help="some of the checks (default: all)",
+    )
+    add("--quick", action="store_true", help="small sizes: minutes on a laptop")
+    add("--seconds", type=float, default=1200, help="limit of one check")
+    return parser.parse_args()
+
+
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--report", type=Path, default=Path("tpu_smoke.json"), metavar="FILE")
-    parser.add_argument("--only", nargs="+", metavar="CHECK", help="some of the checks")
-    parser.add_argument("--quick", action="store_true", help="small sizes: minutes on a laptop")
-    parser.add_argument("--seconds", type=float, default=1200, help="limit of one check")
-    args = parser.parse_args()
     os.environ.setdefault("PJRT_DEVICE", "CPU")
+    args = parse_args()
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         chosen = checks(Path(folder), args.quick)
         if args.only:
-            unknown = {*args.only} - {each.name for each in chosen}
-            if unknown:
-                parser.error(f"no such check: {', '.join(sorted(unknown))}")
             chosen = [each for each in chosen if each.name in args.only]
         progress = tqdm(chosen, disable=None)
         for check in progress:

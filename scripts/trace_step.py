@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Trace one training step, and say what its compiled program does to the tables.
+"""Trace one training step, and count in its compiled program how the tables are read and written.
 
 The step is enqueue, dequeue, a small dense head, backward and apply_gradients. XLA's CPU compiler writes
 its program to --out; this script counts there, for each physical array of the tables, the gathers that
 read it, the scatters that write it, the instructions that copy it, and whether it is updated in place
-(donated), and lists what moves between devices. With --layout TPU the step is laid out as for a TPU; the
-file named at the end of the output (*.before_optimizations.hlo.pb) is what a TPU compiler takes.
+(donated), and lists the instructions that move data between devices. With --layout TPU the step is laid out
+as for a TPU; the file named at the end of the output (*.before_optimizations.hlo.pb) is the input of a TPU
+compiler.
 
 --form and --evaluate: other steps than this package's training step (scripts/support/step_forms.py), for
-scripts/tpu_report.py, which compiles what is traced here for TPUs.
+scripts/tpu_report.py, which compiles the traced programs for TPUs.
 
 --devices N: one partitioned program over N virtual devices, run once. --replicas N: the program that each
 of N processes of a TPU has, one process for each chip, obtained without running it: this process traces
@@ -26,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from support.command_line import make_parser
 from support.hlo_report import dump_flags, inspect
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ HIDDEN = 32
 
 def main() -> None:
     """Run from the command line."""
-    args = make_parser().parse_args()
+    args = parse_args()
     traced = trace(args)
     report = {**traced, **inspect(args.out, traced["arrays"])}
     report["settings"] = {key: str(value) for key, value in vars(args).items()}
@@ -57,21 +59,19 @@ def main() -> None:
     print(report["proto"])
 
 
-def make_parser() -> argparse.ArgumentParser:
+def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder for the dumps; emptied first")
     add("--form", choices=FORMS, default="ours", help="this package's step, or one to compare with")
     add("--evaluate", action="store_true", help="a step that only looks up")
-    add("--linear", action="store_true", help="no head: gradients that no activation has part in")
+    add("--linear", action="store_true", help="no head: gradients do not depend on activations")
     add("--clip", action="store_true", help="clip the gradient by its norm, before the update")
     add("--micro-batches", type=int, default=1, help="batches whose gradients one update applies")
     add("--pipelined", action="store_true", help="pipelined, the next batch not known in advance")
-    add("--layout", choices=["CPU", "TPU"], default="CPU")
-    add("--optimizer", choices=OPTIMIZERS, default="Adagrad")
+    add("--layout", choices=["CPU", "TPU"], default="CPU", help="of the tables' arrays")
+    add("--optimizer", choices=OPTIMIZERS, default="Adagrad", help="of the tables")
     add_case_options(parser)
     many = parser.add_mutually_exclusive_group()
     many.add_argument(
@@ -79,11 +79,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     many.add_argument("--replicas", type=int, default=1, help="processes, one a chip; not run")
     add("--json", action="store_true", help="print one JSON object")
-    return parser
+    return parser.parse_args()
 
 
 def add_case_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which tables and which batch."""
+    """The options that choose tables and batch."""
     add = parser.add_argument
     add("--workload", choices=WORKLOADS, help="tables and features, in place of the options below")
     add("--max-rows", type=int, default=100_000, help="of a table of the workload")
@@ -91,7 +91,7 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
     add("--tables", type=int, default=1, help="tables, with one feature each")
     add("--vocabulary", type=int, default=1 << 20, help="V of every table")
     add("--batch-size", type=int, default=None, help="of all devices (default: 4096)")
-    add("--ids-per-sample", type=int, default=0, help="0: dense features; else bags of as many")
+    add("--ids-per-sample", type=int, default=0, help="H: bags of H ids each; 0: dense features")
     add("--ragged", action="store_true", help="bags of none and of twice as many, in turn")
     add("--unique", type=float, default=0.5, help="ids to draw from, as share of a table's ids")
 
@@ -160,7 +160,7 @@ def make_form(args: argparse.Namespace, features: list[Any], size: int, inputs: 
 
 
 def trace(args: argparse.Namespace) -> dict[str, Any]:
-    """Compile the step once with dumping on; gives its arrays, what it must move, what it exchanges."""
+    """Compile the step once with dumping on; returns its arrays, the bytes it moves and exchanges."""
     shutil.rmtree(args.out, ignore_errors=True)
     args.out.mkdir(parents=True)
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {dump_flags(args.out)}".strip()
@@ -168,8 +168,6 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
     if args.devices > 1:
         os.environ["CPU_NUM_DEVICES"] = str(args.devices)
     import torch
-    from support.step_bytes import bytes_moved
-    from support.traffic import bytes_sent
 
     import torch_tpu_embedding as tte
 
@@ -180,72 +178,99 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
         pretend_replicas(args.replicas)
     features, size, inputs = make_case(args)
     form = make_form(args, features, size, inputs)
-    device = tte.runtime.device()
     widths = [each.table.dim * max(each.max_sequence_length, 1) for each in features]
-    hidden = torch.randn(sum(widths), HIDDEN).to(device)
-    head = torch.randn(HIDDEN, 1).to(device)
-    several = max(args.devices, args.replicas) > 1
-    # with several devices, so that the sum of dense gradients over them is in the program
-    hidden.requires_grad_(several)
-
-    def step() -> Any:
-        for _ in range(args.micro_batches - 1):
-            torch.stack([each.sum() for each in form.look_up()]).sum().backward()
-            form.embedding.accumulate_gradients()  # type: ignore[attr-defined]
-        flat = [each.flatten(1) for each in form.look_up()]
-        if args.linear:
-            torch.stack([each.sum() for each in flat]).sum().backward()
-            form.update()
-            return [each.detach() + 0 for each in flat]
-        loss = ((torch.relu(torch.cat(flat, dim=1) @ hidden) @ head) ** 2).mean()
-        if args.evaluate:
-            return loss.detach()
-        (loss / args.replicas).backward()
-        if args.clip:
-            form.embedding.clip_grad_norm_(1.0)  # type: ignore[attr-defined]
-        form.update()
-        if hidden.grad is not None:
-            gradient = hidden.grad
-            if args.replicas > 1:
-                gradient = tte.runtime.sum_over_processes(gradient)
-            hidden.grad = None
-            with torch.no_grad():
-                hidden.sub_(gradient * 0.1)
-        return None
-
+    head = Head(sum(widths), args)
     tte.runtime.sync()
-    kept = step()
+    kept = head.step(form)
     tte.runtime.sync(wait=args.replicas == 1)
     # The first step makes torch.optim's slots, or the gradients that a pipelined step applies.
     if args.form == "naive" or args.pipelined:
-        kept = step()
+        kept = head.step(form)
         tte.runtime.sync(wait=True)
     del kept
-    found: dict[str, Any] = {
-        "arrays": form.arrays,
-        "exchanged": [],
-        "head_elements": hidden.numel(),
-    }
+    found = {"arrays": form.arrays, "exchanged": [], "head_elements": head.hidden.numel()}
     if args.form == "ours":
-        embedding = form.embedding  # type: ignore[attr-defined]
-        devices = embedding.placement.num_devices
-        if devices == 1:
-            found["bytes"] = bytes_moved(embedding, inputs, training=not args.evaluate)
-        found["exchanged"] = [
+        found |= moved_and_exchanged(form, inputs, training=not args.evaluate)
+    return found
+
+
+class Head:
+    """A small dense head on the activations, and the step that trains it with the tables.
+
+    Args:
+        width: of the activations of a sample, joined.
+    """
+
+    def __init__(self, width: int, args: argparse.Namespace) -> None:
+        import torch
+
+        import torch_tpu_embedding as tte
+
+        self.args, device = args, tte.runtime.device()
+        self.hidden = torch.randn(width, HIDDEN).to(device)
+        self.last = torch.randn(HIDDEN, 1).to(device)
+        # with several devices, so that the sum of dense gradients over them is in the program
+        self.hidden.requires_grad_(max(args.devices, args.replicas) > 1)
+
+    def step(self, form: Form) -> Any:
+        """Trace one step; returns the tensors that the program must give out, if there are any."""
+        import torch
+
+        for _ in range(self.args.micro_batches - 1):
+            torch.stack([each.sum() for each in form.look_up()]).sum().backward()
+            form.embedding.accumulate_gradients()  # type: ignore[attr-defined]
+        flat = [each.flatten(1) for each in form.look_up()]
+        if self.args.linear:
+            torch.stack([each.sum() for each in flat]).sum().backward()
+            form.update()
+            return [each.detach() + 0 for each in flat]
+        loss = ((torch.relu(torch.cat(flat, dim=1) @ self.hidden) @ self.last) ** 2).mean()
+        if self.args.evaluate:
+            return loss.detach()
+        (loss / self.args.replicas).backward()
+        if self.args.clip:
+            form.embedding.clip_grad_norm_(1.0)  # type: ignore[attr-defined]
+        form.update()
+        if self.hidden.grad is not None:
+            self.train(self.hidden.grad)
+        return None
+
+    def train(self, gradient: Tensor) -> None:
+        """Train the hidden layer."""
+        import torch
+
+        import torch_tpu_embedding as tte
+
+        if self.args.replicas > 1:
+            gradient = tte.runtime.sum_over_processes(gradient)
+        self.hidden.grad = None
+        with torch.no_grad():
+            self.hidden.sub_(gradient * 0.1)
+
+
+def moved_and_exchanged(form: Any, inputs: list[Any], training: bool) -> dict[str, Any]:
+    """Count the bytes of a step of this package: moved in memory if alone, else sent to other devices."""
+    from support.step_bytes import bytes_moved
+    from support.traffic import bytes_sent
+
+    devices = form.embedding.placement.num_devices
+    if devices == 1:
+        return {"bytes": bytes_moved(form.embedding, inputs, training=training)}
+    return {
+        "exchanged": [
             {
                 "slots": each.num_slots,
                 "dim": each.plan.stack.dim,
                 "unique_rows": each.num_unique,
                 "bytes_sent": bytes_sent(each, devices),
             }
-            for each in form.sizes  # type: ignore[attr-defined]
-            if devices > 1
+            for each in form.sizes
         ]
-    return found
+    }
 
 
 def pretend_replicas(count: int) -> None:
-    """Let this process trace as process 0 of a TPU's, one for each chip."""
+    """Let this process trace as process 0 of `count` processes of a TPU, one for each chip."""
     os.environ["XLA_ALWAYS_ALLREDUCE"] = "1"  # torch_xla leaves them out where it sees one device
     from torch_tpu_embedding import table_module
     from torch_tpu_embedding.distributed.exchange import Exchange, Process
@@ -257,7 +282,7 @@ def pretend_replicas(count: int) -> None:
 
 
 class MadeUpPeers:
-    """A host group of which only process 0 exists: the others send what it sends, of other records.
+    """A host group in which only process 0 exists; made-up others ask for as many records, but other ones.
 
     The values do not matter, since the program is compiled and never run; the sizes do.
     """

@@ -31,7 +31,7 @@ SLOT_FLOATS: dict[str, Callable[[int], int]] = {
     "RowWiseAdagrad": lambda dim: 1,
     "Adam": lambda dim: 2 * dim,
 }
-"""What an optimizer keeps for a row, in floats, by D."""
+"""Floats that an optimizer keeps for a row beside its weights, from D."""
 ALL_CORES = len(os.sched_getaffinity(0))
 
 Lap = Callable[[str], None]
@@ -39,7 +39,7 @@ Lap = Callable[[str], None]
 
 
 class Unavailable(Exception):  # noqa: N818 (not an error: a reason)
-    """Why a side cannot be measured."""
+    """The reason why a side cannot be measured."""
 
 
 def gradients_of(work: Workload) -> list[Tensor]:
@@ -60,15 +60,15 @@ class Side:
     """One library with its own tables. The phases that `step` marks add up to the whole step."""
 
     threads = ALL_CORES
-    """Of torch and of what uses its threads."""
+    """Threads of torch, and of libraries that use torch's threads."""
     waits = True
-    """Whether a step is finished when it returns; if not, `finish` waits for all of a turn."""
+    """True if a step is finished when it returns; if not, `finish` waits for all steps of a turn."""
     slow = False
-    """Whether a step takes so long that a few must do."""
+    """True if a step takes so long that few are measured."""
     differs = ""
-    """Why its tables are not to be those of ours."""
+    """The reason why its tables differ from those of ours; empty if they must be equal."""
     memory_factor = 1.0
-    """What it holds, as a multiple of weights and slots."""
+    """Memory that it needs, as a multiple of weights and slots."""
 
     def __init__(self, work: Workload, optimizer: str) -> None:
         self.work, self.optimizer = work, optimizer
@@ -123,7 +123,7 @@ class Ours(Side):
 
 
 class InFlight(Ours):
-    """The same, without waiting for each step, as a training loop runs."""
+    """`Ours` without a wait after each step, as a training loop runs."""
 
     waits = False
 
@@ -132,7 +132,7 @@ class InFlight(Ours):
 
 
 class OneFeature(Ours):
-    """The first feature alone: what the others cost beside it."""
+    """`Ours` with the first feature alone, to see the cost of the others."""
 
     memory_factor = 0.1
 
@@ -144,7 +144,7 @@ class OneFeature(Ours):
 
 
 class TorchSparse(Side):
-    """What `nn.Embedding` and `nn.EmbeddingBag` with sparse=True call, and torch's optimizers, eager."""
+    """The functions of `nn.Embedding` and `nn.EmbeddingBag` with sparse=True, and torch's optimizers."""
 
     def __init__(self, work: Workload, optimizer: str) -> None:
         super().__init__(work, optimizer)
@@ -249,7 +249,7 @@ class Fbgemm(Side):
         }
         # Features of one table must be neighbours there. A sequence is L features of at most one id.
         self._order = sorted(range(len(work.inputs)), key=lambda at: work.inputs[at].table)
-        places = [
+        tables = [
             work.inputs[at].table
             for at in self._order
             for _ in range(work.inputs[at].ids if work.inputs[at].sequence else 1)
@@ -259,7 +259,7 @@ class Fbgemm(Side):
                 (rows, dim, EmbeddingLocation.HOST, ComputeDevice.CPU)
                 for rows, dim in zip(work.rows, work.dims, strict=True)
             ],
-            feature_table_map=places,
+            feature_table_map=tables,
             optimizer=kinds[optimizer],
             learning_rate=RATE,
             eps=EPSILON,
@@ -284,9 +284,9 @@ class Fbgemm(Side):
                 continue
             assert isinstance(value, tte.Ragged)
             if each.sequence:
-                places = _padded(value, each, -1).T.flatten()
-                real = places >= 0
-                ids.append(places[real])
+                padded = _padded(value, each, -1).T.flatten()
+                real = padded >= 0
+                ids.append(padded[real])
                 lengths.append(real.to(torch.int64))
             else:
                 ids.append(value.values)
@@ -304,7 +304,7 @@ class Fbgemm(Side):
 
 
 def _parameters(work: Workload, device: torch.device) -> list[torch.nn.Parameter]:
-    # The last row of each stands for ids that are not there.
+    # The last row of each table stands for missing ids.
     return [
         torch.nn.Parameter(torch.zeros(rows + 1, dim, device=device))
         for rows, dim in zip(work.rows, work.dims, strict=True)

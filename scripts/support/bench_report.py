@@ -1,4 +1,4 @@
-"""What scripts/bench.py prints, writes and draws from its samples."""
+"""The report of scripts/bench.py: its table, its JSON and its chart, from the samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 DISTURBED = 0.15
-"""Cores that others used in a round which is left out: threads that wait for each other suffer most."""
+"""Rounds in which other processes used more cores are left out: waiting threads suffer most."""
 
 
 def as_json(results: list[dict[str, Any]]) -> dict[str, Any]:

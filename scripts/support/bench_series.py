@@ -26,7 +26,7 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding import runtime
 
 BATCHES = 8
-"""Different ones, used over and over; the warm-up sees all."""
+"""The number of different batches, which return; the warm-up sees all."""
 SLOW_ROUNDS = 3
 CHECKED_ROWS = 256
 TOLERANCE = 1e-4
@@ -36,14 +36,14 @@ COPIED = 1 << 29
 
 @dataclass(frozen=True)
 class Series:
-    """What to measure in one process."""
+    """The measurements of one process: a workload, an optimizer, and the sides that take turns."""
 
     workload: str
     optimizer: str
     sides: tuple[str, ...]
     rounds: int
     steps: int
-    """Of a side in a round."""
+    """Steps of a side in a round."""
     warm_up: int
     seed: int = 0
     batch_size: int | None = None
@@ -64,7 +64,7 @@ def resolve(name: str, batch_size: int | None, cap: int | None) -> Workload:
 
 
 def table_bytes(work: Workload, optimizer: str) -> int:
-    """Weights and slots."""
+    """Bytes of weights and slots."""
     sizes = zip(work.rows, work.dims, strict=True)
     return sum(4 * rows * (dim + SLOT_FLOATS[optimizer](dim)) for rows, dim in sizes)
 
@@ -106,17 +106,9 @@ def measure(series: Series) -> dict[str, Any]:
         for name in names[first:] + names[:first]:  # everyone is first now and then
             if sides[name].slow and number >= SLOW_ROUNDS:
                 continue
-            steps = 1 if sides[name].slow else series.steps
-            turn = [number * series.steps + step for step in range(steps)]
-            times = [timed_step(sides[name], batches[at % BATCHES]) for at in turn]
-            if not sides[name].waits:
-                begin = time.perf_counter()
-                sides[name].finish()
-                late = 1e3 * (time.perf_counter() - begin) / steps
-                times = [{**each, "all": each["all"] + late, "finish": late} for each in times]
-                # Which step of a turn waits for the others is chance: only their mean says something.
-                times = [{key: mean(each[key] for each in times) for key in times[0]}]
-            samples[name].append(times)
+            samples[name].append(
+                timed_turn(sides[name], batches, number * series.steps, series.steps)
+            )
         mine, all_seconds, wall = (b - a for a, b in zip(began, busy_seconds(), strict=True))
         others.append(max(0.0, all_seconds - mine - 3 / os.sysconf("SC_CLK_TCK")) / wall)
     return {
@@ -137,6 +129,22 @@ def measure(series: Series) -> dict[str, Any]:
             for name, side in sides.items()
         },
     }
+
+
+def timed_turn(
+    side: Side, batches: list[list[object]], first: int, steps: int
+) -> list[dict[str, float]]:
+    """Milliseconds of each step of a turn, or their mean if the side does not wait for each step."""
+    steps = 1 if side.slow else steps
+    times = [timed_step(side, batches[at % BATCHES]) for at in range(first, first + steps)]
+    if side.waits:
+        return times
+    begin = time.perf_counter()
+    side.finish()
+    late = 1e3 * (time.perf_counter() - begin) / steps
+    times = [{**each, "all": each["all"] + late, "finish": late} for each in times]
+    # Which step of a turn waits for the others is chance: only their mean says something.
+    return [{key: mean(each[key] for each in times) for key in times[0]}]
 
 
 def timed_step(side: Side, batch: list[object]) -> dict[str, float]:
@@ -176,7 +184,7 @@ def check(sides: dict[str, Side], work: Workload) -> dict[str, dict[str, Any] | 
 
 
 def counts(work: Workload, optimizer: str, batches: list[list[object]]) -> dict[str, float]:
-    """What a step asks for and what it must touch at least, on average over the batches."""
+    """Ids and bytes that a step asks for, and bytes that it must touch at least; means over the batches."""
     asked = asked_bytes = unique = record_bytes = 0.0
     for batch in batches:
         by_table: dict[int, list[Tensor]] = {}

@@ -1,4 +1,4 @@
-"""What a compiled program does, read from the text that XLA dumps of it.
+"""Facts about a compiled program, read from the text that XLA dumps of it.
 
 Letters: G devices, D dim.
 """
@@ -29,7 +29,7 @@ def inspect(folder: Path, arrays: list[dict[str, Any]]) -> dict[str, Any]:
         arrays: `fields` and `shape` (on one device) of each physical array of the tables.
 
     Returns:
-        `arrays`: for each its gathers, scatters, copies, and whether it is donated; `collectives`; bytes of
+        `arrays`: for each its gathers, scatters, copies, and True if it is donated; `collectives`; bytes of
         temporaries; number of programs; the file of the program as it was traced, and its `structure`
         before any compiler has changed it.
     """
@@ -58,7 +58,7 @@ def inspect(folder: Path, arrays: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def structure(text: str, shapes: list[list[int]]) -> dict[str, Any]:
-    """What a program of one device is made of as it was traced, whatever a compiler does to it later.
+    """Counts of instructions in a program of one device as it was traced, before any compiler changed it.
 
     Args:
         shapes: of the tables' arrays.
@@ -95,7 +95,7 @@ def _product(dims: str) -> int:
 
 
 def uses_of_array(text: str, sizes: list[int]) -> dict[str, Any]:
-    """What a program does with the float32 array of a certain shape, of which there is but one."""
+    """Uses of one float32 array in a program, found by its shape, which no other array may have."""
     shape = "f32[{}]".format(",".join(map(str, sizes)))
     shapes = dict(re.findall(r"(%[\w.-]+) = (\w+\[[\d,]*\])", text))
     alias = re.search(r"input_output_alias=\{(.*?)\}, entry", text.split("\n", 1)[0])

@@ -1,4 +1,4 @@
-"""Where a measurement was made, for the JSON of the benchmarks."""
+"""The machine of a measurement, for the JSON of the benchmarks; and the memory of this process (Linux)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ SETTINGS = ("GLIBC_TUNABLES", "OMP_NUM_THREADS", "PJRT_DEVICE", "XLA_FLAGS")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory, system and its load now, versions, and the environment that matters; starts no
-    device."""
+    """Processor, memory, system and its load now, versions, and the environment variables that matter.
+
+    Starts no device.
+    """
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     named = [line for line in lines if line.startswith("model name")]
     return {
@@ -30,6 +32,24 @@ def describe_machine() -> dict[str, Any]:
         "commit": _commit(),
         "environment": {name: os.environ.get(name, "") for name in SETTINGS},
     }
+
+
+def resident(kind: str) -> int:
+    """Bytes of this process in memory: 'VmRSS' now, 'VmHWM' at most since the start or `reset_peak`.
+
+    Raises:
+        RuntimeError: the system is not Linux.
+    """
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith(kind + ":"):
+            return int(line.split()[1]) << 10
+    raise RuntimeError(f"/proc/self/status has no {kind}: this needs Linux")
+
+
+def reset_peak() -> None:
+    """Let 'VmHWM' count from here on."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _version(package: str) -> str:

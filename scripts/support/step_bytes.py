@@ -1,4 +1,4 @@
-"""The bytes that one step of this package cannot but move, on one device.
+"""The bytes that one step of this package must move at least, on one device.
 
 Letters: U unique rows, B batch, D dim, L sequence length.
 """
@@ -27,10 +27,10 @@ def bytes_moved(embedding: tte.TPUEmbedding, inputs: list[Any], training: bool) 
     Returns:
         `unique_rows`; `record_bytes`: of physical rows, padding of lanes and neighbours included;
         `logical_bytes`: the same without them; `activation_bytes`: of activations and gradients;
-        `index_bytes`: unique rows, places and gains that are sent to the device.
+        `index_bytes`: unique rows, rows and bags of lookups, and gains, which are sent to the device.
     """
     ids: dict[int, list[torch.Tensor]] = {}
-    activations = places = 0
+    activations = indices = 0
     for feature, value in zip(embedding.resolved.features, inputs, strict=True):
         dim = embedding.resolved.tables[feature.table_index].dim
         flat = value if isinstance(value, torch.Tensor) else value.values
@@ -38,9 +38,9 @@ def bytes_moved(embedding: tte.TPUEmbedding, inputs: list[Any], training: bool) 
         ids.setdefault(feature.table_index, []).append(flat)
         length = feature.config.max_sequence_length
         activations += samples * max(length, 1) * dim
-        # a pooled id comes with its row, its bag and its gain; a direct place with its row
-        pooled = not isinstance(value, torch.Tensor) and not length
-        places += 3 * len(flat) if pooled else samples * max(length, 1)
+        # an id in a bag comes with its row, its bag and its gain; a one-hot id with its row
+        in_bag = not isinstance(value, torch.Tensor) and not length
+        indices += 3 * len(flat) if in_bag else samples * max(length, 1)
     unique = {table: len(torch.cat(each).unique()) for table, each in ids.items()}
     times = 2 if training else 1
     record_bytes = logical_bytes = 0
@@ -55,5 +55,5 @@ def bytes_moved(embedding: tte.TPUEmbedding, inputs: list[Any], training: bool) 
         "record_bytes": record_bytes,
         "logical_bytes": logical_bytes,
         "activation_bytes": times * activations * FLOAT,
-        "index_bytes": (sum(unique.values()) + places) * FLOAT,
+        "index_bytes": (sum(unique.values()) + indices) * FLOAT,
     }

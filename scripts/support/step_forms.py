@@ -1,4 +1,4 @@
-"""Three ways to write a step on embedding tables: this package's, and the two that one would write first.
+"""Three ways to write a step on embedding tables: this package's, and two obvious ones.
 
 *ours* is `TPUEmbedding`. *naive* is `nn.Embedding` and an optimizer of torch.optim: the gradient and the
 update are of the whole table. *plain* looks up and updates the distinct rows only, as this package does,
@@ -63,21 +63,21 @@ class Ours(Form):
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where one feature wants rows, on the device."""
+class Lookups:
+    """The lookups of one feature, on the device."""
 
     table: int
     ids: Tensor
     """`[N]` int32."""
     bag: Tensor | None
-    """`[N]` int32: the bag that each row is summed into; None if every row is an activation."""
+    """`[N]` int32: the bag into which each row is summed; None if every row is an activation."""
     present: Tensor | None
     """`[N, 1]`: 0 where a sequence is padded; None if nothing is."""
     shape: tuple[int, ...]
-    """Of the activations, without D."""
+    """The shape of the activations, without D."""
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The activations, given the row at each place `[N, D]`."""
+        """The activations, from the row of each lookup `[N, D]`."""
         if self.present is not None:
             rows = rows * self.present
         if self.bag is not None:
@@ -86,7 +86,7 @@ class Places:
         return rows.view(*self.shape, rows.shape[1])
 
 
-def find_places(features: list[tte.FeatureConfig], inputs: list[Any]) -> list[Places]:
+def find_lookups(features: list[tte.FeatureConfig], inputs: list[Any]) -> list[Lookups]:
     """Bring dense and ragged ids to one form; tables are numbered as they first occur."""
     tables = list(dict.fromkeys(id(feature.table) for feature in features))
     device = tte.runtime.device()
@@ -106,17 +106,17 @@ def find_places(features: list[tte.FeatureConfig], inputs: list[Any]) -> list[Pl
             )
             length = feature.max_sequence_length
             if length:
-                place = torch.arange(len(ids)) - value.row_splits[:-1][bag]
-                kept = place < length
+                position = torch.arange(len(ids)) - value.row_splits[:-1][bag]
+                kept = position < length
                 padded = torch.zeros(samples, length, dtype=ids.dtype)
-                padded[bag[kept], place[kept]] = ids[kept]
+                padded[bag[kept], position[kept]] = ids[kept]
                 mask = torch.arange(length) < lengths[:, None]
                 ids, shape, bag = padded.flatten(), (samples, length), None
                 present = mask.flatten()[:, None].float().to(device)
             else:
                 bag = bag.int().to(device)
         table = tables.index(id(feature.table))
-        found.append(Places(table, ids.int().to(device), bag, present, shape))
+        found.append(Lookups(table, ids.int().to(device), bag, present, shape))
     return found
 
 
@@ -127,7 +127,7 @@ class Naive(Form):
         self, features: list[tte.FeatureConfig], inputs: list[Any], optimizer: str, training: bool
     ) -> None:
         device = tte.runtime.device()
-        self.places = find_places(features, inputs)
+        self.lookups = find_lookups(features, inputs)
         configs = list({id(each.table): each.table for each in features}.values())
         self.weights = [
             torch.zeros(each.vocabulary_size, each.dim, device=device, requires_grad=training)
@@ -144,7 +144,7 @@ class Naive(Form):
     def look_up(self) -> list[Tensor]:
         return [
             each.gather(functional.embedding(each.ids, self.weights[each.table]))
-            for each in self.places
+            for each in self.lookups
         ]
 
     def update(self) -> None:
@@ -153,7 +153,7 @@ class Naive(Form):
 
 
 class Plain(Form):
-    """The distinct rows only, in arrays `[V, D]`, one for each table and slot."""
+    """Lookups and updates of the distinct rows only, in arrays `[V, D]`, one for each table and slot."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class Plain(Form):
         training: bool,
     ) -> None:
         device = tte.runtime.device()
-        self.places, self.rule, self.training = find_places(features, inputs), rule, training
+        self.lookups, self.rule, self.training = find_lookups(features, inputs), rule, training
         self.rate = torch.full((1,), 0.05).to(device)
         configs = list({id(each.table): each.table for each in features}.values())
         self.tables: list[dict[str, Tensor]] = []
@@ -185,18 +185,18 @@ class Plain(Form):
         self.rows: list[Tensor] = []
 
     def _deduplicate(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Unique ids of each table `[U]`; and for each feature where its ids are among them `[N]`."""
+        """Unique ids of each table `[U]`; and of each feature the positions of its ids among them `[N]`."""
         device = tte.runtime.device()
         unique: list[Tensor] = []
         inverse: dict[int, Tensor] = {}
         for table in range(len(self.tables)):
-            members = [n for n, each in enumerate(self.places) if each.table == table]
-            ids = [self.places[n].ids.cpu() for n in members]
+            members = [n for n, each in enumerate(self.lookups) if each.table == table]
+            ids = [self.lookups[n].ids.cpu() for n in members]
             distinct, positions = torch.cat(ids).unique(return_inverse=True)
             unique.append(distinct.int().to(device))
             parts = positions.int().split([len(part) for part in ids])
             inverse.update({n: part.to(device) for n, part in zip(members, parts, strict=True)})
-        return unique, [inverse[n] for n in range(len(self.places))]
+        return unique, [inverse[n] for n in range(len(self.lookups))]
 
     def look_up(self) -> list[Tensor]:
         self.rows = [
@@ -205,7 +205,7 @@ class Plain(Form):
         ]
         return [
             each.gather(self.rows[each.table].index_select(0, inverse))
-            for each, inverse in zip(self.places, self.inverse, strict=True)
+            for each, inverse in zip(self.lookups, self.inverse, strict=True)
         ]
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What the chips can do, and the least cycles in which one can move the bytes of a step.
+"""Speeds of TPU chips, and the least cycles in which one can move the bytes of a step.
 
     bound = bytes / HBM bandwidth x clock
 
@@ -27,16 +27,16 @@ class Chip:
     hbm_bytes_per_second: float
     clock_hertz: float
     has_sparse_core: bool
-    """Whether the compiler can move plain gathers and scatters to a SparseCore."""
+    """True if the compiler can move plain gathers and scatters to a SparseCore."""
     granule_bytes: int = 32
     """The unit of copies in the machine code; a tile of 4,096 bytes is 128 of them, on v4 8."""
 
     def hbm_cycles(self, num_bytes: float) -> float:
-        """Cycles in which that many bytes pass between HBM and the chip."""
+        """Cycles in which `num_bytes` pass between HBM and the chip."""
         return num_bytes / self.hbm_bytes_per_second * self.clock_hertz
 
     def seconds(self, cycles: float) -> float:
-        """How long that many cycles are."""
+        """Seconds of a number of cycles."""
         return cycles / self.clock_hertz
 
 

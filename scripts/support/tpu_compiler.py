@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that decide the result."""
+    """Versions of the packages that decide the result."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("jax", "jaxlib", "libtpu")}

@@ -28,7 +28,7 @@ class JobError(Exception):
 def trace_step(
     args: argparse.Namespace, out: Path, optimizer: str, dim: list[int], mode: str, form: str
 ) -> dict[str, Any]:
-    """What scripts/trace_step.py reports of a step, with the TPU layout."""
+    """Trace a step with the TPU layout in a process of its own; returns scripts/trace_step.py's report."""
     name = "-".join([args.workload or "tables", optimizer, *map(str, dim), mode, form])
     command = [sys.executable, "-W", "ignore", str(SCRIPTS / "trace_step.py"), "--json"]
     command += ["--out", str(out / "traced" / name), "--layout", "TPU", "--form", form]
@@ -52,7 +52,7 @@ def trace_step(
 def compile_step(
     traced: dict[str, Any], chip: str, more: str, out: Path, python: str, timeout: int
 ) -> dict[str, Any]:
-    """Compile a traced step for a chip, or read what an earlier run made of the same program.
+    """Compile a traced step for a chip, or read the result of an earlier run with the same program.
 
     Args:
         more: LIBTPU_INIT_ARGS.
@@ -107,6 +107,6 @@ def compile_step(
 
 
 def last_line(text: str) -> str:
-    """Of an error output, where the message is."""
+    """The last line of an error output, which has the message."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "no message"

@@ -1,4 +1,4 @@
-"""What a program does that the TPU compiler has optimized, read from its text."""
+"""Costs and structure of a program that the TPU compiler has optimized, read from its text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def called_text(line: str, computations: dict[str, str]) -> str:
 
 
 def instructions(text: str) -> Iterator[Instruction]:
-    """Those of the entry computation, and of loops and branches that it runs."""
+    """All instructions of the entry computation, and of the loops and branches that it runs."""
     computations = split_computations(text)
     waiting, seen = ["ENTRY"], {"ENTRY"}
     while waiting:

@@ -1,4 +1,4 @@
-"""What a step sends between devices, counted on the host from its ids: no device is needed.
+"""Bytes that a step sends between devices, counted on the host from its ids: no device is needed.
 
 Rows go from owners to those who asked, gradients the same way back, in even padded blocks. Letters:
 B batch, D dim, G devices.
@@ -23,9 +23,9 @@ class Traffic:
     """Bytes that a device sends to others in a training step, rows and gradients together."""
 
     needed: float
-    """Of rows that are asked for, on average over the devices of this process."""
+    """Bytes of the rows that are asked for, on average over the devices of this process."""
     sent: int
-    """With the padding of the blocks, the same on every device; a device's block for itself stays."""
+    """Bytes with the padding of the blocks, but without a device's block for itself; alike on all devices."""
     asked: float
     """Unique rows that a device asks for, its own included, on average."""
 
@@ -41,7 +41,7 @@ def count_traffic(
     """Count one batch.
 
     Args:
-        sizes: what the batch was padded to.
+        sizes: the padded sizes of the batch.
         bags: the batch of this process, as the batcher was given it.
     """
     local, devices = placement.local_devices, placement.num_devices
@@ -58,12 +58,12 @@ def count_traffic(
 
 
 def bytes_sent(sizes: StackSizes, devices: int) -> int:
-    """What a device sends of one stack, rows and gradients together, to the others."""
+    """Bytes that a device sends to the others for one stack, rows and gradients together."""
     return 2 * (devices - 1) * sizes.block * sizes.plan.stack.dim * FLOAT
 
 
 def as_json(traffic: Traffic) -> dict[str, Any]:
-    """For reports."""
+    """The counts as a report has them."""
     return {
         "bytes_needed": round(traffic.needed),
         "bytes_sent": traffic.sent,

@@ -26,7 +26,7 @@ CRITEO_IDS = [
 
 @dataclass(frozen=True)
 class Input:
-    """One feature: its table, H, and whether samples have fewer ids than that."""
+    """One feature: its table, H (`ids`), and True for `ragged` if samples have up to H ids."""
 
     table: int
     ids: int = 1
@@ -62,7 +62,7 @@ class Workload:
         ]
 
     def batches(self, seed: int, batch_size: int | None = None) -> Callable[[], list[object]]:
-        """What gives the next batch, nested like `features`; a function, so that none need be kept."""
+        """A function that returns the next batch, nested like `features`."""
         generator = torch.Generator().manual_seed(seed)
         shares = {rows: _cumulative(rows) for rows in set(self.rows)}
         size = batch_size or self.batch_size
@@ -76,7 +76,7 @@ class Workload:
         return draw
 
     def capped(self, cap: int) -> Workload:
-        """The same with no table larger than `cap` rows."""
+        """This workload with no table larger than `cap` rows."""
         return replace(self, rows=tuple(min(cap, rows) for rows in self.rows))
 
     def first_feature(self) -> Workload:
@@ -87,8 +87,8 @@ class Workload:
         return replace(self, rows=(rows,), dim=(dims,), inputs=inputs)
 
     def _draw(self, of: Input, share: Tensor, size: int, generator: torch.Generator) -> object:
-        places = torch.rand(size, of.ids, generator=generator, dtype=torch.float64)
-        ids = torch.searchsorted(share, places).clamp(max=len(share) - 1)
+        drawn = torch.rand(size, of.ids, generator=generator, dtype=torch.float64)
+        ids = torch.searchsorted(share, drawn).clamp(max=len(share) - 1)
         if of.ids == 1:
             return ids[:, 0]
         lengths = torch.full((size,), of.ids)
@@ -110,8 +110,8 @@ def part(batch: list[object], rank: int, count: int) -> list[object]:
             ends = value.row_splits
             size = (len(ends) - 1) // count
             splits = ends[rank * size : (rank + 1) * size + 1]
-            held = value.values[int(splits[0]) : int(splits[-1])]
-            found.append(tte.Ragged.from_lengths(held, splits.diff()))
+            ids = value.values[int(splits[0]) : int(splits[-1])]
+            found.append(tte.Ragged.from_lengths(ids, splits.diff()))
         else:
             assert isinstance(value, Tensor)
             found.append(value.chunk(count)[rank])
@@ -133,7 +133,7 @@ TINY_TABLES = [
 
 
 def synthetic_tiny(cap: int, batch_size: int) -> Workload:
-    """That model with no table larger than `cap` rows: 55 tables, 58 features, 85 ids a sample."""
+    """NVIDIA's model "tiny", its tables cut at `cap` rows: 55 tables, 58 features, 85 ids a sample."""
     tables = [(rows, dim) for count, _, rows, dim in TINY_TABLES for _ in range(count)]
     hot = [ids for count, ids, _, _ in TINY_TABLES for _ in range(count)]
     inputs = tuple(Input(table, ids) for table, several in enumerate(hot) for ids in several)
@@ -160,7 +160,7 @@ WORKLOADS = {
         capped_criteo(1_000_000, 1024),
     )
 }
-"""Of tables of one dim."""
+"""Workloads whose tables have one dim."""
 
 MORE_WORKLOADS = {
     each.name: each
@@ -170,4 +170,4 @@ MORE_WORKLOADS = {
         Workload("small26", (10_000,) * 26, 16, tuple(map(Input, range(26))), 256),
     )
 }
-"""Of mixed dims, and one so small that a step is mostly overhead."""
+"""A workload of mixed dims, and one so small that a step is mostly overhead."""
