@@ -25,7 +25,7 @@ class Traffic:
     needed: float
     """Bytes of the rows that are asked for, on average over the devices of this process."""
     sent: int
-    """Bytes with the padding of the blocks, but without a device's block for itself; alike on all devices."""
+    """Bytes of the padded blocks, except a device's block for itself; the same on every device."""
     asked: float
     """Unique rows that a device asks for, its own included, on average."""
 
