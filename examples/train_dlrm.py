@@ -5,7 +5,7 @@
     torchrun --nproc_per_node=4 examples/train_dlrm.py      # the same model on four processes
     python examples/train_dlrm.py --help
 
-Read dlrm/model.py first (the model, its tables, its step), then dlrm/data.py (what a batch is) and
+Read dlrm/model.py first (the model, its tables, its step), then dlrm/data.py (the log, and its batches) and
 common/trainer.py (the loop around a step); dlrm/report.py has metrics, table and plot, and common/ the
 rest that both examples share. This file is the program around them: options, and a report.
 """
@@ -135,7 +135,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options that decide how training goes; those of `Settings`, and its length."""
+    """The options that decide how training goes: its settings and its length."""
     count, rate = at_least(1), between(0, math.inf)
     group = parser.add_argument_group("model and training")
     add = group.add_argument

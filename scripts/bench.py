@@ -21,7 +21,7 @@ read).
 Every workload and optimizer runs in a process of its own; where the tables of all sides do not fit into
 memory at once, they are measured against ours in several. The allocator of all of them keeps freed memory
 (--no-tune leaves it as it is). Threads: torch and FBGEMM use all cores; ours and dense-xla have one of
-torch's threads and those of XLA, which are as many as there are cores.
+torch's threads and XLA's, which are as many as there are cores.
 
 Is a step as fast at 16M rows as at 1M? That is scripts/bench_scale.py.
 """
@@ -63,7 +63,7 @@ def main() -> None:
         found = launch(series, tuned=not args.no_tune)
         found["absent"] = {**absent, **found["absent"]}
         results.append(found)
-        if args.json:  # what is measured is not lost if a later series fails
+        if args.json:  # so that a failing series does not lose earlier ones
             args.json.write_text(json.dumps(bench_report.as_json(results), indent=1) + "\n")
     print(bench_report.table(results))
     if args.plot:

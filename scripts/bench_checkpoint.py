@@ -78,7 +78,7 @@ def concatenate(step: Path) -> None:
 
 
 def peak_over_table(rows: int, dim: int, run: Path, call: str) -> int:
-    """Bytes of memory that one call takes on top of those resident before; run it in a new process."""
+    """Bytes of memory that one call takes beyond the resident table; run it in a new process."""
     torch.set_num_threads(1)
     holder = Holder(rows, dim)
     checkpoint.write_tables(run / "warm-up" / call, 0, {"t": {"weight": torch.zeros(8, 8)}})

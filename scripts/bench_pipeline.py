@@ -10,8 +10,8 @@ The workload is `dcnv2-capped` (26 tables of D = 128, multi-hot, a small dense h
   loader    the same through EmbeddingLoader, and once more with pipelined execution
 
 and the ratios of plain to host + device and of loader to the larger of the two, within each round; medians
-over the rounds, as JSON. On a CPU, host and device share the cores: what overlaps there is less than on a
-TPU, and the ratio to the larger one says so.
+over the rounds, as JSON. On a CPU, host and device share the cores: they overlap less there than on a TPU,
+and the ratio to the larger one says so.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Bench:
         width = self.work.dim * len(self.work.inputs)
         self.head = torch.randn(width, HIDDEN).div(width**0.5).to(self.embedding.device)
         draw = self.work.batches(seed=1)
-        drawn = itertools.cycle([draw() for _ in range(POOL)])  # drawing is not what is measured
+        drawn = itertools.cycle([draw() for _ in range(POOL)])  # drawing is not measured
         self.draw = drawn.__next__
         self.loader = tte.EmbeddingLoader(self._batches(), self.embedding)
         self.running = iter(self.loader)

@@ -4,7 +4,7 @@
 Measured: each workload with 1, 2 and 4 processes (as torchrun starts them, gloo between them) and with
 1, 2 and 4 virtual devices of one process (SPMD), the global batch the same for all: median step time, its
 ratio to one process, host time (checking, deduplicating and exchanging ids, and the copy to the device),
-bytes that a device sends to others in a step, unique rows, and the share of padding in what is sent. All of
+bytes that a device sends to others in a step, unique rows, and the share of padding in these bytes. All of
 them run on the cores of this machine: with few cores the times show overhead, never a gain.
 
 Modelled: the host code plans batches for 4 to 256 chips, without devices; a chip's batch is that of the

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Does a training step cost the same, in time and memory, whatever the size of the table?
+"""Does a training step cost the same, in time and memory, for tables of any size?
 
 Builds one table for each vocabulary size, gives all of them the same ids, and times whole steps (enqueue,
 dequeue, a small head, backward, apply_gradients, until the device has finished) in turn, so that a slow

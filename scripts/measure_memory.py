@@ -3,7 +3,7 @@
 
 Starts 1, then 4 processes (gloo between them) that build one table with Adagrad, train it for one step, and
 read all their rows with state_dict. Each measures, for every phase, the peak of its resident memory above
-what it had after the imports (Linux: VmHWM, reset between the phases). Prints the largest of all processes
+its memory after the imports (Linux: VmHWM, reset between the phases). Prints the largest of all processes
 in MiB, and as a multiple of the rows that a process holds; a phase that needs the whole table would show at
 least S of them. --json writes the numbers of every process.
 """
@@ -93,7 +93,7 @@ def launch(size: int) -> list[dict[str, int]]:
 
 
 def measure(rows: int, sharding: str) -> dict[str, int]:
-    """Peak bytes of this process in each phase, above those it had before, and the bytes it holds."""
+    """Peak bytes of this process in each phase, above its bytes before, and the bytes of its rows."""
     import torch
 
     import torch_tpu_embedding as tte

@@ -8,12 +8,13 @@ through `state_dict`. At the end:
 
   memory    resident memory in the last tenth of the steps, against its median in the second thousand
             (or the second tenth, if that is later)
-  threads   none of the loader's is left, after each iteration; and the process has as many as it had then
-  tables    equal to those of a float64 emulation of the same steps in numpy. Ten more emulations lose one
-            update each; equal means: ten times closer than the closest of these. Without --pipelined also
-            bit for bit equal to those of the same batches through `enqueue`, without a thread
+  threads   after each iteration no thread of the loader is left; and at the end the process has no more
+            threads than in the middle
+  tables    equal to the tables of a float64 emulation of the same steps in numpy. Ten more emulations lose
+            one update each; equal means: ten times closer than the closest of these. Without --pipelined
+            the tables also equal, bit for bit, tables trained through `enqueue`, without a thread
 
-Exits with 1 if one of them fails, and writes what it found as JSON.
+Exits with 1 if one of them fails, and writes its findings as JSON.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ and one array [V, D] for each table and slot, of which only the distinct rows ar
   temp MB     temporaries of the program
   MB in place outputs that take over the memory of an argument (donated)
   table-sized instructions that make an array of a table's size, other than rows written into it
-              (of tables smaller than the batch, those of the batch as well)
+              (if a table is smaller than the batch, arrays of the batch's size count as well)
   est Mcyc    ESTIMATE: cycles that the compiler prints, summed; it prints none for gathers, scatters, sorts
-  code Mcyc   ESTIMATE: bundles that the machine code of those issues (scripts/support/tpu_schedule.py)
+  code Mcyc   ESTIMATE: bundles of the machine code of gathers, scatters and sorts (support/tpu_schedule.py)
   bound       cycles in which HBM moves the bytes of our step (scripts/support/tpu_chips.py, step_bytes.py)
   est/bound, all/bound   est, and est + code, as multiples of the bound
 

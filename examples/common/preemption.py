@@ -106,7 +106,7 @@ def resume(directory: Path | None, trainer: Resumable) -> None:
 
 
 def require_same(saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Raise ValueError unless a run with the settings `own` can continue one with those `saved`."""
+    """Raise ValueError unless a run with the settings `own` can continue one with the settings `saved`."""
     for name, value in own.items():
         if value != saved.get(name):
             raise ValueError(

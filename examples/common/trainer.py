@@ -1,6 +1,6 @@
 """The training that both examples share: `BaseTrainer`, a model with its tables and batches, and `train`.
 
-A step of training is four lines, and they are those of any program that uses `TPUEmbedding`:
+A step of training looks as in any program that uses `TPUEmbedding`:
 
     numbers = next(batches)                # a thread has sent this batch, and its ids, to the device
     activations = embedding.dequeue()      # the rows that the ids name
@@ -51,9 +51,11 @@ class BaseTrainer(ABC):
         settings: a dataclass, which has `batch_size`.
 
     Attributes:
-        step: the number of steps trained so far, those before a resume included.
+        step: the number of steps trained so far.
         history: `loss`, a number for each step; `evaluations`, the step and the scores of each.
-        seconds: the time that training took, and all time, those before a resume included.
+        seconds: the time of all steps, and the time of the whole run.
+
+    `step`, `history` and `seconds` are saved in checkpoints: a resumed run goes on counting.
     """
 
     embedding: tte.TPUEmbedding
@@ -67,7 +69,7 @@ class BaseTrainer(ABC):
 
     @abstractmethod
     def cut(self, rows: np.ndarray) -> Batch:
-        """This process's part of the batch of these rows, of the same size for short batches too."""
+        """This process's part of the batch of these rows; a short batch is filled up to the same size."""
 
     @abstractmethod
     def train_step(self, numbers: Tensor) -> Tensor:
@@ -100,7 +102,7 @@ class BaseTrainer(ABC):
     def advance(self) -> Tensor:
         """Train on the next batch; the loss is a device scalar, computed when it is fetched."""
         # `train_step` is a function of its own so that activations and gradients are gone before `sync`:
-        # whatever is still referenced there becomes an output of the program, which XLA must keep.
+        # a tensor that is still referenced there becomes an output of the program, which XLA must keep.
         loss = self.train_step(next(self.batches))
         tte.runtime.sync()  # ends the step: runs it as one program, compiled the first time
         self.step += 1
@@ -152,8 +154,8 @@ class BaseTrainer(ABC):
 class Schedule:
     """When a run does more than train, in steps, and where it saves."""
 
-    steps: int  # in all, those before a resume included
-    warm_up: int  # the first steps; with the first evaluation, all that may compile
+    steps: int  # in all, with the steps before a resume
+    warm_up: int  # after these, and an evaluation, nothing is compiled any more
     fetch_every: int  # fetching losses waits for the device
     evaluate_every: int
     save_every: int
@@ -183,9 +185,8 @@ class _Meter:
     def __init__(self, trainer: BaseTrainer, warm_up: int) -> None:
         self.trainer, self.warm = trainer, trainer.step + warm_up
         self.begin = time.perf_counter() - trainer.seconds["all"]
-        self.pending: list[
-            Tensor
-        ] = []  # losses still on the device: fetching one waits for its step
+        # Losses still on the device: fetching one waits for its step.
+        self.pending: list[Tensor] = []
         self.rates: list[float] = []  # samples a second, without the warm-up
         self.start()
 

@@ -135,7 +135,7 @@ def synthetic(
     rng = np.random.default_rng(seed)
     counts = np.floor(np.exp(rng.normal(1.5, 1.2, (samples, len(DENSE)))))
     dense = log_transform(np.where(rng.random(counts.shape) < 0.2, 0, counts))
-    bends = np.abs(dense[:, 0] - 2) + dense[:, 1] * dense[:, 2] / 4  # what a linear model misses
+    bends = np.abs(dense[:, 0] - 2) + dense[:, 1] * dense[:, 2] / 4  # a linear model misses these
     logit = _spread(dense @ rng.normal(size=len(DENSE)) / 2 + bends, 0.7)
 
     columns, all_ids, hidden = [], [], {}

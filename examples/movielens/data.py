@@ -127,7 +127,7 @@ def _malformed(where: str, what: str) -> ValueError:
 def hold_out(ratings: Ratings, share: float = 0.2) -> np.ndarray:
     """Mark the last `share` of each user's ratings by time, rounded to whole ratings.
 
-    Predicting the future is harder than filling gaps at random, and it is what a recommender does.
+    Predicting the future is harder than filling gaps at random, and it is the task of a recommender.
     """
     count = np.bincount(ratings.user)
     first = np.cumsum(count) - count
@@ -154,8 +154,8 @@ def fit_biases(
 ) -> Biases:
     """Minimise Σ(stars - mean - bᵤ - bₘ)² + user_penalty·Σbᵤ² + movie_penalty·Σbₘ².
 
-    Given the biases of all movies those of the users are shrunk means, and the other way round, so
-    the two are computed in turn until nothing moves.
+    Given the biases of all movies, the biases of users are shrunk means, and the other way round: the
+    two are computed in turn until nothing moves.
     """
     mean = float(ratings.stars.mean(dtype=np.float64))
     rest = ratings.stars - mean

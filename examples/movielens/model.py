@@ -75,7 +75,7 @@ def feature_config(samples: Samples, settings: Settings) -> dict[str, tte.Featur
 
 
 def small_normal(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Start values near 0, so that what is not learned yet adds little noise."""
+    """Start values near 0, so that rows that are not trained yet add little noise."""
     return torch.randn(shape, dtype=dtype) * 0.1
 
 

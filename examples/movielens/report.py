@@ -18,7 +18,7 @@ class Run:
     seed: int
     losses: list[float]  # of each step
     rmses: list[float]  # before the first epoch, and after each
-    seconds: float  # with those before a resume
+    seconds: float  # with the time before a resume
     samples_per_second: float
     compiles_after_warm_up: int
 

@@ -66,7 +66,7 @@ class Side:
     slow = False
     """True if a step takes so long that few are measured."""
     differs = ""
-    """The reason why its tables differ from those of ours; empty if they must be equal."""
+    """The reason why its tables differ from ours; empty if they must be equal."""
     memory_factor = 1.0
     """Memory that it needs, as a multiple of weights and slots."""
 
@@ -115,7 +115,7 @@ class Ours(Side):
         self.embedding.apply_gradients(self._gradients)
         lap("trace")
         runtime.sync(wait=self.waits)
-        del activations  # what lives at the end of a step is written out
+        del activations  # a tensor that lives at the end of a step is written out
         lap("run")
 
     def rows(self, table: int, count: int) -> Tensor:

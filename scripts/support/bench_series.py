@@ -73,10 +73,10 @@ def measure(series: Series) -> dict[str, Any]:
     """Run a series.
 
     Returns:
-        settings, machine, counts of the workload, how many cores other processes used in each round
-        (beyond what the coarse clock of the system could feign), and per side its samples (milliseconds of
-        whole steps and of their phases, by round; of a side that does not wait the mean of the round) and
-        whether its tables were those of ours after the warm-up.
+        settings, machine, counts of the workload, the number of cores that other processes used in each
+        round (without the error of the system's coarse clock), and of each side: its samples (milliseconds
+        of whole steps and of their phases, by round; the mean of the round if the side does not wait), and
+        the comparison of its tables with ours after the warm-up.
     """
     work = series.resolve()
     bandwidth = copy_bandwidth()
@@ -164,7 +164,7 @@ def timed_step(side: Side, batch: list[object]) -> dict[str, float]:
 
 
 def check(sides: dict[str, Side], work: Workload) -> dict[str, dict[str, Any] | str]:
-    """Compare the first rows of every table, those that are drawn most, with ours."""
+    """Compare the first rows of every table, which are drawn most, with ours."""
     found: dict[str, dict[str, Any] | str] = {}
     for name, side in sides.items():
         if name == "ours" or "ours" not in sides:

@@ -12,7 +12,7 @@ from torch_tpu_embedding.tables.placement import Placement, Strategy
 
 
 class MemoryShard:
-    """One process's rows, placed as an embedding places them; subclasses fill them and say what changed.
+    """One process's rows, placed as an embedding places them; subclasses fill them and list changed rows.
 
     Args:
         tables: all tables, the same on every process.

@@ -16,7 +16,7 @@ FLOAT = 4
 
 
 def bytes_moved(embedding: tte.TPUEmbedding, inputs: list[Any], training: bool) -> dict[str, int]:
-    """Count what a step must read and write in the device's memory, whatever its program looks like.
+    """Count the bytes that any program of a step must read and write in the device's memory.
 
     Each unique row is read once and, in a training step, written once, with its slots; each activation
     is written once; each gradient of one is read once. Padding of the batch does not count.

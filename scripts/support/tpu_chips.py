@@ -2,7 +2,7 @@
 
     bound = bytes / HBM bandwidth x clock
 
-Bandwidths are those per chip in Google's Cloud TPU documentation (cloud.google.com/tpu/docs/v4, v5e, v5p,
+Bandwidths are per chip, from Google's Cloud TPU documentation (cloud.google.com/tpu/docs/v4, v5e, v5p,
 v6e). Clocks are not given there, but follow from its peak bf16 FLOP/s, of which a chip does
 cores x matrix units x side² x 2 in a cycle:
 

@@ -2,7 +2,7 @@
 
     python tpu_compiler.py step.before_optimizations.hlo.pb --chip v5e --out folder
 
-The program is what XLA dumps of a traced step (scripts/trace_step.py); the text of the same name must lie
+The program is XLA's dump of a traced step (scripts/trace_step.py); the text of the same name must lie
 beside it, for the donated arguments are read from its first line. The compiler's settings are taken from
 LIBTPU_INIT_ARGS. Into --out go `program.txt`, the optimized program, and `result.json`: bytes of
 arguments, outputs, donated outputs and temporaries, seconds, and versions.

@@ -17,7 +17,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Cycles of each case as bars, a panel for each chip: estimates, and counted code on top.
 
     Args:
-        rows: as the report has them; those that failed are left out.
+        rows: the rows of the report; failed ones are left out.
     """
     rows = [row for row in rows if "failed" not in row and not row.get("sparse_core")]
     chips = list(dict.fromkeys(row["chip"] for row in rows))

@@ -96,13 +96,13 @@ def read_program(text: str, shapes: list[list[int]], counted: dict[str, int]) ->
         counted: instruction name → cycles counted in its machine code.
 
     Returns:
-        `estimated_cycles`: the compiler's, of those instructions that have an estimate;
+        `estimated_cycles`: the compiler's, of all instructions that have an estimate;
         `counted_cycles`: of the machine code of gathers, scatters, sorts and other kernels that have none;
-        `without_estimate`: for each of those `does` and `cycles` (None: no machine code was found);
+        `without_estimate`: `does` and `cycles` of each of the others (None: no machine code was found);
         `costliest`: the five instructions that cost most, either way;
         `table_sized`: instructions that make an array of a table's size other than by writing rows into
         it, as 'op[elements]' → number;
-        `ops`: counts; `sparse_core`: what runs there, as op → number.
+        `ops`: counts; `sparse_core`: the ops that run there, as op → number.
     """
     elements = {math.prod(shape) for shape in shapes}
     found = list(instructions(text))

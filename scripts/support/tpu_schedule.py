@@ -1,12 +1,12 @@
 """Cycles of compiled TPU kernels, counted in the machine code that the compiler writes.
 
-The compiler prints its estimates for loops over whole tiles only: not for a gather, a scatter or a sort,
-which are what a step on embedding tables consists of. But it writes the code of every kernel, bundle by
+The compiler prints its estimates for loops over whole tiles only: not for a gather, a scatter or a sort, of
+which a step on embedding tables consists. But it writes the code of every kernel, bundle by
 bundle (a bundle issues in one cycle), with the loops and their limits. Counted here: bundles times the
 trips of the loops around them.
 
-What the count leaves out: waits for memory, and all but one trip of a loop whose limit is neither a
-constant nor that of a loop over rows (below). What it has too much: code that a branch skips. It is an
+The count leaves out waits for memory, and all but one trip of a loop whose limit is neither a constant
+nor the limit of a loop over rows (below). It counts too much where a branch skips code. It is an
 estimate like the compiler's own; of loops for which both exist, it is the smaller one, mostly.
 
 A gather or scatter in HBM brings its row numbers into scalar memory in blocks, and an inner loop starts a
@@ -42,7 +42,7 @@ class Loop:
 
     @property
     def cycles_of_trip(self) -> int:
-        """Bundles that issue in one trip, those of the loops in it included."""
+        """Bundles that issue in one trip, with the loops in it."""
         rows = max((each.rows_read for each in self.inner), default=0)
         # loops side by side treat the same rows, though one alone copies them
         trips = max(-(-self.row_numbers // rows), 1) if rows else 1

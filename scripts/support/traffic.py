@@ -1,6 +1,6 @@
 """Bytes that a step sends between devices, counted on the host from its ids: no device is needed.
 
-Rows go from owners to those who asked, gradients the same way back, in even padded blocks. Letters:
+Rows go from owners to the devices that asked, gradients the same way back, in even padded blocks. Letters:
 B batch, D dim, G devices.
 """
 
@@ -31,7 +31,7 @@ class Traffic:
 
     @property
     def padding(self) -> float:
-        """The share of what is sent that is padding."""
+        """The share of padding in the bytes sent."""
         return 1 - self.needed / self.sent if self.sent else 0.0
 
 
