@@ -397,7 +397,7 @@ def test_results_that_cannot_be_written_are_refused_before_anything_is_read(
 def test_checking_results_leaves_no_file_and_keeps_an_old_one(tmp_path: Path) -> None:
     old = tmp_path / "old.json"
     old.write_text("{}")
-    check_outputs(plot=tmp_path / "new" / "curves.png", json=old)
+    check_outputs(plot=tmp_path / "new" / "curves.png", results=old)
     assert old.read_text() == "{}"
     assert [*(tmp_path / "new").iterdir()] == []
 

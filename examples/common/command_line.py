@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,14 @@ def between(low: float, high: float) -> Callable[[str], float]:
     return number
 
 
-def check_outputs(*, plot: Path | None, json: Path | None) -> None:
+def check_outputs(*, plot: Path | None, results: Path | None) -> None:
     """Make sure, before a long training, that its results can be written; a collective call.
 
-    Opens the files, as process 0 will in the end. A file that exists keeps its content until then.
+    Process 0, which will write them in the end, opens both files. An old file keeps its content until then.
+
+    Args:
+        plot: the path of --plot, if it is given.
+        results: the path of --json, if it is given.
 
     Raises:
         ValueError: one of them cannot be opened, or nothing can draw a picture of that name.
@@ -51,7 +56,7 @@ def check_outputs(*, plot: Path | None, json: Path | None) -> None:
     problem = ""
     if tte.distributed.is_main():
         problem = _why_not_drawn(plot) or _why_not_opened("--plot", plot)
-        problem = problem or _why_not_opened("--json", json)
+        problem = problem or _why_not_opened("--json", results)
     if tte.distributed.gather(torch.tensor([bool(problem)])).any():
         raise ValueError(problem or "process 0 cannot write its results; it says why")
 
@@ -59,7 +64,7 @@ def check_outputs(*, plot: Path | None, json: Path | None) -> None:
 def _why_not_opened(option: str, path: Path | None) -> str:
     if path is None:
         return ""
-    new = not path.exists()
+    new = not os.path.lexists(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()

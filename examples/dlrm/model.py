@@ -141,6 +141,8 @@ class Settings:
 class Trainer(BaseTrainer):
     """The DLRM with its tables, and beside it the dense-only model, trained on the same batches."""
 
+    settings: Settings
+
     def __init__(self, log: ClickLog, settings: Settings) -> None:
         super().__init__(settings)
         self.log = log

@@ -141,6 +141,8 @@ class RatingModel(nn.Module):
 class Trainer(BaseTrainer):
     """The rating model with its tables, their optimizers, and learning rates that fall to 0."""
 
+    settings: Settings
+
     def __init__(self, samples: Samples, settings: Settings) -> None:
         super().__init__(settings)
         self.samples = samples
