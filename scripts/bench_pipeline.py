@@ -106,7 +106,7 @@ def measure(args: argparse.Namespace, pipelined: bool) -> list[dict[str, float]]
     loader = "loader_pipelined" if pipelined else "loader"
     runs = {"host": bench.host, "device": bench.device, "plain": bench.plain}
     if pipelined:
-        del runs["plain"]  # it is the plain mode's
+        del runs["plain"]  # measured already, without pipelined execution
     runs[loader] = bench.through_loader
     # The loader's thread waits, its queue full, while the others are measured.
     for run in runs.values():
