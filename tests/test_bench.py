@@ -105,7 +105,7 @@ def test_sides_that_do_not_fit_into_memory_are_measured_apart(
 
 
 def test_disturbed_rounds_are_left_out_of_the_summary_but_not_of_the_samples(bench: Any) -> None:
-    report = importlib.import_module("bench_report")
+    report = importlib.import_module("support.bench_report")
     turns = {"ours": [2.0, 90.0, 2.0], "torch": [6.0, 900.0, 8.0], "dense-xla": [10.0]}
     sides = {
         name: {"checked": "", "rounds_ms": [[{"all": each, "run": each}] for each in times]}
