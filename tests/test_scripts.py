@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import doctest
+import importlib
 import os
 import runpy
 import sys
@@ -25,6 +27,18 @@ class Asked(Exception):  # noqa: N818 (not an error: the end of a script that as
 
 def ask(parser: argparse.ArgumentParser) -> None:
     raise Asked(parser)
+
+
+DOCUMENTED = [path for path in SCRIPTS.rglob("*.py") if "\n    >>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", DOCUMENTED, ids=lambda path: path.name)
+def test_examples_in_docstrings_are_right(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    name = ".".join(path.relative_to(SCRIPTS).with_suffix("").parts)
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)

@@ -11,7 +11,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     >>> parser = argparse.ArgumentParser(prog="x", formatter_class=HelpFormatter)
     >>> _ = parser.add_argument("--sizes", nargs="+", default=[1, 2], help="in rows")
     >>> print(parser.format_help().splitlines()[-1].strip())
-    --sizes SIZES [SIZES ...]  in rows (default: 1 2)
+    in rows (default: 1 2)
     """
 
     def _get_help_string(self, action: argparse.Action) -> str:
