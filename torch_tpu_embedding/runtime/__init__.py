@@ -1,8 +1,8 @@
-"""The seam to the accelerator backend, behind which all of torch_xla lies (`xla.py`)."""
+"""The seam to the accelerator backend: all that imports torch_xla lies in this folder."""
 
+from .mesh import Mesh
 from .xla import (
     DeviceKind,
-    Mesh,
     all_to_all,
     allow_backward,
     annotate,

@@ -1,4 +1,4 @@
-"""The seam to the accelerator backend: the one file that imports torch_xla.
+"""The seam to the accelerator backend: with `mesh.py` beside it, all that imports torch_xla.
 
 Everything else in the package is plain ATen operators on tensors, so a second backend means a second
 version of these few functions. The import happens on first use: configuration, input checking and CPU
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Literal
 
@@ -102,8 +102,8 @@ def upload(value: Tensor, target: torch.device) -> Tensor:
     if not is_accelerated(target):
         return value.to(target)
     require_own_process("to_device")
-    (out,) = _bindings()._xla_tensors_from_aten([value], [str(target)], None)
-    return _tensor(out)
+    (out,) = bindings()._xla_tensors_from_aten([value], [str(target)], None)
+    return as_typed(out)
 
 
 @timed("sync")
@@ -154,7 +154,7 @@ def wait_seconds() -> float:
 
 def is_computed(value: Tensor) -> bool:
     """Whether a device tensor's program has been started, so that reading it starts none."""
-    return not _bindings()._check_tensor_need_materialization([value])[0]
+    return not bindings()._check_tensor_need_materialization([value])[0]
 
 
 def times_changed(value: Tensor) -> int:
@@ -174,7 +174,7 @@ def annotate(name: str) -> Iterator[None]:
 
     Its own class tries to import jax at every call. The name ends where the program does (`sync`).
     """
-    profiler = _bindings().profiler
+    profiler = bindings().profiler
     _scopes.append(profiler.scope_pusher(name))
     try:
         with profiler.TraceMe(name):
@@ -225,7 +225,7 @@ def _order_no_more(values: Tensor) -> None:
     turn what is exchanged after it into nan. XLA orders the collectives of a program by itself, the same
     way in every replica.
     """
-    _bindings()._set_all_reduce_token(str(values.device), None)
+    bindings()._set_all_reduce_token(str(values.device), None)
 
 
 def init_process_group() -> None:
@@ -272,101 +272,15 @@ def local_device_ids() -> list[int]:
     return [int(name.rsplit(":", 1)[1]) for name in names]
 
 
-class Mesh:
-    """All devices of all processes in a row, and tensors split over them along a dimension.
-
-    torch_xla's own functions for this try to import jax at every call; the bindings below them do not
-    (6 against 310 µs), and give plain tensors.
-
-    Args:
-        device_ids: of all devices, those of process 0 first, in the order of `local_device_ids`.
-    """
-
-    def __init__(self, device_ids: Sequence[int]) -> None:
-        import numpy as np
-        import torch_xla.distributed.spmd as xs
-
-        self.num_devices = len(device_ids)
-        self._mesh = xs.Mesh(np.array(device_ids), (self.num_devices,), ("x",))
-        self._manual = _bindings().OpSharding([], [], [], xs.ShardingType.MANUAL)
-
-    def put(self, value: Tensor) -> Tensor:
-        """Copy a host tensor to this process's devices, split along its first dimension.
-
-        Its size must be divisible by the number of those devices; the result has the size of all
-        processes together.
-        """
-        import torch_xla.distributed.spmd as xs
-
-        if self.num_devices == 1:
-            return value.to(device())
-        names = ("x", *[None] * (value.dim() - 1))
-        spec = xs.ShardingSpec(self._mesh, names, minibatch=True).xla_spec(value)
-        (out,) = _bindings()._xla_tensors_from_aten([value], [str(device())], [spec])
-        return _tensor(out)
-
-    def zeros(self, shape: Sequence[int]) -> Tensor:
-        """Zeros of this shape on every device, split along the first dimension."""
-        size = (shape[0] * self.num_devices, *shape[1:])
-        return self.split(torch.zeros(size, device=device(), dtype=torch.float32), 0)
-
-    def fetch(self, value: Tensor) -> Tensor:
-        """This process's part of a tensor, split along its first dimension, on the host.
-
-        Raises:
-            ValueError: several processes cannot share it evenly.
-        """
-        size = value.shape[0]
-        value = self.split(value, 0)
-        sync(wait=True)
-        shards = _bindings()._get_local_shards([value])[0]
-        if len(shards) == self.num_devices:
-            return torch.cat([data.cpu() for data, _ in shards])[
-                :size
-            ]  # the last ones may be filled up
-        if size % self.num_devices:
-            raise ValueError(
-                f"to_host: a tensor of shape {[*value.shape]} cannot be shared by {self.num_devices} "
-                "devices of several processes; make its first size a multiple of that"
-            )
-        return torch.cat([data.cpu() for data, _ in shards])
-
-    def split(self, value: Tensor, dim: int | None) -> Tensor:
-        """Have a tensor laid out over the devices along `dim`, or whole on each (None)."""
-        out = value + 0  # a node of its own: marking changes the tensor it is given
-        _bindings()._xla_mark_sharding(out, self._sharding(value.dim(), dim))
-        return out
-
-    def enter(self, value: Tensor) -> Tensor:
-        """One device's part of a tensor that is split along its first dimension."""
-        _bindings()._xla_mark_sharding(value, self._sharding(value.dim(), 0))
-        return _tensor(_bindings()._spmd_full_to_shard_shape(value))
-
-    def leave(self, value: Tensor) -> Tensor:
-        """The tensor of which each device has the part `value`, along the first dimension."""
-        bindings = _bindings()
-        bindings._mark_manual_sharding(value, self._manual)
-        shape = torch.Size([value.shape[0] * self.num_devices, *value.shape[1:]])
-        sharding = self._sharding(value.dim(), 0)
-        return _tensor(bindings._spmd_shard_to_full_shape(value, sharding, shape, value.dtype))
-
-    def all_to_all(self, blocks: Tensor) -> Tensor:
-        """Exchange the blocks `[devices, …]` of one device with the others, by laying them out anew."""
-        whole = self.leave(blocks[None])  # [from, to, …], split along `from`
-        swapped = self.split(whole, 1).transpose(0, 1)
-        return self.enter(self.split(swapped, 0))[0]
-
-    def _sharding(self, rank: int, dim: int | None) -> Any:
-        return self._mesh.get_op_sharding(tuple("x" if at == dim else None for at in range(rank)))
-
-
 @cache
-def _bindings() -> Any:
+def bindings() -> Any:
+    """torch_xla's own bindings, for what its Python functions do slowly or not at all."""
     import torch_xla
 
     return torch_xla._XLAC
 
 
-def _tensor(value: Any) -> Tensor:
+def as_typed(value: Any) -> Tensor:
+    """A tensor that came from the bindings, which have no types."""
     out: Tensor = value
     return out
