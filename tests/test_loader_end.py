@@ -23,6 +23,14 @@ PROMPTLY = 1.0
 EPOCHS = 200
 
 
+@pytest.fixture(autouse=True)
+def interrupts_are_heard() -> Iterator[None]:
+    """A process that a shell started in the background ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def embedding() -> tte.TPUEmbedding:
     table = tte.TableConfig(50, 4, name="a")
