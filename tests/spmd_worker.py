@@ -28,6 +28,7 @@ from torch import Tensor
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed, runtime
+from torch_tpu_embedding.inputs.bags import parse as parse_bags
 from torch_tpu_embedding.reference import ReferenceEmbedding
 from torch_tpu_embedding.tables.placement import STRATEGIES
 
@@ -206,7 +207,7 @@ def train_and_evaluate(features: list[tte.FeatureConfig], rounds: int) -> dict[s
 def plain_loss(plain: Fast, head: torch.nn.Module, inputs: list[Any], training: bool) -> float:
     """The same step on plain tensors."""
     bags = [
-        tte.features.parse(feature, plain.resolved.table_of(feature), value)
+        parse_bags(feature, plain.resolved.table_of(feature), value)
         for feature, value in zip(plain.resolved.features, inputs, strict=True)
     ]
     engine = plain.engine
