@@ -101,7 +101,8 @@ def import_adagrad(blocks: list[str]) -> None:
     optimizer.step()
     exec(blocks[4], {**names, "w": w, "optimizer": optimizer})
     state = names["embedding"].state_dict()
-    assert state["user.weight"].eq(1).all() and state["user.accumulators"].eq(1).all()
+    assert state["user.weight"].eq(1).all()
+    assert state["user.accumulators"].eq(1).all()
 
 
 def train_in_processes(blocks: list[str]) -> None:
@@ -160,7 +161,8 @@ def test_the_python_blocks_of_docs_run(
 
 
 def test_no_block_of_docs_was_added_without_a_case_that_runs_it() -> None:
-    """Two need other libraries: test_tensorflow.py has that of TensorFlow, test_training_libraries.py Lightning's."""
+    """Two need a library of their own, and are run by none: TensorFlow's `restore` in checkpoints.md (it is
+    tested by test_tensorflow.py), Lightning's module in wrappers.md (by test_training_libraries.py)."""
     found = {str(path.relative_to(ROOT)): 0 for path in DOCUMENTS}
     found = {name: len(blocks_of(name)) for name in found if name != "README.md"}
     assert {name: count for name, count in found.items() if count} == {
