@@ -112,7 +112,9 @@ def test_reshard_writes_a_full_step_for_another_number_of_shards(run, capsys):
 
 def test_what_cannot_be_used_is_status_2_with_the_reason(run, tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "nowhere")]) == 2
-    assert "no checkpoint to load" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("python -m torch_tpu_embedding.checkpoint: ")
+    assert "no checkpoint to load" in said
     assert main(["verify", str(tmp_path / "nowhere")]) == 2
     flip(run)
     assert main(["reshard", str(run), str(run / "out"), "--shards", "2"]) == 2

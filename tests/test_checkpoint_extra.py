@@ -192,3 +192,12 @@ def test_a_file_that_is_no_data_is_an_error_without_terminal_codes(tmp_path):
     ) as caught:
         unpack(path)
     assert "\x1b" not in str(caught.value)
+
+
+def test_what_has_a_state_dict_is_refused_with_that_as_remedy(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    for each in (model, torch.optim.SGD(model.parameters(), 0.1)):
+        with pytest.raises(ValueError, match=r"extra\['model'\] is, .* give its state_dict\(\)$"):
+            checkpoint.save(FakeEmbedding([table("t", 2, 2)]), tmp_path, 1, {"model": each})
+        state = dict(each.state_dict())
+        assert_equal(there_and_back(state, tmp_path), state)

@@ -363,6 +363,20 @@ def test_its_tables_are_embeddings_under_the_tables_names_and_do_not_train() -> 
     assert not any(parameter.requires_grad for parameter in MODULE.parameters())
 
 
+def test_a_table_may_be_named_like_a_method_of_modules(tmp_path: Path) -> None:
+    names = ["items", "keys", "values", "type", "training", "to", "_parameters", "users"]
+    features = {name: tte.FeatureConfig(tte.TableConfig(3, 2, name=name)) for name in names}
+    embedding = tte.TPUEmbedding(features, 2, None, device="cpu")
+    batch = {name: torch.tensor([2, 0]) for name in names}
+    path = tmp_path / "t.pt2"
+    module = tte.export_serving(embedding, path, batch)
+    wanted = embedding(batch)
+    for found in (module(batch), torch.export.load(path).module()(batch)):
+        for name in names:
+            torch.testing.assert_close(found[name], wanted[name])
+    assert {"tables.items_.weight", "tables.users.weight"} <= set(module.state_dict())
+
+
 def test_what_was_trained_on_the_device_is_what_is_exported() -> None:
     embedding = tte.TPUEmbedding(helpers.golden_config(), 4, tte.Adagrad(0.1))
     ids = tuple(helpers.as_kind(rows, "ragged") for rows in helpers.GOLDEN_IDS)

@@ -50,3 +50,14 @@ def test_arrays_and_nests_become_tensors_on_the_device(embedding):
 def test_other_values_are_named_with_their_place(embedding, value, message):
     with pytest.raises(TypeError, match=re.escape(message)):
         embedding.to_device(value)
+
+
+def test_to_host_takes_the_nests_that_to_device_gave(embedding):
+    batch = Batch(torch.tensor([1.0, 0.0]), [torch.tensor([[1.0], [2.0]])])
+    found = embedding.to_host({"x": embedding.to_device(batch)})["x"]
+    assert type(found) is Batch
+    assert found.labels.device.type == found.dense[0].device.type == "cpu"
+    assert torch.equal(found.labels, batch.labels)
+    assert torch.equal(found.dense[0], batch.dense[0])
+    with pytest.raises(TypeError, match=re.escape("to_host['x']: expected a tensor")):
+        embedding.to_host({"x": 3.0})

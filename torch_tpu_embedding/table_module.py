@@ -179,11 +179,18 @@ class TableModule(FixedModule):
         return map_tensors(value, put, "to_device")
 
     @outside_graph
-    def to_host(self, value: Tensor) -> Tensor:
-        """This process's part of a device tensor `[samples, …]`; under SPMD this ends the step."""
+    def to_host(self, value: Any) -> Any:
+        """This process's part of a device tensor `[samples, …]`, or of dicts, lists and tuples of them.
+
+        Under SPMD this ends the step.
+
+        Raises:
+            TypeError: something else is in it.
+        """
         if self.on_accelerator:
             runtime.require_own_process("to_host")
-        return value.cpu() if self._exchange is None else self._exchange.fetch(value)
+        fetch = Tensor.cpu if self._exchange is None else self._exchange.fetch
+        return map_tensors(value, fetch, "to_host")
 
     @property
     def embedding_tables(self) -> dict[TableConfig, Tensor]:

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ..io.paths import path_option
@@ -19,6 +18,8 @@ from .errors import CheckpointError
 from .inspection import Progress
 from .reading.reader import open_checkpoint
 
+PROGRAM = "python -m torch_tpu_embedding.checkpoint"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; gives the exit status: 0 good, 1 damaged or different, 2 not usable."""
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status, result, text = args.run(args)
     except (CheckpointError, OSError, ValueError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     print(json.dumps(result, indent=1) if args.json else text)
     return int(status)
@@ -122,7 +123,7 @@ def _progress(total: int, unit: str, args: argparse.Namespace) -> Iterator[Progr
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m torch_tpu_embedding.checkpoint",
+        prog=PROGRAM,
         description="Look into, verify, compare, reshard and convert checkpoints. Exit status: 0 good, "
         "1 damaged (verify) or different (diff), 2 not usable.",
     )

@@ -24,7 +24,8 @@ Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 class ServingModule(nn.Module):
     """The lookup of a trained embedding, without torch_xla or anything of this package's state.
 
-    `tables` holds an `nn.Embedding` per table, by name with '.' as '_'. A quantized table is exported
+    `tables` holds an `nn.Embedding` per table, by name with '.' as '_', and with '_' behind it where the
+    name is that of a method or attribute of modules, such as 'items'. A quantized table is exported
     rounded. Ids outside [0, V) do what `id_bounds` of the embedding says: RuntimeError, or no row
     ('warn_and_drop' drops without a word, for a program cannot warn). Weights are not checked.
     """
@@ -157,7 +158,8 @@ def as_tensors(where: str, feature: Feature, value: Input) -> tuple[Tensor, ...]
 
 
 def _module_name(table: Table) -> str:
-    return table.name.replace(".", "_")
+    name = table.name.replace(".", "_")
+    return f"{name}_" if hasattr(nn.ModuleDict(), name) else name
 
 
 def _require(condition: Tensor, message: str) -> None:

@@ -33,8 +33,7 @@ examples:
       --tables user item=model/item"""
 TO = """\
 Writes what tf.train.Checkpoint(embedding=TPUEmbeddingForServing(…)).restore(…) reads, and the file by which
-tf.train.latest_checkpoint finds it. TensorFlow is not
-needed."""
+tf.train.latest_checkpoint finds it. TensorFlow is not needed."""
 TO_EXAMPLES = """\
 examples:
   python -m torch_tpu_embedding.checkpoint to-tensorflow run export/ckpt-1 --step 1000"""

@@ -184,10 +184,14 @@ def _refusal(way: _Way, value: Any) -> str:
     )
     if isinstance(value, (np.ndarray, np.generic)):
         shown += f" of dtype {value.dtype}"
+    if callable(getattr(value, "state_dict", None)):
+        remedy = "give its state_dict()"
+    else:
+        remedy = "turn it into one of these, such as a dict, a list or a str"
     return (
         "extra must hold tensors, numbers, strings, numpy's numbers and arrays of them, and dicts, lists "
         f"and tuples, for loading never runs code from a file: {_name(way)} is, or has as a key, a "
-        f"{shown}; turn it into one of these, such as a dict, a list or a str"
+        f"{shown}; {remedy}"
     )
 
 
