@@ -97,7 +97,7 @@ def write_tables(
     ]
     with contextlib.ExitStack() as stack:
         stack.enter_context(taken_back(attempts[0]))
-        claim, newer = Claim(root), open_attempt(attempts[0], overwrite)
+        claim, newer = Claim(root), open_attempt(attempts[0], overwrite, stacklevel=2)
         hasher = stack.enter_context(Hasher())
         writers = [
             stack.enter_context(

@@ -262,6 +262,26 @@ def _disconnect(group: dist.ProcessGroup) -> None:
             dist.destroy_process_group(group)
 
 
+@contextlib.contextmanager
+def together(group: HostGroup, what: str) -> Iterator[None]:
+    """A block of work that succeeds on all processes or fails on all: its end is a collective.
+
+    The work itself must be free of collectives, for a process that fails leaves it early.
+
+    Args:
+        what: the call that this is part of, for the message.
+
+    Raises:
+        PeerError: the work failed on another process; where it failed, its own exception goes on.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    raise_together(group, what, error)
+
+
 def raise_together(group: HostGroup, what: str, error: Exception | None) -> None:
     """Raise on every process if one of them failed: its own error there, PeerError on the others.
 

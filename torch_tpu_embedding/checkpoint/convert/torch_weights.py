@@ -17,14 +17,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from ...config.resolved import WEIGHT
-from ...distributed.group import raise_together
+from ...distributed.group import together
 from ...inputs.host_values import float32_copy, is_floating
 from ...io.paths import local_path, naming
 from ..format import durable
 from ..format.safetensors_file import FileWriter, Hasher, TensorSpec
 from ..reading.reader import Reader
 from ..rows import HasShard, block_rows
-from ..writing.background import settle
+from ..writing.background import wait_before
 from ..writing.delta_bases import forget
 
 _KEY = re.compile(r"(?:.*\.)?(?:embedding_bags|embeddings|emb_l)\.(?P<table>[^.]+)\.weight")
@@ -74,14 +74,9 @@ def import_state_dict(
 
 def _import(embedding: HasShard, what: str, find: Callable[[], Mapping[str, Weights]]) -> list[str]:
     shard = embedding.shard
-    error = settle(embedding)
-    weights: dict[int, Tensor | np.ndarray[Any, Any]] = {}
-    try:
-        if error is None:
-            weights = _checked(embedding, find())
-    except Exception as caught:
-        error = caught
-    raise_together(shard.group, what, error)
+    with together(shard.group, what):
+        wait_before(embedding)
+        weights = _checked(embedding, find())
     forget(embedding)
     for number, weight in weights.items():
         ids, at_once = shard.ids(number), block_rows({WEIGHT: weight.shape[1]})

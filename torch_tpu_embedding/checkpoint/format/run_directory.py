@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ...distributed.group import HostGroup, raise_together
+from ...distributed.group import HostGroup, together
 from ...io.paths import local_path
 from ..errors import CheckpointError
 from . import steps
@@ -35,13 +35,8 @@ def run_directory(directory: str | os.PathLike[str]) -> Path:
 
 def shared_directory(group: HostGroup, what: str, directory: str | os.PathLike[str]) -> Path:
     """`run_directory` on all processes; where one of them raises, all do."""
-    root, error = Path(), None
-    try:
-        root = run_directory(directory)
-    except Exception as caught:
-        error = caught
-    raise_together(group, what, error)
-    return root
+    with together(group, what):
+        return run_directory(directory)
 
 
 def complete_steps(directory: str | os.PathLike[str]) -> list[int]:

@@ -82,12 +82,15 @@ _lock = threading.Lock()
 _pending: list[SaveHandle] = []
 
 
-def settle(embedding: HasShard, directory: Path | None = None) -> Exception | None:
-    """Wait for the saves of `embedding`, and those of this rank in `directory`, before a call that may
-    not overtake them; gives the first failure that nobody has seen.
+def wait_before(embedding: HasShard, directory: Path | None = None) -> None:
+    """Wait, before a call that must not overtake them, for the background saves of `embedding`, and for
+    the saves of this rank in `directory`.
+
+    Raises:
+        CheckpointError, OSError: the first failure of these saves that no call has raised yet.
     """
     rank = embedding.shard.group.rank
-    return _wait_for(lambda handle: handle.concerns(embedding, directory, rank))
+    _wait_for(lambda handle: handle.concerns(embedding, directory, rank))
 
 
 def wait(directory: str | os.PathLike[str] | None = None) -> None:
@@ -97,12 +100,11 @@ def wait(directory: str | os.PathLike[str] | None = None) -> None:
         CheckpointError, OSError: why a save failed, if no other call has raised it.
     """
     chosen = local_path(directory, "directory").absolute() if directory is not None else None
-    error = _wait_for(lambda handle: chosen is None or handle.directory == chosen)
-    if error is not None:
-        raise error
+    _wait_for(lambda handle: chosen is None or handle.directory == chosen)
 
 
-def _wait_for(chosen: Callable[[SaveHandle], bool]) -> Exception | None:
+def _wait_for(chosen: Callable[[SaveHandle], bool]) -> None:
+    """Wait for all chosen saves, then raise the first failure."""
     first: Exception | None = None
     for handle in [*_pending]:
         if chosen(handle):
@@ -110,7 +112,8 @@ def _wait_for(chosen: Callable[[SaveHandle], bool]) -> Exception | None:
                 handle.wait()
             except Exception as error:
                 first = first or error
-    return first
+    if first is not None:
+        raise first
 
 
 @atexit.register

@@ -46,14 +46,18 @@ def begin(
     durable.make_directory(path)
 
 
-def open_attempt(attempt: Attempt, overwrite: bool) -> dict[int, str | None]:
+def open_attempt(attempt: Attempt, overwrite: bool, stacklevel: int) -> dict[int, str | None]:
     """Create the ticket, before any process writes; process 0 does this.
 
-    Gives the steps after this one, which the save drops → save id, or None where a step is unfinished.
-    Without `overwrite` there are none, and a warning says which complete ones it leaves.
+    Args:
+        overwrite: the save drops all later steps. Without it, a warning names the complete ones that stay.
+        stacklevel: of the warning, counted from the caller of this function, which is 1.
+
+    Returns:
+        Later step that the save drops → its save id, or None where that step is unfinished.
 
     Raises:
-        CheckpointError: the index of one of them is damaged.
+        CheckpointError: the index of a later step is damaged.
     """
     root, step = attempt.directory.parent, int(attempt.directory.name.removeprefix("step-"))
     later = [each for each in all_steps(root) if each > step]
@@ -65,7 +69,7 @@ def open_attempt(attempt: Attempt, overwrite: bool) -> dict[int, str | None]:
         warnings.warn(
             f"{root}: step {step} is saved, but {later} are complete too, and load takes the newest; if "
             "these were given up, pass overwrite=True to drop them",
-            stacklevel=3,
+            stacklevel=stacklevel + 1,
         )
     for left in reversed(range(_TRIES)):
         try:

@@ -82,8 +82,8 @@ def claim(embedding: HasShard, directory: Path) -> Claim:
     return mine[directory]
 
 
-def begin_anew(embedding: HasShard, directory: Path) -> None:
-    """Let the next save claim the directory as a new job would: what is there was loaded."""
+def drop_claim(embedding: HasShard, directory: Path) -> None:
+    """Let the embedding's next save claim the directory as a new job would, after a load from there."""
     _claims.get(embedding, {}).pop(directory, None)
 
 
