@@ -137,7 +137,7 @@ def _prepare(embedding: HasShard, root: Path, arguments: _Arguments, what: str) 
 
 @dataclass(frozen=True)
 class _Opened:
-    """What a process found out, and left in the directory, when it opened a save attempt."""
+    """The findings of a process that has opened a save attempt, and its claim to the directory."""
 
     base: Base | None
     epoch: int
@@ -226,7 +226,7 @@ class _Job:
             raise
 
     def give_up(self) -> None:
-        """Remove what all wrote. Process 0 does it: then it cannot be about to write the index."""
+        """Remove the files of all processes; process 0 does it, which then cannot be writing the index."""
         if self.attempt.rank == 0:
             remove_attempt(self.attempt)
             durable.remove_directory(self.attempt.directory)

@@ -1,6 +1,6 @@
 """`checkpoint.write_tables`: a checkpoint out of arrays, without an embedding or a device.
 
-What converters are built on. Letters: V vocabulary, S shards.
+Converters are built on it. Letters: V vocabulary, S shards.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class TableSource:
     """'weight' `[V, D]`, and slots by their names, `[V, D]` or `[V, 1]`. float32 is kept bit for bit,
     other floats are converted."""
     optimizer: Optimizer | Mapping[str, Any] | None = None
-    """What the slots belong to; a mapping is taken as another index has it."""
+    """The optimizer that the slots belong to; a mapping is taken as another index has it."""
 
 
 def write_tables(
@@ -69,10 +69,10 @@ def write_tables(
     overwrite: bool = False,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> None:
-    """Write `directory/step-<step>/` as that many processes would have saved it, reading every row once.
+    """Write `directory/step-<step>/` as `num_shards` processes would have saved it, reading every row once.
 
     Args:
-        tables: name → its fields. The other arguments are those of `save`.
+        tables: name → its fields. For the other arguments see `save`.
 
     Raises:
         FileExistsError: the step is complete already, and `overwrite` is not set.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _ROWS = 8
-"""Of an array: about as many, evenly spread, stand for all."""
+"""About this many rows, evenly spread, stand for all rows of an array."""
 _DEEPEST = 6
 
 
@@ -63,7 +63,7 @@ def _text(value: object, depth: int) -> str:
 
 
 def _function(value: types.FunctionType, depth: int) -> str:
-    """Also the constants of its code, for two lambdas have one name."""
+    """Text for a function, with the constants of its code, for all lambdas have one name."""
     code = value.__code__
     constants = [each for each in code.co_consts if not isinstance(each, types.CodeType)]
     held: dict[str, object] = {}

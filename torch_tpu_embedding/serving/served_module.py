@@ -22,7 +22,7 @@ Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 
 
 class ServingModule(nn.Module):
-    """The lookup of a trained embedding, without torch_xla or anything of this package's state.
+    """The lookup of a trained embedding, without torch_xla and without this package's state.
 
     `tables` holds an `nn.Embedding` per table, by name with '.' as '_'. A quantized table is exported
     rounded. Ids outside [0, V) do what `id_bounds` of the embedding says: RuntimeError, or no row
@@ -161,7 +161,7 @@ def _module_name(table: Table) -> str:
 
 
 def _require(condition: Tensor, message: str) -> None:
-    """A check that stays in an exported program."""
+    """Check a condition; the check stays in an exported program."""
     torch.ops.aten._assert_async.msg(condition, message)
 
 

@@ -57,7 +57,7 @@ def import_state_dict(
     """Set weights from a state dict; gives the names of the tables that were set.
 
     Taken are TorchRec's keys `…embedding_bags.<table>.weight` and `…embeddings.<table>.weight`, DLRM's
-    `…emb_l.<number>.weight`, and every key that `rename` names. Else as `import_modules`.
+    `…emb_l.<number>.weight`, and every key that `rename` names. Otherwise as `import_modules`.
 
     Args:
         state: key → tensor or numpy array.
@@ -90,7 +90,7 @@ def _import(embedding: HasShard, what: str, find: Callable[[], Mapping[str, Weig
 def _named(
     embedding: HasShard, state: Mapping[str, Any], rename: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Table → what a state dict has for it."""
+    """Table → its weight in a state dict."""
     tables = [table.name for table in embedding.shard.tables]
     found: dict[str, Any] = {}
     used = set()
@@ -172,7 +172,7 @@ def _write_safetensors(path: Path, spec: TensorSpec, rows: Iterable[memoryview])
 
 
 def _write_numpy(path: Path, shape: tuple[int, int], rows: Iterable[memoryview]) -> None:
-    """Not through a memory map: there a full disk ends the process without an exception."""
+    """Write without a memory map, in which a full disk would end the process without an exception."""
     header = io.BytesIO()
     described = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, described)

@@ -16,8 +16,8 @@ def run_directory(directory: str | os.PathLike[str]) -> Path:
 
     Raises:
         TypeError, ValueError: as `local_path` does.
-        CheckpointError: it is that of one step.
-        NotADirectoryError: it is a file.
+        CheckpointError: the path is the directory of one step.
+        NotADirectoryError: the path is a file.
     """
     root = local_path(directory, "directory").absolute()
     if root.is_file():
@@ -40,7 +40,7 @@ def shared_directory(group: HostGroup, what: str, directory: str | os.PathLike[s
 
 
 def complete_steps(directory: str | os.PathLike[str]) -> list[int]:
-    """The steps that can be loaded, rising; none where the directory is not there.
+    """The steps that can be loaded, rising; none if there is no directory.
 
     Args:
         directory: of the run, as given to `save`.

@@ -1,6 +1,6 @@
-"""The data files of a checkpoint that are open for reading: all of them, as far as a process may have them.
+"""The data files of a checkpoint that are open for reading: all files, as far as a process may open them.
 
-What is open stays readable when a later save removes the step.
+An open file stays readable when a later save removes its step.
 """
 
 from __future__ import annotations

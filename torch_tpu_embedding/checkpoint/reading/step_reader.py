@@ -24,7 +24,7 @@ from .open_files import OpenFiles
 _READ_BYTES = 8 << 20
 
 Field = tuple[str, str]
-"""A table's name and 'weight' or a slot."""
+"""A table's name, and 'weight' or the name of a slot."""
 
 
 class StepFiles:
@@ -99,7 +99,7 @@ class StepFiles:
                 )
 
     def read_into(self, out: NDArray[np.float32], table: str, field: str, ids: range) -> None:
-        """Fill `out` `[n, width]` with the rows of `ids`; a delta fills those that it holds."""
+        """Fill `out` `[n, width]` with the rows of `ids`; a delta fills only the rows that it holds."""
         if self.is_delta:
             self._overlay(out, table, field, ids)
             return
@@ -189,7 +189,7 @@ class StepFiles:
             last[piece.ids] = int(ids[-1])
 
     def _pick(self, out: NDArray[Any], places: range, held: range, piece: Piece) -> None:
-        """out[places] = the rows `held` of a piece, in bounded reads."""
+        """Read the rows `there` of a piece into out[places], in bounded reads."""
         file = self._file(piece.file)
         if places.step == held.step == 1:
             file.read_into(piece.key, held.start, out[places.start : places.stop])
@@ -224,7 +224,7 @@ class StepFiles:
 
 
 def _overlap(wanted: range, held: range) -> tuple[range, range] | None:
-    """The places in `wanted` and in `held` of the numbers that both contain, or None.
+    """The places in `wanted` and in `there` of the numbers that both contain, or None.
 
     >>> _overlap(range(1, 100, 3), range(0, 20, 2))  # 4, 10, 16
     (range(1, 6, 2), range(2, 9, 3))

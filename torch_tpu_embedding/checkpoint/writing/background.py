@@ -15,7 +15,7 @@ from ...io.paths import local_path
 from ..rows import HasShard
 
 _NICE = 19
-"""Of the writing threads: the least priority there is."""
+"""The niceness of the writing threads: the least priority there is."""
 
 
 class SaveHandle:
@@ -37,14 +37,14 @@ class SaveHandle:
             _pending.append(self)
 
     def done(self) -> bool:
-        """Whether the save has ended, well or not."""
+        """True once the save has ended, well or not."""
         return self._thread is None or not self._thread.is_alive()
 
     def wait(self) -> None:
         """Wait for the end of the save.
 
         Raises:
-            CheckpointError, OSError: why there is no complete step; raised once.
+            CheckpointError, OSError: the save failed; says why, and is raised once.
         """
         if self._thread is not None:
             self._thread.join()
@@ -57,7 +57,7 @@ class SaveHandle:
             raise error
 
     def concerns(self, embedding: HasShard, directory: Path | None, rank: int) -> bool:
-        """Whether a call for `embedding`, in `directory`, has to wait for this one."""
+        """True if a call for `embedding`, in `directory`, has to wait for this save."""
         same_place = self.directory == directory and self._rank == rank
         return self._embedding() is embedding or same_place
 
@@ -97,7 +97,7 @@ def wait(directory: str | os.PathLike[str] | None = None) -> None:
     """Wait for the background saves of this process, all or those in one directory.
 
     Raises:
-        CheckpointError, OSError: why a save failed, if no other call has raised it.
+        CheckpointError, OSError: a save failed, and no other call has raised its error.
     """
     chosen = local_path(directory, "directory").absolute() if directory is not None else None
     _wait_for(lambda handle: chosen is None or handle.directory == chosen)

@@ -1,4 +1,4 @@
-"""What a save finds out, and leaves in the directory, before anything is written."""
+"""The beginning of a save: its checks, the step's directory and the ticket, before any row is written."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def open_attempt(attempt: Attempt, overwrite: bool, stacklevel: int) -> dict[int
 
 
 def require_ticket(attempt: Attempt, theirs: Path) -> None:
-    """Check that the file that process 0 made in its directory is in this one.
+    """Check that the ticket that process 0 made is in this process's directory too.
 
     Args:
         theirs: the directory of the run, as process 0 calls it.
 
     Raises:
-        CheckpointError: it is not; the processes do not see the same directory.
+        CheckpointError: the ticket is not there; the processes do not see the same directory.
     """
     deadline = time.monotonic() + _TICKET_TIMEOUT_S
     while not ticket_path(attempt.directory, attempt.save_id).exists():

@@ -1,7 +1,7 @@
-"""How the parts of all processes become one complete step, through files alone.
+"""How the files of all processes become one complete step, through files alone.
 
-Process 0 waits for the manifests of all parts, then writes the index; the others wait for that index. No
-collective is used, so this may run in the background while the embedding's own group is busy with
+Process 0 waits for the manifests of all processes, then writes the index; the others wait for that index.
+No collective is used, so this may run in the background while the embedding's own group is busy with
 training. Letter: S processes.
 """
 
@@ -29,7 +29,7 @@ _GRACE_S = 10.0
 
 @dataclass(frozen=True)
 class Commit:
-    """What process 0 needs to know to write the index, and to tidy up."""
+    """The knowledge with which process 0 writes the index and tidies up."""
 
     step: int
     strategy: str
@@ -38,9 +38,9 @@ class Commit:
     keep_last: int | None
     overwrite: bool = False
     claim: Claim | None = None
-    """None on the other processes."""
+    """The job's right to save here; None on processes other than 0."""
     newer: Mapping[int, str | None] = field(default_factory=dict)
-    """Steps after this one that it drops → save id, or None where a step is unfinished."""
+    """Later steps that this save drops → save id, or None where a step is unfinished."""
 
 
 def finish(attempt: Attempt, commit: Commit, timeout: float) -> None:
@@ -50,7 +50,7 @@ def finish(attempt: Attempt, commit: Commit, timeout: float) -> None:
         timeout: seconds to wait for the other processes.
 
     Raises:
-        CheckpointError: a part failed or did not come; the step stays incomplete.
+        CheckpointError: another process failed or did not finish; the step stays incomplete.
         OSError: the index could not be written.
     """
     if attempt.rank != 0:

@@ -1,4 +1,4 @@
-"""How a shard is cut into files of bounded size.
+"""The plan by which a shard is cut into files of bounded size.
 
 Each field has files of its own: whoever wants weights alone neither reads nor hashes a slot. The tables
 follow one another in them, so that a small table costs no file, and a tensor is cut where a file is full.
@@ -19,18 +19,18 @@ from ..rows import Shard, field_widths
 
 @dataclass(frozen=True)
 class Run:
-    """Rows that one process has of one field of one table."""
+    """A row range: the rows that one process has of one field of one table."""
 
     table: str
     field: str
     ids: range
-    """As in `Piece`."""
+    """The ids of the rows; for a delta, all ids of the shard."""
     rows: int
     width: int
-    """Numbers a row; 0: a vector of int64."""
+    """Numbers a row; 0 stands for a vector of int64."""
     vocabulary_size: int
     changed: bool = False
-    """These are the changed rows of a delta, not all of `ids`."""
+    """True for the changed rows of a delta, which are not all of `ids`."""
 
     @property
     def row_bytes(self) -> int:
@@ -62,7 +62,7 @@ class PlannedFile:
 
 
 def shard_runs(shard: Shard, changed: Sequence[Tensor] | None = None) -> dict[str, list[Run]]:
-    """Field → its rows here, in the order of tables; with `changed`, those of a delta."""
+    """Field → its row ranges in this shard, in the order of tables; with `changed`, the rows of a delta."""
     runs: dict[str, list[Run]] = {}
     for number, table in enumerate(shard.tables):
         ids = shard.ids(number)
@@ -104,5 +104,5 @@ def cut_into_files(runs: Iterable[Run], name: str, max_file_bytes: int) -> list[
 
 
 def file_prefix(field: str, number: int) -> str:
-    """How the files of a field begin."""
+    """The beginning of the names of a field's files."""
     return field if re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]*", field) else f"field_{number}"

@@ -1,4 +1,4 @@
-"""One process's part of a save: its files, and then a manifest that says that they are durable."""
+"""The shard files of one process in a save, and then a manifest that says that they are durable."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from .file_plan import PlannedFile, Run, cut_into_files, file_prefix
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try to save one step; a later try of the same step shares no file name with it."""
+    """One attempt to save one step, and its file names; no later attempt uses any of them."""
 
     directory: Path
-    """Of the step."""
+    """The directory of the step."""
     save_id: str
     rank: int
     size: int
 
     def file_name(self, prefix: str) -> str:
-        """A data file of this process, with `{}` for its number."""
+        """The name of a data file of this process, with `{}` for its number."""
         return f"{prefix}-{self.rank:05d}-of-{self.size:05d}-{{}}-{self.save_id}.safetensors"
 
     def manifest_path(self, rank: int) -> Path:
-        """Appears when the files of process `rank` are durable, or when it has failed."""
+        """The file that appears when the files of process `rank` are durable, or when it has failed."""
         return self.directory / f"rank-{rank:05d}-{self.save_id}.json"
 
     @property
@@ -47,20 +47,20 @@ class Attempt:
 
     @property
     def failure_path(self) -> Path:
-        """Appears when process 0 gives the attempt up."""
+        """The file that appears when process 0 gives the attempt up."""
         return self.directory / f"failed-{self.save_id}.json"
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one process wrote."""
+    """The files that one process wrote, and the pieces of tables in them."""
 
     pieces: tuple[Piece, ...]
     files: Mapping[str, FileEntry]
 
 
 class _Lane:
-    """The files of one field, as one stream of bytes."""
+    """The files of one field, written as one stream of bytes."""
 
     def __init__(self, directory: Path, files: Iterable[PlannedFile], hasher: Hasher) -> None:
         self._directory = directory
@@ -97,9 +97,9 @@ class PartWriter:
     removes what it wrote.
 
     Args:
-        runs: field → what will come, in the order of the blocks.
+        runs: field → the row ranges that will come, in the order of the blocks.
         max_file_bytes: of tensors in a file.
-        hasher: may be shared by several parts.
+        hasher: may be shared by several writers.
     """
 
     def __init__(
@@ -129,16 +129,16 @@ class PartWriter:
                 lane.abandon()
 
     def write(self, values: Mapping[str, Tensor]) -> None:
-        """The next rows of some fields, which must not change any more.
+        """Write the next rows of some fields; the tensors must not change any more.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: the rows cannot be written.
         """
         for field, rows in values.items():
             self._lanes[field].write(rows)
 
     def finish(self, extra: bytes | None = None) -> Part:
-        """Put all of it on the disk, with the extra file where this process writes it."""
+        """Put all files on the disk, with the extra file where this process writes it."""
         written = {
             name: entry for lane in self._lanes.values() for name, entry in lane.written.items()
         }
@@ -159,7 +159,7 @@ def write_part(
     max_file_bytes: int,
     extra: bytes | None = None,
 ) -> Part:
-    """Write a whole part; on return it is on the disk. Arguments as in `PartWriter`."""
+    """Write all shard files; on return they are on the disk. Arguments as in `PartWriter`."""
     with Hasher() as hasher, PartWriter(attempt, runs, max_file_bytes, hasher) as writer:
         for _, values in blocks:
             writer.write(values)
@@ -167,13 +167,13 @@ def write_part(
 
 
 def remove_part(attempt: Attempt, part: Part) -> None:
-    """Take back the files of a part that will not become a checkpoint."""
+    """Remove the shard files and the manifest of a process; they will not become a checkpoint."""
     for path in (attempt.manifest_path(attempt.rank), *map(attempt.directory.joinpath, part.files)):
         durable.remove(path)
 
 
 def write_manifest(attempt: Attempt, part: Part) -> None:
-    """Tell process 0 that this part is durable."""
+    """Tell process 0 that this process's shard files are durable."""
     described = {
         "pieces": [piece.to_json() for piece in part.pieces],
         "files": {name: vars(entry) for name, entry in part.files.items()},
@@ -191,7 +191,7 @@ def write_failure(path: Path, error: Exception) -> None:
 
 
 def read_manifest(path: Path) -> Part | str:
-    """A part, or the error of the process that failed to write it."""
+    """The shard files of a process, or the error of the process that failed to write them."""
     try:
         described: dict[str, Any] = json_checks.parse(read_regular(path))
         if isinstance(described, dict) and "error" in described:

@@ -1,4 +1,4 @@
-"""Who may save into a directory: the job that began to save there last.
+"""The claim to a directory: only the job that began to save there last may save into it.
 
 A job leaves a record in the directory, `.writer-<number>-<job>.json`, with a number above all that it
 found; the highest one owns the directory. Whoever finds a higher record than its own must save no more.
@@ -43,7 +43,7 @@ class Claim:
                 durable.remove(_path(directory, each))
 
     def holds(self) -> bool:
-        """Whether no other job has taken the directory since."""
+        """True while no other job has taken the directory since."""
         return (
             self._mine > (0, "")
             and max(_records(self._directory), default=self._mine) <= self._mine
