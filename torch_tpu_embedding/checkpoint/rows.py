@@ -75,11 +75,11 @@ def block_rows(widths: Mapping[str, int]) -> int:
     return max(1, BLOCK_BYTES // (4 * sum(widths.values())))
 
 
-Block = tuple[str, dict[str, Tensor]]
+TableBlock = tuple[str, dict[str, Tensor]]
 """Table name and field → rows `[n, width]`, float32, or int64 `[n]` for the ids of a delta."""
 
 
-def all_blocks(shard: Shard) -> Iterator[Block]:
+def all_blocks(shard: Shard) -> Iterator[TableBlock]:
     """Every row held here, table by table, block by block."""
     for number, table in enumerate(shard.tables):
         rows, step = len(shard.ids(number)), block_rows(field_widths(table))
@@ -89,7 +89,7 @@ def all_blocks(shard: Shard) -> Iterator[Block]:
             yield table.name, _checked(table, stop - start, "read_rows", values)
 
 
-def changed_blocks(shard: Shard, changed: Sequence[Tensor]) -> Iterator[Block]:
+def changed_blocks(shard: Shard, changed: Sequence[Tensor]) -> Iterator[TableBlock]:
     """The rows with the given local numbers, with their ids under 'ids'.
 
     Args:

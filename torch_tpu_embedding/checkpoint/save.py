@@ -28,13 +28,19 @@ from .format.index import Base, TableEntry
 from .format.run_directory import shared_directory
 from .format.schema import check_table
 from .format.steps import step_path
-from .rows import Block, HasShard, Shard, all_blocks, changed_blocks, field_widths
+from .rows import HasShard, Shard, TableBlock, all_blocks, changed_blocks, field_widths
 from .writing.background import SaveHandle, wait_before
 from .writing.begin import begin, open_attempt, require_ticket, taken_back
 from .writing.commit import Commit, finish, remove_attempt
-from .writing.delta_bases import base_and_epoch, remember
-from .writing.file_plan import Run, shard_runs
-from .writing.shard_writer import Attempt, remove_part, write_failure, write_manifest, write_part
+from .writing.delta_bases import base_and_mark, remember
+from .writing.file_plan import RowRange, shard_ranges
+from .writing.shard_writer import (
+    SaveAttempt,
+    remove_shard_files,
+    write_failure,
+    write_manifest,
+    write_shard_files,
+)
 from .writing.writer import Claim, claim
 
 MAX_FILE_BYTES = 2 << 30
@@ -123,7 +129,7 @@ def _prepare(embedding: HasShard, root: Path, arguments: _Arguments, what: str) 
     """
     group = embedding.shard.group
     directory = step_path(root, arguments.step)
-    attempt = Attempt(directory, secrets.token_hex(6), group.rank, group.size)
+    attempt = SaveAttempt(directory, secrets.token_hex(6), group.rank, group.size)
     with taken_back(attempt):
         with together(group, what):
             wait_before(embedding, root)
@@ -140,30 +146,32 @@ class _Opened:
     """The findings of a process that has opened a save attempt, and its claim to the directory."""
 
     base: Base | None
-    epoch: int
+    mark: int
     extra: bytes | None = None
     claim: Claim | None = None
     newer: Mapping[int, str | None] = field(default_factory=dict)
 
 
-def _open(embedding: HasShard, attempt: Attempt, arguments: _Arguments) -> _Opened:
+def _open(embedding: HasShard, attempt: SaveAttempt, arguments: _Arguments) -> _Opened:
     """Check the arguments and make the step's directory; process 0 also claims the run and its ticket."""
     root, step, since = attempt.directory.parent, arguments.step, arguments.since
     begin(root, step, arguments.keep_last, arguments.max_file_bytes, arguments.overwrite)
-    base, epoch = (None, 0) if since is None else base_and_epoch(embedding, root, since, step)
+    base, mark = (None, 0) if since is None else base_and_mark(embedding, root, since, step)
     if attempt.rank != 0:
-        return _Opened(base, epoch)
+        return _Opened(base, mark)
     extra = None if arguments.extra is None else pack(arguments.extra)
     mine = claim(embedding, root)
     newer = open_attempt(attempt, arguments.overwrite, stacklevel=4)  # the caller of `save`
-    return _Opened(base, epoch, extra, mine, newer)
+    return _Opened(base, mark, extra, mine, newer)
 
 
-def _plan(embedding: HasShard, attempt: Attempt, arguments: _Arguments, opened: _Opened) -> _Job:
+def _plan(
+    embedding: HasShard, attempt: SaveAttempt, arguments: _Arguments, opened: _Opened
+) -> _Job:
     """Decide which rows go to which files; rows that change from here on belong to the next delta."""
     shard, root, step = embedding.shard, attempt.directory.parent, arguments.step
-    changed = None if opened.base is None else _changed_rows(shard, opened.epoch)
-    new_epoch = shard.epoch()
+    changed = None if opened.base is None else _changed_rows(shard, opened.mark)
+    new_mark = shard.epoch()
     blocks = all_blocks(shard) if changed is None else changed_blocks(shard, changed)
     commit = Commit(
         step,
@@ -178,12 +186,12 @@ def _plan(embedding: HasShard, attempt: Attempt, arguments: _Arguments, opened: 
     return _Job(
         attempt,
         commit,
-        shard_runs(shard, changed),
+        shard_ranges(shard, changed),
         _draining([*blocks]) if arguments.asynchronous else blocks,
         opened.extra,
         arguments.max_file_bytes,
         arguments.timeout,
-        functools.partial(remember, embedding, root, step, attempt.save_id, new_epoch),
+        functools.partial(remember, embedding, root, step, attempt.save_id, new_mark),
     )
 
 
@@ -206,10 +214,10 @@ def _write(job: _Job, group: HostGroup, what: str) -> None:
 class _Job:
     """The writing half of a save. It makes no collectives and reads the embedding only through `blocks`."""
 
-    attempt: Attempt
+    attempt: SaveAttempt
     commit: Commit
-    runs: dict[str, list[Run]]
-    blocks: Iterable[Block]
+    ranges: dict[str, list[RowRange]]
+    blocks: Iterable[TableBlock]
     extra: bytes | None
     max_file_bytes: int
     timeout: float
@@ -218,11 +226,13 @@ class _Job:
 
     def write(self) -> None:
         """Write this process's files, and the manifest that says that they are durable; all or nothing."""
-        part = write_part(self.attempt, self.runs, self.blocks, self.max_file_bytes, self.extra)
+        written = write_shard_files(
+            self.attempt, self.ranges, self.blocks, self.max_file_bytes, self.extra
+        )
         try:
-            write_manifest(self.attempt, part)
+            write_manifest(self.attempt, written)
         except Exception:
-            remove_part(self.attempt, part)
+            remove_shard_files(self.attempt, written)
             raise
 
     def give_up(self) -> None:
@@ -282,17 +292,17 @@ def _agree(
     return agreed
 
 
-def _changed_rows(shard: Shard, epoch: int) -> list[Tensor]:
+def _changed_rows(shard: Shard, mark: int) -> list[Tensor]:
     """Per table, the local rows that a delta must hold."""
     return [
         host.arange(len(shard.ids(number)))
         if table.optimizer is not None and table.optimizer.moves_all_rows
-        else shard.touched_since(number, epoch)
+        else shard.touched_since(number, mark)
         for number, table in enumerate(shard.tables)
     ]
 
 
-def _draining(blocks: list[Block]) -> Iterator[Block]:
+def _draining(blocks: list[TableBlock]) -> Iterator[TableBlock]:
     """Give the blocks one by one and let go of each, so that the copy shrinks as it is written."""
     blocks.reverse()
     while blocks:

@@ -107,11 +107,11 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """
     if num_replicas() == 1:
         return
-    held = [parameter for parameter in parameters if parameter.requires_grad]
-    device = held[0].device
-    there = host.ints([p.grad is not None for p in held]).float()
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    device = trained[0].device
+    there = host.ints([p.grad is not None for p in trained]).float()
     flat = torch.cat(
-        [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in held]
+        [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in trained]
     )
     call = calling(f"sum_gradients of {len(flat)} numbers")
     if runtime.is_accelerated(device) and runtime.device_kind() == "TPU":
@@ -124,7 +124,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
             both = _group().sum(torch.cat([flat.cpu(), there]))
         total, there = both[: len(flat)].to(device), both[len(flat) :]
     at = 0
-    for parameter, count in zip(held, there.tolist(), strict=True):
+    for parameter, count in zip(trained, there.tolist(), strict=True):
         if count:
             parameter.grad = total.narrow(0, at, parameter.numel()).view(parameter.shape)
         at += parameter.numel()

@@ -116,17 +116,17 @@ class Process(Local):
             # Everything traced so far runs here, once. A fetch alone would run what the blocks need and
             # leave the rest to run again at the end of the step.
             runtime.sync()
-        held = [block.cpu() for block in blocks]
+        on_host = [block.cpu() for block in blocks]
         pieces = [
-            torch.cat([block[peer].reshape(-1) for block in held])
+            torch.cat([block[peer].reshape(-1) for block in on_host])
             for peer in range(self.group.size)
         ]
         received = self.group.all_to_all(pieces, [len(piece) for piece in pieces])
-        sizes = [block[0].numel() for block in held]
+        sizes = [block[0].numel() for block in on_host]
         parts = [torch.split(piece, sizes) for piece in received]
         return [
             torch.stack([part[number] for part in parts]).view(block.shape).to(self._device)
-            for number, block in enumerate(held)
+            for number, block in enumerate(on_host)
         ]
 
     def gather(self, values: Tensor) -> Tensor:

@@ -123,10 +123,10 @@ def find_tables(bundle: Bundle) -> list[Found]:
                 queue.append(child)
     found = []
     for number in queue:
-        held = nodes[number].children
-        tables = nodes[held["_variables"]].children if "_variables" in held else {}
+        children = nodes[number].children
+        tables = nodes[children["_variables"]].children if "_variables" in children else {}
         layouts = []
-        if LAYOUTS in held and (key := nodes[held[LAYOUTS]].key):
+        if LAYOUTS in children and (key := nodes[children[LAYOUTS]].key):
             layouts = Layout.parse_all(bundle.text(key))
         for name, child in tables.items():
             slots = nodes[child].children
@@ -135,7 +135,7 @@ def find_tables(bundle: Bundle) -> list[Found]:
                 continue
             keys = {WEIGHT: keys.pop(TF_WEIGHT), **keys}
             # TPUEmbeddingForServing has layouts too, but tables that are unstacked already
-            own = held.get(name) == slots[TF_WEIGHT]
+            own = children.get(name) == slots[TF_WEIGHT]
             stacked = [each for each in layouts if each.stack == name] if own else []
             found += [Found(each.table, paths[number], keys, each) for each in stacked]
             if not stacked:

@@ -245,16 +245,16 @@ def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_coverage(held: Iterable[range], vocabulary_size: int, complete: bool) -> str | None:
+def check_coverage(id_ranges: Iterable[range], vocabulary_size: int, complete: bool) -> str | None:
     """The fault of a division of the ids 0 … V-1 into ranges, as text, or None.
 
     Args:
-        held: the ranges, none empty; all have the same step.
+        id_ranges: the ranges, none empty; all have the same step.
         complete: every id must be in one range; otherwise, in at most one.
     """
     by_residue: dict[int, list[range]] = {}
     steps = set()
-    for ids in held:
+    for ids in id_ranges:
         steps.add(ids.step)
         by_residue.setdefault(ids.start % ids.step, []).append(ids)
     if not steps:

@@ -39,7 +39,7 @@ class OpenFiles:
             self._open.popitem(last=False)[1].close()
         return file
 
-    def held(self, path: Path) -> TensorFile | None:
+    def find_open(self, path: Path) -> TensorFile | None:
         """The file, if it is open now."""
         return self._open.get(path)
 

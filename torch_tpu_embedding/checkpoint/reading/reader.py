@@ -81,7 +81,9 @@ class Reader:
         """Rows of the ids of a rising range; raises as `read` does."""
         entry = self.tables.get(table)
         if entry is None or field not in entry.fields:
-            have = [f"{name}.{each}" for name, held in self.tables.items() for each in held.fields]
+            have = [
+                f"{name}.{each}" for name, entry in self.tables.items() for each in entry.fields
+            ]
             raise KeyError(f"step {self.step} holds no {table}.{field}; it holds {', '.join(have)}")
         if ids and not (ids.step > 0 and ids[0] >= 0 and ids[-1] < entry.vocabulary_size):
             raise IndexError(

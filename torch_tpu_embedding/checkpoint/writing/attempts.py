@@ -164,7 +164,7 @@ def _kill(directory: Path, save_id: str) -> Index | None:
     return None
 
 
-def remove_try(directory: Path, save_id: str, keep: Path | None = None) -> None:
+def give_up(directory: Path, save_id: str, keep: Path | None = None) -> None:
     """Give one save attempt up: remove its files, and no others, unless it is complete.
 
     Args:

@@ -12,8 +12,8 @@ from pathlib import Path
 from ..errors import CheckpointError
 from ..format import durable
 from ..format.steps import all_steps, complete_steps, index_path, require_step, step_path
-from .attempts import published, remove_try, ticket_path
-from .shard_writer import Attempt
+from .attempts import give_up, published, ticket_path
+from .shard_writer import SaveAttempt
 
 _TICKET_TIMEOUT_S = 10.0
 _TRIES = 10
@@ -46,7 +46,7 @@ def begin(
     durable.make_directory(path)
 
 
-def open_attempt(attempt: Attempt, overwrite: bool, stacklevel: int) -> dict[int, str | None]:
+def open_attempt(attempt: SaveAttempt, overwrite: bool, stacklevel: int) -> dict[int, str | None]:
     """Create the ticket, before any process writes; process 0 does this.
 
     Args:
@@ -82,7 +82,7 @@ def open_attempt(attempt: Attempt, overwrite: bool, stacklevel: int) -> dict[int
     return newer
 
 
-def require_ticket(attempt: Attempt, theirs: Path) -> None:
+def require_ticket(attempt: SaveAttempt, theirs: Path) -> None:
     """Check that the ticket that process 0 made is in this process's directory too.
 
     Args:
@@ -103,12 +103,12 @@ def require_ticket(attempt: Attempt, theirs: Path) -> None:
 
 
 @contextlib.contextmanager
-def taken_back(attempt: Attempt) -> Iterator[None]:
+def taken_back(attempt: SaveAttempt) -> Iterator[None]:
     """After an error, remove what `begin` and `open_attempt` left."""
     try:
         yield
     except Exception:
         if attempt.rank == 0:
-            remove_try(attempt.directory, attempt.save_id)
+            give_up(attempt.directory, attempt.save_id)
         durable.remove_directory(attempt.directory)
         raise

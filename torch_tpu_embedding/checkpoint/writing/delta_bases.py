@@ -21,16 +21,16 @@ _REMEDY = "save without since=, and base the next deltas on that step"
 @dataclass(frozen=True)
 class _Known:
     save_id: str
-    epoch: int
+    mark: int
 
 
 _known: weakref.WeakKeyDictionary[HasShard, dict[tuple[Path, int], _Known]]
 _known = weakref.WeakKeyDictionary()
 
 
-def remember(embedding: HasShard, directory: Path, step: int, save_id: str, epoch: int) -> None:
-    """Note that the rows stood as in this step when the delta mark `epoch` was set."""
-    _known.setdefault(embedding, {})[directory, step] = _Known(save_id, epoch)
+def remember(embedding: HasShard, directory: Path, step: int, save_id: str, mark: int) -> None:
+    """Note that the rows stood as in this step when the delta mark `mark` was set."""
+    _known.setdefault(embedding, {})[directory, step] = _Known(save_id, mark)
 
 
 def forget(embedding: HasShard) -> None:
@@ -38,7 +38,7 @@ def forget(embedding: HasShard) -> None:
     _known.pop(embedding, None)
 
 
-def base_and_epoch(
+def base_and_mark(
     embedding: HasShard, directory: Path, step: int, delta_step: int
 ) -> tuple[Base, int]:
     """The base for a delta since `step`, and the delta mark since which changed rows count.
@@ -67,4 +67,4 @@ def base_and_epoch(
         raise CheckpointError(
             f"{directory}: since={step}, but that step was saved again by another run; {_REMEDY}"
         )
-    return Base(step, known.save_id), known.epoch
+    return Base(step, known.save_id), known.mark

@@ -19,12 +19,12 @@ from ..format.index import FileEntry, Piece
 from ..format.regular import read_regular
 from ..format.safetensors_file import FileWriter, Hasher
 from ..format.schema import check_manifest
-from ..rows import Block
-from .file_plan import PlannedFile, Run, cut_into_files, file_prefix
+from ..rows import TableBlock
+from .file_plan import PlannedFile, RowRange, cut_into_files, file_prefix
 
 
 @dataclass(frozen=True)
-class Attempt:
+class SaveAttempt:
     """One attempt to save one step, and its file names; no later attempt uses any of them."""
 
     directory: Path
@@ -52,14 +52,14 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardFiles:
     """The files that one process wrote, and the pieces of tables in them."""
 
     pieces: tuple[Piece, ...]
     files: Mapping[str, FileEntry]
 
 
-class _Lane:
+class _FieldFiles:
     """The files of one field, written as one stream of bytes."""
 
     def __init__(self, directory: Path, files: Iterable[PlannedFile], hasher: Hasher) -> None:
@@ -92,41 +92,41 @@ class _Lane:
             durable.remove(self._directory / name)
 
 
-class PartWriter:
+class ShardWriter:
     """Streams blocks of rows into the files of one process. A context manager: left by an error, it
     removes what it wrote.
 
     Args:
-        runs: field → the row ranges that will come, in the order of the blocks.
+        ranges: field → the row ranges that will come, in the order of the blocks.
         max_file_bytes: of tensors in a file.
         hasher: may be shared by several writers.
     """
 
     def __init__(
         self,
-        attempt: Attempt,
-        runs: Mapping[str, list[Run]],
+        attempt: SaveAttempt,
+        ranges: Mapping[str, list[RowRange]],
         max_file_bytes: int,
         hasher: Hasher,
     ) -> None:
         self._attempt = attempt
         self._pieces: list[Piece] = []
-        self._lanes: dict[str, _Lane] = {}
-        for number, (field, rows) in enumerate(runs.items()):
+        self._fields: dict[str, _FieldFiles] = {}
+        for number, (field, rows) in enumerate(ranges.items()):
             name = attempt.file_name(file_prefix(field, number))
             files = cut_into_files(rows, name, max_file_bytes)
             self._pieces += (piece for file in files for piece in file.pieces)
-            self._lanes[field] = _Lane(attempt.directory, files, hasher)
+            self._fields[field] = _FieldFiles(attempt.directory, files, hasher)
 
-    def __enter__(self) -> PartWriter:
+    def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
         if isinstance(error, Exception):
-            for lane in self._lanes.values():
-                lane.abandon()
+            for each in self._fields.values():
+                each.abandon()
 
     def write(self, values: Mapping[str, Tensor]) -> None:
         """Write the next rows of some fields; the tensors must not change any more.
@@ -135,12 +135,12 @@ class PartWriter:
             OSError: the rows cannot be written.
         """
         for field, rows in values.items():
-            self._lanes[field].write(rows)
+            self._fields[field].write(rows)
 
-    def finish(self, extra: bytes | None = None) -> Part:
+    def finish(self, extra: bytes | None = None) -> ShardFiles:
         """Put all files on the disk, with the extra file where this process writes it."""
         written = {
-            name: entry for lane in self._lanes.values() for name, entry in lane.written.items()
+            name: entry for each in self._fields.values() for name, entry in each.written.items()
         }
         if missing := {piece.file for piece in self._pieces} - set(written):
             raise ValueError(f"{sorted(missing)}: fewer rows came than were announced")
@@ -149,34 +149,37 @@ class PartWriter:
             durable.write_file(self._attempt.directory / name, extra)
             written[name] = FileEntry(len(extra), hashlib.sha256(extra).hexdigest())
         durable.sync_directory(self._attempt.directory)
-        return Part(tuple(self._pieces), written)
+        return ShardFiles(tuple(self._pieces), written)
 
 
-def write_part(
-    attempt: Attempt,
-    runs: Mapping[str, list[Run]],
-    blocks: Iterable[Block],
+def write_shard_files(
+    attempt: SaveAttempt,
+    ranges: Mapping[str, list[RowRange]],
+    blocks: Iterable[TableBlock],
     max_file_bytes: int,
     extra: bytes | None = None,
-) -> Part:
-    """Write all shard files; on return they are on the disk. Arguments as in `PartWriter`."""
-    with Hasher() as hasher, PartWriter(attempt, runs, max_file_bytes, hasher) as writer:
+) -> ShardFiles:
+    """Write all shard files; on return they are on the disk. Arguments as in `ShardWriter`."""
+    with Hasher() as hasher, ShardWriter(attempt, ranges, max_file_bytes, hasher) as writer:
         for _, values in blocks:
             writer.write(values)
         return writer.finish(extra)
 
 
-def remove_part(attempt: Attempt, part: Part) -> None:
+def remove_shard_files(attempt: SaveAttempt, written: ShardFiles) -> None:
     """Remove the shard files and the manifest of a process; they will not become a checkpoint."""
-    for path in (attempt.manifest_path(attempt.rank), *map(attempt.directory.joinpath, part.files)):
+    for path in (
+        attempt.manifest_path(attempt.rank),
+        *map(attempt.directory.joinpath, written.files),
+    ):
         durable.remove(path)
 
 
-def write_manifest(attempt: Attempt, part: Part) -> None:
+def write_manifest(attempt: SaveAttempt, written: ShardFiles) -> None:
     """Tell process 0 that this process's shard files are durable."""
     described = {
-        "pieces": [piece.to_json() for piece in part.pieces],
-        "files": {name: vars(entry) for name, entry in part.files.items()},
+        "pieces": [piece.to_json() for piece in written.pieces],
+        "files": {name: vars(entry) for name, entry in written.files.items()},
     }
     durable.write_file(attempt.manifest_path(attempt.rank), json.dumps(described).encode())
 
@@ -190,7 +193,7 @@ def write_failure(path: Path, error: Exception) -> None:
         error.add_note(f"the other processes could not be told: {second}")
 
 
-def read_manifest(path: Path) -> Part | str:
+def read_manifest(path: Path) -> ShardFiles | str:
     """The shard files of a process, or the error of the process that failed to write them."""
     try:
         described: dict[str, Any] = json_checks.parse(read_regular(path))
@@ -200,7 +203,7 @@ def read_manifest(path: Path) -> Part | str:
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged, not what a process wrote ({error})") from error
     pieces = tuple(Piece.from_json(piece) for piece in described["pieces"])
-    return Part(
+    return ShardFiles(
         pieces,
         {
             name: FileEntry(each["bytes"], each["sha256"])
