@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import json
 import os
-import pickle
 import random
 import resource
 import shutil
@@ -26,153 +25,22 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from support.memory_shard import MemoryShard
-from torch import Tensor
+from support.command_line import make_parser
+from support.forked import FileGroup, in_child
+from support.stepped_shard import Holder, make_tables
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format.steps import INDEX_NAME
-from torch_tpu_embedding.checkpoint.rows import field_widths
-from torch_tpu_embedding.config.declared import TableConfig
-from torch_tpu_embedding.config.resolved import Table
-from torch_tpu_embedding.distributed.group import Alone, HostGroup
-from torch_tpu_embedding.optimizers import SGD, Adagrad
+from torch_tpu_embedding.distributed.group import HostGroup
 
 NOBODY = 65534
-
-
-def make_tables(rows: int) -> list[Table]:
-    """Three tables, one of them with fewer rows than there may be processes."""
-    return [
-        Table("user", TableConfig(rows, 16, name="user"), Adagrad()),
-        Table("item", TableConfig(rows // 3, 8, name="item"), Adagrad()),
-        Table("day", TableConfig(2, 3, name="day"), SGD()),
-    ]
-
-
-def last_change(ids: Tensor, step: int) -> Tensor:
-    """The step at which each row got its value: every row changes at every tenth step."""
-    last = torch.zeros_like(ids)
-    for each in range(max(1, step - 9), step + 1):
-        last[(ids * 40503 + each * 7919) % 10 == 0] = each
-    return last
-
-
-def rows_at(ids: Tensor, step: int, width: int, salt: int) -> Tensor:
-    """What rows hold at a step, float32 `[n, width]` of arbitrary bit patterns."""
-    seed = ids * 1_000_003 + last_change(ids, step) * 7_777_777 + salt * 31_337
-    bits = (seed[:, None] + torch.arange(width) * 2_654_435) % 0x7F000000  # no NaN, all positive
-    return bits.to(torch.int32).view(torch.float32)
-
-
-class SteppedShard(MemoryShard):
-    """The rows of one process, as they are at `step`."""
-
-    def __init__(self, tables: Sequence[Table], group: HostGroup) -> None:
-        super().__init__(tables, group)
-        self.step = 0
-        self._epochs: list[int] = []
-        self.set_step(0)
-
-    def set_step(self, step: int) -> None:
-        self.step = step
-        self.held = [
-            {
-                name: rows_at(self._ids(number), step, width, salt)
-                for salt, (name, width) in enumerate(field_widths(table).items())
-            }
-            for number, table in enumerate(self.tables)
-        ]
-
-    def clear(self) -> None:
-        for fields in self.held:
-            for values in fields.values():
-                values.fill_(-1)
-
-    def is_right(self, step: int) -> bool:
-        return all(
-            torch.equal(values, rows_at(self._ids(number), step, values.shape[1], salt))
-            for number, fields in enumerate(self.held)
-            for salt, values in enumerate(fields.values())
-        )
-
-    def _ids(self, table: int) -> Tensor:
-        ids = self.ids(table)
-        return torch.arange(ids.start, max(ids.start, ids.stop), ids.step)
-
-    def epoch(self) -> int:
-        self._epochs.append(self.step)
-        return len(self._epochs) - 1
-
-    def touched_since(self, table: int, epoch: int) -> Tensor:
-        changed = last_change(self._ids(table), self.step) > self._epochs[epoch]
-        return changed.nonzero()[:, 0]
-
-
-class Holder:
-    """An embedding, as far as checkpoints know one."""
-
-    def __init__(self, tables: Sequence[Table], group: HostGroup | None = None) -> None:
-        self.shard = SteppedShard(tables, group or Alone())
-
-
-class FileGroup:
-    """Processes that talk through files; one that waits in vain gives up."""
-
-    def __init__(self, directory: Path, rank: int, size: int, timeout: float) -> None:
-        self.rank, self.size = rank, size
-        self._directory, self.timeout, self._round = directory, timeout, 0
-
-    def say(self, what: str) -> None:
-        """A message for whoever watches."""
-        (self._directory / f"{what}-{self.rank}").touch()
-
-    def gather_objects(self, value: Any) -> list[Any]:
-        self._round += 1
-        mine = self._directory / f"{self._round}-{self.rank}"
-        mine.with_suffix(".tmp").write_bytes(pickle.dumps(value))
-        mine.with_suffix(".tmp").rename(mine)
-        paths = [self._directory / f"{self._round}-{rank}" for rank in range(self.size)]
-        deadline = time.monotonic() + self.timeout
-        while not all(path.exists() for path in paths):
-            if time.monotonic() > deadline:
-                raise TimeoutError("another process is gone")
-            time.sleep(0.001)
-        return [pickle.loads(path.read_bytes()) for path in paths]
-
-    def gather(self, values: Tensor) -> Tensor:
-        return torch.tensor(self.gather_objects(values.tolist()))
-
-    def all_to_all(self, pieces: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
-        raise NotImplementedError
-
-    def sum(self, values: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """Fork; gives the child's number. It ends with status 0, or 1 after an exception."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        with open(os.devnull, "w") as silence:
-            sys.stderr = silence
-            work()
-            checkpoint.wait()
-            status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
 
 
 class Campaign:
@@ -213,7 +81,7 @@ class Campaign:
         counts["new step complete" if loaded.step > before else "old step intact"] += 1
 
     def save_next(self, run: Path, group: HostGroup | None = None, **options: Any) -> None:
-        """What a training program does: load the newest step, go on, save the next."""
+        """Do as a training program does: load the newest step, go on, save the next."""
         holder = Holder(self.tables, group)
         step = checkpoint.load(holder, run).step
         holder.shard.set_step(step + 1)
@@ -386,24 +254,22 @@ class Campaign:
         return run
 
 
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--rounds", type=int, default=100, help="kills that hit, and damages, of each kind")
+    add("--processes", type=int, default=3, help="processes in the saves by several")
+    add("--rows", type=int, default=16_000, help="rows of the largest table, 128 bytes each")
+    add("--directory", type=Path, help="on the disk to test (default: temporary files)")
+    add("--seed", type=int, default=0, help="seed of the moments and places of the faults")
+    add("--json", type=Path, metavar="FILE", help="write settings and counts")
+    return parser.parse_args()
+
+
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=100, help="kills that hit, and damages, of each kind"
-    )
-    parser.add_argument("--processes", type=int, default=3, help="in the saves by several")
-    parser.add_argument(
-        "--rows", type=int, default=16_000, help="of the largest table, 128 bytes each"
-    )
-    parser.add_argument(
-        "--directory", type=Path, help="on the disk to test (default: temporary files)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="file for settings and counts")
-    args = parser.parse_args()
+    args = parse_args()
     torch.set_num_threads(1)  # a forked child has no thread pool
     start = time.monotonic()
     root = Path(tempfile.mkdtemp(prefix="checkpoint-faults-", dir=args.directory))

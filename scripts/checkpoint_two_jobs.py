@@ -27,7 +27,9 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from checkpoint_faults import Holder, in_child, make_tables
+from support.command_line import make_parser
+from support.forked import in_child
+from support.stepped_shard import Holder, make_tables
 from tqdm import tqdm
 
 from torch_tpu_embedding import checkpoint
@@ -123,21 +125,28 @@ class TwoJobs:
                 print(f"WRONG step {step}", file=sys.stderr)
 
 
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
+        "--rounds",
+        type=int,
+        default=200,
+        help="rounds of two jobs, a fourth of them without a fault",
+    )
+    add("--rows", type=int, default=4000, help="rows of the largest table")
+    add("--directory", type=Path, help="on the disk to test (default: temporary files)")
+    add(
+        "--seed", type=int, default=0, help="seed of the moments of the faults and of what is saved"
+    )
+    add("--json", type=Path, metavar="FILE", help="write settings and counts")
+    return parser.parse_args()
+
+
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=200, help="(default: %(default)s)")
-    parser.add_argument(
-        "--rows", type=int, default=4000, help="of the largest table (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--directory", type=Path, help="on the disk to test (default: temporary files)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="file for settings and counts")
-    args = parser.parse_args()
+    args = parse_args()
     torch.set_num_threads(1)  # a forked child has no thread pool
     root = Path(tempfile.mkdtemp(prefix="checkpoint-two-jobs-", dir=args.directory))
     try:

@@ -123,9 +123,8 @@ SCRIPT = """
 import os, sys, time
 sys.path.insert(0, "tests")
 from checkpoint_fakes import FakeEmbedding, table
-from torch_tpu_embedding import checkpoint, lost_peers
-from torch_tpu_embedding.checkpoint import begin, commit, durable
-from torch_tpu_embedding.distributed.group import DistGroup, PeerError
+from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.checkpoint.format import durable
 real = durable.sync_file
 def slow(descriptor):
     time.sleep(0.05)
@@ -160,10 +159,10 @@ def test_a_background_save_does_not_wait_for_a_process_that_is_known_to_be_gone(
     monkeypatch.setattr(lost_peers, "_reason", None)
     real = save_module._Job.run
 
-    def run(job, done):
+    def run(job):
         if job.attempt.rank == lost:
             return  # killed
-        real(job, done)
+        real(job)
 
     monkeypatch.setattr(save_module._Job, "run", run)
     errors = []

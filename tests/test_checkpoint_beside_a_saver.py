@@ -13,7 +13,7 @@ from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_va
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.errors import StepRemovedError
-from torch_tpu_embedding.checkpoint.format import safetensors_file
+from torch_tpu_embedding.checkpoint.format import extra, regular, safetensors_file
 from torch_tpu_embedding.checkpoint.reading import open_files, reader
 
 TABLES = [table("user", 20), table("item", 5, 2)]
@@ -49,10 +49,8 @@ def opened(monkeypatch):
         found.append(path)
         return real(path)
 
-    for module in ("stream", "index", "extra"):
-        monkeypatch.setattr(
-            f"torch_tpu_embedding.checkpoint.{module}.open_regular", watched, raising=False
-        )
+    for module in (safetensors_file, regular, extra):
+        monkeypatch.setattr(module, "open_regular", watched)
     return found
 
 

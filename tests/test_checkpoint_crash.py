@@ -169,7 +169,7 @@ def test_a_full_disk_on_one_process_is_an_error_on_all_and_leaves_no_step(
 def test_a_process_that_never_comes_is_a_timeout_that_names_it(tmp_path):
     from torch_tpu_embedding.checkpoint.writing import commit, shard_writer
 
-    attempt = shard_writer.Attempt(tmp_path, "0123456789ab", 0, 2)
+    attempt = shard_writer.SaveAttempt(tmp_path, "0123456789ab", 0, 2)
     (tmp_path / "rank-00000-0123456789ab.json").write_text('{"pieces": [], "files": {}}')
     job = commit.Commit(0, "mod", {}, None, None)
     with pytest.raises(
@@ -177,7 +177,7 @@ def test_a_process_that_never_comes_is_a_timeout_that_names_it(tmp_path):
     ):
         commit.finish(attempt, job, 0.01)
     (tmp_path / "failed-0123456789ab.json").unlink()
-    second = shard_writer.Attempt(tmp_path, "0123456789ab", 1, 2)
+    second = shard_writer.SaveAttempt(tmp_path, "0123456789ab", 1, 2)
     with pytest.raises(checkpoint.CheckpointError, match="see the output of process 0"):
         commit.finish(second, job, 0.01)
 

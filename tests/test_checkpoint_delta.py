@@ -124,7 +124,7 @@ def test_a_base_that_is_gone_or_was_saved_anew_is_refused(tmp_path):
     with pytest.raises(checkpoint.CheckpointError, match="since=0, but that step is not there"):
         checkpoint.save(embedding, tmp_path, 1, since=0)
     checkpoint.save(FakeEmbedding(TABLES), tmp_path, 0)
-    with pytest.raises(checkpoint.CheckpointError, match="since=0, but that step was saved anew"):
+    with pytest.raises(checkpoint.CheckpointError, match="since=0, but that step was saved again"):
         checkpoint.save(embedding, tmp_path, 1, since=0)
 
 

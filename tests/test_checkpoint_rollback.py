@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 
 import pytest
+import torch
 from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
 from test_checkpoint_crash import Killed, deaths, no_syncs
 
 from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.checkpoint.format.steps import INDEX_NAME
 
 TABLES = [table("user", 20), table("item", 5, 2)]
 NEW = 1000
@@ -47,6 +49,20 @@ def test_saving_before_a_complete_step_warns_and_the_remedy_makes_load_take_the_
     save(run, 106, overwrite=True)
     assert seed_of(run) == (106, 106)
     assert checkpoint.complete_steps(run) == [100, 105, 106]
+
+
+def test_warnings_point_at_the_line_of_the_caller(run):
+    rows = checkpoint.TableSource({"weight": torch.zeros(3, 2)})
+    embedding = FakeEmbedding(TABLES)
+    (run / "step-200" / INDEX_NAME).write_text("{}")
+    for call, text in (
+        (lambda: checkpoint.save(embedding, run, 105), "step 105 is saved, but"),
+        (lambda: checkpoint.write_tables(run, 106, {"t": rows}), "step 106 is saved, but"),
+        (lambda: checkpoint.load(embedding, run, fall_back=True), "step 200 cannot be loaded"),
+    ):
+        with pytest.warns(UserWarning, match=text) as found:
+            call()
+        assert {each.filename for each in found} == {__file__}
 
 
 def test_a_complete_step_is_replaced_and_all_later_ones_go(run):

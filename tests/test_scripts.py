@@ -15,7 +15,7 @@ import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 COMMANDS = sorted(path for path in SCRIPTS.iterdir() if path.is_file())
-PYTHON = [path for path in COMMANDS if path.suffix == ".py" and path.name != "checkpoint_faults.py"]
+PYTHON = [path for path in COMMANDS if path.suffix == ".py"]
 
 
 class Asked(Exception):  # noqa: N818 (not an error: the end of a script that asked for its options)

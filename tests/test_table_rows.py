@@ -181,13 +181,13 @@ def test_scattered_rows_are_written_and_no_others(kind: DeviceKind) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_rows_count_as_touched_from_the_epoch_of_their_last_update_on(size: int) -> None:
+def test_rows_count_as_changed_since_each_delta_mark_before_their_last_update(size: int) -> None:
     def work(group: ThreadGroup) -> dict[int, list[int]]:
         engine, rows = make(group, "TPU", "mod")
 
-        def touched(epoch: int) -> list[int]:
+        def changed(mark: int) -> list[int]:
             ids = rows.ids(0)
-            return [ids[row] for row in rows.touched_since(0, epoch).tolist()]
+            return [ids[row] for row in rows.touched_since(0, mark).tolist()]
 
         def step(ids: list[int]) -> None:
             resolved = resolve([tte.FeatureConfig(t.config) for t in rows.tables], tte.Adam(0.1))
@@ -203,7 +203,7 @@ def test_rows_count_as_touched_from_the_epoch_of_their_last_update_on(size: int)
         second = rows.epoch()
         step([4, 30])
         engine.look_up(engine.send([*lookup(rows, [9, 9])], training=False))
-        return {1: touched(first), 2: touched(second)}
+        return {1: changed(first), 2: changed(second)}
 
     found = run_processes(size, work)
     assert sorted(i for each in found for i in each[1]) == [3, 4, 30]

@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--step-a", type=int, help="step of A (default: the newest complete one)")
     made.add_argument("--step-b", type=int, help="step of B (default: the newest complete one)")
 
-    made = command("reshard", _reshard, "write a step anew for another number of shards")
+    made = command("reshard", _reshard, "write a step again, for another number of shards")
     made.add_argument("source", type=path_option, metavar="IN", help=directory)
     made.add_argument("target", type=path_option, metavar="OUT", help="directory for the new step")
     made.add_argument("--shards", type=int, required=True, help="how many shards to write")

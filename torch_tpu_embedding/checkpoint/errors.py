@@ -1,4 +1,4 @@
-"""What goes wrong with checkpoints on disk, and the advice that goes with it."""
+"""The errors of checkpoints on disk, and the advice that their messages end with."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class CheckpointError(RuntimeError):
 
 
 class StepRemovedError(CheckpointError):
-    """A step was removed, or saved anew, while it was being opened."""
+    """A step was removed, or replaced by another save, while it was being opened."""

@@ -1,4 +1,4 @@
-"""What `python -m torch_tpu_embedding.checkpoint` finds out: a look inside, hashes, differences.
+"""The findings of `python -m torch_tpu_embedding.checkpoint`: a look inside, hashes, differences.
 
 Everything streams; the results are plain data, ready for JSON.
 """
@@ -25,7 +25,7 @@ from .rows import block_rows
 from .write_tables import TableSource, write_tables
 
 Progress = Callable[[int], object]
-"""Called with the number of rows or files that are done."""
+"""A function called with the number of rows or files that are done."""
 
 
 def inspect(directory: Path, step: int | None, norms: bool) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _table(reader: Reader, entry: TableEntry, norms: bool) -> dict[str, Any]:
 
 
 def verify(directory: Path, step: int | None, progress: Progress) -> dict[str, Any]:
-    """Check every complete step, or one: 'steps' → 'ok', or what is wrong with it."""
+    """Check every complete step, or one: 'steps' → 'ok', or its fault as text."""
     directory = run_directory(directory)
     steps = complete_steps(directory) if step is None else [step]
     if not steps:
@@ -107,7 +107,7 @@ def _errors(check: Callable[[], None]) -> list[str]:
 
 
 def compare(one: Reader, other: Reader, progress: Progress) -> dict[str, Any]:
-    """Where two checkpoints differ, field by field; rows differ where a bit does."""
+    """The differences of two checkpoints, field by field; rows differ where a bit does."""
     tables: list[dict[str, Any]] = []
     for name in sorted({*one.tables} | {*other.tables}):
         a, b = one.tables.get(name), other.tables.get(name)
@@ -160,7 +160,7 @@ def reshard(
     step: int | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Write a step anew for another number of shards; a delta becomes a full step."""
+    """Write a step again, for another number of shards; a delta becomes a full step."""
     with open_checkpoint(source, step) as reader:
         chosen = strategy or ("div" if reader.index.strategy == "div" else "mod")
         tables: Mapping[str, TableSource] = {

@@ -1,6 +1,7 @@
 """`checkpoint.load`: the rows of this process out of a checkpoint of any number of shards.
 
-All is checked on all processes before the first row is written. Letters: V vocabulary, S shards.
+A load has three phases: it chooses the steps that may be loaded, opens and checks one of them, and fills
+the tables. All is checked on all processes before the first row is written.
 """
 
 from __future__ import annotations
@@ -8,21 +9,21 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..distributed.group import HostGroup, raise_together
+from ..distributed.group import HostGroup, raise_together, together
 from .errors import CheckpointError, StepRemovedError
 from .format.run_directory import shared_directory
 from .format.steps import choose_step, complete_steps, require_step
 from .reading.reader import TRIES, Reader, open_step
 from .reading.table_matching import TableMatch, match_tables
 from .rows import HasShard, Shard, block_rows, field_widths
-from .writing.background import settle
+from .writing.background import wait_before
 from .writing.delta_bases import forget, remember
-from .writing.writer import begin_anew
+from .writing.writer import drop_claim
 
 Resize = Literal["error", "allow"]
 Slots = Literal["require", "skip", "match"]
@@ -30,11 +31,11 @@ Slots = Literal["require", "skip", "match"]
 
 @dataclass(frozen=True)
 class Loaded:
-    """What `load` found."""
+    """The step that `load` has loaded, and what was saved beside its tables."""
 
     step: int
     extra: Any
-    """What was given to `save`, or None."""
+    """As given to `save`, or None."""
 
 
 def load(
@@ -69,92 +70,130 @@ def load(
         CheckpointError: the step is missing or damaged; names file and key.
         ValueError: checkpoint and embedding do not fit; says how, and which argument permits it.
     """
-    shard = embedding.shard
-    group = shard.group
+    group = embedding.shard.group
     root = shared_directory(group, "checkpoint.load", directory)
-    error = settle(embedding, root)
-    steps: list[int] = []
-    try:
-        if error is None:
-            steps = _candidates(root, step, fall_back)
-            for name, value, allowed in (
-                ("resize", resize, ("error", "allow")),
-                ("slots", slots, ("require", "skip", "match")),
-            ):
-                if value not in allowed:
-                    raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-    except Exception as caught:
-        error = caught
-    raise_together(group, "checkpoint.load", error)
-    chosen = None if tables is None else [*tables]
-
-    def fit(reader: Reader) -> list[TableMatch]:
-        return match_tables(
-            shard.tables, reader, chosen, dict(rename or {}), resize == "allow", slots
+    with together(group, "checkpoint.load"):
+        wait_before(embedding, root)
+        names = None if tables is None else [*tables]
+        arguments = _Arguments(
+            root, step, names, dict(rename or {}), resize, slots, verify, fall_back
         )
+        steps = arguments.choose()
+        arguments.check_words()
+    opened = _open(embedding.shard, arguments, steps)
+    _fill(embedding, root, opened)
+    return Loaded(opened.reader.step, opened.extra)
 
-    opened = None
+
+@dataclass(frozen=True)
+class _Arguments:
+    """The arguments of `load` but for the embedding."""
+
+    root: Path
+    step: int | None
+    tables: list[str] | None
+    rename: Mapping[str, str]
+    resize: Resize
+    slots: Slots
+    verify: bool
+    fall_back: bool
+
+    def choose(self) -> list[int]:
+        """The step to load, then the steps to fall back on."""
+        if self.step is not None:
+            require_step("step", self.step)
+        if not self.fall_back:
+            return [choose_step(self.root, self.step)]
+        complete = complete_steps(self.root)
+        found = [each for each in complete if self.step is None or each <= self.step]
+        return found[::-1] or [choose_step(self.root, self.step)]
+
+    def check_words(self) -> None:
+        """Check the arguments that are one of a few words.
+
+        Raises:
+            ValueError: one of them is another word.
+        """
+        for name, value, allowed in (
+            ("resize", self.resize, ("error", "allow")),
+            ("slots", self.slots, ("require", "skip", "match")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A step whose files are open, and found to fit the embedding."""
+
+    reader: Reader
+    matches: list[TableMatch]
+    extra: Any
+
+
+def _open(shard: Shard, arguments: _Arguments, steps: list[int]) -> _Opened:
+    """The first of the steps that all processes can load, checked as a whole.
+
+    Where the newest step is to be loaded and another job removes it meanwhile, the steps are chosen again.
+    """
     for left in reversed(range(TRIES)):
-        opened = _open_together(group, root, steps, fit, verify, again=step is None and left > 0)
+        again = arguments.step is None and left > 0
+        opened = _open_first(shard, arguments, steps, again)
         if opened is not None:
-            break
+            return opened
         with contextlib.suppress(CheckpointError, OSError):  # the others wait; the next turn raises
-            steps = _candidates(root, step, fall_back)
-    assert opened is not None
-    reader, matches, extra = opened
-    forget(embedding)
-    try:
-        for match in matches:
-            _fill(shard, match, reader)
-    except Exception as caught:
-        caught.add_note("some rows were loaded already: load again before going on")
-        error = caught
-    raise_together(group, f"checkpoint.load of step {reader.step}", error)
-    reader.close()
-    if len(matches) == len(shard.tables) and all(match.is_whole for match in matches):
-        remember(embedding, root, reader.step, reader.index.save_id, shard.epoch())
-    begin_anew(embedding, root)
-    return Loaded(reader.step, extra)
+            steps = arguments.choose()
+    raise AssertionError("the last turn gives a step or raises")
 
 
-def _open_together(
-    group: HostGroup,
-    root: Path,
-    steps: list[int],
-    fit: Callable[[Reader], list[TableMatch]],
-    verify: bool,
-    again: bool,
-) -> tuple[Reader, list[TableMatch], Any] | None:
-    """The first of the steps that all processes can load, all of it checked, its files open.
+def _open_first(
+    shard: Shard, arguments: _Arguments, steps: list[int], again: bool
+) -> _Opened | None:
+    """The first of the steps that all processes can load; raises where there is none.
 
     Args:
         again: give None where a step was removed while it was being opened, for there are newer ones then.
     """
-    steps = group.gather_objects(steps)[0]  # those that process 0 saw
+    group = shard.group
+    steps = group.gather_objects(steps)[0]  # as process 0 saw them
     for candidate, following in zip(steps, [*steps[1:], None], strict=True):
-        reader, found, error = None, None, None
-        try:
-            reader = open_step(root, candidate)
-            matches = fit(reader)
-            _check(reader, matches, verify, group)
-            found = reader, matches, reader.extra()
-        except Exception as caught:
-            error = _explained(caught, reader)
+        opened = _try(shard, arguments, candidate)
+        error = opened if isinstance(opened, Exception) else None
         damaged = isinstance(error, (CheckpointError, OSError))
         removed = isinstance(error, StepRemovedError)
         outcomes = group.gather_objects((str(error) if error else None, damaged, removed))
         problems = [text for text, _, _ in outcomes if text is not None]
         if not problems:
-            return found
+            assert isinstance(opened, _Opened)
+            return opened
         if again and any(gone for _, _, gone in outcomes):
             return None
         if following is None or not all(bad for text, bad, _ in outcomes if text is not None):
             raise_together(group, f"checkpoint.load of step {candidate}", error)
         warnings.warn(
             f"step {candidate} cannot be loaded, step {following} is tried: {problems[0]}",
-            stacklevel=3,
+            stacklevel=4,  # the caller of `load`
         )
     raise AssertionError("no steps")
+
+
+def _try(shard: Shard, arguments: _Arguments, step: int) -> _Opened | Exception:
+    """One step, opened and checked by this process, or why it cannot be loaded."""
+    reader = None
+    try:
+        reader = open_step(arguments.root, step)
+        matches = match_tables(
+            shard.tables,
+            reader,
+            arguments.tables,
+            arguments.rename,
+            arguments.resize == "allow",
+            arguments.slots,
+        )
+        _check(reader, matches, arguments.verify, shard.group)
+        return _Opened(reader, matches, reader.extra())
+    except Exception as error:
+        return _explained(error, reader)
 
 
 def _explained(error: Exception, reader: Reader | None) -> Exception:
@@ -169,24 +208,32 @@ def _explained(error: Exception, reader: Reader | None) -> Exception:
     return error
 
 
-def _candidates(root: Path, step: int | None, fall_back: bool) -> list[int]:
-    """The step to load, then those to fall back on."""
-    if step is not None:
-        require_step("step", step)
-    if not fall_back:
-        return [choose_step(root, step)]
-    found = [each for each in complete_steps(root) if step is None or each <= step]
-    return found[::-1] or [choose_step(root, step)]
-
-
 def _check(reader: Reader, matches: list[TableMatch], verify: bool, group: HostGroup) -> None:
+    """Check the step's files against its index, and hash this process's portion of them."""
     fields = [(match.source, field) for match in matches for field in match.fields]
     reader.check(fields)
     if verify:
         reader.verify(reader.files(fields)[group.rank :: group.size])
 
 
-def _fill(shard: Shard, match: TableMatch, reader: Reader) -> None:
+def _fill(embedding: HasShard, root: Path, opened: _Opened) -> None:
+    """Write this process's rows, and note what the next save must know of the step they are from."""
+    shard, reader, matches = embedding.shard, opened.reader, opened.matches
+    forget(embedding)
+    with together(shard.group, f"checkpoint.load of step {reader.step}"):
+        try:
+            for match in matches:
+                _fill_table(shard, match, reader)
+        except Exception as error:
+            error.add_note("some rows were loaded already: load again before going on")
+            raise
+    reader.close()
+    if len(matches) == len(shard.tables) and all(match.is_whole for match in matches):
+        remember(embedding, root, reader.step, reader.index.save_id, shard.epoch())
+    drop_claim(embedding, root)
+
+
+def _fill_table(shard: Shard, match: TableMatch, reader: Reader) -> None:
     """Write this process's rows of a table, block by block."""
     ids = shard.ids(match.number)
     rows = len(ids) if not ids else len(range(ids.start, min(ids.stop, match.rows), ids.step))

@@ -1,6 +1,6 @@
-"""What the checkpoint package needs of an embedding: the rows that this process holds.
+"""The border of the checkpoint package: what it asks of an embedding is the rows of this process.
 
-Letters: V vocabulary, S shards.
+Letter: n rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..config.resolved import WEIGHT, Table, field_shape
 from ..distributed.group import HostGroup
 
 BLOCK_BYTES = 8 << 20
-"""How much of a table is in memory at a time, all fields together."""
+"""Bytes of a table that are in memory at a time, all fields together."""
 
 
 class Shard(Protocol):
@@ -31,7 +31,7 @@ class Shard(Protocol):
 
     @property
     def strategy(self) -> str:
-        """How ids are dealt to processes: 'mod' or 'div'."""
+        """The way in which ids are dealt to processes: 'mod' or 'div'."""
 
     def ids(self, table: int) -> range:
         """The ids held here, in storage order; may be empty."""
@@ -51,10 +51,10 @@ class Shard(Protocol):
         """Set the rows of these local numbers (int64, unique)."""
 
     def epoch(self) -> int:
-        """Begin an epoch: rows changed from now on count as touched in it. Gives its number."""
+        """Set a delta mark, since which `touched_since` tells the changed rows; gives the mark's number."""
 
     def touched_since(self, table: int, epoch: int) -> Tensor:
-        """Local numbers (int64, rising) of the rows changed in that epoch or later."""
+        """Local numbers (int64, rising) of the rows changed since the delta mark `epoch` was set."""
 
 
 class HasShard(Protocol):
@@ -71,15 +71,15 @@ def field_widths(table: Table) -> dict[str, int]:
 
 
 def block_rows(widths: Mapping[str, int]) -> int:
-    """How many rows of a table with such fields make one block."""
+    """The number of rows of a table with fields of these widths that make one block."""
     return max(1, BLOCK_BYTES // (4 * sum(widths.values())))
 
 
-Block = tuple[str, dict[str, Tensor]]
+TableBlock = tuple[str, dict[str, Tensor]]
 """Table name and field → rows `[n, width]`, float32, or int64 `[n]` for the ids of a delta."""
 
 
-def all_blocks(shard: Shard) -> Iterator[Block]:
+def all_blocks(shard: Shard) -> Iterator[TableBlock]:
     """Every row held here, table by table, block by block."""
     for number, table in enumerate(shard.tables):
         rows, step = len(shard.ids(number)), block_rows(field_widths(table))
@@ -89,13 +89,13 @@ def all_blocks(shard: Shard) -> Iterator[Block]:
             yield table.name, _checked(table, stop - start, "read_rows", values)
 
 
-def changed_blocks(shard: Shard, changed: Sequence[Tensor]) -> Iterator[Block]:
-    """The rows of these local numbers, with their ids under 'ids'.
+def changed_blocks(shard: Shard, changed: Sequence[Tensor]) -> Iterator[TableBlock]:
+    """The rows with the given local numbers, with their ids under 'ids'.
 
     Args:
         changed: per table, int64 and rising.
 
-    They alone are read: what a delta costs goes with what has changed, not with the table.
+    No other row is read: a delta costs as much as was changed, not as much as the table holds.
     """
     for number, table in enumerate(shard.tables):
         ids, step = shard.ids(number), block_rows(field_widths(table))

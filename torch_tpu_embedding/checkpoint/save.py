@@ -1,7 +1,9 @@
 """`checkpoint.save`: every process streams its rows to files; process 0 makes them a step.
 
-In the background nothing but files carries messages between processes, for collectives there would
-mingle with those of training in an order that differs from process to process.
+First all processes prepare together: they check everything that can be checked, open a save attempt and
+plan the files. Then they write. In the background nothing but files carries messages between processes, for
+collectives there would mingle with the collectives of training in an order that differs from process to
+process.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,28 @@ from torch import Tensor
 
 from ..config.resolved import Table
 from ..config.serialization import optimizer_to_dict
-from ..distributed.group import HostGroup, raise_together
+from ..distributed.group import HostGroup, together
 from ..runtime import host
 from .format import durable
 from .format.extra import pack
-from .format.index import TableEntry
+from .format.index import Base, TableEntry
 from .format.run_directory import shared_directory
 from .format.schema import check_table
 from .format.steps import step_path
-from .rows import Block, HasShard, Shard, all_blocks, changed_blocks, field_widths
-from .writing.background import SaveHandle, settle
+from .rows import HasShard, Shard, TableBlock, all_blocks, changed_blocks, field_widths
+from .writing.background import SaveHandle, wait_before
 from .writing.begin import begin, open_attempt, require_ticket, taken_back
 from .writing.commit import Commit, finish, remove_attempt
-from .writing.delta_bases import base_and_epoch, remember
-from .writing.file_plan import Run, shard_runs
-from .writing.shard_writer import Attempt, remove_part, write_failure, write_manifest, write_part
-from .writing.writer import claim
+from .writing.delta_bases import base_and_mark, remember
+from .writing.file_plan import RowRange, shard_ranges
+from .writing.shard_writer import (
+    SaveAttempt,
+    remove_shard_files,
+    write_failure,
+    write_manifest,
+    write_shard_files,
+)
+from .writing.writer import Claim, claim
 
 MAX_FILE_BYTES = 2 << 30
 TIMEOUT_S = 1800.0
@@ -80,79 +88,155 @@ def save(
         CheckpointError, OSError: the step could not be saved; it stays incomplete (with `overwrite`, as
             it was). Among the causes: another job has begun to save to this directory.
     """
-    shard = embedding.shard
-    group, what = shard.group, f"checkpoint.save of step {step!r}"
+    group, what = embedding.shard.group, f"checkpoint.save of step {step!r}"
     root = shared_directory(group, what, directory)
-    error = settle(embedding, root)
-    base, epoch, content, mine, newer = None, 0, None, None, {}
-    attempt = Attempt(step_path(root, step), secrets.token_hex(6), group.rank, group.size)
-    try:
-        if error is None:
-            begin(root, step, keep_last, max_file_bytes, overwrite)
-            if since is not None:
-                base, epoch = base_and_epoch(embedding, root, since, step)
-            if group.rank == 0:
-                content = pack(extra) if extra is not None else None
-                mine = claim(embedding, root)
-                newer = open_attempt(attempt, overwrite)
-    except Exception as caught:
-        error = caught
-    same = {"step": step, "since": since, "overwrite": overwrite, "asynchronous": asynchronous}
-    with taken_back(attempt):
-        raise_together(group, what, error)
-        save_id, theirs = _agree(group, same, (attempt.save_id, root))
-        attempt = replace(attempt, save_id=save_id)
-        entries = table_entries(shard.tables)
-        commit = Commit(step, shard.strategy, entries, base, keep_last, overwrite, mine, newer)
-        job = None
-        try:
-            require_ticket(attempt, theirs)
-            changed = _changed_rows(shard, epoch) if base is not None else None
-            new_epoch = shard.epoch()
-            blocks = all_blocks(shard) if changed is None else changed_blocks(shard, changed)
-            if asynchronous:
-                blocks = _draining([*blocks])
-            runs = shard_runs(shard, changed)
-            job = _Job(attempt, commit, runs, blocks, content, max_file_bytes, timeout)
-        except Exception as caught:
-            error = caught
-        raise_together(group, what, error)
-    assert job is not None
+    arguments = _Arguments(
+        step, extra, keep_last, since, overwrite, asynchronous, max_file_bytes, timeout
+    )
+    job = _prepare(embedding, root, arguments, what)
     handle = SaveHandle(embedding, root, step, group.rank)
-    done = functools.partial(remember, embedding, root, step, attempt.save_id, new_epoch)
     if asynchronous:
-        handle.start(lambda: job.run(done))
-        return handle
-    _together(group, what, job.write, job.give_up)
-    # The others learn of the index by the collective, not by waiting for the file to show.
-    _together(group, what, job.finish if group.rank == 0 else lambda: None)
-    done()
+        handle.start(job.run)
+    else:
+        _write(job, group, what)
     return handle
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """The arguments of `save` but for the embedding and the directory."""
+
+    step: int
+    extra: Any
+    keep_last: int | None
+    since: int | None
+    overwrite: bool
+    asynchronous: bool
+    max_file_bytes: int
+    timeout: float
+
+    def common(self) -> dict[str, Any]:
+        """Name → value of each argument that must be the same on all processes."""
+        return {
+            name: getattr(self, name) for name in ("step", "since", "overwrite", "asynchronous")
+        }
+
+
+def _prepare(embedding: HasShard, root: Path, arguments: _Arguments, what: str) -> _Job:
+    """Check everything and open the save attempt: the job that then only has to write.
+
+    A failure on one process fails on all, and leaves the directory as it was.
+    """
+    group = embedding.shard.group
+    directory = step_path(root, arguments.step)
+    attempt = SaveAttempt(directory, secrets.token_hex(6), group.rank, group.size)
+    with taken_back(attempt):
+        with together(group, what):
+            wait_before(embedding, root)
+            opened = _open(embedding, attempt, arguments)
+        save_id, root_there = _agree(group, arguments.common(), (attempt.save_id, root))
+        attempt = replace(attempt, save_id=save_id)
+        with together(group, what):
+            require_ticket(attempt, root_there)
+            return _plan(embedding, attempt, arguments, opened)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The findings of a process that has opened a save attempt, and its claim to the directory."""
+
+    base: Base | None
+    mark: int
+    extra: bytes | None = None
+    claim: Claim | None = None
+    newer: Mapping[int, str | None] = field(default_factory=dict)
+
+
+def _open(embedding: HasShard, attempt: SaveAttempt, arguments: _Arguments) -> _Opened:
+    """Check the arguments and make the step's directory; process 0 also claims the run and its ticket."""
+    root, step, since = attempt.directory.parent, arguments.step, arguments.since
+    begin(root, step, arguments.keep_last, arguments.max_file_bytes, arguments.overwrite)
+    base, mark = (None, 0) if since is None else base_and_mark(embedding, root, since, step)
+    if attempt.rank != 0:
+        return _Opened(base, mark)
+    extra = None if arguments.extra is None else pack(arguments.extra)
+    mine = claim(embedding, root)
+    newer = open_attempt(attempt, arguments.overwrite, stacklevel=4)  # the caller of `save`
+    return _Opened(base, mark, extra, mine, newer)
+
+
+def _plan(
+    embedding: HasShard, attempt: SaveAttempt, arguments: _Arguments, opened: _Opened
+) -> _Job:
+    """Decide which rows go to which files; rows that change from here on belong to the next delta."""
+    shard, root, step = embedding.shard, attempt.directory.parent, arguments.step
+    changed = None if opened.base is None else _changed_rows(shard, opened.mark)
+    new_mark = shard.epoch()
+    blocks = all_blocks(shard) if changed is None else changed_blocks(shard, changed)
+    commit = Commit(
+        step,
+        shard.strategy,
+        table_entries(shard.tables),
+        opened.base,
+        arguments.keep_last,
+        arguments.overwrite,
+        opened.claim,
+        opened.newer,
+    )
+    return _Job(
+        attempt,
+        commit,
+        shard_ranges(shard, changed),
+        _draining([*blocks]) if arguments.asynchronous else blocks,
+        opened.extra,
+        arguments.max_file_bytes,
+        arguments.timeout,
+        functools.partial(remember, embedding, root, step, attempt.save_id, new_mark),
+    )
+
+
+def _write(job: _Job, group: HostGroup, what: str) -> None:
+    """Write the files of all processes and complete the step, or give it up on all of them."""
+    try:
+        with together(group, what):
+            job.write()
+    except Exception:
+        job.give_up()
+        raise
+    # The others learn of the index by the collective, not by waiting for the file to show.
+    with together(group, what):
+        if group.rank == 0:
+            job.finish()
+    job.remember()
 
 
 @dataclass
 class _Job:
-    """The writing half of a save: no collectives, and nothing of the embedding but the blocks."""
+    """The writing half of a save. It makes no collectives and reads the embedding only through `blocks`."""
 
-    attempt: Attempt
+    attempt: SaveAttempt
     commit: Commit
-    runs: dict[str, list[Run]]
-    blocks: Iterable[Block]
+    ranges: dict[str, list[RowRange]]
+    blocks: Iterable[TableBlock]
     extra: bytes | None
     max_file_bytes: int
     timeout: float
+    remember: Callable[[], None]
+    """Note the step as a base for deltas, once it is complete."""
 
     def write(self) -> None:
-        """This process's files, and the manifest that says that they are durable; all or nothing."""
-        part = write_part(self.attempt, self.runs, self.blocks, self.max_file_bytes, self.extra)
+        """Write this process's files, and the manifest that says that they are durable; all or nothing."""
+        written = write_shard_files(
+            self.attempt, self.ranges, self.blocks, self.max_file_bytes, self.extra
+        )
         try:
-            write_manifest(self.attempt, part)
+            write_manifest(self.attempt, written)
         except Exception:
-            remove_part(self.attempt, part)
+            remove_shard_files(self.attempt, written)
             raise
 
     def give_up(self) -> None:
-        """Remove what all wrote. Process 0 does it: then it cannot be about to write the index."""
+        """Remove the files of all processes; process 0 does it, which then cannot be writing the index."""
         if self.attempt.rank == 0:
             remove_attempt(self.attempt)
             durable.remove_directory(self.attempt.directory)
@@ -161,8 +245,8 @@ class _Job:
         """Return when the step is complete."""
         finish(self.attempt, self.commit, self.timeout)
 
-    def run(self, done: Callable[[], None]) -> None:
-        """All of it in the background; a failure is told to process 0 through a file."""
+    def run(self) -> None:
+        """Write and finish in the background; a failure is told to process 0 through a file."""
         try:
             self.write()
         except Exception as error:
@@ -171,11 +255,11 @@ class _Job:
                 write_failure(self.attempt.failure_path, error)
             raise
         self.finish()
-        done()
+        self.remember()
 
 
 def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
-    """Name → what the index says of a table.
+    """Name → the entry of each table in the index.
 
     Raises:
         ValueError: an option of an optimizer cannot be written as JSON.
@@ -194,7 +278,8 @@ def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
 def _agree(
     group: HostGroup, arguments: dict[str, Any], proposed: tuple[str, Path]
 ) -> tuple[str, Path]:
-    """The save id and the directory of process 0, after all processes were found to save the same thing."""
+    """Make sure that all processes save the same thing; gives the save id and the directory that process 0
+    proposed."""
     said = group.gather_objects((arguments, proposed))
     for rank, (theirs, _) in enumerate(said):
         for name, value in theirs.items():
@@ -207,38 +292,18 @@ def _agree(
     return agreed
 
 
-def _changed_rows(shard: Shard, epoch: int) -> list[Tensor]:
+def _changed_rows(shard: Shard, mark: int) -> list[Tensor]:
     """Per table, the local rows that a delta must hold."""
     return [
         host.arange(len(shard.ids(number)))
         if table.optimizer is not None and table.optimizer.moves_all_rows
-        else shard.touched_since(number, epoch)
+        else shard.touched_since(number, mark)
         for number, table in enumerate(shard.tables)
     ]
 
 
-def _draining(blocks: list[Block]) -> Iterator[Block]:
+def _draining(blocks: list[TableBlock]) -> Iterator[TableBlock]:
     """Give the blocks one by one and let go of each, so that the copy shrinks as it is written."""
     blocks.reverse()
     while blocks:
         yield blocks.pop()
-
-
-def _together(
-    group: HostGroup,
-    what: str,
-    work: Callable[[], None],
-    give_up: Callable[[], None] | None = None,
-) -> None:
-    """Do `work` on all processes; where one fails, give up and raise on all."""
-    error = None
-    try:
-        work()
-    except Exception as caught:
-        error = caught
-    try:
-        raise_together(group, what, error)
-    except Exception:
-        if give_up is not None:
-            give_up()
-        raise

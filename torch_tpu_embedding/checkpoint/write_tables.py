@@ -1,6 +1,6 @@
 """`checkpoint.write_tables`: a checkpoint out of arrays, without an embedding or a device.
 
-What converters are built on. Letters: V vocabulary, S shards.
+Converters are built on it. Letters: V vocabulary, S shards.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .rows import block_rows
 from .save import MAX_FILE_BYTES
 from .writing.begin import begin, open_attempt, taken_back
 from .writing.commit import Commit, finish
-from .writing.file_plan import Run
-from .writing.shard_writer import Attempt, PartWriter, write_manifest
+from .writing.file_plan import RowRange
+from .writing.shard_writer import SaveAttempt, ShardWriter, write_manifest
 from .writing.writer import Claim
 
 
@@ -54,7 +54,7 @@ class TableSource:
     """'weight' `[V, D]`, and slots by their names, `[V, D]` or `[V, 1]`. float32 is kept bit for bit,
     other floats are converted."""
     optimizer: Optimizer | Mapping[str, Any] | None = None
-    """What the slots belong to; a mapping is taken as another index has it."""
+    """The optimizer that the slots belong to; a mapping is taken as another index has it."""
 
 
 def write_tables(
@@ -69,10 +69,10 @@ def write_tables(
     overwrite: bool = False,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> None:
-    """Write `directory/step-<step>/` as that many processes would have saved it, reading every row once.
+    """Write `directory/step-<step>/` as `num_shards` processes would have saved it, reading every row once.
 
     Args:
-        tables: name → its fields. The other arguments are those of `save`.
+        tables: name → its fields. For the other arguments see `save`.
 
     Raises:
         FileExistsError: the step is complete already, and `overwrite` is not set.
@@ -93,25 +93,26 @@ def write_tables(
     begin(root, step, keep_last, max_file_bytes, overwrite)
     save_id = secrets.token_hex(6)
     attempts = [
-        Attempt(step_path(root, step), save_id, shard, num_shards) for shard in range(num_shards)
+        SaveAttempt(step_path(root, step), save_id, shard, num_shards)
+        for shard in range(num_shards)
     ]
     with contextlib.ExitStack() as stack:
         stack.enter_context(taken_back(attempts[0]))
-        claim, newer = Claim(root), open_attempt(attempts[0], overwrite)
+        claim, newer = Claim(root), open_attempt(attempts[0], overwrite, stacklevel=2)
         hasher = stack.enter_context(Hasher())
         writers = [
             stack.enter_context(
-                PartWriter(attempt, _runs(entries, strategy, attempt), max_file_bytes, hasher)
+                ShardWriter(attempt, _ranges(entries, strategy, attempt), max_file_bytes, hasher)
             )
             for attempt in attempts
         ]
         for name, source in sources.items():
             _deal(name, source, entries[name], strategy, writers)
-        parts = [
+        by_rank = [
             writer.finish(content if shard == 0 else None) for shard, writer in enumerate(writers)
         ]
-        for attempt, part in zip(attempts, parts, strict=True):
-            write_manifest(attempt, part)
+        for attempt, written in zip(attempts, by_rank, strict=True):
+            write_manifest(attempt, written)
     commit = Commit(step, strategy, entries, None, keep_last, overwrite, claim, newer)
     finish(attempts[0], commit, timeout=0.0)
 
@@ -139,17 +140,17 @@ def _entry(name: str, source: TableSource) -> TableEntry:
     return entry
 
 
-def _runs(
-    entries: Mapping[str, TableEntry], strategy: Strategy, attempt: Attempt
-) -> dict[str, list[Run]]:
-    runs: dict[str, list[Run]] = {}
+def _ranges(
+    entries: Mapping[str, TableEntry], strategy: Strategy, attempt: SaveAttempt
+) -> dict[str, list[RowRange]]:
+    ranges: dict[str, list[RowRange]] = {}
     for name, entry in entries.items():
         ids = shard_ids(entry.vocabulary_size, attempt.size, attempt.rank, strategy)
         if ids:
             for field, width in entry.fields.items():
-                run = Run(name, field, ids, len(ids), width, entry.vocabulary_size)
-                runs.setdefault(field, []).append(run)
-    return runs
+                row_range = RowRange(name, field, ids, len(ids), width, entry.vocabulary_size)
+                ranges.setdefault(field, []).append(row_range)
+    return ranges
 
 
 def _deal(
@@ -157,7 +158,7 @@ def _deal(
     source: TableSource,
     entry: TableEntry,
     strategy: Strategy,
-    writers: Sequence[PartWriter],
+    writers: Sequence[ShardWriter],
 ) -> None:
     """Read a table once, in id order, and give each row to the shard that owns it."""
     shards = [

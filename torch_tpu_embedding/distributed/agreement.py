@@ -1,7 +1,8 @@
-"""What all processes must have in common for one set of tables, and how they find out that they do not.
+"""The settings that all processes must have in common for one set of tables, and their comparison.
 
-Everything that decides numbers, or the order of collective calls, is compared when a TPUEmbedding is made;
-what may change with the steps (learning rates, which batch it is) in what each step tells anyway.
+Everything that decides numbers, or the order of collective calls, is compared when a TPUEmbedding is made.
+Values that may change with the steps (learning rates, the number of the batch) are compared in the messages
+that each step sends anyway.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _made = itertools.count(1)
 
 
 def configuration(resolved: Resolved, options: Mapping[str, object]) -> dict[str, str]:
-    """Place → value, as text, of all that must be equal, in the order in which a reader would compare.
+    """Place → value as text of all settings that must be equal, in the order of a reader who compares.
 
     Args:
         options: of TPUEmbedding, by name.
@@ -46,7 +47,7 @@ def agree(
         (the seed of process 0, a number that no other set of tables of this group has).
 
     Raises:
-        ValueError: they do not; says where, and what each process has there.
+        ValueError: their configurations differ; says where, and what each process has there.
     """
     number = next(_made)
     if group.size == 1:
@@ -77,8 +78,8 @@ def agree_on_update(
     """Make sure that all processes are about to apply the gradients of one batch at the same rates.
 
     Args:
-        error: why this process cannot, or None.
-        batch: which one it is.
+        error: the reason why this process cannot, or None.
+        batch: the number of the batch.
         rates: one per table.
 
     Raises:

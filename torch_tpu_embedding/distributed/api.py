@@ -1,9 +1,9 @@
 """Several processes under torchrun: how they find each other, share a batch, and add up dense gradients.
 
-One rule makes the gradients of any number of processes those of one: divide the loss, a mean over the
-samples of this process, by `num_replicas()`, and *sum* all gradients over the processes. Embeddings do the
-sum themselves, in `apply_gradients`; `sum_gradients` does it for the dense model. The sum of the divided
-gradients is the average of the undivided ones, the gradient of the mean over the whole batch.
+One rule gives any number of processes the gradients that one process would have: divide the loss, a mean
+over the samples of this process, by `num_replicas()`, and *sum* all gradients over the processes. The
+embeddings do so in `apply_gradients`; `sum_gradients` does it for the dense model. The sum of the
+divided gradients is the average of the undivided ones, the gradient of the mean over the whole batch.
 
 Alone, and with several devices under SPMD (where a program sees the whole batch), `num_replicas()` is 1 and
 nothing is summed: the same script serves all cases. Letters: B batch of all processes, S processes.
@@ -88,12 +88,12 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that prints and draws."""
+    """True on the one process that prints and draws."""
     return rank() == 0
 
 
 def num_replicas() -> int:
-    """How many losses of this step there are in all; divide each by it."""
+    """The number of losses of a step over all processes; divide each loss by it."""
     return 1 if runtime.is_spmd() else world_size()
 
 
@@ -107,11 +107,11 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """
     if num_replicas() == 1:
         return
-    held = [parameter for parameter in parameters if parameter.requires_grad]
-    device = held[0].device
-    there = host.ints([p.grad is not None for p in held]).float()
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    device = trained[0].device
+    there = host.ints([p.grad is not None for p in trained]).float()
     flat = torch.cat(
-        [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in held]
+        [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in trained]
     )
     call = calling(f"sum_gradients of {len(flat)} numbers")
     if runtime.is_accelerated(device) and runtime.device_kind() == "TPU":
@@ -124,14 +124,14 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
             both = _group().sum(torch.cat([flat.cpu(), there]))
         total, there = both[: len(flat)].to(device), both[len(flat) :]
     at = 0
-    for parameter, count in zip(held, there.tolist(), strict=True):
+    for parameter, count in zip(trained, there.tolist(), strict=True):
         if count:
             parameter.grad = total.narrow(0, at, parameter.numel()).view(parameter.shape)
         at += parameter.numel()
 
 
 def local_positions(count: int, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Which samples of a batch this process takes, so that all together take each once.
+    """The samples of a batch that this process takes, so that all processes together take each once.
 
     Args:
         count: samples in the batch, at most B: fewer in the last one of an epoch.

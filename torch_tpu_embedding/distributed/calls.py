@@ -29,7 +29,7 @@ class Call:
 
     name: str
     agreed: set[object] = field(default_factory=set)
-    """The groups whose processes were found to be in it."""
+    """The groups whose processes were found to be in this call."""
 
 
 _of_thread = threading.local()
@@ -37,8 +37,8 @@ _of_thread = threading.local()
 
 @contextlib.contextmanager
 def calling(name: str) -> Iterator[None]:
-    """Name what this thread does with the other processes; inside of another such context that one's name
-    stays."""
+    """Name what this thread does with the other processes; inside of another such context, the
+    outer name stays."""
     if current_call() is not None:
         yield
         return
@@ -50,7 +50,7 @@ def calling(name: str) -> Iterator[None]:
 
 
 def current_call() -> Call | None:
-    """What `calling` named, if this thread is within one."""
+    """The call that `calling` named, if this thread is within one, else None."""
     call: Call | None = getattr(_of_thread, "call", None)
     return call
 

@@ -1,4 +1,4 @@
-"""How rows reach the devices that asked for them, and gradients the devices that own the rows.
+"""The exchange: rows go to the devices that asked for them, gradients to the devices that own the rows.
 
 Both travel in even blocks: block d of a tensor `[G, cap, D]` goes to device d, and what comes back holds in
 block d what device d sent here. The code before and after works on one device's part of everything:
@@ -33,18 +33,18 @@ class Exchange(Protocol):
     name: str
     group: HostGroup
     local_devices: int
-    """L."""
+    """L, the number of devices of this process."""
     ends_before_cut: bool
-    """Whether rows are exchanged in the program, and what differs between processes must not be in it."""
+    """True where rows are exchanged in the program, which must then be the same on all processes."""
 
     def put(self, value: Tensor) -> Tensor:
         """Copy a host tensor to the device: the parts of this process's L devices, one after another."""
 
     def zeros(self, shape: tuple[int, ...]) -> Tensor:
-        """What `put` would give for zeros of this shape for each device, without them on the host."""
+        """Zeros of this shape on each device, as `put` would give them, without a copy on the host."""
 
     def fetch(self, value: Tensor) -> Tensor:
-        """What this process holds of a device tensor, on the host: its L parts one after another."""
+        """The L parts of a device tensor on this process's devices, copied to the host end to end."""
 
     def enter(self, value: Tensor) -> Tensor:
         """One device's part of a tensor that is split along its first dimension."""
@@ -53,14 +53,14 @@ class Exchange(Protocol):
         """The tensor of which `value` is one device's part."""
 
     def store(self, array: Tensor, part: Tensor) -> None:
-        """End an update in place: `part` is what `enter(array)` gave, changed."""
+        """End an update in place: `part` is the result of `enter(array)`, changed."""
 
     def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """Exchange several tensors `[G, cap, D]` of one device with all others."""
 
     def gather(self, values: Tensor) -> Tensor:
-        """A few numbers `[n]` of one device → those of all, `[G, n]`, the same everywhere; on the host if
-        they travel there."""
+        """A few numbers `[n]` of each device → the numbers of all, `[G, n]`, the same everywhere; on the
+        host if they travel there."""
 
 
 class Local:
@@ -116,17 +116,17 @@ class Process(Local):
             # Everything traced so far runs here, once. A fetch alone would run what the blocks need and
             # leave the rest to run again at the end of the step.
             runtime.sync()
-        held = [block.cpu() for block in blocks]
+        on_host = [block.cpu() for block in blocks]
         pieces = [
-            torch.cat([block[peer].reshape(-1) for block in held])
+            torch.cat([block[peer].reshape(-1) for block in on_host])
             for peer in range(self.group.size)
         ]
         received = self.group.all_to_all(pieces, [len(piece) for piece in pieces])
-        sizes = [block[0].numel() for block in held]
+        sizes = [block[0].numel() for block in on_host]
         parts = [torch.split(piece, sizes) for piece in received]
         return [
             torch.stack([part[number] for part in parts]).view(block.shape).to(self._device)
-            for number, block in enumerate(held)
+            for number, block in enumerate(on_host)
         ]
 
     def gather(self, values: Tensor) -> Tensor:

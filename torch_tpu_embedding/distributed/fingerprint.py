@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _ROWS = 8
-"""Of an array: about as many, evenly spread, stand for all."""
+"""About this many rows, evenly spread, stand for all rows of an array."""
 _DEEPEST = 6
 
 
@@ -56,25 +56,25 @@ def _text(value: object, depth: int) -> str:
         return _name(value)
     if depth:
         return _name(type(value))
-    held: dict[str, Any] = getattr(value, "__dict__", {})
+    attributes: dict[str, Any] = getattr(value, "__dict__", {})
     if is_dataclass(value):
-        held = {each.name: getattr(value, each.name) for each in fields(value)}
-    return f"{_name(type(value))}{_text(held, below)}"
+        attributes = {each.name: getattr(value, each.name) for each in fields(value)}
+    return f"{_name(type(value))}{_text(attributes, below)}"
 
 
 def _function(value: types.FunctionType, depth: int) -> str:
-    """Also the constants of its code, for two lambdas have one name."""
+    """Text for a function, with the constants of its code, for all lambdas have one name."""
     code = value.__code__
     constants = [each for each in code.co_consts if not isinstance(each, types.CodeType)]
-    held: dict[str, object] = {}
+    captured: dict[str, object] = {}
     for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
         try:
-            held[name] = cell.cell_contents
+            captured[name] = cell.cell_contents
         except ValueError:  # not assigned yet
             continue
-    parts = [value.__defaults__, value.__kwdefaults__, held, constants, [*code.co_names]]
+    parts = [value.__defaults__, value.__kwdefaults__, captured, constants, [*code.co_names]]
     known = hashlib.sha256(_text(parts, depth).encode()).hexdigest()[:8]
-    shown = _text(held, depth) if held else ""
+    shown = _text(captured, depth) if captured else ""
     return f"{_name(value)}{shown} #{known}"
 
 

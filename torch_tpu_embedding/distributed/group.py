@@ -1,8 +1,8 @@
 """The processes that train together, as the host side sees them: small messages and exact errors.
 
-Ids, sizes and errors travel between the hosts here, never rows or gradients (those: `exchange.py`).
-Every call is collective: all processes make the same calls in the same order. Those that do not are told
-which call each of them is in (`calls.py`). Letter: S processes.
+Ids, sizes and errors travel between the hosts here, never rows or gradients, which `exchange.py` moves.
+Every call is collective: all processes make the same calls in the same order. Processes that do
+not are told which call each of them is in (`calls.py`). Letter: S processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from . import lost_peers
 from .calls import ROOM, calling, current_call, make_head, names_that_differ, read_heads
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others before it gives up; one that died is noticed at once."""
+"""The time that a process waits for the others before it gives up; one that died is noticed at once."""
 
 _timeout = TIMEOUT
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1e-4, 2e-3
@@ -37,7 +37,7 @@ class PeerError(RuntimeError):
     """Another process failed, or is gone; nothing was changed by the call that raises this."""
 
     in_step = False
-    """Whether all processes have raised at the same point, and may go on together."""
+    """True if all processes have raised at the same point, and may go on together."""
 
 
 class OutOfStepError(PeerError):
@@ -63,10 +63,10 @@ class HostGroup(Protocol):
         """A small picklable value of each process, in the order of ranks."""
 
     def all_to_all(self, pieces: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
-        """Send `pieces[p]`, 1-d, to process p; gives what each sent here.
+        """Send `pieces[p]`, 1-d, to process p; gives the pieces that each process sent here.
 
         Args:
-            lengths: how long the piece from each process is. All pieces have the same dtype.
+            lengths: of the piece from each process. All pieces have the same dtype.
         """
 
     def sum(self, values: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class DistGroup:
             self._spread(doing, host.ints([]))
 
     def _spread(self, doing: str, values: Tensor) -> list[Tensor]:
-        """Give 1-d int64 values to all; those of the processes, which may differ in number."""
+        """Give 1-d int64 values to all processes; returns each one's values, which may differ in number."""
         call = current_call()
         name = (call.name if call is not None else doing) + self._scope
         head = make_head(name, values)
@@ -172,7 +172,7 @@ class DistGroup:
             raise OutOfStepError(
                 f"the processes are out of step: {found}; all must make the same calls in the same order. "
                 "The cause is most often an error that one of them caught before it went on, or a call "
-                "under a condition that differs between them; start all anew, from a checkpoint"
+                "under a condition that differs between them; start all processes again, from a checkpoint"
             )
         if call is not None:
             call.agreed.add(self)
@@ -230,7 +230,7 @@ def host_group(process_group: dist.ProcessGroup | None) -> HostGroup:
 
 
 def set_timeout(timeout: timedelta) -> None:
-    """How long processes that connect from now on wait for one another."""
+    """Set the time that processes which connect from now on wait for one another."""
     global _timeout
     _timeout = timeout
     _gloo_group.cache_clear()
@@ -260,6 +260,26 @@ def _disconnect(group: dist.ProcessGroup) -> None:
     if dist.is_initialized():  # else they are closed already
         with contextlib.suppress(ValueError):  # a group that was destroyed by hand
             dist.destroy_process_group(group)
+
+
+@contextlib.contextmanager
+def together(group: HostGroup, what: str) -> Iterator[None]:
+    """A block of work that succeeds on all processes or fails on all: its end is a collective.
+
+    The work itself must be free of collectives, for a process that fails leaves it early.
+
+    Args:
+        what: the call that this is part of, for the message.
+
+    Raises:
+        PeerError: the work failed on another process; where it failed, its own exception goes on.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    raise_together(group, what, error)
 
 
 def raise_together(group: HostGroup, what: str, error: Exception | None) -> None:

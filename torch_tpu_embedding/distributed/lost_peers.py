@@ -1,5 +1,5 @@
-"""What is known of processes that are gone: noted by the collective that failed, read by those who wait
-for such a process in another way, as for a file.
+"""A note that a process is gone: made by the collective that failed, read by code that waits for a process
+in another way, as for a file.
 """
 
 from __future__ import annotations
@@ -20,5 +20,5 @@ def forget() -> None:
 
 
 def known() -> str | None:
-    """How it was seen that a process is gone, or None."""
+    """The note on how it was seen that a process is gone, or None."""
     return _reason

@@ -1,8 +1,9 @@
-"""A store that the processes of one attempt have to themselves.
+"""A store that the processes of one start have to themselves.
 
-After a failure torchrun starts all processes anew (`--max-restarts`), but keeps the key-value store by
-which they tell one another their addresses. Those of the dead are still there, and whoever reads one before
-it is overwritten tries to connect to nobody. Its restart count is no way out: it may differ between hosts.
+After a failure torchrun starts all processes again (`--max-restarts`), but keeps the key-value store by
+which they tell one another their addresses. The addresses of dead processes are still there, and whoever
+reads one before it is overwritten tries to connect to nobody. Torchrun's restart count is no way out: it
+may differ between hosts.
 
 Letter: S processes.
 """
@@ -22,8 +23,8 @@ _POLL_S = 0.02
 def fresh_store(store: Store, rank: int, size: int, timeout: timedelta) -> Store:
     """A part of `store` that these S processes, and none before them, have in common.
 
-    Each names itself at random, and the names of all S make the name of the attempt. It stands once all
-    have come to the same one: a name of a dead process is in none, for it confirms nothing any more.
+    Each process names itself at random, and the names of all S make the name of the start. That name stands
+    once all have come to the same one: a dead process is in none, for it confirms nothing any more.
 
     Raises:
         RuntimeError: not all processes came within the timeout.

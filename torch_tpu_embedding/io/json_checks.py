@@ -22,7 +22,7 @@ def parse(data: bytes | str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is none, or nested too deeply to be read.
+        ValueError: the text is no JSON, or nested too deeply to be read.
     """
     try:
         return json.loads(data)
@@ -103,7 +103,7 @@ def mapping(key: Check, inner: Check) -> Check:
 
 
 def all_of(*checks: Check) -> Check:
-    """What every one of some checks takes."""
+    """A value that all of the given checks take."""
 
     def check(value: Any, where: str) -> None:
         for each in checks:

@@ -68,8 +68,8 @@ def scheme_of(path: str | os.PathLike[str]) -> str | None:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Have an OSError of calls on an open file (no space left, a bad sector) name the file, as those of
-    `open` do."""
+    """Have an OSError of calls on an open file (no space left, a bad sector) name the file, as
+    the errors of `open` do."""
     try:
         yield
     except OSError as error:

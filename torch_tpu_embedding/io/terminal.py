@@ -1,4 +1,4 @@
-"""What a program prints, on terminals of any encoding."""
+"""Printing on terminals of any encoding."""
 
 from __future__ import annotations
 

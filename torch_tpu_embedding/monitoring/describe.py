@@ -1,4 +1,4 @@
-"""A readable picture of an embedding: tables, features, and where things lie on the device."""
+"""A readable picture of an embedding: tables, features, and their arrays on the device."""
 
 from __future__ import annotations
 

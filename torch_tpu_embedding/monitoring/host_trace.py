@@ -77,7 +77,7 @@ def profile(path: str | os.PathLike[str]) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         target = target.with_name(f"{target.stem}.{process}{target.suffix}")
     trace = _HostTrace(process)
-    target.open("w").close()  # before the steps, lest they be for nothing
+    target.open("w").close()  # before the steps, so that they are not in vain
     set_trace(trace)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What training looks like: counts per table, padding, bytes, and where the time goes.
+"""Metrics of training: counts per table, padding, bytes, and the host's time by phase.
 
 Batches are counted where they are prepared, in the thread that prepares them: with an `EmbeddingLoader` up
 to `depth` batches ahead of training. All numbers are of this process; counts add up over processes.
@@ -26,11 +26,11 @@ from ..runtime.phases import collect_times
 
 HOST_PHASES = ("parse", "dedup", "exchange", "send")
 HOT_SHARE = 0.01
-"""Of the distinct rows of a batch, those that count as hot."""
+"""The fraction of the distinct rows of a batch that count as hot."""
 
 _FLOAT_BYTES = 4
 _Key = tuple[str, int]
-"""What is counted, and the table, or -1 for all."""
+"""The name of a count, and the number of the table, or -1 for all tables."""
 
 
 class Metrics:
@@ -138,11 +138,11 @@ class Metrics:
             self._callback(report)
 
     def report(self) -> dict[str, Any]:
-        """All since the beginning, as `TPUEmbedding.metrics` describes it."""
+        """The metrics since the beginning, as `TPUEmbedding.metrics` describes them."""
         return self._report(self._begin, self._now())
 
     def _now(self) -> Counter[_Key]:
-        """All counters together, so that two such can be subtracted."""
+        """All counters as they are now; two of these subtracted give the counts in between."""
         with self._lock:
             now = self._counts.copy()
             now.update({(f"{name} ns", -1): lasted for name, lasted in self._times.items()})
@@ -201,7 +201,7 @@ class Metrics:
         return touched
 
     def _hot_ids(self, bags: Sequence[Bags]) -> Counter[_Key]:
-        """How many ids fall on the most frequent rows of the batch, of how many."""
+        """The number of ids on the most frequent rows of the batch, and the number of all its ids."""
         by_table: dict[int, list[Tensor]] = {}
         for table, each in zip(self._table_of, bags, strict=True):
             by_table.setdefault(table, []).append(each.ids)

@@ -1,6 +1,6 @@
-"""Where metrics go: lines of JSON, or TensorBoard. Both are callbacks for `enable_metrics`.
+"""Writers of metrics, to lines of JSON or to TensorBoard; both are callbacks for `enable_metrics`.
 
-The second needs the package tensorboard: `pip install 'torch_tpu_embedding[tensorboard]'`.
+TensorBoardWriter needs the package tensorboard: `pip install 'torch_tpu_embedding[tensorboard]'`.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class Engine:
             self._update_each(number, looked_up.batch, per_occurrence, rates)
         frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
         for number, records in enumerate(looked_up.batch.records):
-            self.store.touched.touch(number, records, frozen)
+            self.store.delta_tracker.note_changed(number, records, frozen)
         self.version += 1
 
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:

@@ -71,7 +71,7 @@ class Mesh:
         return torch.cat([data.cpu() for data, _ in shards])
 
     def split(self, value: Tensor, dim: int | None) -> Tensor:
-        """Have a tensor laid out over the devices along `dim`, or whole on each (None)."""
+        """Have a tensor laid out over the devices along `dim`, or whole on each device if `dim` is None."""
         out = value + 0  # a node of its own: marking changes the tensor it is given
         bindings()._xla_mark_sharding(out, self._sharding(value.dim(), dim))
         return out
@@ -90,7 +90,7 @@ class Mesh:
         return as_typed(known._spmd_shard_to_full_shape(value, sharding, shape, value.dtype))
 
     def all_to_all(self, blocks: Tensor) -> Tensor:
-        """Exchange the blocks `[devices, …]` of one device with the others, by laying them out anew."""
+        """Exchange the blocks `[devices, …]` of one device with the others, by a change of their layout."""
         whole = self.leave(blocks[None])  # [from, to, …], split along `from`
         swapped = self.split(whole, 1).transpose(0, 1)
         return self.enter(self.split(swapped, 0))[0]

@@ -1,4 +1,4 @@
-"""Where a caller's modes end: what is switched on for other code must not stick to the tables."""
+"""The end of a caller's modes: a mode switched on for other code must not stick to the tables."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ R = TypeVar("R")
 
 
 def for_tables(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate what makes or changes tensors that outlive the call: tables, slots, batches on their way.
+    """Decorate a function that makes or changes tensors that outlive the call: tables, slots, batches.
 
-    It runs without gradients, `inference_mode` (whose tensors could never be updated outside of it) and
-    autocast, in whatever of them it is called.
+    The function runs without gradients, without `inference_mode` (whose tensors could never be updated
+    outside of it) and without autocast, whichever of them the caller has switched on.
 
     Raises:
         RuntimeError: it is called inside a transform of `torch.func`; nothing has happened then.

@@ -1,4 +1,4 @@
-"""Where the host's time goes: named stretches of the code, for metrics and for traces.
+"""The host's time by phase: named stretches of the code, for metrics and for traces.
 
 A phase that nobody asked for costs one comparison. Metrics ask per thread (`collect_times`), a trace for
 the whole process (`set_trace`). A phase within another counts for itself, not for the outer one.
@@ -19,19 +19,19 @@ R = TypeVar("R")
 
 
 class Trace(Protocol):
-    """What is told of every phase in the process, from the thread that it was in."""
+    """A receiver of every phase in the process; each call comes from the thread that the phase was in."""
 
     def add(self, name: str, start_ns: int, end_ns: int) -> None:
-        """Times are of `time.perf_counter_ns`."""
+        """Take a phase that has ended; its times are of `time.perf_counter_ns`."""
 
     def mark(self, name: str) -> None:
-        """Something happened now."""
+        """Take a note that an event of this name happens now."""
 
 
 class _Thread(threading.local):
     times: dict[str, int] | None = None
     inner_ns = 0
-    """Of the phases that have ended within the one that runs."""
+    """The nanoseconds of phases that have ended within the one that runs."""
 
 
 _NOTHING = contextlib.nullcontext()
@@ -66,7 +66,7 @@ class _Phase:
 def phase(
     name: str, annotate: Callable[[str], AbstractContextManager[None]] | None = None
 ) -> AbstractContextManager[None]:
-    """Time what is done in this context, if anybody asked for it.
+    """Time the code in this context, if anybody asked for times.
 
     Args:
         annotate: names the device's part of it for the backend's own profiler, while a trace is written.

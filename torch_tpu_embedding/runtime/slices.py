@@ -19,7 +19,7 @@ def cut(tensor: Tensor, lengths: list[int]) -> list[Tensor]:
 
 
 def separate(tensor: Tensor, lengths: list[int]) -> list[Tensor]:
-    """`cut` for what is never an index: copies, which do not keep alive what they are parts of."""
+    """`cut` for parts that are never an index: copies, which do not keep the whole tensor alive."""
     if len(lengths) == 1:
         return [tensor]
     return list(torch.ops.aten.split_with_sizes_copy.default(tensor, lengths))

@@ -1,4 +1,4 @@
-"""The seam to the accelerator backend: with `mesh.py` beside it, all that imports torch_xla.
+"""The seam to the accelerator backend: only this file and `mesh.py` import torch_xla.
 
 Everything else in the package is plain ATen operators on tensors, so a second backend means a second
 version of these few functions. The import happens on first use: configuration, input checking and CPU
@@ -72,12 +72,12 @@ os.register_at_fork(after_in_child=lambda: _forked.extend(_started))
 
 
 def is_accelerated(target: torch.device) -> bool:
-    """Whether programs on `target` are traced and compiled; False for an ordinary CPU tensor's device."""
+    """True if programs on `target` are traced and compiled; False for an ordinary CPU tensor's device."""
     return target.type == "xla"
 
 
 def device_kind() -> DeviceKind:
-    """What XLA compiles for; it decides the physical layout of the tables (`layout.py`)."""
+    """The kind of device that XLA compiles for; it decides the physical layout of tables (`layout.py`)."""
     import torch_xla.runtime as xr
 
     return "TPU" if xr.device_type() == "TPU" else "CPU"
@@ -89,7 +89,7 @@ def platform() -> str:
 
 
 def num_processes() -> int:
-    """How many processes torchrun started (`WORLD_SIZE`); 1 without it."""
+    """The number of processes that torchrun started (`WORLD_SIZE`); 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -134,7 +134,7 @@ def manual_seed(seed: int) -> None:
 
 
 def compile_count() -> int:
-    """How many programs this process has compiled so far."""
+    """The number of programs that this process has compiled so far."""
     import torch_xla.debug.metrics as met
 
     data = met.metric_data("CompileTime")
@@ -142,7 +142,7 @@ def compile_count() -> int:
 
 
 def wait_seconds() -> float:
-    """How long this process has waited for the device: at the end of a step for the one before it to
+    """Seconds that this process has waited for the device: at the end of a step for the one before it to
     finish, in `sync(wait=True)`, and for tensors to arrive on the host."""
     import torch_xla.debug.metrics as met
 
@@ -153,14 +153,14 @@ def wait_seconds() -> float:
 
 
 def is_computed(value: Tensor) -> bool:
-    """Whether a device tensor's program has been started, so that reading it starts none."""
+    """True if a device tensor's program has been started, so that reading the tensor starts none."""
     return not bindings()._check_tensor_need_materialization([value])[0]
 
 
 def times_changed(value: Tensor) -> int:
-    """How often the memory of a device tensor was changed in place, through any alias of it.
+    """The number of times that a device tensor's memory was changed in place, through any alias.
 
-    torch's own version counter misses what is done to `value.data`.
+    torch's own version counter misses changes of `value.data`.
     """
     if torch._is_functional_tensor(value):
         count: int = torch._functionalize_mutation_counter(value)
@@ -249,7 +249,7 @@ def use_one_device() -> None:
 
 
 def one_device_is_enough() -> bool:
-    """Whether `use_one_device` was called."""
+    """True once `use_one_device` was called."""
     return bool(_one_device)
 
 
@@ -257,7 +257,7 @@ _one_device: list[bool] = []
 
 
 def is_spmd() -> bool:
-    """Whether `use_spmd` was called."""
+    """True once `use_spmd` was called."""
     import torch_xla.runtime as xr
 
     return bool(xr.is_spmd())

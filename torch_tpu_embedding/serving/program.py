@@ -20,7 +20,7 @@ from ..io.paths import local_path
 from .served_module import Input, ServingModule, as_tensors
 
 _SAMPLES, _IDS = 3, 5
-"""B and N of what is traced: different from each other, and neither 0 nor 1."""
+"""B and N of the traced batch: different from each other, and neither 0 nor 1."""
 
 
 def export_program(

@@ -22,7 +22,7 @@ Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 
 
 class ServingModule(nn.Module):
-    """The lookup of a trained embedding, without torch_xla or anything of this package's state.
+    """The lookup of a trained embedding, without torch_xla and without this package's state.
 
     `tables` holds an `nn.Embedding` per table, by name with '.' as '_', and with '_' behind it where the
     name is that of a method or attribute of modules, such as 'items'. A quantized table is exported
@@ -96,7 +96,7 @@ class ServingModule(nn.Module):
         table, _ = self._features[name]
         where = f"feature {name!r} (table {table.name!r})"
         parts = as_tensors(where, feature, value)
-        held: Any = self.tables[_module_name(table)]
+        module: Any = self.tables[_module_name(table)]
         ids = parts[0].to(torch.int64)
         weights = parts[2:] if feature.config.is_weighted else ()
         inside = (ids >= 0) & (ids < table.vocabulary_size)
@@ -106,7 +106,7 @@ class ServingModule(nn.Module):
             inside = inside & (ids != table.padding_row)
         ids = ids.clamp(0, table.vocabulary_size - 1)
         if len(parts) == 1:
-            rows: Tensor = held(ids).where(inside[..., None], 0.0)
+            rows: Tensor = module(ids).where(inside[..., None], 0.0)
             return rows.squeeze(-2) if ids.dim() > 1 else rows
         splits = parts[1].to(torch.int64)
         rises = (splits[1:] >= splits[:-1]).all() & (splits[0] == 0)
@@ -115,9 +115,9 @@ class ServingModule(nn.Module):
         if shape is not None and math.prod(shape) != splits.shape[0] - 1:
             length = math.prod(shape) // (splits.shape[0] - 1)  # rows of a sequence, as in training
         if length:
-            out = _sequence(held.weight, ids, inside, splits, length)
+            out = _sequence(module.weight, ids, inside, splits, length)
         else:
-            out = _pooled(held.weight, ids, inside, splits, table.combiner, *weights)
+            out = _pooled(module.weight, ids, inside, splits, table.combiner, *weights)
         return out if shape is None else out.reshape(*shape, out.shape[-1])
 
 
@@ -163,7 +163,7 @@ def _module_name(table: Table) -> str:
 
 
 def _require(condition: Tensor, message: str) -> None:
-    """A check that stays in an exported program."""
+    """Check a condition; the check stays in an exported program."""
     torch.ops.aten._assert_async.msg(condition, message)
 
 

@@ -43,7 +43,7 @@ def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict
     """Name here → table there.
 
     Raises:
-        ValueError: a name is none of a table, is that of several, or none is given where it must be.
+        ValueError: no table has the name, several have it, or no name is given where there must be one.
     """
     chosen: dict[str, Found] = {}
     for name, theirs in split(pairs) if pairs else [(each.name, each.name) for each in found]:

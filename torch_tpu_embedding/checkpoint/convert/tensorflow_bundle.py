@@ -192,7 +192,7 @@ class Bundle:
                 )
 
     def _parts(self, name: str) -> list[tuple[Entry, tuple[tuple[int, int], ...]]]:
-        """Where the bytes are, and of which (start, length) in each dimension."""
+        """The bytes of each part of a tensor, and the (start, length) of the part in each dimension."""
         entry = self.entries[name]
         if not entry.slices:
             return [(entry, tuple((0, -1) for _ in entry.shape))]
@@ -229,7 +229,7 @@ def find_prefix(path: Path) -> Path:
     """The prefix that a prefix, a file of a checkpoint, or the directory of a run or SavedModel means.
 
     Raises:
-        FileNotFoundError: it means none.
+        FileNotFoundError: there is no checkpoint at this path.
     """
     bare = re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
     if os.path.exists(f"{bare}.index"):

@@ -1,6 +1,6 @@
-"""How TensorFlow's checkpoints encode what is not a row: checksums, protocol buffers, entries, slice keys.
+"""The encodings of TensorFlow checkpoints beside rows: checksums, protocol buffers, entries, slice keys.
 
-Needs numpy alone. The files themselves are in `tf_checkpoint_bundle.py`.
+Needs numpy alone. The files themselves are in `tensorflow_bundle.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COLUMNS = 64
 
 @functools.cache
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """What 32 zero bits make of the low and of the high half of a state."""
+    """The states that 32 zero bits make of each low half, and of each high half, of a state."""
     values = np.arange(1 << 16, dtype=np.uint32)
     made = []
     for state in (values, values << np.uint32(16)):
@@ -35,7 +35,7 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _zeros(power: int) -> np.ndarray:
-    """What 2^power zero bytes make of each of the 32 bits of a state."""
+    """The states that 2^power zero bytes make of each of the 32 bits of a state."""
     if power == 0:
         state = np.uint32(1) << np.arange(32, dtype=np.uint32)
         for _ in range(8):
@@ -79,7 +79,7 @@ def crc32c(data: np.ndarray | bytes, before: int = 0) -> int:
 
 
 def mask(crc: int) -> int:
-    """As checksums are stored."""
+    """A checksum in the form in which TensorFlow stores it."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

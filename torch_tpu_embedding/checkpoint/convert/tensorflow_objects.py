@@ -29,7 +29,7 @@ class Node:
     children: dict[str, int] = field(default_factory=dict)
     """Attribute → number of a node."""
     key: str | None = None
-    """Of the tensor in the checkpoint, where the object is a variable."""
+    """The key of the object's tensor in the checkpoint, where the object is a variable."""
 
     @staticmethod
     def parse(data: bytes) -> Node:
@@ -109,7 +109,8 @@ class Found:
 
 
 def find_tables(bundle: Bundle) -> list[Found]:
-    """The tables of all embedding objects: those with `_variables`, table → 'parameters' and slots."""
+    """The tables of all embedding objects, which have an attribute `_variables`: table → 'parameters' and
+    slots."""
     if GRAPH not in bundle.entries:
         return []
     nodes = [Node.parse(value) for value in Message(bundle.text(GRAPH)).all_octets(1)]
@@ -122,10 +123,10 @@ def find_tables(bundle: Bundle) -> list[Found]:
                 queue.append(child)
     found = []
     for number in queue:
-        held = nodes[number].children
-        tables = nodes[held["_variables"]].children if "_variables" in held else {}
+        children = nodes[number].children
+        tables = nodes[children["_variables"]].children if "_variables" in children else {}
         layouts = []
-        if LAYOUTS in held and (key := nodes[held[LAYOUTS]].key):
+        if LAYOUTS in children and (key := nodes[children[LAYOUTS]].key):
             layouts = Layout.parse_all(bundle.text(key))
         for name, child in tables.items():
             slots = nodes[child].children
@@ -134,7 +135,7 @@ def find_tables(bundle: Bundle) -> list[Found]:
                 continue
             keys = {WEIGHT: keys.pop(TF_WEIGHT), **keys}
             # TPUEmbeddingForServing has layouts too, but tables that are unstacked already
-            own = held.get(name) == slots[TF_WEIGHT]
+            own = children.get(name) == slots[TF_WEIGHT]
             stacked = [each for each in layouts if each.stack == name] if own else []
             found += [Found(each.table, paths[number], keys, each) for each in stacked]
             if not stacked:
@@ -143,7 +144,7 @@ def find_tables(bundle: Bundle) -> list[Found]:
 
 
 class ObjectGraph:
-    """What tf.train.Checkpoint matches objects by: a root with an embedding below it.
+    """The graph by which tf.train.Checkpoint matches objects: a root with an embedding below it.
 
     Args:
         attribute: the path to the embedding, attributes between slashes.

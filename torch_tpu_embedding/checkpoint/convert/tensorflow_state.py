@@ -28,9 +28,9 @@ def record(prefix: Path) -> None:
         OSError: the record cannot be written.
     """
     path = prefix.parent / NAME
-    held = _read(path) if path.is_file() else {}
-    names = held.get("all_model_checkpoint_paths", [])
-    times = held.get("all_model_checkpoint_timestamps", [])
+    record_now = _read(path) if path.is_file() else {}
+    names = record_now.get("all_model_checkpoint_paths", [])
+    times = record_now.get("all_model_checkpoint_timestamps", [])
     if len(times) != len(names):
         times = []  # older ones have none, and TensorFlow wants one each or none
     mine = _quoted(prefix.name)
@@ -41,7 +41,8 @@ def record(prefix: Path) -> None:
         now = [*(times[n] for n in kept), repr(time.time())]
         lines += [("all_model_checkpoint_timestamps", each) for each in now]
     lines += [
-        ("last_preserved_timestamp", each) for each in held.get("last_preserved_timestamp", [])
+        ("last_preserved_timestamp", each)
+        for each in record_now.get("last_preserved_timestamp", [])
     ]
     partial = path.with_name(f"{NAME}.partial")
     partial.write_text("".join(f"{name}: {value}\n" for name, value in lines), encoding="utf-8")

@@ -17,14 +17,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from ...config.resolved import WEIGHT
-from ...distributed.group import raise_together
+from ...distributed.group import together
 from ...inputs.host_values import float32_copy, is_floating
 from ...io.paths import local_path, naming
 from ..format import durable
 from ..format.safetensors_file import FileWriter, Hasher, TensorSpec
 from ..reading.reader import Reader
 from ..rows import HasShard, block_rows
-from ..writing.background import settle
+from ..writing.background import wait_before
 from ..writing.delta_bases import forget
 
 _KEY = re.compile(r"(?:.*\.)?(?:embedding_bags|embeddings|emb_l)\.(?P<table>[^.]+)\.weight")
@@ -57,7 +57,7 @@ def import_state_dict(
     """Set weights from a state dict; gives the names of the tables that were set.
 
     Taken are TorchRec's keys `…embedding_bags.<table>.weight` and `…embeddings.<table>.weight`, DLRM's
-    `…emb_l.<number>.weight`, and every key that `rename` names. Else as `import_modules`.
+    `…emb_l.<number>.weight`, and every key that `rename` names. Otherwise as `import_modules`.
 
     Args:
         state: key → tensor or numpy array.
@@ -74,14 +74,9 @@ def import_state_dict(
 
 def _import(embedding: HasShard, what: str, find: Callable[[], Mapping[str, Weights]]) -> list[str]:
     shard = embedding.shard
-    error = settle(embedding)
-    weights: dict[int, Tensor | np.ndarray[Any, Any]] = {}
-    try:
-        if error is None:
-            weights = _checked(embedding, find())
-    except Exception as caught:
-        error = caught
-    raise_together(shard.group, what, error)
+    with together(shard.group, what):
+        wait_before(embedding)
+        weights = _checked(embedding, find())
     forget(embedding)
     for number, weight in weights.items():
         ids, at_once = shard.ids(number), block_rows({WEIGHT: weight.shape[1]})
@@ -95,7 +90,7 @@ def _import(embedding: HasShard, what: str, find: Callable[[], Mapping[str, Weig
 def _named(
     embedding: HasShard, state: Mapping[str, Any], rename: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Table → what a state dict has for it."""
+    """Table → its weight in a state dict."""
     tables = [table.name for table in embedding.shard.tables]
     found: dict[str, Any] = {}
     used = set()
@@ -177,7 +172,7 @@ def _write_safetensors(path: Path, spec: TensorSpec, rows: Iterable[memoryview])
 
 
 def _write_numpy(path: Path, shape: tuple[int, int], rows: Iterable[memoryview]) -> None:
-    """Not through a memory map: there a full disk ends the process without an exception."""
+    """Write without a memory map, in which a full disk would end the process without an exception."""
     header = io.BytesIO()
     described = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, described)

@@ -1,4 +1,4 @@
-"""What the caller adds to a checkpoint: the dense model, its optimizer, the place in the data.
+"""The extra file of a step, which holds the caller's part: dense model, its optimizer, place in the data.
 
 The file is torch's own, of tensors and plain Python alone. Where numpy was, it says so beside the value:
 such a file holds a dict of two, under `_NUMPY` the places, each a way of keys and its dtype, and under
@@ -31,7 +31,7 @@ def pack(extra: Any) -> bytes:
     """The bytes of the extra file; tensors of any device become CPU tensors, of a view its part alone.
 
     Raises:
-        ValueError: it holds what `torch.load(weights_only=True)` would refuse; says where and of what type.
+        ValueError: `torch.load(weights_only=True)` would refuse a value in it; says where, and its type.
     """
     packing = _Packing()
     try:
@@ -67,16 +67,16 @@ def unpack(path: Path) -> Any:
 
 
 class _Packing:
-    """A walk through what the caller gave."""
+    """A walk through the caller's extra value, which replaces numpy's values and notes their places."""
 
     def __init__(self) -> None:
         self.numpy: list[tuple[_Way, str]] = []
-        """Where there was numpy, and which."""
+        """The places at which there were values of numpy, and their kinds."""
         self._open: set[int] = set()
         self._tensors: dict[int, Tensor] = {}
 
     def plain(self, value: Any, way: _Way) -> Any:
-        """The same in containers of Python, CPU tensors and numbers of Python."""
+        """The same value in containers of Python, CPU tensors and numbers of Python."""
         if isinstance(value, Tensor):
             return self._tensor(value, way)
         if isinstance(value, np.generic):
@@ -130,7 +130,7 @@ class _Packing:
 
 
 def _is_plain(dtype: np.dtype[Any], also: str = "") -> bool:
-    """Whether torch or Python has the same numbers."""
+    """True for a dtype of numpy whose numbers torch, or Python, has too."""
     return dtype.kind in _KINDS + also and dtype.char not in "gG"  # these: longer than float64
 
 
@@ -147,7 +147,7 @@ def _with_numpy(value: Any, places: Mapping[_Way, str], way: _Way) -> Any:
 
 
 def _saved(value: Any) -> bytes | None:
-    """The bytes of the file, or None if there is something in it that would not be read."""
+    """The bytes of the file, or None if it would hold a value that readers refuse."""
     buffer = io.BytesIO()
     try:
         torch.save(value, buffer)

@@ -1,4 +1,4 @@
-"""The index of a step: which rows lie in which file, and what every file must hash to.
+"""The index of a step: which rows lie in which file, and the hash that every file must have.
 
 A JSON file that readers of Hugging Face's sharded checkpoints understand (`metadata`, `weight_map`), with
 everything of ours under `checkpoint`, and a SHA-256 of all of it. Letters: V vocabulary, S shards.
@@ -72,7 +72,7 @@ class Piece:
 
     @staticmethod
     def from_json(described: Mapping[str, Any]) -> Piece:
-        """The piece that such a description, checked against its schema, says."""
+        """The piece that a parsed JSON value, already checked against the schema, describes."""
         first, step = described["first_id"], described["id_step"]
         start = described.get("start")
         count = described["rows"] if start is None else described["shard_rows"]
@@ -89,7 +89,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What a file must be."""
+    """The size and the hash that a file must have."""
 
     bytes: int
     sha256: str
@@ -109,14 +109,14 @@ class Index:
 
     step: int
     save_id: str
-    """Random; another save of the same step has another."""
+    """Random hex digits; no two saves, even of one step, have the same."""
     strategy: str
     num_shards: int
     tables: Mapping[str, TableEntry]
     pieces: tuple[Piece, ...]
     files: Mapping[str, FileEntry]
     extra: str | None = None
-    """The file with what the caller added."""
+    """The name of the extra file, if the step has one."""
     base: Base | None = None
 
     def to_text(self) -> str:
@@ -187,7 +187,7 @@ def read_index(path: Path) -> Index:
 
 
 def _from_json(ours: Mapping[str, Any]) -> Index:
-    """The index that such a description, checked against its schema, says."""
+    """The index that a parsed JSON value, already checked against the schema, describes."""
     for place, piece in enumerate(ours["pieces"]):
         if ("start" in piece) != ("shard_rows" in piece):
             raise ValueError(
@@ -218,7 +218,7 @@ def _from_json(ours: Mapping[str, Any]) -> Index:
 
 
 def _check_references(index: Index) -> None:
-    """ValueError where entries, each of the right form, do not fit one another."""
+    """Raise ValueError where entries, each of the right form, do not fit one another."""
     for name, entry in index.tables.items():
         if entry.name != name or entry.fields.get("weight") != entry.dim:
             raise ValueError(f"table {name!r} of dim {entry.dim} has fields {dict(entry.fields)}")
@@ -245,16 +245,16 @@ def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_coverage(held: Iterable[range], vocabulary_size: int, complete: bool) -> str | None:
-    """What is wrong with a division of the ids 0 … V-1 into ranges, or None.
+def check_coverage(id_ranges: Iterable[range], vocabulary_size: int, complete: bool) -> str | None:
+    """The fault of a division of the ids 0 … V-1 into ranges, as text, or None.
 
     Args:
-        held: the ranges, none empty; all have the same step.
+        id_ranges: the ranges, none empty; all have the same step.
         complete: every id must be in one range; otherwise, in at most one.
     """
     by_residue: dict[int, list[range]] = {}
     steps = set()
-    for ids in held:
+    for ids in id_ranges:
         steps.add(ids.step)
         by_residue.setdefault(ids.start % ids.step, []).append(ids)
     if not steps:

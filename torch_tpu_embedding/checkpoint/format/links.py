@@ -1,7 +1,7 @@
-"""What each step stands on, remembered from save to save.
+"""The base of each step, remembered from save to save.
 
-Retention asks this of every step at every save. An index can be large and never changes once it is there,
-so each is read once a process, and once more only if its file is another.
+Retention asks for the base of every step at every save. An index can be large and never changes once it is
+there, so each is read once a process, and once more only if its file is another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Link:
 
     save_id: str
     base: Base | None
-    """The step that it stands on, if it is a delta."""
+    """The step that this one stands on, if it is a delta."""
 
 
 def read_link(directory: Path, step: int) -> Link | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ...distributed.group import HostGroup, raise_together
+from ...distributed.group import HostGroup, together
 from ...io.paths import local_path
 from ..errors import CheckpointError
 from . import steps
@@ -16,8 +16,8 @@ def run_directory(directory: str | os.PathLike[str]) -> Path:
 
     Raises:
         TypeError, ValueError: as `local_path` does.
-        CheckpointError: it is that of one step.
-        NotADirectoryError: it is a file.
+        CheckpointError: the path is the directory of one step.
+        NotADirectoryError: the path is a file.
     """
     root = local_path(directory, "directory").absolute()
     if root.is_file():
@@ -35,17 +35,12 @@ def run_directory(directory: str | os.PathLike[str]) -> Path:
 
 def shared_directory(group: HostGroup, what: str, directory: str | os.PathLike[str]) -> Path:
     """`run_directory` on all processes; where one of them raises, all do."""
-    root, error = Path(), None
-    try:
-        root = run_directory(directory)
-    except Exception as caught:
-        error = caught
-    raise_together(group, what, error)
-    return root
+    with together(group, what):
+        return run_directory(directory)
 
 
 def complete_steps(directory: str | os.PathLike[str]) -> list[int]:
-    """The steps that can be loaded, rising; none where the directory is not there.
+    """The steps that can be loaded, rising; none if there is no directory.
 
     Args:
         directory: of the run, as given to `save`.

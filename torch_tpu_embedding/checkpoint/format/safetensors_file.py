@@ -50,9 +50,9 @@ class TensorSpec:
 class Hasher:
     """Runs SHA-256 in threads of its own: hashing costs more than writing, and lets go of the GIL.
 
-    Two of them, for one is what a save would wait for: the files of two fields, which are written by turns,
-    are hashed side by side. Plain threads, for the pools of `concurrent.futures` close before a save that
-    the end of the program waits for is done.
+    There are two threads, for a save would wait for one: the files of two fields, which are written by
+    turns, are hashed side by side. They are plain threads, for the pools of `concurrent.futures` close
+    while the end of the program still waits for a save.
     """
 
     _THREADS = 2

@@ -61,7 +61,7 @@ _FILE = fields({"bytes": _COUNT, "sha256": matching("[0-9a-f]{64}", "a SHA-256 i
 _FILES = mapping(_file_name, _FILE)
 
 check_manifest: Check = fields({"pieces": list_of(_PIECE), "files": _FILES})
-"""What a process tells of its part of a save."""
+"""The manifest of a process: the pieces and files that it wrote for a save."""
 
 check_index: Check = fields(
     {
@@ -94,9 +94,9 @@ check_header: Check = mapping(
 
 
 def check_table(described: Mapping[str, Any]) -> None:
-    """Check what an index is about to say of a table.
+    """Check a table's entry before it goes into an index.
 
     Raises:
-        ValueError: no reader would take it.
+        ValueError: no reader would take the entry.
     """
     _TABLE(described, f"table {described['name']!r}")

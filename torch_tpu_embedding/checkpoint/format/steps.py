@@ -13,13 +13,13 @@ _STEP = re.compile(r"step-(0|[1-9][0-9]*)")
 
 
 def require_step(what: str, step: object) -> None:
-    """ValueError if `step` is no int of at least 0."""
+    """Raise ValueError if `step` is no int of at least 0."""
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         raise ValueError(f"{what} must be an int of at least 0, got {step!r}")
 
 
 def step_path(directory: Path, step: int) -> Path:
-    """Where the files of a step lie."""
+    """The directory in which the files of a step lie."""
     return directory / f"step-{step}"
 
 

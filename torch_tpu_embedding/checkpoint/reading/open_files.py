@@ -1,6 +1,6 @@
-"""The data files of a checkpoint that are open for reading: all of them, as far as a process may have them.
+"""The data files of a checkpoint that are open for reading: all files, as far as a process may open them.
 
-What is open stays readable when a later save removes the step.
+An open file stays readable when a later save removes its step.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class OpenFiles:
             self._open.popitem(last=False)[1].close()
         return file
 
-    def held(self, path: Path) -> TensorFile | None:
+    def find_open(self, path: Path) -> TensorFile | None:
         """The file, if it is open now."""
         return self._open.get(path)
 

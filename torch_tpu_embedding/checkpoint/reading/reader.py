@@ -27,7 +27,7 @@ from .step_reader import Field, StepFiles
 
 _HASH_THREADS = 4
 TRIES = 5
-"""How often the newest step is chosen anew because it was removed before it was open."""
+"""How often the newest step is chosen, if it is removed before it is open."""
 
 
 class Rows:
@@ -43,7 +43,7 @@ class Rows:
 
 
 class Reader:
-    """One step of a checkpoint, a delta together with what it stands on; `open` makes it.
+    """One step of a checkpoint, a delta together with the steps it stands on; `open` makes it.
 
     Not for use by several threads at once. A context manager.
 
@@ -60,7 +60,7 @@ class Reader:
 
     @property
     def index(self) -> Index:
-        """That of the step itself."""
+        """The index of the step itself, not of its bases."""
         return self._chain[-1].index
 
     @property
@@ -81,7 +81,9 @@ class Reader:
         """Rows of the ids of a rising range; raises as `read` does."""
         entry = self.tables.get(table)
         if entry is None or field not in entry.fields:
-            have = [f"{name}.{each}" for name, held in self.tables.items() for each in held.fields]
+            have = [
+                f"{name}.{each}" for name, entry in self.tables.items() for each in entry.fields
+            ]
             raise KeyError(f"step {self.step} holds no {table}.{field}; it holds {', '.join(have)}")
         if ids and not (ids.step > 0 and ids[0] >= 0 and ids[-1] < entry.vocabulary_size):
             raise IndexError(
@@ -98,12 +100,12 @@ class Reader:
         return Rows(self, table, field)
 
     def extra(self) -> Any:
-        """What the caller of `save` added, or None; nothing but data is ever restored."""
+        """The extra value given to `save`, or None; nothing but data is ever restored."""
         name = self.index.extra
         return None if name is None else unpack(self._chain[-1].path / name)
 
     def check(self, fields: Iterable[Field] | None = None) -> None:
-        """Check headers, shapes, and that each id is there exactly once; of all or some fields."""
+        """Check headers and shapes of all or some fields, and that each id is there exactly once."""
         for step in self._chain:
             step.check(self._fields(fields))
 
@@ -121,17 +123,17 @@ class Reader:
         """Hash some of `files()`, a few at a time.
 
         Raises:
-            CheckpointError: a file is not what was written.
+            CheckpointError: a file differs from the one that was written.
         """
         with ThreadPoolExecutor(min(_HASH_THREADS, os.cpu_count() or 1)) as pool:
             for _ in pool.map(lambda each: each[0].verify([each[1]]), files):
                 pass
 
     def require_there(self) -> None:
-        """Say so if the step, or one that it stands on, was removed or replaced since it was opened.
+        """Raise if the step, or one that it stands on, was removed or replaced since it was opened.
 
         Raises:
-            StepRemovedError: it was.
+            StepRemovedError: a step was removed or replaced.
         """
         for step in self._chain:
             try:
@@ -222,7 +224,7 @@ def _removed(path: Path) -> StepRemovedError:
 
 
 def _open_chain(root: Path, step: int) -> list[StepFiles]:
-    """The step, before it what it stands on, the full step first."""
+    """The chain of steps from the full step to the given one."""
     files = OpenFiles()
     chain = [StepFiles(root, step, files)]
     while (base := chain[0].index.base) is not None:

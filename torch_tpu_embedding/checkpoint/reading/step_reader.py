@@ -24,7 +24,7 @@ from .open_files import OpenFiles
 _READ_BYTES = 8 << 20
 
 Field = tuple[str, str]
-"""A table's name and 'weight' or a slot."""
+"""A table's name, and 'weight' or the name of a slot."""
 
 
 class StepFiles:
@@ -73,8 +73,8 @@ class StepFiles:
             self._check_file(name)
         for table, field in wanted:
             pieces, size = self._of((table, field)), self.index.tables[table].vocabulary_size
-            held = {piece.ids for piece in pieces} if self.is_delta else [p.ids for p in pieces]
-            problem = check_coverage(held, size, complete=not self.is_delta)
+            ranges = {piece.ids for piece in pieces} if self.is_delta else [p.ids for p in pieces]
+            problem = check_coverage(ranges, size, complete=not self.is_delta)
             if problem:
                 raise CheckpointError(f"{self.index_path}: {table}.{field}: {problem}; {REMEDY}")
             if self.is_delta:
@@ -92,14 +92,14 @@ class StepFiles:
             if found != stated:
                 keys = [piece.key for piece in self._by_file.get(name, ())]
                 more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-                held = f" (it holds {', '.join(keys[:3])}{more})" if keys else ""
+                holds = f" (it holds {', '.join(keys[:3])}{more})" if keys else ""
                 raise CheckpointError(
                     f"{path}: damaged, its SHA-256 is {found[:12]}… where the index says "
-                    f"{stated[:12]}…{held}; {REMEDY}"
+                    f"{stated[:12]}…{holds}; {REMEDY}"
                 )
 
     def read_into(self, out: NDArray[np.float32], table: str, field: str, ids: range) -> None:
-        """Fill `out` `[n, width]` with the rows of `ids`; a delta fills those that it holds."""
+        """Fill `out` `[n, width]` with the rows of `ids`; a delta fills only the rows that it holds."""
         if self.is_delta:
             self._overlay(out, table, field, ids)
             return
@@ -117,9 +117,9 @@ class StepFiles:
         self._files.close()
 
     def _hash(self, path: Path, size: int) -> str:
-        held = self._files.held(path)
-        if held is not None:  # what will be read, even if the step is removed meanwhile
-            return held.sha256()
+        file = self._files.find_open(path)
+        if file is not None:  # what will be read, even if the step is removed meanwhile
+            return file.sha256()
         descriptor = open_sized(path, size)
         try:
             with naming(path):
@@ -179,8 +179,12 @@ class StepFiles:
         for piece in sorted(self._of((table, IDS)), key=lambda each: each.start or 0):
             ids = np.asarray(self.changed_ids(piece))
             before = np.concatenate([[last.get(piece.ids, -1)], ids[:-1]])
-            held = piece.ids
-            outside = (ids < held.start) | (ids > held[-1]) | ((ids - held.start) % held.step != 0)
+            shard_ids = piece.ids
+            outside = (
+                (ids < shard_ids.start)
+                | (ids > shard_ids[-1])
+                | ((ids - shard_ids.start) % shard_ids.step != 0)
+            )
             if (ids <= before).any() or outside.any():
                 raise CheckpointError(
                     f"{self.path / piece.file}: damaged, {piece.key!r} is no rising list of ids of its "
@@ -188,16 +192,16 @@ class StepFiles:
                 )
             last[piece.ids] = int(ids[-1])
 
-    def _pick(self, out: NDArray[Any], places: range, held: range, piece: Piece) -> None:
-        """out[places] = the rows `held` of a piece, in bounded reads."""
+    def _pick(self, out: NDArray[Any], places: range, there: range, piece: Piece) -> None:
+        """Read the rows `there` of a piece into out[places], in bounded reads."""
         file = self._file(piece.file)
-        if places.step == held.step == 1:
-            file.read_into(piece.key, held.start, out[places.start : places.stop])
+        if places.step == there.step == 1:
+            file.read_into(piece.key, there.start, out[places.start : places.stop])
             return
         row_bytes = out.strides[0]
-        at_once = max(1, _READ_BYTES // (row_bytes * held.step))
-        for start in range(0, len(held), at_once):
-            rows, to = held[start : start + at_once], places[start : start + at_once]
+        at_once = max(1, _READ_BYTES // (row_bytes * there.step))
+        for start in range(0, len(there), at_once):
+            rows, to = there[start : start + at_once], places[start : start + at_once]
             read = file.read_rows(piece.key, rows[0], rows[-1] + 1)
             out[to.start : to[-1] + 1 : to.step] = read[:: rows.step]
 
@@ -223,25 +227,27 @@ class StepFiles:
                     out[found[part][wanted[part]] // ids.step] = rows[wanted[part]]
 
 
-def _overlap(wanted: range, held: range) -> tuple[range, range] | None:
-    """The places in `wanted` and in `held` of the numbers that both contain, or None.
+def _overlap(wanted: range, there: range) -> tuple[range, range] | None:
+    """The places in `wanted` and in `there` of the numbers that both contain, or None.
 
     >>> _overlap(range(1, 100, 3), range(0, 20, 2))  # 4, 10, 16
     (range(1, 6, 2), range(2, 9, 3))
     """
-    if not wanted or not held:
+    if not wanted or not there:
         return None
-    common = math.gcd(wanted.step, held.step)
-    if (held.start - wanted.start) % common:
+    common = math.gcd(wanted.step, there.step)
+    if (there.start - wanted.start) % common:
         return None
-    step = wanted.step // common * held.step
+    step = wanted.step // common * there.step
     turns = (
-        (held.start - wanted.start) // common * pow(wanted.step // common, -1, held.step // common)
+        (there.start - wanted.start)
+        // common
+        * pow(wanted.step // common, -1, there.step // common)
     )
-    first = wanted.start + wanted.step * (turns % (held.step // common))
-    least = max(wanted.start, held.start)
+    first = wanted.start + wanted.step * (turns % (there.step // common))
+    least = max(wanted.start, there.start)
     first += -(-max(0, least - first) // step) * step
-    last = min(wanted[-1], held[-1])
+    last = min(wanted[-1], there[-1])
     if first > last:
         return None
     count = (last - first) // step + 1
@@ -250,4 +256,4 @@ def _overlap(wanted: range, held: range) -> tuple[range, range] | None:
         start, stride = (first - numbers.start) // numbers.step, step // numbers.step
         return range(start, start + (count - 1) * stride + 1, stride)
 
-    return places(wanted), places(held)
+    return places(wanted), places(there)

@@ -1,4 +1,4 @@
-"""Which tables and fields of a checkpoint go where in an embedding, and everything that does not fit.
+"""The tables and fields of a checkpoint that go into an embedding, and everything that does not fit.
 
 Letter: V vocabulary.
 """
@@ -19,14 +19,14 @@ class TableMatch:
     """One table to be loaded."""
 
     number: int
-    """Its place in the embedding."""
+    """The place of the table in the embedding."""
     source: str
-    """Its name in the checkpoint."""
+    """The name of the table in the checkpoint."""
     fields: tuple[str, ...]
     rows: int
-    """The ids below this are loaded."""
+    """The number of rows to be loaded: the ids below it."""
     is_whole: bool
-    """Afterwards the table is as the checkpoint has it."""
+    """True if the table is, after the load, exactly the table of the checkpoint."""
 
 
 def match_tables(

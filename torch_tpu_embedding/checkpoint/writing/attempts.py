@@ -1,12 +1,12 @@
-"""Which files of a step's directory belong to which try to save it, and what state that try is in.
+"""The save attempts in the directory of a step: which files are whose, and the state of each attempt.
 
-A try is known by its save id, which is in the name of each of its files but the index. Process 0 creates
-its *ticket*, the file that becomes the index, before anybody writes a file of that try. So there are three
-states:
+A save attempt is one try to save one step. It is known by its save id, which is in the name of each of
+its files but the index. Process 0 creates the attempt's *ticket*, the file that becomes the index, before
+anybody writes another file of the attempt. So there are three states:
 
-* pending: the ticket is there, and the index is not that of this try;
-* complete: the index is that of this try (a ticket that is still there is the same file);
-* dead: neither; for good, since no ticket is made twice.
+* pending: the ticket is there, and the index is not of this attempt;
+* complete: the index is of this attempt (a ticket that is still there is the same file);
+* dead: neither ticket nor index; for good, since no ticket is made twice.
 
 Each way from one state to another is one operation on the ticket, done in full or not at all, so that two
 jobs that meet in a directory cannot both have their way: `complete` (a link that fails if there is an
@@ -32,11 +32,11 @@ _OURS = re.compile(
 )
 _LOOKS = 3
 _FORMER_TEMPORARY = INDEX_NAME + durable.TEMPORARY
-"""What earlier versions wrote an index to before they gave it its name."""
+"""The file to which earlier versions wrote an index before they gave it its name."""
 
 
 def ticket_path(directory: Path, save_id: str) -> Path:
-    """The file that becomes the index of a try."""
+    """The file that becomes the index of a save attempt."""
     return directory / f"index-{save_id}.json"
 
 
@@ -44,14 +44,14 @@ def published(directory: Path) -> Index | None:
     """The index of a step's directory, or None where there is none.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the index is damaged.
     """
     path = directory / INDEX_NAME
     return read_index(path) if path.is_file() else None
 
 
 def is_published(directory: Path, save_id: str) -> bool:
-    """Whether the step is complete by this try; raises as `published`."""
+    """True if the step was completed by this save attempt; raises as `published`."""
     index = published(directory)
     return index is not None and index.save_id == save_id
 
@@ -64,7 +64,7 @@ def complete(directory: Path, save_id: str, replace: bool) -> None:
 
     Raises:
         FileExistsError: there is an index already, and `replace` is not set.
-        FileNotFoundError: the ticket is gone; the try is dead.
+        FileNotFoundError: the ticket is gone; the attempt is dead.
     """
     ticket, index = ticket_path(directory, save_id), directory / INDEX_NAME
     if replace:
@@ -75,7 +75,7 @@ def complete(directory: Path, save_id: str, replace: bool) -> None:
 
 
 def revoke(directory: Path, save_id: str) -> bool:
-    """Take the index away from a complete try, which is pending then; False if it was not complete."""
+    """Take the index away from a complete attempt, which is pending then; False if it was not complete."""
     if not is_published(directory, save_id):
         return False
     ticket, index = ticket_path(directory, save_id), directory / INDEX_NAME
@@ -97,7 +97,7 @@ def revoke(directory: Path, save_id: str) -> bool:
 
 
 def restore(directory: Path, save_id: str) -> None:
-    """Undo `revoke`, unless there is another index or somebody has buried the try."""
+    """Undo `revoke`, unless there is another index or somebody has buried the attempt."""
     try:
         complete(directory, save_id, replace=False)
     except (FileExistsError, FileNotFoundError):
@@ -105,7 +105,7 @@ def restore(directory: Path, save_id: str) -> None:
 
 
 def is_there(root: Path, base: Base) -> bool:
-    """Whether a base is complete, with all that it stands on; what another job just revoked is restored.
+    """True if a base and all steps below it are complete; steps that another job just revoked are restored.
 
     Whoever makes a delta complete asks this of its base afterwards, and whoever revokes a base looks for
     deltas on it afterwards: so one of the two notices the other.
@@ -128,7 +128,7 @@ def is_there(root: Path, base: Base) -> bool:
 
 
 def bury(directory: Path) -> None:
-    """Remove the tries of a directory that are pending or dead, and what the complete one does not need.
+    """Remove pending and dead save attempts of a directory, and files that the complete one does not need.
 
     Only files with names that this package gives are ever removed, and only those that were there when
     this began.
@@ -151,10 +151,10 @@ def bury(directory: Path) -> None:
 
 
 def _kill(directory: Path, save_id: str) -> Index | None:
-    """Let a try be dead, unless it is complete: then its index."""
+    """Let a save attempt be dead, unless it is complete; gives the index of a complete one, else None."""
     for _ in range(_LOOKS):
         removed = durable.remove(ticket_path(directory, save_id))
-        # Only after the ticket is gone, for now the try cannot become complete any more.
+        # Only after the ticket is gone, for now the attempt cannot become complete any more.
         index = published(directory)
         if index is not None and index.save_id == save_id:
             return index
@@ -164,8 +164,8 @@ def _kill(directory: Path, save_id: str) -> Index | None:
     return None
 
 
-def remove_try(directory: Path, save_id: str, keep: Path | None = None) -> None:
-    """Give one try up: bury it alone, unless it is complete.
+def give_up(directory: Path, save_id: str, keep: Path | None = None) -> None:
+    """Give one save attempt up: remove its files, and no others, unless it is complete.
 
     Args:
         keep: a file to leave.

@@ -15,7 +15,7 @@ from ...io.paths import local_path
 from ..rows import HasShard
 
 _NICE = 19
-"""Of the writing threads: the least priority there is."""
+"""The niceness of the writing threads: the least priority there is."""
 
 
 class SaveHandle:
@@ -37,14 +37,14 @@ class SaveHandle:
             _pending.append(self)
 
     def done(self) -> bool:
-        """Whether the save has ended, well or not."""
+        """True once the save has ended, well or not."""
         return self._thread is None or not self._thread.is_alive()
 
     def wait(self) -> None:
         """Wait for the end of the save.
 
         Raises:
-            CheckpointError, OSError: why there is no complete step; raised once.
+            CheckpointError, OSError: the save failed; says why, and is raised once.
         """
         if self._thread is not None:
             self._thread.join()
@@ -57,7 +57,7 @@ class SaveHandle:
             raise error
 
     def concerns(self, embedding: HasShard, directory: Path | None, rank: int) -> bool:
-        """Whether a call for `embedding`, in `directory`, has to wait for this one."""
+        """True if a call for `embedding`, in `directory`, has to wait for this save."""
         same_place = self.directory == directory and self._rank == rank
         return self._embedding() is embedding or same_place
 
@@ -82,27 +82,29 @@ _lock = threading.Lock()
 _pending: list[SaveHandle] = []
 
 
-def settle(embedding: HasShard, directory: Path | None = None) -> Exception | None:
-    """Wait for the saves of `embedding`, and those of this rank in `directory`, before a call that may
-    not overtake them; gives the first failure that nobody has seen.
+def wait_before(embedding: HasShard, directory: Path | None = None) -> None:
+    """Wait, before a call that must not overtake them, for the background saves of `embedding`, and for
+    the saves of this rank in `directory`.
+
+    Raises:
+        CheckpointError, OSError: the first failure of these saves that no call has raised yet.
     """
     rank = embedding.shard.group.rank
-    return _wait_for(lambda handle: handle.concerns(embedding, directory, rank))
+    _wait_for(lambda handle: handle.concerns(embedding, directory, rank))
 
 
 def wait(directory: str | os.PathLike[str] | None = None) -> None:
     """Wait for the background saves of this process, all or those in one directory.
 
     Raises:
-        CheckpointError, OSError: why a save failed, if no other call has raised it.
+        CheckpointError, OSError: a save failed, and no other call has raised its error.
     """
     chosen = local_path(directory, "directory").absolute() if directory is not None else None
-    error = _wait_for(lambda handle: chosen is None or handle.directory == chosen)
-    if error is not None:
-        raise error
+    _wait_for(lambda handle: chosen is None or handle.directory == chosen)
 
 
-def _wait_for(chosen: Callable[[SaveHandle], bool]) -> Exception | None:
+def _wait_for(chosen: Callable[[SaveHandle], bool]) -> None:
+    """Wait for all chosen saves, then raise the first failure."""
     first: Exception | None = None
     for handle in [*_pending]:
         if chosen(handle):
@@ -110,7 +112,8 @@ def _wait_for(chosen: Callable[[SaveHandle], bool]) -> Exception | None:
                 handle.wait()
             except Exception as error:
                 first = first or error
-    return first
+    if first is not None:
+        raise first
 
 
 @atexit.register

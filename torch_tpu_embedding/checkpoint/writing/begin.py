@@ -1,4 +1,4 @@
-"""What a save finds out, and leaves in the directory, before anything is written."""
+"""The beginning of a save: its checks, the step's directory and the ticket, before any row is written."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from ..errors import CheckpointError
 from ..format import durable
 from ..format.steps import all_steps, complete_steps, index_path, require_step, step_path
-from .attempts import published, remove_try, ticket_path
-from .shard_writer import Attempt
+from .attempts import give_up, published, ticket_path
+from .shard_writer import SaveAttempt
 
 _TICKET_TIMEOUT_S = 10.0
 _TRIES = 10
@@ -46,14 +46,18 @@ def begin(
     durable.make_directory(path)
 
 
-def open_attempt(attempt: Attempt, overwrite: bool) -> dict[int, str | None]:
+def open_attempt(attempt: SaveAttempt, overwrite: bool, stacklevel: int) -> dict[int, str | None]:
     """Create the ticket, before any process writes; process 0 does this.
 
-    Gives the steps after this one, which the save drops → save id, or None where a step is unfinished.
-    Without `overwrite` there are none, and a warning says which complete ones it leaves.
+    Args:
+        overwrite: the save drops all later steps. Without it, a warning names the complete ones that stay.
+        stacklevel: of the warning, counted from the caller of this function, which is 1.
+
+    Returns:
+        Later step that the save drops → its save id, or None where that step is unfinished.
 
     Raises:
-        CheckpointError: the index of one of them is damaged.
+        CheckpointError: the index of a later step is damaged.
     """
     root, step = attempt.directory.parent, int(attempt.directory.name.removeprefix("step-"))
     later = [each for each in all_steps(root) if each > step]
@@ -65,7 +69,7 @@ def open_attempt(attempt: Attempt, overwrite: bool) -> dict[int, str | None]:
         warnings.warn(
             f"{root}: step {step} is saved, but {later} are complete too, and load takes the newest; if "
             "these were given up, pass overwrite=True to drop them",
-            stacklevel=3,
+            stacklevel=stacklevel + 1,
         )
     for left in reversed(range(_TRIES)):
         try:
@@ -78,14 +82,14 @@ def open_attempt(attempt: Attempt, overwrite: bool) -> dict[int, str | None]:
     return newer
 
 
-def require_ticket(attempt: Attempt, theirs: Path) -> None:
-    """Check that the file that process 0 made in its directory is in this one.
+def require_ticket(attempt: SaveAttempt, theirs: Path) -> None:
+    """Check that the ticket that process 0 made is in this process's directory too.
 
     Args:
         theirs: the directory of the run, as process 0 calls it.
 
     Raises:
-        CheckpointError: it is not; the processes do not see the same directory.
+        CheckpointError: the ticket is not there; the processes do not see the same directory.
     """
     deadline = time.monotonic() + _TICKET_TIMEOUT_S
     while not ticket_path(attempt.directory, attempt.save_id).exists():
@@ -99,12 +103,12 @@ def require_ticket(attempt: Attempt, theirs: Path) -> None:
 
 
 @contextlib.contextmanager
-def taken_back(attempt: Attempt) -> Iterator[None]:
+def taken_back(attempt: SaveAttempt) -> Iterator[None]:
     """After an error, remove what `begin` and `open_attempt` left."""
     try:
         yield
     except Exception:
         if attempt.rank == 0:
-            remove_try(attempt.directory, attempt.save_id)
+            give_up(attempt.directory, attempt.save_id)
         durable.remove_directory(attempt.directory)
         raise

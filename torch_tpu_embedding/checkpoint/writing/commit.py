@@ -1,7 +1,7 @@
-"""How the parts of all processes become one complete step, through files alone.
+"""How the files of all processes become one complete step, through files alone.
 
-Process 0 waits for the manifests of all parts, then writes the index; the others wait for that index. No
-collective is used, so this may run in the background while the embedding's own group is busy with
+Process 0 waits for the manifests of all processes, then writes the index; the others wait for that index.
+No collective is used, so this may run in the background while the embedding's own group is busy with
 training. Letter: S processes.
 """
 
@@ -19,7 +19,7 @@ from ..format.index import Base, FileEntry, Index, Piece, TableEntry
 from ..format.steps import INDEX_NAME
 from . import attempts
 from .retention import tidy
-from .shard_writer import Attempt, Part, read_manifest, write_failure
+from .shard_writer import SaveAttempt, ShardFiles, read_manifest, write_failure
 from .writer import Claim
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.5
@@ -29,7 +29,7 @@ _GRACE_S = 10.0
 
 @dataclass(frozen=True)
 class Commit:
-    """What process 0 needs to know to write the index, and to tidy up."""
+    """The knowledge with which process 0 writes the index and tidies up."""
 
     step: int
     strategy: str
@@ -38,27 +38,27 @@ class Commit:
     keep_last: int | None
     overwrite: bool = False
     claim: Claim | None = None
-    """None on the other processes."""
+    """The job's right to save here; None on processes other than 0."""
     newer: Mapping[int, str | None] = field(default_factory=dict)
-    """Steps after this one that it drops → save id, or None where a step is unfinished."""
+    """Later steps that this save drops → save id, or None where a step is unfinished."""
 
 
-def finish(attempt: Attempt, commit: Commit, timeout: float) -> None:
+def finish(attempt: SaveAttempt, commit: Commit, timeout: float) -> None:
     """Return when the step is complete; every process calls this after its manifest is written.
 
     Args:
         timeout: seconds to wait for the other processes.
 
     Raises:
-        CheckpointError: a part failed or did not come; the step stays incomplete.
+        CheckpointError: another process failed or did not finish; the step stays incomplete.
         OSError: the index could not be written.
     """
     if attempt.rank != 0:
         _await_index(attempt, commit.overwrite, timeout)
         return
     try:
-        parts = [_await_part(attempt, rank, timeout) for rank in range(attempt.size)]
-        _write_index(attempt, commit, parts)
+        by_rank = [_await_shard_files(attempt, rank, timeout) for rank in range(attempt.size)]
+        _write_index(attempt, commit, by_rank)
         _publish(attempt, commit)
     except Exception as error:
         write_failure(attempt.failure_path, error)
@@ -87,29 +87,29 @@ def finish(attempt: Attempt, commit: Commit, timeout: float) -> None:
         )
 
 
-def _await_part(attempt: Attempt, rank: int, timeout: float) -> Part:
+def _await_shard_files(attempt: SaveAttempt, rank: int, timeout: float) -> ShardFiles:
     path = attempt.manifest_path(rank)
     failure = _wait(path.exists, timeout)
     if failure is not None:
         raise CheckpointError(
-            f"{path}: {failure}, so the part of process {rank} of {attempt.size} is not there and the step "
+            f"{path}: {failure}, so the files of process {rank} of {attempt.size} are missing and the step "
             "stays incomplete; see the output of that process, and whether all processes see the same "
             "directory"
         )
-    part = read_manifest(path)
-    if isinstance(part, str):
+    written = read_manifest(path)
+    if isinstance(written, str):
         raise CheckpointError(
-            f"{attempt.directory}: process {rank} of {attempt.size} failed to write its part: {part}"
+            f"{attempt.directory}: process {rank} of {attempt.size} failed to write its files: {written}"
         )
-    return part
+    return written
 
 
-def _write_index(attempt: Attempt, commit: Commit, parts: list[Part]) -> None:
+def _write_index(attempt: SaveAttempt, commit: Commit, by_rank: list[ShardFiles]) -> None:
     files: dict[str, FileEntry] = {}
     pieces: list[Piece] = []
-    for part in parts:
-        files.update(part.files)
-        pieces += part.pieces
+    for written in by_rank:
+        files.update(written.files)
+        pieces += written.pieces
     for name, entry in files.items():
         path = attempt.directory / name
         found = path.stat().st_size if path.exists() else None
@@ -138,7 +138,7 @@ def _write_index(attempt: Attempt, commit: Commit, parts: list[Part]) -> None:
     durable.sync_directory(attempt.directory)
 
 
-def _publish(attempt: Attempt, commit: Commit) -> None:
+def _publish(attempt: SaveAttempt, commit: Commit) -> None:
     """Make the step complete; from here on it can be loaded."""
     if commit.claim is not None:
         commit.claim.require()
@@ -162,7 +162,7 @@ def _publish(attempt: Attempt, commit: Commit) -> None:
         raise
 
 
-def _require_base(attempt: Attempt, commit: Commit) -> None:
+def _require_base(attempt: SaveAttempt, commit: Commit) -> None:
     base = commit.base
     if base is not None and not attempts.is_there(attempt.directory.parent, base):
         raise CheckpointError(
@@ -171,24 +171,24 @@ def _require_base(attempt: Attempt, commit: Commit) -> None:
         )
 
 
-def _removed(attempt: Attempt) -> CheckpointError:
+def _removed(attempt: SaveAttempt) -> CheckpointError:
     return CheckpointError(
         f"{attempt.directory}: another job has saved a later step, and removed this unfinished one"
     )
 
 
-def remove_attempt(attempt: Attempt) -> None:
+def remove_attempt(attempt: SaveAttempt) -> None:
     """Give an attempt up; all its files go but the failure that the others read. For process 0 alone."""
-    attempts.remove_try(attempt.directory, attempt.save_id, keep=attempt.failure_path)
+    attempts.give_up(attempt.directory, attempt.save_id, keep=attempt.failure_path)
 
 
-def _remove_part(attempt: Attempt) -> None:
+def _remove_own_files(attempt: SaveAttempt) -> None:
     """Remove the files of this process, when process 0 has given the attempt up."""
     for path in attempt.directory.glob(f"*-{attempt.rank:05d}-of-*-{attempt.save_id}.*"):
         durable.remove(path)
 
 
-def _await_index(attempt: Attempt, overwrite: bool, timeout: float) -> None:
+def _await_index(attempt: SaveAttempt, overwrite: bool, timeout: float) -> None:
     path = attempt.directory / INDEX_NAME
 
     def ended() -> bool:
@@ -206,7 +206,7 @@ def _await_index(attempt: Attempt, overwrite: bool, timeout: float) -> None:
         )
     if attempt.failure_path.exists():
         reason = read_manifest(attempt.failure_path)
-        _remove_part(attempt)
+        _remove_own_files(attempt)
         raise CheckpointError(f"{attempt.directory}: process 0 gave up: {reason}")
     if not attempts.is_published(attempt.directory, attempt.save_id):
         raise CheckpointError(f"{path}: another save has completed this step meanwhile")

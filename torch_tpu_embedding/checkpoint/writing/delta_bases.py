@@ -1,7 +1,7 @@
-"""Which saved steps an embedding still knows, so that a delta can say what changed since.
+"""The saved steps that an embedding still knows, each with its delta mark: the bases that deltas may have.
 
-Per embedding (held weakly): directory and step → the save's id and the epoch of touch tracking that
-began with it. A load ends all of this but for the step loaded, since rows may have changed untracked.
+Per embedding (held weakly): directory and step → the save's id, and the delta mark that was set with the
+save. A load leaves only the loaded step known, since rows may have changed untracked.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _REMEDY = "save without since=, and base the next deltas on that step"
 @dataclass(frozen=True)
 class _Known:
     save_id: str
-    epoch: int
+    mark: int
 
 
 _known: weakref.WeakKeyDictionary[HasShard, dict[tuple[Path, int], _Known]]
 _known = weakref.WeakKeyDictionary()
 
 
-def remember(embedding: HasShard, directory: Path, step: int, save_id: str, epoch: int) -> None:
-    """Note that the rows stood as in this step when `epoch` began."""
-    _known.setdefault(embedding, {})[directory, step] = _Known(save_id, epoch)
+def remember(embedding: HasShard, directory: Path, step: int, save_id: str, mark: int) -> None:
+    """Note that the rows stood as in this step when the delta mark `mark` was set."""
+    _known.setdefault(embedding, {})[directory, step] = _Known(save_id, mark)
 
 
 def forget(embedding: HasShard) -> None:
@@ -38,13 +38,13 @@ def forget(embedding: HasShard) -> None:
     _known.pop(embedding, None)
 
 
-def base_and_epoch(
+def base_and_mark(
     embedding: HasShard, directory: Path, step: int, delta_step: int
 ) -> tuple[Base, int]:
-    """The base for a delta since `step`, and the epoch since which rows count.
+    """The base for a delta since `step`, and the delta mark since which changed rows count.
 
     Raises:
-        ValueError: `delta_step`, that of the delta, does not come after `step`.
+        ValueError: `delta_step`, the step of the delta, does not come after `step`.
         CheckpointError: this embedding neither saved nor loaded that step, or it is gone.
     """
     require_step("since", step)
@@ -65,6 +65,6 @@ def base_and_epoch(
     found = read_index(index_path(directory, step)).save_id
     if found != known.save_id:
         raise CheckpointError(
-            f"{directory}: since={step}, but that step was saved anew by another run; {_REMEDY}"
+            f"{directory}: since={step}, but that step was saved again by another run; {_REMEDY}"
         )
-    return Base(step, known.save_id), known.epoch
+    return Base(step, known.save_id), known.mark

@@ -1,4 +1,4 @@
-"""How a shard is cut into files of bounded size.
+"""The plan by which a shard is cut into files of bounded size.
 
 Each field has files of its own: whoever wants weights alone neither reads nor hashes a slot. The tables
 follow one another in them, so that a small table costs no file, and a tensor is cut where a file is full.
@@ -18,19 +18,19 @@ from ..rows import Shard, field_widths
 
 
 @dataclass(frozen=True)
-class Run:
-    """Rows that one process has of one field of one table."""
+class RowRange:
+    """A row range: the rows that one process has of one field of one table."""
 
     table: str
     field: str
     ids: range
-    """As in `Piece`."""
+    """The ids of the rows; for a delta, all ids of the shard."""
     rows: int
     width: int
-    """Numbers a row; 0: a vector of int64."""
+    """Numbers a row; 0 stands for a vector of int64."""
     vocabulary_size: int
     changed: bool = False
-    """These are the changed rows of a delta, not all of `ids`."""
+    """True for the changed rows of a delta, which are not all of `ids`."""
 
     @property
     def row_bytes(self) -> int:
@@ -61,9 +61,11 @@ class PlannedFile:
     tensors: tuple[TensorSpec, ...]
 
 
-def shard_runs(shard: Shard, changed: Sequence[Tensor] | None = None) -> dict[str, list[Run]]:
-    """Field → its rows here, in the order of tables; with `changed`, those of a delta."""
-    runs: dict[str, list[Run]] = {}
+def shard_ranges(
+    shard: Shard, changed: Sequence[Tensor] | None = None
+) -> dict[str, list[RowRange]]:
+    """Field → its row ranges in this shard, in the order of tables; with `changed`, the rows of a delta."""
+    ranges: dict[str, list[RowRange]] = {}
     for number, table in enumerate(shard.tables):
         ids = shard.ids(number)
         rows = len(ids) if changed is None else len(changed[number])
@@ -71,15 +73,15 @@ def shard_runs(shard: Shard, changed: Sequence[Tensor] | None = None) -> dict[st
         if changed is not None:
             widths = {IDS: 0, **widths}
         for field, width in widths.items():
-            run = Run(
+            row_range = RowRange(
                 table.name, field, ids, rows, width, table.vocabulary_size, changed is not None
             )
             if rows:
-                runs.setdefault(field, []).append(run)
-    return runs
+                ranges.setdefault(field, []).append(row_range)
+    return ranges
 
 
-def cut_into_files(runs: Iterable[Run], name: str, max_file_bytes: int) -> list[PlannedFile]:
+def cut_into_files(ranges: Iterable[RowRange], name: str, max_file_bytes: int) -> list[PlannedFile]:
     """Deal the rows of one field to files.
 
     Args:
@@ -88,14 +90,14 @@ def cut_into_files(runs: Iterable[Run], name: str, max_file_bytes: int) -> list[
     """
     files: list[PlannedFile] = []
     room = 0
-    for run in runs:
+    for row_range in ranges:
         start = 0
-        while start < run.rows:
-            if room < run.row_bytes:
+        while start < row_range.rows:
+            if room < row_range.row_bytes:
                 files.append(PlannedFile(name.format(f"{len(files):05d}"), (), ()))
-                room = max(max_file_bytes, run.row_bytes)
-            stop = min(run.rows, start + room // run.row_bytes)
-            piece, spec = run.cut(start, stop, files[-1].name)
+                room = max(max_file_bytes, row_range.row_bytes)
+            stop = min(row_range.rows, start + room // row_range.row_bytes)
+            piece, spec = row_range.cut(start, stop, files[-1].name)
             last = files[-1]
             files[-1] = replace(last, pieces=(*last.pieces, piece), tensors=(*last.tensors, spec))
             room -= spec.num_bytes
@@ -104,5 +106,5 @@ def cut_into_files(runs: Iterable[Run], name: str, max_file_bytes: int) -> list[
 
 
 def file_prefix(field: str, number: int) -> str:
-    """How the files of a field begin."""
+    """The beginning of the names of a field's files."""
     return field if re.fullmatch("[A-Za-z0-9][A-Za-z0-9_]*", field) else f"field_{number}"

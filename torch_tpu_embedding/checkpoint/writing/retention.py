@@ -1,6 +1,6 @@
-"""What a finished save removes: leftovers of dead attempts, old steps, and the steps of a branch given up.
+"""Tidying after a save: leftovers of dead attempts, old steps, and the steps of a branch given up go.
 
-Everything is decided by one listing, made first. Steps after the own one are left alone, unless they were
+Everything is decided by one listing, made first. Steps after the saved one are left alone, unless they were
 there when the save began and it was told to drop them.
 """
 
@@ -32,7 +32,7 @@ def tidy(
             the kept stand on. Damaged steps stay and do not count. Attempts before `step` that never
             finished go.
         newer: steps after this one → save id, or None where a step is unfinished: these go too.
-        is_mine: whether this job may still remove something here.
+        is_mine: gives True while this job may still remove something here.
 
     Raises:
         CheckpointError, OSError: not all could be removed.
@@ -54,7 +54,7 @@ def tidy(
 
 
 class _Survey:
-    """What one listing of the directory shows."""
+    """The steps of a directory, and their links, as one listing shows them."""
 
     def __init__(self, directory: Path) -> None:
         complete, unfinished = steps_by_state(directory)

@@ -1,4 +1,4 @@
-"""One process's part of a save: its files, and then a manifest that says that they are durable."""
+"""The shard files of one process in a save, and then a manifest that says that they are durable."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from ..format.index import FileEntry, Piece
 from ..format.regular import read_regular
 from ..format.safetensors_file import FileWriter, Hasher
 from ..format.schema import check_manifest
-from ..rows import Block
-from .file_plan import PlannedFile, Run, cut_into_files, file_prefix
+from ..rows import TableBlock
+from .file_plan import PlannedFile, RowRange, cut_into_files, file_prefix
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One try to save one step; a later try of the same step shares no file name with it."""
+class SaveAttempt:
+    """One attempt to save one step, and its file names; no later attempt uses any of them."""
 
     directory: Path
-    """Of the step."""
+    """The directory of the step."""
     save_id: str
     rank: int
     size: int
 
     def file_name(self, prefix: str) -> str:
-        """A data file of this process, with `{}` for its number."""
+        """The name of a data file of this process, with `{}` for its number."""
         return f"{prefix}-{self.rank:05d}-of-{self.size:05d}-{{}}-{self.save_id}.safetensors"
 
     def manifest_path(self, rank: int) -> Path:
-        """Appears when the files of process `rank` are durable, or when it has failed."""
+        """The file that appears when the files of process `rank` are durable, or when it has failed."""
         return self.directory / f"rank-{rank:05d}-{self.save_id}.json"
 
     @property
@@ -47,20 +47,20 @@ class Attempt:
 
     @property
     def failure_path(self) -> Path:
-        """Appears when process 0 gives the attempt up."""
+        """The file that appears when process 0 gives the attempt up."""
         return self.directory / f"failed-{self.save_id}.json"
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one process wrote."""
+class ShardFiles:
+    """The files that one process wrote, and the pieces of tables in them."""
 
     pieces: tuple[Piece, ...]
     files: Mapping[str, FileEntry]
 
 
-class _Lane:
-    """The files of one field, as one stream of bytes."""
+class _FieldFiles:
+    """The files of one field, written as one stream of bytes."""
 
     def __init__(self, directory: Path, files: Iterable[PlannedFile], hasher: Hasher) -> None:
         self._directory = directory
@@ -92,55 +92,55 @@ class _Lane:
             durable.remove(self._directory / name)
 
 
-class PartWriter:
+class ShardWriter:
     """Streams blocks of rows into the files of one process. A context manager: left by an error, it
     removes what it wrote.
 
     Args:
-        runs: field → what will come, in the order of the blocks.
+        ranges: field → the row ranges that will come, in the order of the blocks.
         max_file_bytes: of tensors in a file.
-        hasher: may be shared by several parts.
+        hasher: may be shared by several writers.
     """
 
     def __init__(
         self,
-        attempt: Attempt,
-        runs: Mapping[str, list[Run]],
+        attempt: SaveAttempt,
+        ranges: Mapping[str, list[RowRange]],
         max_file_bytes: int,
         hasher: Hasher,
     ) -> None:
         self._attempt = attempt
         self._pieces: list[Piece] = []
-        self._lanes: dict[str, _Lane] = {}
-        for number, (field, rows) in enumerate(runs.items()):
+        self._fields: dict[str, _FieldFiles] = {}
+        for number, (field, rows) in enumerate(ranges.items()):
             name = attempt.file_name(file_prefix(field, number))
             files = cut_into_files(rows, name, max_file_bytes)
             self._pieces += (piece for file in files for piece in file.pieces)
-            self._lanes[field] = _Lane(attempt.directory, files, hasher)
+            self._fields[field] = _FieldFiles(attempt.directory, files, hasher)
 
-    def __enter__(self) -> PartWriter:
+    def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
         if isinstance(error, Exception):
-            for lane in self._lanes.values():
-                lane.abandon()
+            for each in self._fields.values():
+                each.abandon()
 
     def write(self, values: Mapping[str, Tensor]) -> None:
-        """The next rows of some fields, which must not change any more.
+        """Write the next rows of some fields; the tensors must not change any more.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: the rows cannot be written.
         """
         for field, rows in values.items():
-            self._lanes[field].write(rows)
+            self._fields[field].write(rows)
 
-    def finish(self, extra: bytes | None = None) -> Part:
-        """Put all of it on the disk, with the extra file where this process writes it."""
+    def finish(self, extra: bytes | None = None) -> ShardFiles:
+        """Put all files on the disk, with the extra file where this process writes it."""
         written = {
-            name: entry for lane in self._lanes.values() for name, entry in lane.written.items()
+            name: entry for each in self._fields.values() for name, entry in each.written.items()
         }
         if missing := {piece.file for piece in self._pieces} - set(written):
             raise ValueError(f"{sorted(missing)}: fewer rows came than were announced")
@@ -149,34 +149,37 @@ class PartWriter:
             durable.write_file(self._attempt.directory / name, extra)
             written[name] = FileEntry(len(extra), hashlib.sha256(extra).hexdigest())
         durable.sync_directory(self._attempt.directory)
-        return Part(tuple(self._pieces), written)
+        return ShardFiles(tuple(self._pieces), written)
 
 
-def write_part(
-    attempt: Attempt,
-    runs: Mapping[str, list[Run]],
-    blocks: Iterable[Block],
+def write_shard_files(
+    attempt: SaveAttempt,
+    ranges: Mapping[str, list[RowRange]],
+    blocks: Iterable[TableBlock],
     max_file_bytes: int,
     extra: bytes | None = None,
-) -> Part:
-    """Write a whole part; on return it is on the disk. Arguments as in `PartWriter`."""
-    with Hasher() as hasher, PartWriter(attempt, runs, max_file_bytes, hasher) as writer:
+) -> ShardFiles:
+    """Write all shard files; on return they are on the disk. Arguments as in `ShardWriter`."""
+    with Hasher() as hasher, ShardWriter(attempt, ranges, max_file_bytes, hasher) as writer:
         for _, values in blocks:
             writer.write(values)
         return writer.finish(extra)
 
 
-def remove_part(attempt: Attempt, part: Part) -> None:
-    """Take back the files of a part that will not become a checkpoint."""
-    for path in (attempt.manifest_path(attempt.rank), *map(attempt.directory.joinpath, part.files)):
+def remove_shard_files(attempt: SaveAttempt, written: ShardFiles) -> None:
+    """Remove the shard files and the manifest of a process; they will not become a checkpoint."""
+    for path in (
+        attempt.manifest_path(attempt.rank),
+        *map(attempt.directory.joinpath, written.files),
+    ):
         durable.remove(path)
 
 
-def write_manifest(attempt: Attempt, part: Part) -> None:
-    """Tell process 0 that this part is durable."""
+def write_manifest(attempt: SaveAttempt, written: ShardFiles) -> None:
+    """Tell process 0 that this process's shard files are durable."""
     described = {
-        "pieces": [piece.to_json() for piece in part.pieces],
-        "files": {name: vars(entry) for name, entry in part.files.items()},
+        "pieces": [piece.to_json() for piece in written.pieces],
+        "files": {name: vars(entry) for name, entry in written.files.items()},
     }
     durable.write_file(attempt.manifest_path(attempt.rank), json.dumps(described).encode())
 
@@ -190,8 +193,8 @@ def write_failure(path: Path, error: Exception) -> None:
         error.add_note(f"the other processes could not be told: {second}")
 
 
-def read_manifest(path: Path) -> Part | str:
-    """A part, or the error of the process that failed to write it."""
+def read_manifest(path: Path) -> ShardFiles | str:
+    """The shard files of a process, or the error of the process that failed to write them."""
     try:
         described: dict[str, Any] = json_checks.parse(read_regular(path))
         if isinstance(described, dict) and "error" in described:
@@ -200,7 +203,7 @@ def read_manifest(path: Path) -> Part | str:
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged, not what a process wrote ({error})") from error
     pieces = tuple(Piece.from_json(piece) for piece in described["pieces"])
-    return Part(
+    return ShardFiles(
         pieces,
         {
             name: FileEntry(each["bytes"], each["sha256"])

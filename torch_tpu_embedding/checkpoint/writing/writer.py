@@ -1,4 +1,4 @@
-"""Who may save into a directory: the job that began to save there last.
+"""The claim to a directory: only the job that began to save there last may save into it.
 
 A job leaves a record in the directory, `.writer-<number>-<job>.json`, with a number above all that it
 found; the highest one owns the directory. Whoever finds a higher record than its own must save no more.
@@ -43,7 +43,7 @@ class Claim:
                 durable.remove(_path(directory, each))
 
     def holds(self) -> bool:
-        """Whether no other job has taken the directory since."""
+        """True while no other job has taken the directory since."""
         return (
             self._mine > (0, "")
             and max(_records(self._directory), default=self._mine) <= self._mine
@@ -82,8 +82,8 @@ def claim(embedding: HasShard, directory: Path) -> Claim:
     return mine[directory]
 
 
-def begin_anew(embedding: HasShard, directory: Path) -> None:
-    """Let the next save claim the directory as a new job would: what is there was loaded."""
+def drop_claim(embedding: HasShard, directory: Path) -> None:
+    """Let the embedding's next save claim the directory as a new job would, after a load from there."""
     _claims.get(embedding, {}).pop(directory, None)
 
 
