@@ -18,5 +18,5 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
-# Run by tests as processes of their own; importing them here would start their work.
-collect_ignore_glob = ["*_worker.py", "*_writer.py", "torchrun_*.py"]
+# Some of it is run by tests as processes of their own: importing that would start their work.
+collect_ignore = ["support"]

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 from checkpoint_fakes import FakeEmbedding
-from test_checkpoint_crash import no_syncs
-from test_checkpoint_two_jobs import TABLES, save, three_steps, whose
+from two_jobs import TABLES, save, three_steps, whose
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable
 from torch_tpu_embedding.checkpoint.format.index import Base
 from torch_tpu_embedding.checkpoint.writing import attempts, retention
 
-pytestmark = pytest.mark.usefixtures(no_syncs.__name__)
+pytestmark = pytest.mark.usefixtures("no_syncs")
 
 
 def test_without_links_the_index_is_renamed_if_its_name_is_free(tmp_path, monkeypatch):

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
+from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from places import ROOT
+from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable
@@ -73,7 +74,7 @@ def test_several_processes_save_in_the_background_without_collectives(tmp_path):
         handle.wait()
         assert checkpoint.complete_steps(tmp_path) == [1]
 
-    ThreadGroups(3).run(work)
+    run_processes(3, work)
     embedding = FakeEmbedding(TABLES)
     checkpoint.load(embedding, tmp_path)
     assert_same(whole([embedding.shard]), values)
@@ -121,7 +122,7 @@ def test_a_failure_in_the_background_is_raised_once_at_the_next_call(tmp_path, f
 
 SCRIPT = """
 import os, sys, time
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/support")
 from checkpoint_fakes import FakeEmbedding, table
 from torch_tpu_embedding import checkpoint, lost_peers
 from torch_tpu_embedding.checkpoint import begin, commit, durable
@@ -140,10 +141,9 @@ for name in ("good", "bad"):
 
 
 def test_the_end_of_the_program_waits_and_shows_a_failure(tmp_path):
-    root = Path(__file__).parent.parent
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        cwd=root, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert checkpoint.complete_steps(tmp_path / "good") == [1], ended.stderr
     assert checkpoint.complete_steps(tmp_path / "bad") == []
@@ -181,7 +181,7 @@ def test_a_background_save_does_not_wait_for_a_process_that_is_known_to_be_gone(
             errors.append(str(error))
 
     start = time.monotonic()
-    ThreadGroups(3).run(work)
+    run_processes(3, work)
     assert time.monotonic() - start < 20
     assert len(errors) == 2
     text = "did not appear, and process 2 lost another process while gathering sizes"
@@ -199,7 +199,7 @@ def test_a_background_save_is_complete_if_the_lost_process_had_written_its_part(
         embedding = FakeEmbedding(TABLES, group, values=values)
         checkpoint.save(embedding, tmp_path, 1, asynchronous=True).wait()
 
-    ThreadGroups(2).run(work)
+    run_processes(2, work)
     found = FakeEmbedding(TABLES)
     checkpoint.load(found, tmp_path)
     assert_same(whole([found.shard]), values)
@@ -219,7 +219,7 @@ def test_processes_with_different_directories_are_told_at_once(tmp_path, monkeyp
             errors.append(str(error))
 
     start = time.monotonic()
-    ThreadGroups(2).run(work)
+    run_processes(2, work)
     assert time.monotonic() - start < 20
     text = f"{tmp_path}/b: process 1 does not see here what process 0 has just written to {tmp_path}/a; "
     assert len(errors) == 2
@@ -227,5 +227,5 @@ def test_processes_with_different_directories_are_told_at_once(tmp_path, monkeyp
     assert not [*tmp_path.glob("*/step-1")]
     (tmp_path / "b").rmdir()
     (tmp_path / "b").symlink_to(tmp_path / "a")  # another name of one directory is no fault
-    ThreadGroups(2).run(work)
+    run_processes(2, work)
     assert checkpoint.complete_steps(tmp_path / "b") == [1]

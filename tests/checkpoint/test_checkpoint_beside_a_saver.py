@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
+from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.errors import StepRemovedError
@@ -120,7 +121,7 @@ def test_a_removed_step_is_opened_anew_as_the_newest_and_by_all_processes(tmp_pa
         step = checkpoint.load(embedding, tmp_path).step
         return step, embedding.shard
 
-    results = ThreadGroups(3).run(work)
+    results = run_processes(3, work)
     steps = {step for step, _ in results}
     assert len(steps) == 1
     assert_same(whole([shard for _, shard in results]), random_values(TABLES, *steps))

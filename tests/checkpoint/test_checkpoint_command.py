@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, read_independently, table
+from places import ROOT
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.__main__ import main
@@ -133,7 +134,6 @@ def test_it_runs_as_a_module_without_torch_xla(run):
         f"sys.argv = ['x', 'verify', {str(run)!r}]\n"
         "runpy.run_module('torch_tpu_embedding.checkpoint', run_name='__main__')"
     )
-    root = Path(__file__).parent.parent
-    ended = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "step 2: good" in ended.stdout

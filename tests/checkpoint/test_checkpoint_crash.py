@@ -10,27 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
+from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from crashes import OPERATIONS, Killed, deaths
+from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable
 
 TABLES = [table("user", 20), table("item", 5, 2)]
-OPERATIONS = (
-    "create", "open_empty", "write_all", "sync_file", "rename", "link", "sync_directory",
-    "make_directory", "remove", "remove_directory",
-)  # fmt: skip
-
-
-@pytest.fixture
-def no_syncs(monkeypatch):
-    """For tests of many saves; nothing is as slow as a sync."""
-    monkeypatch.setattr(durable, "sync_file", lambda descriptor: None)
-    monkeypatch.setattr(durable, "sync_directory", lambda path: None)
-
-
-class Killed(BaseException):
-    """The process is dead: from then on it does nothing to the file system."""
 
 
 def embedding(seed: int) -> FakeEmbedding:
@@ -40,24 +27,6 @@ def embedding(seed: int) -> FakeEmbedding:
 def load(directory: Path, **options: object) -> tuple[int, FakeEmbedding]:
     found = FakeEmbedding(TABLES)
     return checkpoint.load(found, directory, **options).step, found
-
-
-def deaths(patch: pytest.MonkeyPatch, last: int) -> list[int]:
-    """Let the process die at its operation number `last`; gives the running count."""
-    count = [0]
-    for name in OPERATIONS:
-        real = getattr(durable, name)
-
-        def step(*args, name=name, real=real):
-            count[0] += 1
-            if count[0] > last:
-                if name == "write_all" and count[0] == last + 1:
-                    real(args[0], args[1][: len(args[1]) // 2])  # torn
-                raise Killed
-            return real(*args)
-
-        patch.setattr(durable, name, step)
-    return count
 
 
 def killed_at_each_operation(directory: Path, **options: object) -> Iterator[Path]:
@@ -118,7 +87,7 @@ def test_parts_of_a_dead_attempt_are_never_taken_for_those_of_the_next(tmp_path)
         patch.setattr(durable, "write_file", full)
         patch.setattr(durable, "fill_file", full)
         with pytest.raises(OSError, match="No space left"):
-            ThreadGroups(2).run(
+            run_processes(2, 
                 lambda group: checkpoint.save(
                     FakeEmbedding(TABLES, group, values=random_values(TABLES, 1)), tmp_path, 2,
                     asynchronous=True, timeout=0.3,
@@ -126,10 +95,11 @@ def test_parts_of_a_dead_attempt_are_never_taken_for_those_of_the_next(tmp_path)
             )  # fmt: skip
     (tmp_path / "step-2/rank-00001-0123456789ab.json").write_text('{"pieces": [], "files": {}}')
 
-    ThreadGroups(2).run(
+    run_processes(
+        2,
         lambda group: checkpoint.save(
             FakeEmbedding(TABLES, group, values=random_values(TABLES, 2)), tmp_path, 2
-        )
+        ),
     )
     assert_same(whole([load(tmp_path)[1].shard]), random_values(TABLES, 2))
     assert len([*(tmp_path / "step-2").iterdir()]) == 5
@@ -159,7 +129,7 @@ def test_a_full_disk_on_one_process_is_an_error_on_all_and_leaves_no_step(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(durable, "write_all", full)
-        ThreadGroups(2).run(work)
+        run_processes(2, work)
     assert set(errors) == {0, 1}
     assert all("No space left on device" in text for text in errors.values()), errors
     assert checkpoint.complete_steps(tmp_path) == []
@@ -310,7 +280,7 @@ def test_no_failing_operation_makes_a_complete_step_count_as_failed_or_the_rever
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             patch.setattr(durable, name, fail)
-            ThreadGroups(2).run(work)
+            run_processes(2, work)
         complete = checkpoint.complete_steps(run)
         assert (2 in complete) != (0 in [rank for rank, _ in raised]), raised
         assert_same(whole([load(run)[1].shard]), random_values(TABLES, complete[-1]))

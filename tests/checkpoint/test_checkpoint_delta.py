@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
+from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module
@@ -59,7 +60,7 @@ def test_a_chain_of_deltas_loads_as_the_tables_stood(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shard_module, "BLOCK_BYTES", block)
-        ThreadGroups(size).run(work)
+        run_processes(size, work)
         for step, shards in enumerate(snapshots):
             wanted = whole(shards)
             assert_same(load_whole(run, step=step), wanted)
@@ -71,7 +72,7 @@ def test_a_chain_of_deltas_loads_as_the_tables_stood(
             checkpoint.load(embedding, run)
             return embedding.shard
 
-        assert_same(whole(ThreadGroups(to).run(load)), whole(snapshots[-1]))
+        assert_same(whole(run_processes(to, load)), whole(snapshots[-1]))
 
 
 def test_a_delta_holds_the_changed_rows_only(tmp_path):

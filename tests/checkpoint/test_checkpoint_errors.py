@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
+from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format.index import _digest
+from torch_tpu_embedding.distributed.group import OutOfStepError
 from torch_tpu_embedding.optimizers import SGD, Adagrad, Adam, RowWiseAdagrad
 
 TABLES = [table("user", 20), table("item", 5, 2)]
@@ -233,7 +235,7 @@ def test_damage_seen_by_one_process_is_an_error_on_all_and_all_fall_back(run):
             assert checkpoint.load(embedding, run, fall_back=True).step == 1
         return embedding.shard
 
-    shards = ThreadGroups(3).run(work)
+    shards = run_processes(3, work)
     assert sorted(seen) == ["CheckpointError", "PeerError", "PeerError"]
     assert_same(whole(shards), random_values(TABLES, 1))
 
@@ -281,7 +283,7 @@ def test_a_vocabulary_of_another_size_loads_by_explicit_choice_only(run):
             checkpoint.load(embedding, run, resize="allow")
             return embedding.shard
 
-        found = whole(ThreadGroups(3).run(work))["user"]
+        found = whole(run_processes(3, work))["user"]
         for field, values in found.items():
             both = min(rows, 20)
             assert_same({"": {"": values[:both]}}, {"": {"": wanted["user"][field][:both]}})
@@ -347,11 +349,12 @@ def test_a_complete_step_is_not_overwritten(run):
 
 
 def test_processes_that_save_different_steps_are_told(tmp_path):
-    with pytest.raises(ValueError, match="step=5 on process 1, but 4 on process 0"):
-        ThreadGroups(2).run(
+    with pytest.raises(OutOfStepError, match=r"checkpoint\.save of step 4', '.* of step 5'"):
+        run_processes(
+            2,
             lambda group: checkpoint.save(
                 FakeEmbedding([table("user", 4, 2, Adagrad())], group), tmp_path, 4 + group.rank
-            )
+            ),
         )
 
 

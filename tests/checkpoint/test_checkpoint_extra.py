@@ -113,8 +113,8 @@ class Progress:
     ("value", "kind"),
     [
         (Path("x"), "pathlib.PosixPath"),
-        (Point(1, 2), "test_checkpoint_extra.Point"),
-        (Progress(3), "test_checkpoint_extra.Progress"),
+        (Point(1, 2), f"{__name__}.Point"),
+        (Progress(3), f"{__name__}.Progress"),
         (lambda: 3, "function"),
         (np.array([None, "x"]), "numpy.ndarray of dtype object"),
         (np.array(["x"]), "numpy.ndarray of dtype <U1"),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import warnings
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
-from test_checkpoint_crash import Killed, deaths, no_syncs
+from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from crashes import Killed, deaths
+from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
 
 TABLES = [table("user", 20), table("item", 5, 2)]
 NEW = 1000
 
-pytestmark = pytest.mark.usefixtures(no_syncs.__name__)
+pytestmark = pytest.mark.usefixtures("no_syncs")
 
 
 def save(run, step, seed=None, **options) -> FakeEmbedding:
@@ -79,17 +80,18 @@ def test_several_processes_replace_a_step(run, asynchronous):
         ).wait()
         assert group.rank or seed_of(run) == (110, NEW)
 
-    ThreadGroups(3).run(work)
+    run_processes(3, work)
     assert seed_of(run) == (110, NEW)
     assert checkpoint.complete_steps(run) == [100, 110]
 
 
 def test_processes_that_do_not_agree_on_overwrite_are_told(tmp_path):
     with pytest.raises(ValueError, match="overwrite=True on process 1, but False on process 0"):
-        ThreadGroups(2).run(
+        run_processes(
+            2,
             lambda group: checkpoint.save(
                 FakeEmbedding(TABLES, group), tmp_path, 4, overwrite=bool(group.rank)
-            )
+            ),
         )
 
 

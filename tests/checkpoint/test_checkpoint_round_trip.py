@@ -11,7 +11,6 @@ import torch
 from checkpoint_fakes import (
     FakeEmbedding,
     FakeShard,
-    ThreadGroups,
     assert_same,
     random_values,
     read_independently,
@@ -20,6 +19,7 @@ from checkpoint_fakes import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module
@@ -41,7 +41,7 @@ def save_all(tables, values, directory, step, size, strategy, **options):
         embedding = FakeEmbedding(tables, group, strategy, values)
         checkpoint.save(embedding, directory, step, timeout=10, **options)
 
-    ThreadGroups(size).run(work)
+    run_processes(size, work)
 
 
 def load_all(tables: list[Table], directory: Path, size: int, strategy: str, **options):
@@ -50,7 +50,7 @@ def load_all(tables: list[Table], directory: Path, size: int, strategy: str, **o
         checkpoint.load(embedding, directory, **options)
         return embedding.shard
 
-    return whole(ThreadGroups(size).run(work))
+    return whole(run_processes(size, work))
 
 
 @settings(max_examples=20)

@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
+from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 from safetensors.torch import load_file
 from torch import nn
+from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module
@@ -32,7 +33,7 @@ def test_modules_become_weights_and_slots_stay(strategy):
         checkpoint.import_modules(embedding, modules)
         return embedding.shard
 
-    found = whole(ThreadGroups(3).run(work))
+    found = whole(run_processes(3, work))
     assert torch.equal(found["user"]["weight"], modules["user"].weight)
     assert torch.equal(found["item"]["weight"], modules["item"].weight.float())
     assert_same(found, {name: {"accumulators": start[name]["accumulators"]} for name in start})
@@ -64,7 +65,7 @@ def test_arrays_of_numpy_become_weights_memory_maps_too(tmp_path, strategy):
         checkpoint.import_modules(embedding, {"user": mapped, "item": item})
         return embedding.shard
 
-    found = whole(ThreadGroups(3).run(work))
+    found = whole(run_processes(3, work))
     np.testing.assert_array_equal(found["user"]["weight"], user.astype(np.float32))
     np.testing.assert_array_equal(found["item"]["weight"], item)
     np.savez(tmp_path / "tables.npz", users=user, item=item)
@@ -117,7 +118,7 @@ def test_an_import_that_fails_on_one_process_fails_on_all():
         checkpoint.import_state_dict(FakeEmbedding(TABLES, group), state)
 
     with pytest.raises(ValueError, match="no key of the form"):
-        ThreadGroups(2).run(work)
+        run_processes(2, work)
 
 
 def test_rows_that_are_no_floats_are_not_written_as_some(tmp_path):

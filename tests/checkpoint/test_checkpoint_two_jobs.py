@@ -16,39 +16,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
-from test_checkpoint_crash import OPERATIONS, no_syncs
+from checkpoint_fakes import FakeEmbedding
+from crashes import OPERATIONS
+from places import SCRIPTS
+from two_jobs import TABLES, save, three_steps, whose
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable
 from torch_tpu_embedding.checkpoint.writing import writer
 
-TABLES = [table("user", 6), table("item", 3, 2)]
 Outcome = Exception | None
 
-pytestmark = pytest.mark.usefixtures(no_syncs.__name__)
-
-
-def values_of(job: str, step: int) -> dict:
-    return random_values(TABLES, 100 * step + (job == "new"))
-
-
-def save(job: str, run: Path, step: int, embedding: FakeEmbedding | None = None, **options) -> None:
-    """Save what this job has at this step."""
-    embedding = embedding or FakeEmbedding(TABLES)
-    embedding.shard.held = FakeEmbedding(TABLES, values=values_of(job, step)).shard.held
-    embedding.shard._touched = [
-        rows.fill_(embedding.shard._epoch) for rows in embedding.shard._touched
-    ]
-    checkpoint.save(embedding, run, step, {"job": job}, **options)
-
-
-def whose(run: Path, step: int) -> str:
-    """The job that saved this step; all of the step must be there, and be right."""
-    embedding = FakeEmbedding(TABLES)
-    job = checkpoint.load(embedding, run, step).extra["job"]
-    assert_same(whole([embedding.shard]), values_of(job, step))
-    return job
+pytestmark = pytest.mark.usefixtures("no_syncs")
 
 
 class Straggler:
@@ -114,13 +93,6 @@ def standing_at_each_operation(
                     assert at > 25
                     return
                 yield run, straggler
-
-
-def three_steps(run: Path) -> FakeEmbedding:
-    embedding = FakeEmbedding(TABLES)
-    for step in (1, 2, 3):
-        save("old", run, step, embedding)
-    return embedding
 
 
 def newest(run: Path) -> int:
@@ -299,7 +271,7 @@ def test_a_killed_job_locks_nobody_out(tmp_path):
 
 def test_no_round_of_the_campaign_of_two_jobs_loses_a_step(tmp_path):
     """Processes that are stopped and killed at random moments; `--rounds 200` is for the documents."""
-    script = Path(__file__).parent.parent / "scripts/checkpoint_two_jobs.py"
+    script = SCRIPTS / "checkpoint_two_jobs.py"
     report = tmp_path / "report.json"
     command = [sys.executable, script, "--rounds", "4", "--rows", "600", "--json", report]
     ended = subprocess.run(

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, ThreadGroups, assert_same, random_values, table, whole
+from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from worlds import run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
@@ -154,12 +155,13 @@ def test_an_address_on_one_process_is_an_error_on_all(here):
         checkpoint.save(FakeEmbedding(TABLES, group), run, 1)
 
     with pytest.raises(ValueError, match="mount the storage"):
-        ThreadGroups(2).run(work)
+        run_processes(2, work)
     with pytest.raises(ValueError, match="mount the storage"):
-        ThreadGroups(2).run(
+        run_processes(
+            2,
             lambda group: checkpoint.load(
                 FakeEmbedding(TABLES, group), "source" if group.rank else "gs://bucket/run"
-            )
+            ),
         )
 
 

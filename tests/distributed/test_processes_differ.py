@@ -10,14 +10,15 @@ from typing import Any
 
 import processes_worker
 import pytest
-from test_torchrun import LIMIT, TESTS, ended, torchrun
+from launch import LIMIT, ended, torchrun
+from places import SUPPORT
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes met; they end well, though loops of theirs have not."""
     directory = tmp_path_factory.mktemp("differ")
-    work = [str(TESTS / "processes_worker.py"), str(directory)]
+    work = [str(SUPPORT / "processes_worker.py"), str(directory)]
     process = torchrun("--standalone", "--nproc_per_node=2", *work)
     with ended(process):
         _, errors = process.communicate(timeout=LIMIT)

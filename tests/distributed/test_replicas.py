@@ -10,13 +10,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import SUPPORT
 from spmd_cases import QUICK_COMPILES
 
-WORKER = Path(__file__).parent / "replicas_worker.py"
+WORKER = SUPPORT / "replicas_worker.py"
 ROUNDING = 2e-6
 """Of the greatest value of a table: a row's gradient is a sum of up to 100 terms here, in another order."""
 SECONDS = 240

@@ -20,13 +20,14 @@ from typing import Any
 import helpers
 import pytest
 import torch
+from laws import OPTIMIZERS
+from places import SUPPORT
 from spmd_cases import BATCH, QUICK_COMPILES, restored_config
-from test_laws import OPTIMIZERS
 
 import torch_tpu_embedding as tte
 
 DEVICES = [2, 4, 8]
-WORKER = Path(__file__).parent / "spmd_worker.py"
+WORKER = SUPPORT / "spmd_worker.py"
 ROUNDING = 1e-6
 """Of the greatest value of a table, from the exact one. Two tables may differ by twice as much."""
 

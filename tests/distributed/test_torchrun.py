@@ -6,13 +6,10 @@ One launch costs seconds, most of them for imports; each serves as many assertio
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,54 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_example_dlrm
 import torch
 import torchrun_worker
+import train_dlrm
+from launch import LIMIT, ended, free_port, start, torchrun
+from places import SUPPORT
+from small_data import OPTIONS, small_synthetic
 
 from torch_tpu_embedding.distributed.rendezvous import fresh_store
 from torch_tpu_embedding.tables.placement import STRATEGIES, Strategy
 
-TESTS = Path(__file__).parent
-WORKER, DLRM = str(TESTS / "torchrun_worker.py"), str(TESTS / "torchrun_dlrm.py")
-LIMIT = 300  # seconds for a launch, on a busy machine
+WORKER, DLRM = str(SUPPORT / "torchrun_worker.py"), str(SUPPORT / "torchrun_dlrm.py")
 PROMPTLY = 20  # seconds; a quiet machine needs one
-
-
-def environment(**more: str) -> dict[str, str]:
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS), str(TESTS.parent / "examples")])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
-
-
-def start(command: Sequence[str], **more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *command],
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def torchrun(*options: str) -> subprocess.Popen[str]:
-    return start(["-m", "torch.distributed.run", *options])
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
-
-
-@contextmanager
-def ended(*processes: subprocess.Popen[str]) -> Iterator[None]:
-    """No process outlives the test."""
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
 
 
 # -- the same numbers ------------------------------------------------------------------------------
@@ -286,7 +247,7 @@ def test_a_restarted_run_ends_as_an_undisturbed_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, resumed = tmp_path / "whole.json", tmp_path / "resumed.json"
-    options = [*test_example_dlrm.OPTIONS.split(), "--steps", "60", "--no-baseline"]
+    options = [*OPTIONS.split(), "--steps", "60", "--no-baseline"]
     saving = ["--checkpoint", str(tmp_path / "saved"), "--checkpoint-every", "20"]
     agent = ["--standalone", "--nproc_per_node=2", "--max-restarts=1", "--monitor-interval=0.1"]
     process = torchrun(*agent, DLRM, *options, *saving, "--json", str(resumed))
@@ -297,10 +258,8 @@ def test_a_restarted_run_ends_as_an_undisturbed_one_does(
     assert "PeerError: process 0 of 2 lost another process" in errors
 
     threads = torch.get_num_threads()
-    monkeypatch.setattr(
-        test_example_dlrm.train_dlrm, "synthetic", test_example_dlrm.small_synthetic
-    )
-    assert test_example_dlrm.train_dlrm.main([*options, "--json", str(whole)]) == 0
+    monkeypatch.setattr(train_dlrm, "synthetic", small_synthetic)
+    assert train_dlrm.main([*options, "--json", str(whole)]) == 0
     torch.set_num_threads(threads)
     one, two = (json.loads(path.read_text())["history"] for path in (whole, resumed))
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)

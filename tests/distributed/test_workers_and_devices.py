@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from places import ROOT
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler
 
 import torch_tpu_embedding as tte
@@ -154,7 +154,7 @@ assert found == [] and made.placement.num_devices == 2
 
 
 def test_devices_that_stay_idle_are_warned_of_with_the_remedy() -> None:
-    paths = {"PYTHONPATH": str(Path(__file__).parent.parent), "CPU_NUM_DEVICES": "2"}
+    paths = {"PYTHONPATH": str(ROOT), "CPU_NUM_DEVICES": "2"}
     done = subprocess.run(
         [sys.executable, "-c", IDLE],
         capture_output=True, text=True, timeout=120, env={**os.environ, **paths},

@@ -14,7 +14,18 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from test_laws import AMPLIFIED, BATCH, LAYOUTS, OPTIMIZERS, Batch, Fast, batches, config
+from laws import (
+    AMPLIFIED,
+    BATCH,
+    CPU,
+    LAYOUTS,
+    OPTIMIZERS,
+    Batch,
+    Fast,
+    batches,
+    config,
+    join,
+)
 from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
@@ -31,19 +42,8 @@ from torch_tpu_embedding.tables import layout
 from torch_tpu_embedding.tables.placement import STRATEGIES, Placement, Strategy, shard_ids
 from torch_tpu_embedding.tables.start_values import start_values
 
-CPU = torch.device("cpu")
 SIZES = [1, 2, 3, 4]
 Result = tuple[list[list[Tensor]], dict[str, Tensor]]
-
-
-def share(batch: Batch, rank: int, size: int) -> Batch:
-    """The samples of one process: those of a batch of BATCH · size samples that are its own."""
-    return [samples[rank * BATCH : (rank + 1) * BATCH] for samples in batch]
-
-
-def join(parts: Sequence[Batch]) -> Batch:
-    """One batch of the samples of all processes."""
-    return [[sample for part in parts for sample in part[f]] for f in range(len(parts[0]))]
 
 
 def train(

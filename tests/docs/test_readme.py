@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_readmes_python_blocks_run_in_order(
@@ -23,7 +24,6 @@ def test_the_readmes_python_blocks_run_in_order(
 
 
 def test_the_files_to_read_exist() -> None:
-    root = Path(__file__).parent.parent
     section = README[README.index("## Read these files") :]
     for name in re.findall(r"`((?:torch_tpu_embedding/)?(?:\w+/)?\w+\.py)`", section):
-        assert (root / name).exists() or (root / "torch_tpu_embedding" / name).exists(), name
+        assert (ROOT / name).exists() or (ROOT / "torch_tpu_embedding" / name).exists(), name

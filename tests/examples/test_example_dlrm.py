@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
 import os
@@ -26,12 +25,12 @@ from dlrm import data
 from dlrm.data import ClickLog, hash_ids, read_criteo, synthetic
 from dlrm.model import Trainer
 from dlrm.report import auc
+from places import EXAMPLES, SUPPORT
+from small_data import OPTIONS, few_columns, small_synthetic
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.distributed import api as distributed_api
-
-EXAMPLES = Path(train_dlrm.__file__).parent
 
 HEADER = ",".join(data.FIELDS)
 ROWS = [
@@ -230,20 +229,6 @@ def test_shares_of_processes_hold_every_sample_once_and_weigh_to_the_mean(
 
 # -- the program -----------------------------------------------------------------------------------
 
-KEPT = ("C1", "C6", "C18", "C25")  # small tables, one of them multi-hot and weighted
-OPTIONS = "--samples 4000 --scale 0.01 --batch-size 64 --dim 4 --log-every 3 --eval-every 30"
-
-
-def few_columns(log: ClickLog) -> ClickLog:
-    """A log without most of its columns: the programs compile in a second or two."""
-    kept = [c for c, column in enumerate(log.columns) if column.name in KEPT]
-    columns, ids = tuple(log.columns[c] for c in kept), tuple(log.ids[c] for c in kept)
-    return dataclasses.replace(log, columns=columns, ids=ids)
-
-
-def small_synthetic(samples: int, **options: Any) -> ClickLog:
-    return few_columns(synthetic(samples, **options))
-
 
 def small_criteo(path: Path, **options: Any) -> ClickLog:
     return few_columns(read_criteo(path, **options))
@@ -404,10 +389,10 @@ def test_checking_results_leaves_no_file_and_keeps_an_old_one(tmp_path: Path) ->
 
 def test_ctrl_c_saves_and_exits_130(tmp_path: Path) -> None:
     script = (
-        "import sys, test_example_dlrm as t; t.train_dlrm.synthetic = t.small_synthetic; "
-        "sys.exit(t.train_dlrm.main(sys.argv[1:]))"
+        "import sys, small_data, train_dlrm; train_dlrm.synthetic = small_data.small_synthetic; "
+        "sys.exit(train_dlrm.main(sys.argv[1:]))"
     )
-    paths = [str(EXAMPLES), str(EXAMPLES.parent), str(Path(__file__).parent)]
+    paths = [str(EXAMPLES), str(EXAMPLES.parent), str(SUPPORT)]
     options = f"{OPTIONS} --epochs 1000 --eval-every 10 --no-baseline --checkpoint".split()
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", script, *options, str(tmp_path)],

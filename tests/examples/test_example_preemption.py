@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,36 +9,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_example_dlrm
-import test_example_movielens
 import torch
+import train_dlrm
 from checkpoint_fakes import assert_same, read_independently
 from common.preemption import PREEMPTED, flush_and_sync
+from launch import environment
+from places import SUPPORT
 from preemption_worker import EXAMPLES
+from small_data import FEW, OPTIONS, small_synthetic, write_files
 
 from torch_tpu_embedding import checkpoint
 
-TESTS = Path(__file__).parent
 LAST = {"dlrm": 30, "movielens": 14}
 STOP = {"dlrm": 20, "movielens": 10}  # each in the middle of an epoch
 
 
 def options(name: str, folder: Path, directory: Path, pipelined: bool) -> list[str]:
     if name == "movielens":
-        data = test_example_movielens.write_files(folder / "data")
-        found = ["--data", str(data), *test_example_movielens.FEW, "--seeds", "1"]
+        data = write_files(folder / "data")
+        found = ["--data", str(data), *FEW, "--seeds", "1"]
     else:
-        found = [*test_example_dlrm.OPTIONS.split(), "--steps", str(LAST[name]), "--no-baseline"]
+        found = [*OPTIONS.split(), "--steps", str(LAST[name]), "--no-baseline"]
     found += ["--checkpoint", str(directory)]
     return [*found, "--pipelined"] if pipelined else found
 
 
 def stop(name: str, arguments: list[str]) -> tuple[int, str]:
     """Send SIGTERM to a process that trains, before step STOP; gives its exit code and what it said."""
-    paths = os.pathsep.join([str(TESTS.parent / "examples"), str(TESTS.parent), str(TESTS)])
     process = subprocess.Popen(
-        [sys.executable, str(TESTS / "preemption_worker.py"), name, str(STOP[name]), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        [sys.executable, str(SUPPORT / "preemption_worker.py"), name, str(STOP[name]), *arguments],
+        env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -75,9 +74,7 @@ def test_a_preempted_run_ends_as_an_undisturbed_one_does(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     example, threads = EXAMPLES[name], torch.get_num_threads()
-    monkeypatch.setattr(
-        test_example_dlrm.train_dlrm, "synthetic", test_example_dlrm.small_synthetic
-    )
+    monkeypatch.setattr(train_dlrm, "synthetic", small_synthetic)
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     below = "seed-1" if name == "movielens" else "."
     again = options(name, tmp_path, parted, pipelined)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import helpers
 import pytest
 import torch
-from test_keyed_jagged import Jagged, Keyed
+from keyed import Jagged, Keyed
 from torch import Tensor
 
 import torch_tpu_embedding as tte

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from test_laws import AMPLIFIED, OPTIMIZERS, Fast
+from laws import AMPLIFIED, OPTIMIZERS, Fast
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint

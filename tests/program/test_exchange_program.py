@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from spmd_cases import QUICK_COMPILES
-from test_program import traced
+from traced import traced
 
 import torch_tpu_embedding as tte
 from scripts.support.traffic import count_traffic

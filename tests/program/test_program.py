@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from traced import traced
 
 import torch_tpu_embedding as tte
 
 BAGS = ["--ids-per-sample", "3"]
 RAGGED = [*BAGS, "--ragged"]
-SCRIPT = Path(__file__).parent.parent / "scripts" / "trace_step.py"
-
-
-def traced(tmp_path: Path, *options: str) -> dict[str, Any]:
-    """The report of scripts/trace_step.py, in a process of its own: dumping is set at start-up."""
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        str(SCRIPT),
-        "--out",
-        str(tmp_path / "dump"),
-        "--json",
-    ]
-    done = subprocess.run(
-        [*command, "--vocabulary", "20000", "--batch-size", "64", *options],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
 
 
 @pytest.mark.parametrize(

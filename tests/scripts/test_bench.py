@@ -7,12 +7,11 @@ import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import SCRIPTS
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 PEERS = ("torch", "dense-xla", "fbgemm", "jax")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from places import SCRIPTS
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 COMMANDS = sorted(path for path in SCRIPTS.iterdir() if path.is_file())
 PYTHON = [path for path in COMMANDS if path.suffix == ".py" and path.name != "checkpoint_faults.py"]
 

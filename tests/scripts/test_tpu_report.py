@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import SCRIPTS
 
 from scripts.support.tpu_chips import CHIPS, narrow_rows
 from scripts.support.tpu_compiler import donated_arguments, module_of
 from scripts.support.tpu_program import read_program
 from scripts.support.tpu_schedule import read_kernel
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 COMPILER = os.environ.get("TPU_COMPILER_PYTHON", sys.executable)
 
 PROGRAM = """HloModule step, is_scheduled=true

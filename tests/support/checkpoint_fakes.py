@@ -1,11 +1,9 @@
-"""In-memory shards and groups of threads: what the checkpoint tests save and load."""
+"""In-memory shards: what the checkpoint tests save and load."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,50 +95,6 @@ class FakeEmbedding:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.shard = FakeShard(*args, **kwargs)
-
-
-class ThreadGroup:
-    """The group of one of S threads that stand for processes."""
-
-    def __init__(self, rank: int, shared: ThreadGroups) -> None:
-        self.rank, self.size, self._shared = rank, shared.size, shared
-
-    def gather_objects(self, value: Any) -> list[Any]:
-        self._shared.slots[self.rank] = value
-        self._shared.barrier.wait()
-        found = [*self._shared.slots]
-        self._shared.barrier.wait()
-        return found
-
-    def gather(self, values: Tensor) -> Tensor:
-        return torch.stack(self.gather_objects(values))
-
-    def all_to_all(self, pieces: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
-        raise NotImplementedError
-
-    def sum(self, values: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-class ThreadGroups:
-    """S processes as threads."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.slots: list[Any] = [None] * size
-        self.barrier = threading.Barrier(size, timeout=20)
-
-    def run(self, work: Callable[[HostGroup], T]) -> list[T]:
-        """Do `work` on all; the first error that is not a peer's is raised."""
-        groups = [ThreadGroup(rank, self) for rank in range(self.size)]
-        with ThreadPoolExecutor(self.size) as pool:
-            futures = [pool.submit(work, group) for group in groups]
-        errors = [each.exception() for each in futures]
-        for error in sorted(
-            filter(None, errors), key=lambda each: type(each).__name__ == "PeerError"
-        ):
-            raise error
-        return [each.result() for each in futures]
 
 
 def whole(shards: Sequence[FakeShard]) -> Tables:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-import test_example_dlrm
 import torch
 import train_dlrm
 import train_movielens
+from small_data import small_synthetic
 
 EXAMPLES: dict[str, ModuleType] = {"dlrm": train_dlrm, "movielens": train_movielens}
 
 if __name__ == "__main__":
     name, step, *options = sys.argv[1:]
     example = EXAMPLES[name]
-    train_dlrm.synthetic = test_example_dlrm.small_synthetic
+    train_dlrm.synthetic = small_synthetic
     advance = example.Trainer.advance
 
     def advance_or_wait(trainer: train_dlrm.Trainer | train_movielens.Trainer) -> torch.Tensor:

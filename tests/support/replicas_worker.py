@@ -20,16 +20,15 @@ os.environ["PJRT_DEVICE"] = "CPU"
 os.environ["CPU_NUM_DEVICES"] = sys.argv[1]
 os.environ["PJRT_CPU_ASYNC_CLIENT"] = "0"
 os.environ["XLA_THREAD_POOL_SIZE"] = "32"
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 import helpers
 import torch
 import torch_xla
-from test_accumulation import step_of_several
-from test_laws import LAYOUTS, Batch, Fast, config
-from test_laws import OPTIMIZERS as ALL_OPTIMIZERS
+from laws import LAYOUTS, Batch, Fast, config, step_of_several
+from laws import OPTIMIZERS as ALL_OPTIMIZERS
 from torch_xla._internal import pjrt
-from worlds import ThreadGroup, _Board
+from worlds import Board, ThreadGroup
 
 from torch_tpu_embedding import runtime
 from torch_tpu_embedding.config.learning_rates import current_rates
@@ -168,7 +167,7 @@ def exchange_infinity(group: ThreadGroup) -> int:
     return int(torch.isfinite(received[1].cpu()).sum())
 
 
-def run_replicas(board: _Board, results: list[Any]) -> None:
+def run_replicas(board: Board, results: list[Any]) -> None:
     """What each thread does."""
     group = ThreadGroup(board, torch_xla.runtime.global_ordinal())
     trained = [train(group, number) for number in range(len(OPTIMIZERS))]
@@ -181,7 +180,7 @@ def main() -> None:
     torch.set_num_threads(1)
     runtime.sync = sync
     results: list[Any] = [None] * REPLICAS
-    board = _Board(REPLICAS)
+    board = Board(REPLICAS)
     pjrt._run_thread_per_device(
         0, 1, lambda: run_replicas(board, results), pjrt._initialize_single_process
     )

@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 
-import test_example_dlrm
 import torch
 import train_dlrm
 from dlrm.model import Trainer
+from small_data import small_synthetic
 
 from torch_tpu_embedding import distributed
 
@@ -24,7 +24,7 @@ def dies_once(trainer: Trainer) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    train_dlrm.synthetic = test_example_dlrm.small_synthetic
+    train_dlrm.synthetic = small_synthetic
     Trainer.advance = dies_once
     status = train_dlrm.main(sys.argv[1:])
     distributed.shutdown()

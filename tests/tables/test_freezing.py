@@ -11,8 +11,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from test_laws import LAYOUTS, OPTIMIZERS, Batch, Fast, batches, config
-from test_world_size import CPU, share
+from laws import CPU, LAYOUTS, OPTIMIZERS, Batch, Fast, batches, config, share
 from torch import Tensor
 from worlds import ThreadGroup, run_processes
 

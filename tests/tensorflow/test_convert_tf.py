@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import SUPPORT
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
@@ -486,7 +487,7 @@ CHOSEN = {
 def ask_tensorflow(action: str, folder: Path, cases: list[dict[str, Any]]) -> dict[str, Arrays]:
     """Case → '<table>.<field>' → array."""
     (folder / "cases.json").write_text(json.dumps(cases))
-    script = Path(__file__).with_name("tf_checkpoint_writer.py")
+    script = SUPPORT / "tf_checkpoint_writer.py"
     command = [PYTHON, str(script), action, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stderr[-3000:]}"

@@ -11,7 +11,6 @@ import io
 import math
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import helpers
 import hypothesis.strategies as st
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from places import ROOT
 from torch import Tensor
 
 import torch_tpu_embedding as tte
@@ -831,12 +831,12 @@ def test_rows_are_rounded_before_they_are_combined_and_gradients_pass_unrounded(
 
 
 def test_every_test_that_the_parity_document_names_exists_and_every_number_has_a_row() -> None:
-    folder = Path(__file__).parent
-    text = (folder.parent / "docs" / "tf_parity.md").read_text(encoding="utf-8")
+    files = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
+    text = (ROOT / "docs" / "tf_parity.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(test_\w+)::(test_\w+)`", text))
     assert len(named) > 40
     for file, name in sorted(named):
-        source = (folder / f"{file}.py").read_text(encoding="utf-8")
+        source = files[file].read_text(encoding="utf-8")
         assert f"\ndef {name}(" in source, f"{file}::{name}"
     numbers: list[int] = []
     for cell in re.findall(r"^\| (\d[\d–, ]*) \|", text, re.MULTILINE):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from test_laws import (
+from laws import (
     AMPLIFIED,
+    CPU,
     LAYOUTS,
     OPTIMIZERS,
     Batch,
@@ -20,19 +20,16 @@ from test_laws import (
     assert_close,
     batches,
     config,
+    join,
+    step_of_several,
 )
-from test_world_size import CPU, join
 from torch import Tensor
 from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.exchange import Process
-from torch_tpu_embedding.inputs.bags import parse
-from torch_tpu_embedding.program.accumulation import Merger
 from torch_tpu_embedding.program.engine import Engine
-from torch_tpu_embedding.program.gradient_norm import clip_factor, total_norm
 from torch_tpu_embedding.reference import ReferenceEmbedding
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout
@@ -45,33 +42,6 @@ SUMMED = [name for name, each in OPTIMIZERS.items() if not each.steps_per_occurr
 def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that on CPU the tables of D = 4 have a physical row for each field, and that of D = 3 has not."""
     monkeypatch.setattr(layout, "_CUT_WIDTH", 4)
-
-
-def step_of_several(
-    engine: Engine, resolved: Any, micro: Sequence[Batch], kind: str, limit: float = math.inf
-) -> float:
-    """One update of several micro-batches, clipped; gives the norm of the gradient."""
-    sent, sums, seen = [], [], []
-    for batch in micro:
-        ids, weights = helpers.as_inputs(batch, kind)
-        bags = [
-            parse(f, resolved.table_of(f), i, None if f.max_sequence_length else w)
-            for f, i, w in zip(resolved.features, ids, weights, strict=True)
-        ]
-        looked_up, activations = engine.look_up(engine.send(bags))
-        gradients = [helpers.gradient_of(each) for each in activations]
-        sent.append(looked_up.batch)
-        sums.append(engine.sum_gradients(looked_up.batch, gradients))
-        seen.append(activations)
-    merged = Merger(resolved, engine).merge(sent, sums, seen)
-    device = seen[0][0].device
-    norm = total_norm(engine.exchange, merged.row_gradients, [], 2.0, device)
-    factor = clip_factor(norm, torch.tensor([limit]).to(device))
-    merged.row_gradients = {n: each * factor for n, each in merged.row_gradients.items()}
-    engine.update(merged, [], current_rates(resolved.tables))
-    if tte.runtime.is_accelerated(device):
-        tte.runtime.sync()
-    return float(norm)
 
 
 @pytest.mark.parametrize("name", SUMMED)

@@ -10,11 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from places import ROOT
 
 import torch_tpu_embedding as tte
 
@@ -184,7 +184,7 @@ print("ends")
 
 
 def test_a_program_ends_though_loops_of_it_have_not() -> None:
-    paths = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    paths = {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", EXIT],
         capture_output=True, text=True, timeout=120, env={**os.environ, **paths},

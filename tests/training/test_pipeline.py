@@ -9,7 +9,7 @@ from pathlib import Path
 import helpers
 import pytest
 import torch
-from test_laws import BATCH, OPTIMIZERS, Batch, assert_close, config
+from laws import BATCH, OPTIMIZERS, Batch, assert_close, config
 from torch import Tensor
 from worlds import ThreadGroup, run_processes
 

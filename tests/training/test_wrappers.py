@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from places import DOCS
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -185,7 +186,7 @@ def test_tables_are_averaged_copied_and_pickled_by_way_of_the_cpu() -> None:
 
 
 def test_the_average_that_the_documents_show_runs() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "wrappers.md").read_text()
+    text = (DOCS / "wrappers.md").read_text()
     block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     embedding = make()
     names: dict[str, Any] = {"tte": tte, "features": FEATURES, "embedding": embedding}
