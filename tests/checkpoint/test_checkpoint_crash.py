@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 from crashes import OPERATIONS, Killed, deaths
+from places import SLOW
 from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
@@ -122,7 +123,11 @@ def test_a_full_disk_on_one_process_is_an_error_on_all_and_leaves_no_step(
     def work(group):
         try:
             checkpoint.save(
-                FakeEmbedding(TABLES, group), tmp_path, 5, asynchronous=asynchronous, timeout=10
+                FakeEmbedding(TABLES, group),
+                tmp_path,
+                5,
+                asynchronous=asynchronous,
+                timeout=10 * SLOW,
             ).wait()
         except Exception as error:
             errors[group.rank] = str(error)

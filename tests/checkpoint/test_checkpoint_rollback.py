@@ -7,6 +7,7 @@ import warnings
 import pytest
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 from crashes import Killed, deaths
+from places import SLOW
 from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
@@ -76,7 +77,7 @@ def test_several_processes_replace_a_step(run, asynchronous):
             {"seed": NEW},
             overwrite=True,
             asynchronous=asynchronous,
-            timeout=10,
+            timeout=10 * SLOW,
         ).wait()
         assert group.rank or seed_of(run) == (110, NEW)
 

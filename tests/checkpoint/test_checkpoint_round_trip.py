@@ -19,6 +19,7 @@ from checkpoint_fakes import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import SLOW
 from worlds import run_processes
 
 from torch_tpu_embedding import checkpoint
@@ -39,7 +40,7 @@ TABLES = st.lists(
 def save_all(tables, values, directory, step, size, strategy, **options):
     def work(group):
         embedding = FakeEmbedding(tables, group, strategy, values)
-        checkpoint.save(embedding, directory, step, timeout=10, **options)
+        checkpoint.save(embedding, directory, step, timeout=10 * SLOW, **options)
 
     run_processes(size, work)
 

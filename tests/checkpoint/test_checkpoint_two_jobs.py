@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from checkpoint_fakes import FakeEmbedding
 from crashes import OPERATIONS
-from places import SCRIPTS
+from places import SCRIPTS, SLOW
 from two_jobs import TABLES, save, three_steps, whose
 
 from torch_tpu_embedding import checkpoint
@@ -45,12 +45,12 @@ class Straggler:
 
     def __enter__(self) -> Straggler:
         self._thread.start()
-        self.standing.wait(10)
+        self.standing.wait(10 * SLOW)
         return self
 
     def wake(self) -> None:
         self._woken.set()
-        self._thread.join(10)
+        self._thread.join(10 * SLOW)
 
     def __exit__(self, *error: object) -> None:
         self.wake()
@@ -61,7 +61,7 @@ class Straggler:
             if threading.current_thread() is self._thread:
                 if not self._left:
                     self.standing.set()
-                    assert self._woken.wait(10)
+                    assert self._woken.wait(10 * SLOW)
                 self._left -= 1
             return real(*args)
 
@@ -276,7 +276,7 @@ def test_no_round_of_the_campaign_of_two_jobs_loses_a_step(tmp_path):
     command = [sys.executable, script, "--rounds", "4", "--rows", "600", "--json", report]
     ended = subprocess.run(
         [*map(str, command), "--directory", str(tmp_path)],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=60 * SLOW,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = json.loads(report.read_text())

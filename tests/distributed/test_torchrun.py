@@ -24,14 +24,14 @@ import torch
 import torchrun_worker
 import train_dlrm
 from launch import LIMIT, ended, free_port, start, torchrun
-from places import SUPPORT
+from places import SLOW, SUPPORT
 from small_data import OPTIONS, small_synthetic
 
 from torch_tpu_embedding.distributed.rendezvous import fresh_store
 from torch_tpu_embedding.tables.placement import STRATEGIES, Strategy
 
 WORKER, DLRM = str(SUPPORT / "torchrun_worker.py"), str(SUPPORT / "torchrun_dlrm.py")
-PROMPTLY = 20  # seconds; a quiet machine needs one
+PROMPTLY = 2 * SLOW  # seconds; a quiet machine needs one
 
 
 # -- the same numbers ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from places import ROOT
+from places import ROOT, SLOW
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler
 
 import torch_tpu_embedding as tte
@@ -50,7 +50,7 @@ def test_the_device_in_a_worker_of_a_data_loader_is_an_error_not_a_hang(
     def collate(rows: list[int]) -> object:
         return IN_A_WORKER[call](embedding, torch.tensor(rows))
 
-    loader = DataLoader(Rows(), batch_size=B, num_workers=1, collate_fn=collate, timeout=60)
+    loader = DataLoader(Rows(), batch_size=B, num_workers=1, collate_fn=collate, timeout=30 * SLOW)
     message = f"{call}: this process was forked .* `prepare` of an EmbeddingLoader"
     with pytest.raises(RuntimeError, match=message):
         next(iter(loader))
@@ -157,7 +157,7 @@ def test_devices_that_stay_idle_are_warned_of_with_the_remedy() -> None:
     paths = {"PYTHONPATH": str(ROOT), "CPU_NUM_DEVICES": "2"}
     done = subprocess.run(
         [sys.executable, "-c", IDLE],
-        capture_output=True, text=True, timeout=120, env={**os.environ, **paths},
+        capture_output=True, text=True, timeout=30 * SLOW, env={**os.environ, **paths},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     wanted = (

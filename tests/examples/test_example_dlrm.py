@@ -25,7 +25,7 @@ from dlrm import data
 from dlrm.data import ClickLog, hash_ids, read_criteo, synthetic
 from dlrm.model import Trainer
 from dlrm.report import auc
-from places import EXAMPLES, SUPPORT
+from places import EXAMPLES, SLOW, SUPPORT
 from small_data import OPTIONS, few_columns, small_synthetic
 
 import torch_tpu_embedding as tte
@@ -406,7 +406,7 @@ def test_ctrl_c_saves_and_exits_130(tmp_path: Path) -> None:
         if line.startswith("step      10"):
             break
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=30 * SLOW)
     assert process.returncode == 130, errors
     (step,) = checkpoint.complete_steps(tmp_path)
     with checkpoint.open(tmp_path) as saved:

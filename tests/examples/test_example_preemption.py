@@ -14,7 +14,7 @@ import train_dlrm
 from checkpoint_fakes import assert_same, read_independently
 from common.preemption import PREEMPTED, flush_and_sync
 from launch import environment
-from places import SUPPORT
+from places import SLOW, SUPPORT
 from preemption_worker import EXAMPLES
 from small_data import FEW, OPTIONS, small_synthetic, write_files
 
@@ -48,7 +48,7 @@ def stop(name: str, arguments: list[str]) -> tuple[int, str]:
     try:
         assert any(line == "waiting\n" for line in process.stdout), process.communicate()[1]
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate("go on\n", timeout=120)
+        _, errors = process.communicate("go on\n", timeout=30 * SLOW)
     finally:
         process.kill()
     return process.returncode, errors

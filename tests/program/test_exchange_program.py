@@ -6,12 +6,10 @@ a TPU with one process for each chip, which is compiled but not run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from spmd_cases import QUICK_COMPILES
 from traced import traced
 
 import torch_tpu_embedding as tte
@@ -42,14 +40,11 @@ PROGRAMS = {
 @pytest.fixture(scope="module", params=PROGRAMS)
 def report(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Any]]:
-    """What scripts/trace_step.py says of a program; the code of its kernels need not be good."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", QUICK_COMPILES)
-        scatters, options = PROGRAMS[request.param]
-        found = traced(tmp_path_factory.mktemp("program"), *options)
-        found |= {"devices": int(options[-1]), "scatters_of_an_array": scatters}
-        yield found
+) -> dict[str, Any]:
+    """What scripts/trace_step.py says of a program."""
+    scatters, options = PROGRAMS[request.param]
+    found = traced(tmp_path_factory.mktemp("program"), *options)
+    return found | {"devices": int(options[-1]), "scatters_of_an_array": scatters}
 
 
 def test_a_stack_has_one_all_to_all_for_rows_and_one_for_gradients(report: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import pytest
-from places import SCRIPTS
+from places import SCRIPTS, SLOW
 
 PEERS = ("torch", "dense-xla", "fbgemm", "jax")
 
@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
         "--rounds", "2", "--steps", "2", "--warmup", "8", "--peers", *PEERS,
         "--json", str(folder / "out.json"), "--plot", str(folder / "out.png"),
     ]  # fmt: skip
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
     assert ended.returncode == 0, ended.stderr
     assert (folder / "out.png").stat().st_size > 0
     return json.loads((folder / "out.json").read_text()), ended.stdout

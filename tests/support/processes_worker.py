@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from places import SLOW
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed
@@ -164,7 +165,7 @@ def fail_in_one_loop(other: bool) -> dict[str, Any]:
     def data() -> Iterator[dict[str, torch.Tensor]]:
         for _ in range(3):
             yield ids()
-        release.wait(30)
+        release.wait(30 * SLOW)
         yield from [ids()] * 5
 
     def loop() -> None:
@@ -205,7 +206,7 @@ def main(directory: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    distributed.initialize(timeout=timedelta(seconds=60))
+    distributed.initialize(timeout=timedelta(seconds=60 * SLOW))
     main(Path(sys.argv[1]))
     still_open = leave_open(distributed.rank() == 1)
     distributed.shutdown()

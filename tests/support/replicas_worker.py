@@ -27,6 +27,7 @@ import torch
 import torch_xla
 from laws import LAYOUTS, Batch, Fast, config, step_of_several
 from laws import OPTIMIZERS as ALL_OPTIMIZERS
+from places import SLOW
 from torch_xla._internal import pjrt
 from worlds import Board, ThreadGroup
 
@@ -50,10 +51,10 @@ ONE_AT_A_TIME = threading.Lock()
 
 def sync(wait: bool = False) -> None:
     """End the step in all replicas."""
-    TOGETHER.wait(timeout=60)
+    TOGETHER.wait(timeout=30 * SLOW)
     with ONE_AT_A_TIME:
         torch_xla.sync()
-    TOGETHER.wait(timeout=60)
+    TOGETHER.wait(timeout=30 * SLOW)
 
 
 def make_batch(rng: random.Random, samples: int, least: int) -> Batch:

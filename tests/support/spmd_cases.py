@@ -6,8 +6,6 @@ import torch_tpu_embedding as tte
 
 BATCH = 16
 """Samples in a batch of all devices."""
-QUICK_COMPILES = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-"""For XLA_FLAGS: the programs are the same, the machine code of their kernels is poorer."""
 
 
 def restored_config() -> list[tte.FeatureConfig]:

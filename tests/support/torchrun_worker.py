@@ -17,6 +17,7 @@ import helpers
 import numpy as np
 import pytest
 import torch
+from places import SLOW
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed
@@ -209,7 +210,7 @@ if __name__ == "__main__":
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--bad-rank", type=int)
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds")
+    parser.add_argument("--timeout", type=float, default=60.0 * SLOW, help="seconds")
     args = parser.parse_args()
     torch.set_num_threads(1)
     distributed.initialize(timeout=timedelta(seconds=args.timeout))

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from places import SUPPORT
+from places import SLOW, SUPPORT
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
@@ -489,7 +489,7 @@ def ask_tensorflow(action: str, folder: Path, cases: list[dict[str, Any]]) -> di
     (folder / "cases.json").write_text(json.dumps(cases))
     script = SUPPORT / "tf_checkpoint_writer.py"
     command = [PYTHON, str(script), action, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
     assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stderr[-3000:]}"
     found: dict[str, Arrays] = {each["name"]: {} for each in cases}
     with np.load(folder / ("written.npz" if action == "write" else "restored.npz")) as held:

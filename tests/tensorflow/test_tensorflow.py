@@ -30,7 +30,7 @@ import helpers
 import numpy as np
 import pytest
 import torch
-from places import SUPPORT
+from places import SLOW, SUPPORT
 from torch import Tensor
 
 import torch_tpu_embedding as tte
@@ -514,7 +514,7 @@ def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     np.savez(folder / "cases.npz", cases=json.dumps([*map(as_json, cases)]), **arrays)
     script = SUPPORT / "tensorflow_oracle.py"
     command = [PYTHON, str(script), str(folder / "cases.npz"), str(folder / "answers.npz")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
     assert run.returncode == 0, f"{' '.join(command)} failed:\n{run.stderr[-3000:]}"
     of_case: dict[int, Arrays] = {id(case): {} for case in cases}
     with np.load(folder / "answers.npz") as held:

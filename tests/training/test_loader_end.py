@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from places import ROOT
+from places import ROOT, SLOW
 
 import torch_tpu_embedding as tte
 
-PROMPTLY = 1.0
+PROMPTLY = 0.5 * SLOW
 """Second, of processor time that other work may take."""
 EPOCHS = 200
 
@@ -70,7 +70,7 @@ def assert_threads_end() -> None:
 def wait_for(batches: Any) -> None:
     """Until the thread waits for its data."""
     if isinstance(batches, Source):
-        assert batches.waits.wait(20)
+        assert batches.waits.wait(10 * SLOW)
 
 
 def fail_in_loop(batches: Any, embedding: tte.TPUEmbedding) -> None:
@@ -136,7 +136,7 @@ def test_a_loop_ends_promptly_though_its_data_does_not_answer(
     assert "the thread still waits for its data; it ends when they answer" in caplog.text
     assert len(threads()) == 1
     source.let_go()
-    assert source.closed.wait(20), "the data is closed by the thread that reads it"
+    assert source.closed.wait(10 * SLOW), "the data is closed by the thread that reads it"
     assert_threads_end()
     embedding.discard()
 
@@ -187,7 +187,7 @@ def test_a_program_ends_though_loops_of_it_have_not() -> None:
     paths = {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", EXIT],
-        capture_output=True, text=True, timeout=120, env={**os.environ, **paths},
+        capture_output=True, text=True, timeout=30 * SLOW, env={**os.environ, **paths},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
     assert "terminate" not in done.stderr

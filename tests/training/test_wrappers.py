@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from places import DOCS
+from places import DOCS, SLOW
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -286,7 +286,7 @@ torch.testing.assert_close(moved, wanted)
 def test_a_backward_on_the_host_may_come_before_the_device_is_first_used(tmp_path: Path) -> None:
     script = tmp_path / "late.py"
     script.write_text(LATE)
-    subprocess.run([sys.executable, str(script)], check=True, timeout=300)
+    subprocess.run([sys.executable, str(script)], check=True, timeout=60 * SLOW)
 
 
 def test_an_activation_is_changed_in_place_by_way_of_a_copy() -> None:
