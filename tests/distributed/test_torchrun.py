@@ -1,19 +1,14 @@
-"""Real processes: launched by torchrun or by hand, on one host or two, failing, killed, frozen, restarted.
+"""Real processes: launched by torchrun or by hand, on one host or two, and failing.
 
 One launch costs seconds, most of them for imports; each serves as many assertions as it can.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
-import signal
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,16 +17,13 @@ from typing import Any
 import pytest
 import torch
 import torchrun_worker
-import train_dlrm
-from launch import LIMIT, ended, free_port, start, torchrun
-from places import SLOW, SUPPORT
-from small_data import OPTIONS, small_synthetic
+from launch import LIMIT, PROMPTLY, ended, free_port, torchrun
+from places import SUPPORT
 
 from torch_tpu_embedding.distributed.rendezvous import fresh_store
 from torch_tpu_embedding.tables.placement import STRATEGIES, Strategy
 
-WORKER, DLRM = str(SUPPORT / "torchrun_worker.py"), str(SUPPORT / "torchrun_dlrm.py")
-PROMPTLY = 2 * SLOW  # seconds; a quiet machine needs one
+WORKER = str(SUPPORT / "torchrun_worker.py")
 
 
 # -- the same numbers ------------------------------------------------------------------------------
@@ -93,7 +85,7 @@ class Launch:
 def three(tmp_path_factory: pytest.TempPathFactory) -> Launch:
     """Three processes that train, until the second one meets a bad id."""
     directory = tmp_path_factory.mktemp("three")
-    work = [WORKER, "laws", "--directory", str(directory), "--bad-rank", "1"]
+    work = [WORKER, "laws", "--directory", str(directory), "--also", "clipped", "--bad-rank", "1"]
     process = torchrun("--standalone", "--nproc_per_node=3", *work)
     with ended(process):
         _, errors = process.communicate(timeout=LIMIT)
@@ -105,7 +97,7 @@ def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A process on each of two hosts, which are one here: each has a torchrun of its own."""
     directory = tmp_path_factory.mktemp("hosts")
     meeting = ["--rdzv_backend=c10d", f"--rdzv_endpoint=localhost:{free_port()}", "--rdzv_id=test"]
-    work = [WORKER, "laws", "--directory", str(directory)]
+    work = [WORKER, "laws", "--directory", str(directory), "--also", "loaders", "clipped"]
     hosts = [torchrun("--nnodes=2", "--nproc_per_node=1", *meeting, *work) for _ in range(2)]
     with ended(*hosts):
         for host in hosts:
@@ -197,72 +189,3 @@ def test_a_bad_id_of_one_process_ends_all_with_its_message(three: Launch) -> Non
         assert re.search(rf"^\[rank{rank}\]: .*{said}", three.errors, re.MULTILINE)
     begin = max(float((three.directory / f"bad-{rank}").read_text()) for rank in range(3))
     assert three.end - begin < PROMPTLY
-
-
-@contextmanager
-def started_by_hand(size: int, *options: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes without torchrun's agent, which would end them all, once they train."""
-    port = str(free_port())
-    processes = [
-        start(
-            [WORKER, "endless", *options],
-            RANK=str(rank),
-            WORLD_SIZE=str(size),
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=port,
-        )
-        for rank in range(size)
-    ]
-    with ended(*processes):
-        for process in processes:
-            assert process.stdout is not None
-            assert any(line == "trains\n" for line in process.stdout), process.communicate()[1]
-        yield processes
-
-
-def assert_lost(processes: Sequence[subprocess.Popen[str]], within: float) -> None:
-    """All these end in time, and say that they lost another one."""
-    begin = time.monotonic()
-    for process in processes:
-        _, errors = process.communicate(timeout=within)
-        assert process.returncode == 1
-        assert re.search(r"PeerError: process \d of \d lost another process while", errors)
-        assert "it died, or took longer than the timeout of the process group" in errors
-    assert time.monotonic() - begin < within
-
-
-def test_a_killed_process_ends_the_others() -> None:
-    with started_by_hand(2) as (other, killed):
-        killed.kill()
-        assert_lost([other], within=PROMPTLY)
-
-
-def test_a_frozen_process_is_given_up_after_the_timeout() -> None:
-    with started_by_hand(2, "--timeout", "4") as (other, frozen):
-        frozen.send_signal(signal.SIGSTOP)
-        assert_lost([other], within=4 + PROMPTLY)
-
-
-def test_a_restarted_run_ends_as_an_undisturbed_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, resumed = tmp_path / "whole.json", tmp_path / "resumed.json"
-    options = [*OPTIONS.split(), "--steps", "60", "--no-baseline"]
-    saving = ["--checkpoint", str(tmp_path / "saved"), "--checkpoint-every", "20"]
-    agent = ["--standalone", "--nproc_per_node=2", "--max-restarts=1", "--monitor-interval=0.1"]
-    process = torchrun(*agent, DLRM, *options, *saving, "--json", str(resumed))
-    with ended(process):
-        output, errors = process.communicate(timeout=LIMIT)
-    assert process.returncode == 0, errors
-    assert "resumed at step 40 from" in output
-    assert "PeerError: process 0 of 2 lost another process" in errors
-
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(train_dlrm, "synthetic", small_synthetic)
-    assert train_dlrm.main([*options, "--json", str(whole)]) == 0
-    torch.set_num_threads(threads)
-    one, two = (json.loads(path.read_text())["history"] for path in (whole, resumed))
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
-    assert len(one["evaluations"]) == len(two["evaluations"]) == 3
-    for mine, theirs in zip(one["evaluations"], two["evaluations"], strict=True):
-        assert theirs == pytest.approx(mine, rel=1e-5)

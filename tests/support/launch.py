@@ -13,6 +13,8 @@ from places import EXAMPLES, ROOT, SLOW, SUPPORT
 
 LIMIT = 60 * SLOW
 """Seconds for a launch."""
+PROMPTLY = 6 * SLOW
+"""Seconds in which processes learn of another's end; a quiet machine needs one, their timeout is 60 · SLOW."""
 
 
 def environment(**more: str) -> dict[str, str]:

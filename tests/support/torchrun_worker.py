@@ -1,4 +1,4 @@
-"""What each process of a launch in test_torchrun.py runs: `torchrun_worker.py laws DIR` or `endless`.
+"""What each process of a launch in test_torchrun.py and test_lost_processes.py runs: `torchrun_worker.py laws DIR` or `endless`.
 
 Letters: B batch of all processes, S processes.
 """
@@ -178,11 +178,15 @@ def load_twice() -> list[dict[str, Any]]:
     return found
 
 
-def laws(directory: Path, bad_rank: int | None, strategies: Sequence[Strategy]) -> None:
+MORE = {"loaders": load_twice, "clipped": clipped_steps}
+
+
+def laws(
+    directory: Path, bad_rank: int | None, strategies: Sequence[Strategy], also: Sequence[str]
+) -> None:
     """Train and save the results; then, if asked, let one process enqueue an id that is not there."""
     found: dict[str, Any] = {strategy: train(strategy) for strategy in strategies}
-    found["loaders"] = load_twice()
-    found["clipped"] = clipped_steps()
+    found |= {name: MORE[name]() for name in also}
     torch.save(found, directory / f"rank-{distributed.rank()}.pt")
     if bad_rank is not None:
         embedding = small()
@@ -210,12 +214,13 @@ if __name__ == "__main__":
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--bad-rank", type=int)
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
+    parser.add_argument("--also", nargs="+", choices=MORE, default=[])
     parser.add_argument("--timeout", type=float, default=60.0 * SLOW, help="seconds")
     args = parser.parse_args()
     torch.set_num_threads(1)
     distributed.initialize(timeout=timedelta(seconds=args.timeout))
     if args.work == "laws":
-        laws(args.directory, args.bad_rank, args.strategies)
+        laws(args.directory, args.bad_rank, args.strategies, args.also)
     else:
         endless()
     distributed.shutdown()

@@ -19,7 +19,7 @@ from places import ROOT, SLOW
 import torch_tpu_embedding as tte
 
 PROMPTLY = 0.5 * SLOW
-"""Second, of processor time that other work may take."""
+"""Seconds; an idle machine needs less than half of one, unless the loop waits for the data."""
 EPOCHS = 200
 
 
