@@ -1,4 +1,4 @@
-"""Processes that are killed, frozen, restarted: the others are told, and a restarted run goes on exactly."""
+"""Processes that are killed, frozen, restarted: the others are told, a restarted run goes on exactly."""
 
 from __future__ import annotations
 

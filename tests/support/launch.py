@@ -14,7 +14,7 @@ from places import EXAMPLES, ROOT, SLOW, SUPPORT
 LIMIT = 60 * SLOW
 """Seconds for a launch."""
 PROMPTLY = 6 * SLOW
-"""Seconds in which processes learn of another's end; a quiet machine needs one, their timeout is 60 · SLOW."""
+"""Seconds to learn of another process's end; a quiet machine needs one, the group's timeout is 600."""
 
 
 def environment(**more: str) -> dict[str, str]:

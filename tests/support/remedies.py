@@ -1,7 +1,8 @@
 """Errors that name a remedy: what provokes each, and the remedies done. `test_remedies.py` runs them.
 
 Not here, for they need several processes or machines: errors of lost, dead or differing processes
-(`test_torchrun.py`, `test_lost_processes.py`, `test_checkpoint_crash.py`), and of devices that are not there.
+(`test_torchrun.py`, `test_lost_processes.py`, `test_checkpoint_crash.py`), and of devices that are not
+there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What each process of a launch in test_torchrun.py and test_lost_processes.py runs: `torchrun_worker.py laws DIR` or `endless`.
+"""Each process that test_torchrun.py and test_lost_processes.py launch.
+
+`torchrun_worker.py laws --directory DIR` trains and writes what it saw; `endless` trains until it is ended.
 
 Letters: B batch of all processes, S processes.
 """
