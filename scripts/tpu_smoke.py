@@ -6,8 +6,8 @@
 Each check is a process of its own, for a TPU belongs to one process at a time:
 
   device     versions, the device, the settings it was started with
-  golden     tests/test_golden.py: the numbers that TensorFlow's own tests expect
-  laws       tests/test_laws.py: permuted ids, split batches, duplicates; device against plain torch
+  golden     tests/program/test_golden.py: the numbers that TensorFlow's own tests expect
+  laws       tests/program/test_laws.py: permuted ids, split batches, duplicates; device against plain torch
   program    scripts/trace_step.py: the step is one program, every table is updated in place, none copied
   training   examples/train_dlrm.py, briefly: it must beat the same model without embeddings
   flat       scripts/bench_scale.py: a step is as fast with 16 times the rows (to 25 %)
@@ -87,8 +87,8 @@ def checks(folder: Path, quick: bool) -> list[Check]:
     sizes = ["65536", "1048576"] if quick else ["1048576", "16777216"]
     return [
         Check("device", script("-c", DEVICE)),
-        Check("golden", tests("test_golden.py")),
-        Check("laws", tests("test_laws.py")),
+        Check("golden", tests("program/test_golden.py")),
+        Check("laws", tests("program/test_laws.py")),
         Check(
             "program",
             script("scripts/trace_step.py", "--json", "--out", str(folder / "dump"),

@@ -1,11 +1,20 @@
-"""Test settings: XLA's CPU device, and the Hypothesis profile, which draws new examples at every run, but
-in CI, where a change shall be judged by itself, always the same."""
+"""Test settings: XLA's CPU device, quick compiles, and the Hypothesis profile.
+
+Compiling takes most of the time of the tests. So LLVM does not optimize the machine code of XLA's kernels;
+the programs that the tests look at are the same. `XLA_FLAGS= scripts/run pytest` has it optimize.
+
+Hypothesis draws new examples at every run, but in CI, where a change shall be judged by itself, always
+the same.
+"""
 
 from __future__ import annotations
 
 import os
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+)
 
 from hypothesis import HealthCheck, settings
 
@@ -18,5 +27,5 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
-# Run by tests as processes of their own; importing them here would start their work.
-collect_ignore_glob = ["*_worker.py", "*_writer.py", "torchrun_*.py"]
+# Some of it is run by tests as processes of their own: importing that would start their work.
+collect_ignore = ["support"]

@@ -1,0 +1,90 @@
+"""Processes that are killed, frozen, restarted: the others are told, a restarted run goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import train_dlrm
+from launch import LIMIT, PROMPTLY, ended, free_port, start, torchrun
+from places import SUPPORT
+from small_data import OPTIONS, small_synthetic
+
+WORKER, DLRM = str(SUPPORT / "torchrun_worker.py"), str(SUPPORT / "torchrun_dlrm.py")
+
+
+@contextmanager
+def started_by_hand(size: int, *options: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes without torchrun's agent, which would end them all, once they train."""
+    port = str(free_port())
+    processes = [
+        start(
+            [WORKER, "endless", *options],
+            RANK=str(rank),
+            WORLD_SIZE=str(size),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=port,
+        )
+        for rank in range(size)
+    ]
+    with ended(*processes):
+        for process in processes:
+            assert process.stdout is not None
+            assert any(line == "trains\n" for line in process.stdout), process.communicate()[1]
+        yield processes
+
+
+def assert_lost(processes: Sequence[subprocess.Popen[str]], within: float) -> None:
+    """All these end in time, and say that they lost another one."""
+    begin = time.monotonic()
+    for process in processes:
+        _, errors = process.communicate(timeout=within)
+        assert process.returncode == 1
+        assert re.search(r"PeerError: process \d of \d lost another process while", errors)
+        assert "it died, or took longer than the timeout of the process group" in errors
+    assert time.monotonic() - begin < within
+
+
+def test_a_killed_process_ends_the_others() -> None:
+    with started_by_hand(2) as (other, killed):
+        killed.kill()
+        assert_lost([other], within=PROMPTLY)
+
+
+def test_a_frozen_process_is_given_up_after_the_timeout() -> None:
+    with started_by_hand(2, "--timeout", "4") as (other, frozen):
+        frozen.send_signal(signal.SIGSTOP)
+        assert_lost([other], within=4 + PROMPTLY)
+
+
+def test_a_restarted_run_ends_as_an_undisturbed_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, resumed = tmp_path / "whole.json", tmp_path / "resumed.json"
+    options = [*OPTIONS.split(), "--steps", "60", "--no-baseline"]
+    saving = ["--checkpoint", str(tmp_path / "saved"), "--checkpoint-every", "20"]
+    agent = ["--standalone", "--nproc_per_node=2", "--max-restarts=1", "--monitor-interval=0.1"]
+    process = torchrun(*agent, DLRM, *options, *saving, "--json", str(resumed))
+    with ended(process):
+        output, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, errors
+    assert "resumed at step 40 from" in output
+    assert "PeerError: process 0 of 2 lost another process" in errors
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(train_dlrm, "synthetic", small_synthetic)
+    assert train_dlrm.main([*options, "--json", str(whole)]) == 0
+    torch.set_num_threads(threads)
+    one, two = (json.loads(path.read_text())["history"] for path in (whole, resumed))
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert len(one["evaluations"]) == len(two["evaluations"]) == 3
+    for mine, theirs in zip(one["evaluations"], two["evaluations"], strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-5)

@@ -1,0 +1,212 @@
+"""What each of two processes does in test_processes_differ.py; writes what it met to `rank-<rank>.json`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from places import SLOW
+
+import torch_tpu_embedding as tte
+from torch_tpu_embedding import distributed
+
+B, EPOCHS = 4, 40
+
+
+def config(**table: Any) -> dict[str, tte.FeatureConfig]:
+    made = tte.TableConfig(20, 4, **{"name": "users", "combiner": "sum", **table})
+    return {"user": tte.FeatureConfig(made)}
+
+
+def make(features: Any = None, optimizer: Any = None, **options: Any) -> tte.TPUEmbedding:
+    optimizer = optimizer or tte.Adagrad(0.1)
+    return tte.TPUEmbedding(features or config(), B, optimizer, **{"seed": 0, **options})
+
+
+def normal(std: float) -> Callable[..., torch.Tensor]:
+    return lambda shape, dtype: torch.randn(shape, dtype=dtype) * std
+
+
+def scaled(factor: float) -> Callable[..., torch.Tensor]:
+    return functools.partial(torch.nn.init.constant_, val=factor)
+
+
+DIFFERENT: dict[str, Callable[[bool], tte.TPUEmbedding]] = {
+    "learning_rate": lambda o: make(optimizer=tte.Adagrad(0.2 if o else 0.1)),
+    "clipvalue": lambda o: make(optimizer=tte.Adagrad(0.1, clipvalue=1.0 if o else None)),
+    "weight_decay": lambda o: make(optimizer=tte.SGD(0.1, weight_decay_factor=0.1 if o else None)),
+    "accumulator": lambda o: make(
+        optimizer=tte.Adagrad(0.1, initial_accumulator_value=0.2 if o else 0.1)
+    ),
+    "initializer": lambda o: make(config(initializer=normal(0.2 if o else 0.1))),
+    "partial": lambda o: make(config(initializer=scaled(0.2 if o else 0.1))),
+    "row_id": lambda o: make(config(initializer=tte.RowIdInitializer(int(o)))),
+    "quantization": lambda o: make(
+        config(quantization_config=tte.QuantizationConfig(8, -1.0, 2.0 if o else 1.0))
+    ),
+    "id_bounds": lambda o: make(id_bounds="drop" if o else "raise"),
+    "each": lambda o: make(optimizer=tte.Adagrad(0.1, use_gradient_accumulation=not o)),
+    "pipelining": lambda o: make(pipeline_execution_with_tensor_core=o),
+    "depth": lambda o: make(enqueue_depth=3 if o else 2),
+    "batch_size": lambda o: tte.TPUEmbedding(config(), 8 if o else 4, tte.SGD(0.1), seed=0),
+    "tables": lambda o: make(config(name="items" if o else "users")),
+}
+
+
+def met(work: Callable[[], object]) -> str:
+    """The error of some work, as text."""
+    try:
+        work()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
+
+
+def ids() -> dict[str, torch.Tensor]:
+    return {"user": torch.arange(B // distributed.world_size())}
+
+
+def look_up(embedding: tte.TPUEmbedding) -> None:
+    embedding(ids())["user"].sum().backward()
+
+
+def start_values(other: bool) -> None:
+    """Values that no comparison of names or constants can tell."""
+    made = make(config(initializer=lambda s, d: torch.full(s, float(os.environ["RANK"]))))
+    made.enqueue(ids())
+
+
+def rates(other: bool) -> None:
+    embedding = make()
+    look_up(embedding)
+    embedding.apply_gradients(learning_rates=[0.3 if other else 0.1])
+
+
+def calls(other: bool) -> None:
+    """One process caught an error, and goes on with the next batch."""
+    embedding = make()
+    look_up(embedding)
+    if other:
+        embedding.discard()
+        look_up(embedding)
+    else:
+        embedding.apply_gradients()
+
+
+def names(other: bool) -> None:
+    """The batches of two names are dequeued in another order."""
+    embedding = make()
+    for name in ("a", "b"):
+        embedding.enqueue(ids(), name=name)
+    embedding.dequeue("b" if other else "a")
+
+
+def embeddings(other: bool) -> None:
+    """Two embeddings of one configuration, used in another order."""
+    found = make(), make()
+    found[int(other)].enqueue(ids())
+
+
+def sizes(other: bool) -> None:
+    """Messages of any sizes, each for itself: gloo would end the program."""
+    group = make().engine.exchange.group
+    if other:
+        group.gather_objects("x" * 10_000)
+    else:
+        group.all_to_all([torch.zeros(5), torch.zeros(7)], [5, 7])
+
+
+OUT_OF_STEP = {
+    "start values": start_values,
+    "rates": rates,
+    "calls": calls,
+    "names": names,
+    "embeddings": embeddings,
+    "sizes": sizes,
+}
+
+
+def many_loaders() -> list[int]:
+    """Threads, open files and groups after each of some epochs, every one with a loader of its own."""
+    embedding = make()
+
+    def drain(count: int) -> None:
+        for _ in tte.EmbeddingLoader([ids()] * count, embedding):
+            embedding.dequeue()
+            embedding.discard()
+
+    found = []
+    for epoch in range(EPOCHS):
+        drain(2 if epoch < 3 else 1)
+        if epoch in (2, EPOCHS - 1):
+            found += [
+                len(os.listdir("/proc/self/fd")),
+                len(os.listdir("/proc/self/task")),
+                len(dist.distributed_c10d._world.pg_map),  # type: ignore[attr-defined]
+            ]
+    return found
+
+
+def fail_in_one_loop(other: bool) -> dict[str, Any]:
+    """One process leaves its loop by an error while the data of the other waits."""
+    embedding = make(enqueue_depth=9)
+    release = threading.Event()
+
+    def data() -> Iterator[dict[str, torch.Tensor]]:
+        for _ in range(3):
+            yield ids()
+        release.wait(30 * SLOW)
+        yield from [ids()] * 5
+
+    def loop() -> None:
+        for _ in tte.EmbeddingLoader(data() if not other else [ids()] * 8, embedding):
+            if other:
+                raise ZeroDivisionError("mine")
+
+    threading.Timer(3.0, release.set).start()
+    begin = time.monotonic()
+    return {"error": met(loop), "seconds": time.monotonic() - begin}
+
+
+def leave_open(other: bool) -> Iterator[Any]:
+    """A loop that has not ended: the thread of one process waits for its data, that of the other for it."""
+
+    def data() -> Iterator[dict[str, torch.Tensor]]:
+        yield ids()
+        if other:
+            threading.Event().wait()
+        yield ids()
+
+    iterator = iter(tte.EmbeddingLoader(data(), make()))
+    next(iterator)
+    return iterator
+
+
+def main(directory: Path) -> None:
+    other = distributed.rank() == 1
+    found: dict[str, Any] = {
+        "different": {name: met(lambda m=m: m(other)) for name, m in DIFFERENT.items()},  # type: ignore[misc]
+        "out of step": {name: met(lambda w=w: w(other)) for name, w in OUT_OF_STEP.items()},  # type: ignore[misc]
+        "loaders": many_loaders(),
+        "loop": fail_in_one_loop(other),
+        "then": met(lambda: look_up(make())),
+    }
+    (directory / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    distributed.initialize(timeout=timedelta(seconds=60 * SLOW))
+    main(Path(sys.argv[1]))
+    still_open = leave_open(distributed.rank() == 1)
+    distributed.shutdown()
