@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from checkpoint_fakes import ThreadGroups
+from worlds import run_processes
 
 from torch_tpu_embedding.distributed.group import Alone, HostGroup, PeerError, together
 
@@ -21,7 +21,7 @@ def test_a_block_fails_on_all_processes_if_it_fails_on_one(failing: set[int]) ->
 
     reasons = "; ".join(f"process {rank}: ValueError: of {rank}" for rank in sorted(failing))
     peers = f"PeerError some call: failed on {len(failing)} of 3 processes; {reasons}"
-    assert ThreadGroups(3).run(work) == [
+    assert run_processes(3, work) == [
         f"ValueError of {rank}" if rank in failing else peers if failing else "done"
         for rank in range(3)
     ]
