@@ -37,7 +37,7 @@ from torch_tpu_embedding.tables import layout
 @pytest.fixture(autouse=True)
 def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that on CPU the tables of D = 4 have a physical row for each field, and that of D = 3 has not."""
-    monkeypatch.setattr(layout, "_CUT_WIDTH", 4)
+    monkeypatch.setattr(layout, "_FIELD_ROW_WIDTH", 4)
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
