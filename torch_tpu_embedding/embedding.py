@@ -219,7 +219,7 @@ class TPUEmbedding(GradientSteps):
         sent = self.engine.send(bags, training, batcher, samples)
         assert isinstance(bags, list)
         assert samples is not None
-        self._shapes.settle(bags, samples.follows)
+        self._shapes.remember(bags, samples.follows)
         return Queued(sent, training), bags
 
     def enqueue_prepared(self, batch: Queued, following: Queued | None) -> None:
@@ -383,7 +383,7 @@ class TPUEmbedding(GradientSteps):
         stacks = self._engine.store.stacks if self._engine is not None else None
         return describe(
             self.resolved,
-            self._shapes.settled,
+            self._shapes.known,
             self.local_batch_size,
             self.device,
             stacks,

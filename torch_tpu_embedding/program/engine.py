@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .. import runtime
 from ..batch.batcher import Batcher
-from ..batch.occurrences import Chunk
-from ..batch.program_shape import StackSizes
+from ..batch.occurrences import RoundBatch
+from ..batch.program_shape import StackShape
 from ..batch.sample_padding import Samples
 from ..config.learning_rates import FROZEN
 from ..config.resolved import Resolved
@@ -35,9 +35,9 @@ from .lookup import activations, rows_alone, rows_of, rows_to_send
 from .norms import NormSampler, sums_of_squares
 from .records import gather_records
 from .stack_index import StackIndex, split_buffers
-from .update import after, apply_stack, place_gradients, received_gradients, row_gradients
+from .update import after, apply_stack, lookup_gradients, received_gradients, row_gradients
 from .update_all_rows import apply_to_all_rows
-from .update_each import apply_chunk
+from .update_each import apply_round_batch
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class SentBatch:
     ends would become an output of that step's program.
     """
 
-    sizes: tuple[StackSizes, ...]
+    shapes: tuple[StackShape, ...]
     ints: Tensor
     floats: Tensor
-    chunks: tuple[tuple[Chunk, ...], ...]
+    round_batches: tuple[tuple[RoundBatch, ...], ...]
     records: tuple[tuple[Tensor, ...], ...]
     """Per stack and device of this process the unique records, on the host."""
     name: str
@@ -145,7 +145,7 @@ class Engine:
         with phase("send"):
             ints, floats = self.exchange.put(batch.ints), self.exchange.put(batch.floats)
         return SentBatch(
-            batch.sizes, ints, floats, batch.chunks, batch.records, batch.name, batch.cut
+            batch.shapes, ints, floats, batch.round_batches, batch.records, batch.name, batch.cut
         )
 
     def tables_loaded(self) -> None:
@@ -170,14 +170,14 @@ class Engine:
             rows = [rows_alone(index, each) for index, each in zip(indices, arrays, strict=True)]
             records = []
         if self.placement.num_devices > 1:
-            blocks = [rows_to_send(index, each) for index, each in zip(indices, rows, strict=True)]
+            buffers = [rows_to_send(index, each) for index, each in zip(indices, rows, strict=True)]
             with calling(f"dequeue of {batch.name}"):
-                rows = [block.flatten(0, 1) for block in self.exchange.all_to_all(blocks)]
+                rows = [buffer.flatten(0, 1) for buffer in self.exchange.all_to_all(buffers)]
         outputs: dict[int, Tensor] = {}
         for index, each in zip(indices, rows, strict=True):
             parts = activations(index, each)
-            for segment, part in zip(index.sizes.plan.segments, parts, strict=True):
-                outputs[segment.feature_index] = self.exchange.leave(part)
+            for span, part in zip(index.shape.order.spans, parts, strict=True):
+                outputs[span.feature_index] = self.exchange.leave(part)
         kept = [self.exchange.leave(each) for each in records]
         looked_up = LookedUp(batch, kept, self.version, self.loads)
         return looked_up, [outputs[number] for number in range(self._num_features)]
@@ -256,7 +256,7 @@ class Engine:
                 sums = sums_of_squares(self.exchange, indices[number], gradient, records[number])
                 squares.append((stack.table_indices, sums))
             if read_before and stack.reads_must_come_first:
-                feature = indices[number].sizes.plan.segments[0].feature_index
+                feature = indices[number].shape.order.spans[0].feature_index
                 gradient = after(gradient, self.exchange.enter(read_before[feature]))
             parts, rate = self._enter(number), self._rates_on_device(number, rates)
             if stack.rule.moves_all_rows:
@@ -271,18 +271,20 @@ class Engine:
     def _update_each(
         self, number: int, batch: SentBatch, gradients: Tensor, rates: Sequence[float]
     ) -> None:
-        """Update a stack once for each occurrence of an id, chunk by chunk."""
+        """Update a stack once for each occurrence of an id, round batch by round batch."""
         rate = self._rates_on_device(number, rates)
         self._end_program()
-        for chunk in batch.chunks[number]:
-            self._apply_chunk(number, chunk, gradients, rate)
+        for round_batch in batch.round_batches[number]:
+            self._apply_round_batch(number, round_batch, gradients, rate)
             self._end_program()
 
-    def _apply_chunk(self, number: int, chunk: Chunk, gradients: Tensor, rate: Tensor) -> None:
+    def _apply_round_batch(
+        self, number: int, round_batch: RoundBatch, gradients: Tensor, rate: Tensor
+    ) -> None:
         enter, stack = self.exchange.enter, self.store.stacks[number]
         parts = self._enter(number)
-        ints = enter(self.exchange.put(chunk.ints))
-        apply_chunk(parts, stack, chunk, ints, enter(gradients), rate)
+        ints = enter(self.exchange.put(round_batch.ints))
+        apply_round_batch(parts, stack, round_batch, ints, enter(gradients), rate)
         self._store(number, parts)
 
     @property
@@ -314,20 +316,20 @@ class Engine:
         found = []
         several = self.placement.num_devices > 1
         for index in indices:
-            plan = index.sizes.plan
-            own = [self.exchange.enter(gradients[s.feature_index]) for s in plan.segments]
-            if not several and plan.stack.steps_per_occurrence and not summed:
-                found.append(join(place_gradients(index, own)))
+            order = index.shape.order
+            own = [self.exchange.enter(gradients[s.feature_index]) for s in order.spans]
+            if not several and order.stack.steps_per_occurrence and not summed:
+                found.append(join(lookup_gradients(index, own)))
             else:
                 found.append(row_gradients(index, own))
         if not several or not found:
             return found
-        shapes = [(index.sizes.num_devices, index.sizes.block) for index in indices]
-        blocks = [each.view(*shape, -1) for each, shape in zip(found, shapes, strict=True)]
-        received = self.exchange.all_to_all(blocks)
-        for number, (index, block) in enumerate(zip(indices, received, strict=True)):
-            each = index.sizes.plan.stack.steps_per_occurrence and not summed
-            found[number] = block.flatten(0, 1) if each else received_gradients(index, block)
+        parts = [(index.shape.num_devices, index.shape.positions_per_device) for index in indices]
+        buffers = [each.view(*part, -1) for each, part in zip(found, parts, strict=True)]
+        received = self.exchange.all_to_all(buffers)
+        for number, (index, buffer) in enumerate(zip(indices, received, strict=True)):
+            each = index.shape.order.stack.steps_per_occurrence and not summed
+            found[number] = buffer.flatten(0, 1) if each else received_gradients(index, buffer)
         return found
 
     def _enter(self, number: int) -> list[Tensor]:
@@ -339,7 +341,7 @@ class Engine:
 
     def _indices(self, batch: SentBatch) -> tuple[StackIndex, ...]:
         enter = self.exchange.enter
-        return split_buffers(batch.sizes, enter(batch.ints), enter(batch.floats))
+        return split_buffers(batch.shapes, enter(batch.ints), enter(batch.floats))
 
     def _end_program(self) -> None:
         if runtime.is_accelerated(self._device):
@@ -349,7 +351,7 @@ class Engine:
         """The records of the array of each stack's weights."""
         return [
             gather_records(
-                index.sizes.plan.stack.arrays[0], self.exchange.enter(arrays[0]), index.ints.record
+                index.shape.order.stack.arrays[0], self.exchange.enter(arrays[0]), index.ints.record
             )
             for index, arrays in zip(indices, self.store.arrays, strict=True)
         ]

@@ -21,21 +21,21 @@ from .records import (
 from .stack_index import StackIndex
 
 
-def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
-    """The gradients `[…, D]` of `index.places`.
+def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
+    """The gradients `[…, D]` of `index.lookup_rows`.
 
     Args:
-        gradients: one per segment of the plan, shaped like its activations.
+        gradients: one per span of the stack, shaped like its activations.
     """
-    plan = index.sizes.plan
+    order = index.shape.order
     flat = [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
     rest = iter(flat)
-    found = [join(list(islice(rest, len(run)))) for run in plan.direct_runs]
-    for run, gain in zip(plan.fixed_runs, index.fixed_gains, strict=True):
-        of_bags = join(list(islice(rest, len(run))))
-        at_places = of_bags.expand(run[0].form.length, *of_bags.shape)
-        found.append(at_places.reshape(-1, plan.stack.dim) * gain)
-    if plan.num_bags:
+    found = [join(list(islice(rest, len(fused)))) for fused in order.fused_one_hot]
+    for fused, gain in zip(order.fused_fixed_length, index.fixed_length_gains, strict=True):
+        of_bags = join(list(islice(rest, len(fused))))
+        of_lookups = of_bags.expand(fused[0].form.length, *of_bags.shape)
+        found.append(of_lookups.reshape(-1, order.stack.dim) * gain)
+    if order.num_bags:
         found.append(
             join(list(rest)).index_select(0, index.ints.bag) * index.floats.ragged_gain[:, None]
         )
@@ -46,32 +46,32 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     """Sum the gradients of all places of each row that this device has used.
 
     Args:
-        gradients: one per segment of the plan, shaped like its activations.
+        gradients: one per span of the stack, shaped like its activations.
 
     Returns:
-        `[U, D]`, or `[num_slots, D]` where rows are exchanged.
+        `[U, D]`, or `[num_positions, D]` where rows are exchanged.
     """
-    sizes = index.sizes
-    count = sizes.num_slots or sizes.num_unique
+    shape = index.shape
+    count = shape.num_positions or shape.num_unique
     sums = torch.zeros(
-        count, sizes.plan.stack.dim, dtype=torch.float32, device=index.ints.record.device
+        count, shape.order.stack.dim, dtype=torch.float32, device=index.ints.record.device
     )
     # A scatter for each large feature: to join their gradients first would copy them all. Not in place:
     # torch_xla traces that through a decomposition in Python, for three times as long, to the same program.
-    for places, gradient in zip(index.places, place_gradients(index, gradients), strict=True):
-        sums = sums.index_add(0, places, gradient)
+    for rows, gradient in zip(index.lookup_rows, lookup_gradients(index, gradients), strict=True):
+        sums = sums.index_add(0, rows, gradient)
     return sums
 
 
-def received_gradients(index: StackIndex, blocks: Tensor) -> Tensor:
+def received_gradients(index: StackIndex, buffer: Tensor) -> Tensor:
     """Sum what the other devices sent for each unique record of this one, `[U, D]`.
 
     Args:
-        blocks: `[G, block, D]`.
+        buffer: `[G, positions, D]`.
     """
-    dim = blocks.shape[-1]
-    sums = torch.zeros(index.sizes.num_unique, dim, dtype=blocks.dtype, device=blocks.device)
-    return sums.index_add(0, index.ints.served, blocks.view(-1, dim))
+    dim = buffer.shape[-1]
+    sums = torch.zeros(index.shape.num_unique, dim, dtype=buffer.dtype, device=buffer.device)
+    return sums.index_add(0, index.ints.incoming, buffer.view(-1, dim))
 
 
 def after(gradient: Tensor, read: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def apply_stack(
         gradient: of each unique record, `[U, D]`.
         rates: learning rate of each table of the stack, `[tables]`; FROZEN for one that stays as it is.
     """
-    stack = index.sizes.plan.stack
+    stack = index.shape.order.stack
     assert stack.rule is not None
     records = [weight_records]
     records += [

@@ -24,7 +24,7 @@ def apply_to_all_rows(
 
     Arguments as for `update.apply_stack`.
     """
-    stack = index.sizes.plan.stack
+    stack = index.shape.order.stack
     assert stack.rule is not None
     count = stack.num_records
     sums = torch.where(index.valid, gradient, 0.0)

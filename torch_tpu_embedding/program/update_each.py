@@ -1,4 +1,4 @@
-"""The update without gradient accumulation: one optimizer step per occurrence of an id, chunk by chunk.
+"""The update without gradient accumulation: one optimizer step per occurrence of an id.
 
 Letters: N ids, D dim.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..batch.occurrences import Chunk
+from ..batch.occurrences import RoundBatch
 from ..config.resolved import WEIGHT
 from ..runtime.slices import cut
 from ..tables.layout import StackLayout
@@ -17,24 +17,24 @@ from .records import gather_records, read_fields, write_changes
 from .update import rates_of
 
 
-def apply_chunk(
+def apply_round_batch(
     arrays: list[Tensor],
     stack: StackLayout,
-    chunk: Chunk,
+    round_batch: RoundBatch,
     ints: Tensor,
     gradients: Tensor,
     rates: Tensor,
 ) -> None:
-    """Apply the occurrences of one chunk, in order.
+    """Apply the occurrences of one round batch, in order.
 
     Args:
         arrays: the stack's physical arrays; changed.
-        ints: one device's part of the chunk's, on the device.
+        ints: one device's part of the round batch's, on the device.
         gradients: of each place of the batch, `[N, D]`.
         rates: learning rate of each table of the stack.
     """
     assert stack.rule is not None
-    record, table, *places = cut(ints, [chunk.rows] * (2 + chunk.rounds))
+    record, table, *places = cut(ints, [round_batch.rows] * (2 + round_batch.rounds))
     rate = rates_of(rates, table)
     held = [
         gather_records(layout, array, record)
