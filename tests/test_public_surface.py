@@ -1,4 +1,5 @@
-"""What users may rely on, name by name: a change of it is a decision, and shows as a change of public_surface.txt.
+"""What users may rely on, name by name: a change of it is a decision, and shows as a change of
+public_surface.txt.
 
 After such a decision: `scripts/run python tests/test_public_surface.py` writes the list again.
 """
