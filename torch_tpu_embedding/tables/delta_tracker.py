@@ -1,6 +1,6 @@
-"""Which rows have changed since when: what a delta checkpoint writes.
+"""The rows that have changed since a mark, which a delta checkpoint writes.
 
-Letters: L devices of this process, U unique rows.
+Letters: P devices of a process, U unique rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TouchLog:
 
     @for_tables
     def begin_epoch(self) -> int:
-        """From now on changes belong to a new epoch; its number."""
+        """Start a new epoch, to which all changes from now on belong; returns its number."""
         if not self._last:
             self._last = [
                 torch.zeros(self._devices, stack.num_records + 1, dtype=torch.int32, device="cpu")
@@ -53,10 +53,10 @@ class TouchLog:
             self._last[stack][device].index_fill_(0, of_device.long(), self._epoch)
 
     def touch_all(self) -> None:
-        """Note that every row was written anew."""
+        """Note that every row was written."""
         for last in self._last:
             last.fill_(self._epoch)
 
     def since(self, stack: int, device: int, first: int, count: int, epoch: int) -> Tensor:
-        """`[count]` bool: which of some records of a device changed in `epoch` or later."""
+        """`[count]` bool: True for each of these records of a device that changed in `epoch` or later."""
         return self._last[stack][device, first : first + count] >= epoch

@@ -112,7 +112,7 @@ class TableStore:
 
     @for_tables
     def read(self) -> dict[int, Fields]:
-        """What the device holds now: table → field → CPU tensor, sharing no memory with it."""
+        """The present rows of all tables: table → field → CPU tensor, a copy."""
         found: dict[int, Fields] = {}
         for number, stack in enumerate(self.stacks):
             small = self._is_small(stack)
@@ -161,7 +161,8 @@ class TableStore:
         return touched.nonzero()[:, 0]
 
     def _is_small(self, stack: StackLayout) -> bool:
-        """Whether the whole stack may pass through the host at once: faster for many small tables."""
+        """True if the whole stack may pass through the host at once, which is faster for many small
+        tables."""
         numbers = sum(array.num_elements for array in stack.arrays)
         return 4 * numbers * self._placement.local_devices <= _STAGED_BYTES
 
@@ -186,9 +187,10 @@ class TableStore:
     def _pieces(
         self, stack: StackLayout, held: list[Tensor], table: int, start: int, stop: int
     ) -> Iterator[tuple[str, slice, Tensor]]:
-        """Where the rows start … stop of a table lie in host copies of the arrays.
+        """Find the rows start … stop - 1 of a table in host copies of the arrays.
 
-        Gives (field, which of those rows, their place in the host copies `[n, width]`) per device.
+        Yields for each device and field: the field, the slice of these rows that the device has, and a view
+        of the host copies `[n, width]` in which they lie.
         """
         first = stack.first_records[stack.table_indices.index(table)]
         devices = self._placement.local_devices
