@@ -1,7 +1,7 @@
-"""How rows reach the devices that asked for them, and gradients the devices that own the rows.
+"""The exchange of rows and gradients between the devices that look rows up and the devices that own them.
 
-Both travel in even blocks: block d of a tensor `[G, cap, D]` goes to device d, and what comes back holds in
-block d what device d sent here. The code before and after works on one device's part of everything:
+Both travel in exchange buffers `[G, positions, D]`: part d of a buffer goes to device d, and part d of the
+buffer that arrives comes from device d. The code before and after works on one device's part of everything:
 
 * `Local`: one device, nothing travels.
 * `Spmd`: one program over all devices of all processes (torch_xla's SPMD mode), which XLA partitions.
@@ -9,7 +9,7 @@ block d what device d sent here. The code before and after works on one device's
 * `Process`: one process per device. On TPU the all-to-all is part of the program; on CPU, where processes
   cannot share a program, it runs on the host between two programs.
 
-Letters: G devices of all processes, L of them in this process, cap slots of a block, D dim.
+Letters: S processes, P devices of a process, G devices of all, D dim.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ class Exchange(Protocol):
     name: str
     group: HostGroup
     local_devices: int
-    """L."""
+    """P, the number of devices of this process."""
     ends_before_cut: bool
-    """Whether rows are exchanged in the program, and what differs between processes must not be in it."""
+    """True if rows are exchanged in the program, which must end before operators that differ between
+    processes."""
 
     def put(self, value: Tensor) -> Tensor:
-        """Copy a host tensor to the device: the parts of this process's L devices, one after another."""
+        """Copy a host tensor to the device: the parts of this process's P devices, one after another."""
 
     def zeros(self, shape: tuple[int, ...]) -> Tensor:
-        """What `put` would give for zeros of this shape for each device, without them on the host."""
+        """Zeros of this shape on each device of this process, as `put` would copy them, made without the
+        host."""
 
     def fetch(self, value: Tensor) -> Tensor:
-        """What this process holds of a device tensor, on the host: its L parts one after another."""
+        """Copy this process's part of a device tensor to the host: the parts of its P devices, one after
+        another."""
 
     def enter(self, value: Tensor) -> Tensor:
         """One device's part of a tensor that is split along its first dimension."""
@@ -55,8 +58,8 @@ class Exchange(Protocol):
     def store(self, array: Tensor, part: Tensor) -> None:
         """End an update in place: `part` is what `enter(array)` gave, changed."""
 
-    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
-        """Exchange several tensors `[G, cap, D]` of one device with all others."""
+    def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
+        """Exchange several buffers `[G, positions, D]` of one device with all others."""
 
     def gather(self, values: Tensor) -> Tensor:
         """A few numbers `[n]` of one device → those of all, `[G, n]`, the same everywhere; on the host if
@@ -92,8 +95,8 @@ class Local:
     def store(self, array: Tensor, part: Tensor) -> None:
         pass
 
-    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
-        return [*blocks]
+    def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
+        return [*buffers]
 
     def gather(self, values: Tensor) -> Tensor:
         return values[None]
@@ -109,24 +112,24 @@ class Process(Local):
         way = "in the program" if in_program else "on the host"
         self.name = f"Process (all-to-all {way})"
 
-    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+    def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
         if self._in_program:
-            return [runtime.all_to_all(block, self.group.size) for block in blocks]
+            return [runtime.all_to_all(buffer, self.group.size) for buffer in buffers]
         if runtime.is_accelerated(self._device):
-            # Everything traced so far runs here, once. A fetch alone would run what the blocks need and
+            # Everything traced so far runs here, once. A fetch alone would run what the buffers need and
             # leave the rest to run again at the end of the step.
             runtime.sync()
-        held = [block.cpu() for block in blocks]
+        held = [buffer.cpu() for buffer in buffers]
         pieces = [
-            torch.cat([block[peer].reshape(-1) for block in held])
+            torch.cat([buffer[peer].reshape(-1) for buffer in held])
             for peer in range(self.group.size)
         ]
         received = self.group.all_to_all(pieces, [len(piece) for piece in pieces])
-        sizes = [block[0].numel() for block in held]
+        sizes = [buffer[0].numel() for buffer in held]
         parts = [torch.split(piece, sizes) for piece in received]
         return [
-            torch.stack([part[number] for part in parts]).view(block.shape).to(self._device)
-            for number, block in enumerate(held)
+            torch.stack([part[number] for part in parts]).view(buffer.shape).to(self._device)
+            for number, buffer in enumerate(held)
         ]
 
     def gather(self, values: Tensor) -> Tensor:
@@ -167,8 +170,8 @@ class Spmd:
     def store(self, array: Tensor, part: Tensor) -> None:
         array.copy_(self._mesh.leave(part))
 
-    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
-        return [self._mesh.all_to_all(block) for block in blocks]
+    def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
+        return [self._mesh.all_to_all(buffer) for buffer in buffers]
 
     def gather(self, values: Tensor) -> Tensor:
         return self._mesh.leave(values[None])

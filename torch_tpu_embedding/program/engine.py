@@ -1,4 +1,4 @@
-"""What runs: a store of tables, and the three things done to it. No queues, names or user structures.
+"""The engine: a store of tables, and lookup and update of it. No queues, names or user structures.
 
 The engine works on any torch device: on XLA the calls are traced into the step's program, on an eager
 device they run at once (which is how tests compare the layouts without compiling). All code between
@@ -53,11 +53,11 @@ class SentBatch:
     floats: Tensor
     round_batches: tuple[tuple[RoundBatch, ...], ...]
     records: tuple[tuple[Tensor, ...], ...]
-    """Per stack and device of this process the unique records, on the host."""
+    """The unique records that each device of this process reads, per stack, on the host."""
     name: str
-    """The same in all processes, and of no other batch."""
+    """The name of the batch, which no other batch has; the same in all processes."""
     cut: tuple[int | None, ...] | None = None
-    """As in `HostBatch`."""
+    """The same as `HostBatch.cut`."""
 
 
 @dataclass
@@ -66,14 +66,14 @@ class LookedUp:
 
     batch: SentBatch
     weight_records: list[Tensor]
-    """Of the weights arrays, per stack; empty if the update shall read them anew."""
+    """The records of the array of each stack's weights; empty if the update shall read them again."""
     version: int
-    """Of the tables when the records were read."""
+    """The version of the tables when the records were read."""
     loads: int
-    """How often the tables had been loaded then."""
+    """The number of loads of the tables until the records were read."""
     row_gradients: dict[int, Tensor] = field(default_factory=dict)
-    """Stack → the gradient of each of its unique records `[U, D]`, where they are known already; those of
-    the features are not looked at then."""
+    """Stack → the gradient of each of its unique records `[U, D]`, where it is known already; the gradients
+    of the features are then ignored."""
 
 
 @dataclass
@@ -100,9 +100,9 @@ class Engine:
         self.version = 0
         self.loads = 0
         self.sampler: NormSampler | None = None
-        """Of norms, for metrics."""
+        """The sampler of norms for metrics; None if there are none."""
         self.starts: dict[str, str] = {}
-        """Per table with an initializer of the user's, what its start values look like."""
+        """Table with an initializer of the user's → a digest of its start values."""
         self.frozen: set[int] = set()
         """The tables that `freezing.py` keeps as they are; an update knows them by their rates."""
         self._resolved = resolved
@@ -111,7 +111,7 @@ class Engine:
         self._device = device
         self.batcher = self.make_batcher(group)
         self.spare_groups = SpareGroups(group)
-        """For threads."""
+        """Groups of the same processes, for threads."""
         self._rates = [_Rates() for _ in self.store.stacks]
 
     def make_batcher(self, group: HostGroup) -> Batcher:
@@ -198,9 +198,9 @@ class Engine:
             gradients: one per feature, in feature order, shaped like its activations.
             rates: one per table; FROZEN for one that stays as it is; ignored for tables that have no
                 optimizer.
-            may_sample: False where the program is a rare one, lest sampling make two of it.
-            read_before: the activations of another batch, in feature order, if it was looked up in the same
-                program as it shall be without this update.
+            may_sample: False where the program is a rare one, so that sampling does not make two of it.
+            read_before: the activations of another batch, in feature order, if that batch is looked up in
+                the same program and must not see this update.
         """
         sampler = self.sampler if may_sample else None
         if sampler is not None and not sampler.begin():
@@ -215,7 +215,7 @@ class Engine:
         self.version += 1
 
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
-        """Without the rows of samples that fill an inference batch up."""
+        """The activations without the rows of samples that fill an inference batch up."""
         if batch.cut is None:
             return activations
         if self.exchange.ends_before_cut:
@@ -296,7 +296,7 @@ class Engine:
     def sum_gradients(self, batch: SentBatch, gradients: Sequence[Tensor]) -> dict[int, Tensor]:
         """The gradient of each unique record of the stacks that are trained, `[U, D]`, 0 for padding.
 
-        Of all the record's places, under any optimizer. A collective call.
+        Sums over all lookups of the record, under any optimizer. A collective call.
 
         Args:
             gradients: one per feature, in feature order, shaped like its activations.
@@ -311,8 +311,12 @@ class Engine:
     def _row_gradients(
         self, indices: Sequence[StackIndex], gradients: Sequence[Tensor], summed: bool = False
     ) -> list[Tensor]:
-        """What each stack's update takes: the gradient of each unique record `[U, D]`, or of each
-        occurrence if its optimizer steps once for each, unless they shall be summed all the same."""
+        """The gradients that each stack's update takes.
+
+        Returns:
+            Per stack the gradient of each unique record `[U, D]`; of each occurrence `[N, D]` if the
+            stack's optimizer steps once for each and `summed` is False.
+        """
         found = []
         several = self.placement.num_devices > 1
         for index in indices:
