@@ -2,7 +2,7 @@
 
 A window has one size per array, so that reading and writing are one small program each, and nothing of a
 table's size is ever on the host. Rows are those that this process holds, in the order of its ids.
-Letters: L devices of this process, n rows.
+Letters: P devices of a process, n rows.
 """
 
 from __future__ import annotations
