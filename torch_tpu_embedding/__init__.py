@@ -1,4 +1,8 @@
-"""Large embedding tables for PyTorch on TPU: TensorFlow's TPUEmbedding, ported to PyTorch/XLA."""
+"""Large embedding tables for PyTorch on TPU: TensorFlow's TPUEmbedding, ported to PyTorch/XLA.
+
+Public are the names of this module and of `checkpoint`, `distributed`, `optimizers` and `runtime`, as
+tests/public_surface.txt lists them; every other module and name may move in any release.
+"""
 
 from . import distributed, runtime
 from .config.declared import FeatureConfig, TableConfig

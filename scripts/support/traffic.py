@@ -1,7 +1,7 @@
 """Bytes that a step sends between devices, counted on the host from its ids: no device is needed.
 
-Rows go from owners to the devices that asked, gradients the same way back, in exchange buffers, padded to one size for each pair of devices. Letters:
-B batch, D dim, G devices.
+Rows go from owners to the devices that asked, gradients the same way back, in exchange buffers, padded to
+one size for each pair of devices. Letters: B batch, D dim, G devices.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def test_a_longer_bag_makes_a_feature_ragged_for_good_which_is_logged(
     with caplog.at_level(logging.INFO, logger="torch_tpu_embedding"):
         assert decide(lengths, [[1, 2], [3, 4, 5]]) == (True, 0)
     assert [record.message for record in caplog.records] == [
-        "feature 'f' has a bag of 3 ids after bags of 2: its program is made anew"
+        "feature 'f' has a bag of 3 ids after bags of 2: its program is compiled again"
     ]
     assert decide(lengths, [[1, 2], [3, 4]]) == (False, 0)
 

@@ -1,6 +1,7 @@
-"""What each process says of its batch before it is planned, in one message, and what all make of it.
+"""Agreement on the sizes of one batch: one message from each process to all, and the sizes that follow from
+them.
 
-Letters: F features, S processes, L devices of a process, G devices of all.
+Letters: F features, S processes, P devices of a process, G devices of all.
 """
 
 from __future__ import annotations
@@ -18,53 +19,53 @@ from ..runtime import host
 
 @dataclass(frozen=True)
 class Report:
-    """What one process says."""
+    """The message of one process about its batch."""
 
     error: Exception | None
-    """Why it has no batch."""
+    """The reason why the process has no batch."""
     kinds: str
-    """What must be equal in all processes."""
+    """A text of the kinds of features, which must be equal in all processes."""
     starts: dict[str, str]
-    """Per table, what its start values look like."""
+    """Table → a digest of its start values, which must be equal in all processes."""
     times: int
-    """How many units of samples it plans for."""
+    """The size of the batch as a multiple of the samples that programs are made for."""
     missing: int
-    """How many samples it lacks for them."""
+    """The number of samples that are missing to that size."""
     counts: Tensor
-    """`[stacks, L, G]`: how many records each device asks of each."""
+    """`[stacks, P, G]`: the number of records that each device asks each device for."""
     ragged: list[int]
-    """Per stack, the most ragged ids of a device."""
+    """The most ragged ids of a device of this process, per stack."""
     seen: Tensor
-    """`[F, 3]`: what it knows of the lengths of bags."""
+    """`[F, 3]`: the counts of `BagLengths.observe`."""
     wishes: list[list[int]]
-    """Per stack, the padded sizes that would do."""
+    """The padded sizes that are enough for this process, per stack."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """What all processes have said."""
+    """The messages of all processes, combined."""
 
     counts: Tensor
-    """`[S, stacks, L, G]`."""
+    """`[S, stacks, P, G]`: the counts of each process."""
     ragged: list[int]
-    """Per stack, the most of all."""
+    """The most ragged ids of any device, per stack."""
     seen: Tensor
-    """`[S, F, 3]`."""
+    """`[S, F, 3]`: the counts of `BagLengths.observe` in each process."""
     times: int
-    """The most of all."""
+    """The greatest `times` of all processes."""
     times_agree: bool
-    """Whether all plan for as many units."""
+    """True if all processes have the same `times`."""
     is_filled: bool
-    """Whether one lacks samples."""
+    """True if a process has missing samples, which are filled up."""
     sizes: list[list[int]]
-    """Per stack, the greatest of the padded sizes that would do."""
+    """The greatest wish of all processes for each padded size, per stack."""
 
 
 def tell(group: HostGroup, report: Report) -> Told:
     """Exchange the reports on one batch; a collective call.
 
     Raises:
-        Exception: that of the report, or PeerError if another process has one.
+        Exception: `report.error`; PeerError if another process has an error.
         ValueError: the start values or the kinds of batches differ.
     """
     if group.size == 1:
@@ -104,7 +105,7 @@ def tell(group: HostGroup, report: Report) -> Told:
 def _refuse(kinds: list[str]) -> None:
     rank = next(rank for rank, other in enumerate(kinds) if other != kinds[0])
     raise ValueError(
-        "enqueue: the processes gave different kinds of batches: [(feature, one id a place, shape), …] is "
+        "enqueue: the processes gave different kinds of batches: [(feature, one-hot, shape), …] is "
         f"{kinds[0]} on process 0 and {kinds[rank]} on process {rank}; every process must enqueue the same "
         "kinds of features in the same order"
     )

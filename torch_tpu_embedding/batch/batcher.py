@@ -1,10 +1,10 @@
-"""One batch on the host: per stack its unique records, the way back from each id, and the gains.
+"""One batch on the host: per stack its unique records, the way back from each lookup, and the gains.
 
-All that depends on the data happens here; what leaves is one int32 and one float32 buffer of sizes that
+All that depends on the data happens here. The results are one int32 and one float32 buffer of sizes that
 rarely change, so the device runs the same program at every step. With several devices, each asks the owners
-of its rows for them, and the owners deduplicate what they are asked for; all processes agree on all sizes.
+of its rows for them, and the owners deduplicate the incoming requests; all processes agree on all sizes.
 
-Letters: B batch, N ids, U unique rows, D dim, S processes, L devices of this process, G devices of all.
+Letters: B batch, N lookups, U unique rows, D dim, S processes, P devices of a process, G devices of all.
 """
 
 from __future__ import annotations
@@ -29,55 +29,64 @@ from .buffers import float_buffer, incoming_positions, int_buffer
 from .occurrences import Occurrences, RoundBatch, group_occurrences, make_round_batches
 from .padding import StackPadding
 from .program_shape import Form, StackOrder, StackShape, form_of, order_stacks
-from .requests import IncomingRequest, Request, UniqueRecords, batch_order, make_request, own, serve
+from .requests import (
+    IncomingRequest,
+    Request,
+    UniqueRecords,
+    batch_order,
+    make_request,
+    send_requests,
+    unique_records,
+)
 from .sample_padding import Samples
 
 
 @dataclass(frozen=True)
 class HostBatch:
-    """What one enqueue sends to the devices of this process."""
+    """The numbers of one batch that go to the devices of this process."""
 
-    sizes: tuple[StackShape, ...]
+    shapes: tuple[StackShape, ...]
+    """The program shape of each stack."""
     ints: Tensor
-    """`[L · n]` int32: the parts of the devices, one after another."""
+    """`[P · n]` int32: the parts of the devices, one after another."""
     floats: Tensor
-    """`[L · m]` float32, likewise."""
-    chunks: tuple[tuple[RoundBatch, ...], ...]
-    """Per stack, the occurrences in order, if its optimizer steps once for each of them."""
+    """`[P · m]` float32: the parts of the devices, one after another."""
+    round_batches: tuple[tuple[RoundBatch, ...], ...]
+    """The occurrences of each stack, in order; empty unless its optimizer steps once for each of them."""
     records: tuple[tuple[Tensor, ...], ...]
-    """Per stack and device of this process, the unique records that are looked up there."""
+    """The unique records that each device of this process reads, per stack."""
     name: str
-    """'batch 7': which one of its batcher's, the same in all processes."""
+    """'batch 7', the number counted by its batcher; the same in all processes."""
     cut: tuple[int | None, ...] | None = None
-    """Per feature the samples that activations shall be cut to, None for those that are whole; None if no
-    process has any to cut."""
+    """The number of samples that the activations of each feature are cut to, None for a feature whose
+    activations stay whole; None if no process has any to cut."""
 
 
 @dataclass(frozen=True)
 class _Agreed:
-    """A batch of this process, planned as all others plan theirs."""
+    """A batch of this process, with the sizes on which all processes agree."""
 
     parts: list[list[Bags]]
-    """Of each device, in feature order."""
-    plans: tuple[StackOrder, ...]
+    """The bags of each device of this process, in feature order."""
+    orders: tuple[StackOrder, ...]
     requests: list[list[Request]]
-    """Per stack and device of this process."""
+    """The request of each device of this process, per stack."""
     counts: Tensor
-    """`[S, stacks, L, G]`: how many records each device asks of each."""
+    """`[S, stacks, P, G]`: the number of records that each device asks each device for."""
     ragged: list[int]
-    """Per stack, the most ragged ids of a device of all."""
+    """The most ragged ids of any device, per stack."""
     times: int
-    """How many units of samples it is planned for."""
+    """The size of the batch as a multiple of the samples that programs are made for."""
     is_filled: bool
-    """Whether a process has fewer samples than that."""
+    """True if a process has fewer samples, so that its batch is filled up."""
 
 
 class Batcher:
-    """Turns the bags of all features into host batches; owns the plans and the buckets.
+    """Turns the bags of all features into host batches; owns the orders of features and the padded sizes.
 
     Args:
-        name: what its batches are of, for messages.
-        starts: per table, start values that must be those of the other processes.
+        name: follows the number in the names of its batches, for messages.
+        starts: table → a digest of its start values, which must be equal in all processes.
     """
 
     def __init__(
@@ -96,7 +105,7 @@ class Batcher:
         self._stacks = stacks
         self._placement = placement
         self._group = group
-        self._plans: dict[tuple[Form, ...], tuple[StackOrder, ...]] = {}
+        self._orders: dict[tuple[Form, ...], tuple[StackOrder, ...]] = {}
         self._names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
             for stack in stacks
@@ -110,7 +119,8 @@ class Batcher:
         self._lengths = {kind: BagLengths(features, may_have_one_length) for kind in (True, False)}
 
     def adopt_sizes(self, other: Batcher) -> None:
-        """Pad as another batcher of the same tables does, if that one has begun with these sizes."""
+        """Pad as another batcher of the same tables does, if that one has begun with the sizes of this
+        one."""
         for key, padding in other._padding.items():
             for mine, its in zip(self._padding_of(*key), padding, strict=True):
                 mine.adopt(its)
@@ -121,7 +131,7 @@ class Batcher:
         """The padded sizes of each stack.
 
         Training and inference are different programs anyway, and so are batches of one and of several
-        times the batch size: none shall make the other's sizes grow.
+        times the batch size: neither makes the other's sizes grow.
         """
         kind = ("training" if training else "inference") + (f" x {times}" if times > 1 else "")
         made = [StackPadding(f"{name} in {kind}") for name in self._names]
@@ -137,66 +147,68 @@ class Batcher:
         """Deduplicate, exchange and pad one batch; a collective call.
 
         Args:
-            bags: in feature order, or why this process has none.
+            bags: in feature order, or the error because of which this process has none.
             samples: None if there are as many as the program is made for.
 
         Raises:
-            Exception: the one given, or PeerError if another process gave one.
+            Exception: `bags`, if it is one; PeerError if another process gave one.
             ValueError: the batches of the processes are not of the same kinds.
         """
         self._made += 1
         agreed = self._agree(bags, training, samples)
-        parts, plans, requests = agreed.parts, agreed.plans, agreed.requests
+        parts, orders, requests = agreed.parts, agreed.orders, agreed.requests
         padding = self._padding_of(training, agreed.times)
-        served: list[list[IncomingRequest]] = []
+        incoming: list[list[IncomingRequest]] = []
         if self._placement.num_devices == 1:
-            owned = [[UniqueRecords(only.records, only.inverse)] for (only,) in requests]
+            records = [[UniqueRecords(only.records, only.inverse)] for (only,) in requests]
         else:
             with phase("exchange"):
                 devices = self._placement.local_devices
-                served = serve(requests, agreed.counts, self._group, devices)
-            owned = [
-                [own(plan.stack, device) for device in of_stack]
-                for plan, of_stack in zip(plans, served, strict=True)
+                incoming = send_requests(requests, agreed.counts, self._group, devices)
+            records = [
+                [unique_records(order.stack, device) for device in of_stack]
+                for order, of_stack in zip(orders, incoming, strict=True)
             ]
-        unique = self._most([max(o.records.numel() for o in of_stack) for of_stack in owned])
-        blocks = agreed.counts.amax((0, 2, 3)).tolist()
-        sizes = tuple(
-            self._fit(plan, padding[n], unique[n], agreed.ragged[n], blocks[n])
-            for n, plan in enumerate(plans)
+        unique = self._most([max(o.records.numel() for o in of_stack) for of_stack in records])
+        asked = agreed.counts.amax((0, 2, 3)).tolist()
+        shapes = tuple(
+            self._fit(order, padding[n], unique[n], agreed.ragged[n], asked[n])
+            for n, order in enumerate(orders)
         )
-        chunks = (
-            self._round_batches(sizes, parts[0], served, owned) if training else ((),) * len(sizes)
+        round_batches = (
+            self._round_batches(shapes, parts[0], incoming, records)
+            if training
+            else ((),) * len(shapes)
         )
         ints, floats = [], []
         for device, part in enumerate(parts):
-            for n, of_stack in enumerate(sizes):
-                asked = served[n][device] if served else None
-                request, own_records = requests[n][device], owned[n][device]
-                ints.append(int_buffer(of_stack, request, asked, own_records, part))
+            for n, of_stack in enumerate(shapes):
+                comes = incoming[n][device] if incoming else None
+                request, own = requests[n][device], records[n][device]
+                ints.append(int_buffer(of_stack, request, comes, own, part))
                 floats.append(float_buffer(of_stack, part))
         return HostBatch(
-            sizes,
+            shapes,
             join(ints),
             join(floats),
-            chunks,
-            tuple(tuple(each.records for each in of_stack) for of_stack in owned),
+            round_batches,
+            tuple(tuple(each.records for each in of_stack) for of_stack in records),
             f"batch {self._made}{self._name}",
             tuple(samples.count if each else None for each in samples.follows)
             if samples is not None and agreed.is_filled
             else None,
         )
 
-    def _plan(self, bags: list[Bags]) -> tuple[StackOrder, ...]:
+    def _order(self, bags: list[Bags]) -> tuple[StackOrder, ...]:
         forms = tuple(map(form_of, bags))
-        if forms not in self._plans:
-            self._plans[forms] = order_stacks(self._resolved, self._stacks, forms)
-        return self._plans[forms]
+        if forms not in self._orders:
+            self._orders[forms] = order_stacks(self._resolved, self._stacks, forms)
+        return self._orders[forms]
 
     def _agree(
         self, bags: list[Bags] | Exception, training: bool, samples: Samples | None
     ) -> _Agreed:
-        """Plan a batch in the same way on all processes."""
+        """Choose the sizes of a batch together with all other processes."""
         error = bags if isinstance(bags, Exception) else None
         times = samples.times if samples is not None else 1
         lengths = self._lengths[training]
@@ -213,10 +225,10 @@ class Batcher:
             first_part = parts[0] if parts else []
             arranged = [lengths.arrange(part) for part in parts]
             seen = lengths.observe(arranged)
-            plans = self._plan(arranged[0]) if arranged else ()
+            orders = self._order(arranged[0]) if arranged else ()
             requests = [
-                [make_request(self._resolved, plan, part, self._placement) for part in arranged]
-                for plan in plans
+                [make_request(self._resolved, order, part, self._placement) for part in arranged]
+                for order in orders
             ]
             missing = times * samples.unit - samples.count if samples is not None else 0
             padding = self._padding_of(training, times)
@@ -226,7 +238,7 @@ class Batcher:
                 {**self._starts},
                 times,
                 missing,
-                *self._ask(plans, requests),
+                *self._ask(orders, requests),
                 seen,
                 [each.wishes for each in padding],
             )
@@ -235,22 +247,27 @@ class Batcher:
             if not told.times_agree:
                 times = told.times
                 continue
-            for each, sizes in zip(padding, told.sizes, strict=True):
-                each.settle(sizes)
-            if not lengths.settle(told.seen):
+            for each, agreed in zip(padding, told.sizes, strict=True):
+                each.take_agreed(agreed)
+            if not lengths.decide(told.seen):
                 counts, ragged = told.counts, told.ragged
-                return _Agreed(arranged, plans, requests, counts, ragged, times, told.is_filled)
+                return _Agreed(arranged, orders, requests, counts, ragged, times, told.is_filled)
 
     def _ask(
-        self, plans: tuple[StackOrder, ...], requests: list[list[Request]]
+        self, orders: tuple[StackOrder, ...], requests: list[list[Request]]
     ) -> tuple[Tensor, list[int]]:
-        """`[stacks, L, G]` records that each device asks of each; per stack the most ragged ids of one."""
+        """Count a batch of this process.
+
+        Returns:
+            `[stacks, P, G]`, the records that each device asks each device for; and the most ragged ids of
+            a device, per stack.
+        """
         shape = (len(self._stacks), self._placement.local_devices, self._placement.num_devices)
         counts, ragged = torch.zeros(shape, dtype=torch.int64, device="cpu"), [0] * shape[0]
-        for number, (plan, of_stack) in enumerate(zip(plans, requests, strict=True)):
+        for number, (order, of_stack) in enumerate(zip(orders, requests, strict=True)):
             counts[number] = torch.stack([request.counts for request in of_stack])
             most = max(request.inverse.numel() for request in of_stack)
-            ragged[number] = most - plan.num_one_hot - plan.num_fixed_length
+            ragged[number] = most - order.num_one_hot - order.num_fixed_length
         return counts, ragged
 
     def _most(self, values: list[int]) -> list[int]:
@@ -261,42 +278,43 @@ class Batcher:
         return most
 
     def _fit(
-        self, plan: StackOrder, padding: StackPadding, unique: int, ragged: int, block: int
+        self, order: StackOrder, padding: StackPadding, unique: int, ragged: int, asked: int
     ) -> StackShape:
         devices = self._placement.num_devices
-        limit = plan.stack.num_records
-        if devices == 1 and not plan.num_bags:
-            limit = min(limit, plan.num_one_hot + plan.num_fixed_length)
+        limit = order.stack.num_records
+        if devices == 1 and not order.num_bags:
+            limit = min(limit, order.num_one_hot + order.num_fixed_length)
         return StackShape(
-            plan,
+            order,
             padding.unique.fit(unique + 1, limit=limit + 1),
-            padding.ragged.fit(ragged) if plan.num_bags else 0,
+            padding.ragged.fit(ragged) if order.num_bags else 0,
             devices,
-            padding.positions_per_device.fit(block + 1) if devices > 1 else 0,
+            padding.positions_per_device.fit(asked + 1) if devices > 1 else 0,
         )
 
     def _round_batches(
         self,
-        sizes: tuple[StackShape, ...],
+        shapes: tuple[StackShape, ...],
         part: list[Bags],
-        served: list[list[IncomingRequest]],
-        owned: list[list[UniqueRecords]],
+        incoming: list[list[IncomingRequest]],
+        records: list[list[UniqueRecords]],
     ) -> tuple[tuple[RoundBatch, ...], ...]:
-        """The occurrences of the stacks that step once for each, in as many chunks on every device."""
+        """The round batches of the stacks that step once for each occurrence; equally many on every
+        device."""
         found: dict[int, list[Occurrences]] = {}
-        for n, of_stack in enumerate(sizes):
+        for n, of_stack in enumerate(shapes):
             if not of_stack.order.stack.steps_per_occurrence:
                 continue
-            if served:
-                pairs = zip(served[n], owned[n], strict=True)
+            if incoming:
+                pairs = zip(incoming[n], records[n], strict=True)
                 found[n] = [_incoming_occurrences(of_stack, *pair) for pair in pairs]
             else:
                 order = batch_order(of_stack.order, part)
                 found[n] = [
-                    group_occurrences(own.records, own.of_incoming, order) for own in owned[n]
+                    group_occurrences(own.records, own.of_incoming, order) for own in records[n]
                 ]
         if not found:
-            return ((),) * len(sizes)
+            return ((),) * len(shapes)
         needed = {n: [each.rows_of_round_batches() for each in found[n]] for n in found}
         count = self._most([max(map(len, needed[n])) for n in found])
         rows = self._most(
@@ -306,27 +324,33 @@ class Batcher:
                 for k in range(most)
             ]
         )
-        chunks: list[tuple[RoundBatch, ...]] = [()] * len(sizes)
+        round_batches: list[tuple[RoundBatch, ...]] = [()] * len(shapes)
         for n, most in zip(found, count, strict=True):
-            stack, padding = sizes[n].order.stack, self._padding_of(True, 1)[n]
-            chunks[n] = make_round_batches(stack, found[n], rows[:most], padding.chunks)
+            stack, padding = shapes[n].order.stack, self._padding_of(True, 1)[n]
+            round_batches[n] = make_round_batches(
+                stack, found[n], rows[:most], padding.round_batches
+            )
             rows = rows[most:]
-        return tuple(chunks)
+        return tuple(round_batches)
 
 
 def _incoming_occurrences(
-    sizes: StackShape, served: IncomingRequest, owned: UniqueRecords
+    shape: StackShape, incoming: IncomingRequest, unique: UniqueRecords
 ) -> Occurrences:
-    """The occurrences that all devices sent to one, due feature after feature, then by sample."""
-    assert served.features is not None
-    of_position = incoming_positions(sizes, served, owned)
-    slots = (of_position < len(owned.records)).nonzero()[:, 0]
+    """The occurrences that all devices sent to one device, in the order of features, then of samples."""
+    assert incoming.features is not None
+    of_position = incoming_positions(shape, incoming, unique)
+    positions = (of_position < len(unique.records)).nonzero()[:, 0]
     return group_occurrences(
-        owned.records, of_position, slots[torch.argsort(served.features, stable=True)]
+        unique.records, of_position, positions[torch.argsort(incoming.features, stable=True)]
     )
 
 
 def _kinds(bags: list[Bags], training: bool) -> str:
-    """What of a batch must be equal in all processes; `bags` are those of one device."""
+    """A text of the kinds of features in a batch, which must be equal in all processes.
+
+    Args:
+        bags: of one device.
+    """
     kinds = [(number, each.bag is None, each.shape) for number, each in enumerate(bags)]
     return f"{'training' if training else 'inference'}{kinds}"

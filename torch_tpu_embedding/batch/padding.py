@@ -1,4 +1,4 @@
-"""Padded sizes that rarely change, for each of them is a program of its own."""
+"""Padded sizes, which rarely change: each new size costs the compilation of another program."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ logger = logging.getLogger(__name__)
 
 _ROUND = 8
 _WINDOW = 256
-"""Batches after which it is seen whether a size is too large."""
+"""The number of batches after which a size is checked for being too large."""
 _TOO_LARGE = 2.0
-"""Times what the batches of a window would have been padded to: less is not worth a compile."""
+"""A size falls if it is at least this multiple of the size that its window needed: less is not worth a
+compile."""
 _MOST_FALLS = 8
-"""So many compiles a size may cost beyond those of its growth."""
+"""The most compiles that one size may cost by falling."""
 
 
 @dataclass(frozen=True)
 class Headroom:
-    """How much larger than the batch that made it grow a bucket is."""
+    """The room that a padded size leaves above the count that made it grow."""
 
     ladder: float
     """Ratio of neighbouring sizes."""
     share: float
+    """Room as a share of the count."""
     deviations: float
-    """Of a count that scatters like a Poisson one; for small batches, lest chance alone make it grow."""
+    """Room in standard deviations of a Poisson count, so that small batches do not make it grow by
+    chance."""
 
 
 ROWS = Headroom(2**0.0625, 1 / 16, 4.0)
-"""For unique rows, each of which costs several passes over its record."""
+"""Headroom for unique rows, each of which costs several passes over its record."""
 RAGGED = Headroom(2**0.0625, 1 / 16, 6.0)
-"""For ids of bags of any length: their number scatters more than that of single ids does."""
+"""Headroom for ids of ragged bags, whose number scatters more than that of single ids."""
 TRAFFIC = Headroom(2**0.0625, 1 / 32, 2.0)
-"""For sizes that cost bytes between devices; each is the largest of many, which scatters less."""
+"""Headroom for sizes that cost bytes between devices; each is the largest of many, which scatters less."""
 
 
 class PaddedSize:
     """A padded size that grows in geometric steps; each change means one compile.
 
     One batch of an exceptional size would cost every later step its padding. So a size that no batch of a
-    window has come near may fall again, a bounded number of times: the bucket *wishes* so, and falls with
-    `settle`, which is told the greatest wish of all processes.
+    window has come near may fall again, a bounded number of times: the process *wishes* a smaller size, and
+    `take_agreed` is given the greatest wish of all processes.
 
-    >>> bucket = PaddedSize("ids of table 'user'")
-    >>> bucket.fit(100), bucket.fit(90), bucket.fit(140), bucket.fit(200)
+    >>> size = PaddedSize("ids of table 'user'")
+    >>> size.fit(100), size.fit(90), size.fit(140), size.fit(200)
     (152, 152, 152, 272)
     """
 
@@ -54,10 +57,10 @@ class PaddedSize:
         self.what = what
         self.size = 0
         self.wish = 0
-        """The size that would do, as far as is known here."""
+        """The size that is enough for the batches of this process."""
         self._headroom = headroom
         self._began = 0
-        """The size that was adopted."""
+        """The size when `adopt` was last called."""
         self._most = 0
         self._batches = 0
         self._falls = 0
@@ -67,7 +70,7 @@ class PaddedSize:
         if count > self.size:
             grown = self._padded(count, limit)
             level = logging.INFO if self.size else logging.DEBUG
-            logger.log(level, "bucket for %s grows from %d to %d", self.what, self.size, grown)
+            logger.log(level, "padded size for %s grows from %d to %d", self.what, self.size, grown)
             self.size = self.wish = grown
         self._most = max(self._most, count)
         self._batches += 1
@@ -78,17 +81,17 @@ class PaddedSize:
             self._most = self._batches = 0
         return self.size
 
-    def settle(self, size: int) -> None:
-        """Be of this size from now on, the greatest that a process wishes."""
+    def take_agreed(self, size: int) -> None:
+        """Take the size on which all processes agree, the greatest of their wishes."""
         if size < self.size:
-            text = "bucket for %s falls from %d to %d: no batch of %d needed more"
+            text = "padded size for %s falls from %d to %d: no batch of %d needed more"
             logger.info(text, self.what, self.size, size, _WINDOW)
             self._falls += 1
         self.size = size
         self.wish = min(self.wish, size)
 
     def adopt(self, other: PaddedSize) -> None:
-        """Follow another one that began as this one is now, or else be no smaller than it."""
+        """Take the size of `other` if that began with this size, else the larger of the two."""
         if other._began == self.size:
             self.size, self.wish = other.size, other.wish
         else:
@@ -116,26 +119,26 @@ class StackPadding:
         self.unique = PaddedSize(f"unique rows of {what}")
         self.ragged = PaddedSize(f"ids of {what}", RAGGED)
         self.positions_per_device = PaddedSize(f"rows of {what} exchanged by two devices", TRAFFIC)
-        self.chunks: list[int] = []
-        """Of the chunks of occurrences (`occurrences.py`)."""
+        self.round_batches: list[int] = []
+        """The padded rows of the first, second, … round batch (`occurrences.py`)."""
 
     def adopt(self, other: StackPadding) -> None:
-        """Take over the sizes of another one of the same stack, lest its programs be compiled anew."""
-        for mine, its in zip(self._buckets, other._buckets, strict=True):
+        """Take over another padding of the same stack, so that its programs are not compiled again."""
+        for mine, its in zip(self._sizes, other._sizes, strict=True):
             mine.adopt(its)
-        pairs = zip_longest(self.chunks, other.chunks, fillvalue=0)
-        self.chunks[:] = [max(pair) for pair in pairs]
+        pairs = zip_longest(self.round_batches, other.round_batches, fillvalue=0)
+        self.round_batches[:] = [max(pair) for pair in pairs]
 
     @property
     def wishes(self) -> list[int]:
-        """The sizes that would do, as far as is known here."""
-        return [each.wish for each in self._buckets]
+        """The sizes that are enough for the batches of this process."""
+        return [each.wish for each in self._sizes]
 
-    def settle(self, sizes: Sequence[int]) -> None:
-        """Take the greatest of what the processes wish."""
-        for each, size in zip(self._buckets, sizes, strict=True):
-            each.settle(size)
+    def take_agreed(self, sizes: Sequence[int]) -> None:
+        """Take the sizes on which all processes agree, the greatest of their wishes."""
+        for each, size in zip(self._sizes, sizes, strict=True):
+            each.take_agreed(size)
 
     @property
-    def _buckets(self) -> tuple[PaddedSize, ...]:
+    def _sizes(self) -> tuple[PaddedSize, ...]:
         return self.unique, self.ragged, self.positions_per_device

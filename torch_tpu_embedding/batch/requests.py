@@ -1,6 +1,6 @@
-"""Which records each device wants of which device, and how the owners come to know.
+"""Requests: the records that each device wants of each other device, sent to their owners.
 
-Letters: N ids, U unique rows, S processes, L devices of a process, G devices of all.
+Letters: N lookups, U unique rows, S processes, P devices of a process, G devices of all.
 """
 
 from __future__ import annotations
@@ -23,74 +23,79 @@ from .program_shape import StackOrder
 
 @dataclass(frozen=True)
 class Request:
-    """What one device asks of all, for one stack."""
+    """The records of one stack that one device asks all devices for."""
 
     records: Tensor
-    """`[n]` int32 record numbers on their owners, those of device 0 first."""
+    """`[n]` int32: record numbers on their owners, those on device 0 first."""
     counts: Tensor
-    """`[G]` int64: how many of them are on each device."""
+    """`[G]` int64: the number of requested records on each device."""
     inverse: Tensor
-    """`[N]` integers: the position in `records` of each place of the batch; n or more if it has no id."""
+    """`[N]` integers: the position in `records` of each lookup; n or more for a lookup without an id."""
     features: Tensor | None = None
-    """`[n]` int32: the feature of each record; only where records stand once for every occurrence."""
+    """`[n]` int32: the feature of each record; only where `records` has one record for every occurrence."""
 
-    def slots(self, block: int) -> Tensor:
-        """`[N]`: for each place of the batch its slot in blocks of that size; the last one is padding."""
+    def positions(self, per_device: int) -> Tensor:
+        """The position in the exchange buffer of each lookup `[N]`; the buffer's last one is padding.
+
+        Args:
+            per_device: positions in the exchange buffer for each device.
+        """
         devices = host.arange(len(self.counts))
         starts = self.counts.cumsum(0) - self.counts
-        shift = (devices * block - starts).repeat_interleave(self.counts)
-        slots = host.arange(len(self.records)) + shift
-        return torch.cat([slots, host.ints([len(devices) * block - 1])])[self.inverse]
+        shift = (devices * per_device - starts).repeat_interleave(self.counts)
+        positions = host.arange(len(self.records)) + shift
+        return torch.cat([positions, host.ints([len(devices) * per_device - 1])])[self.inverse]
 
 
 @dataclass(frozen=True)
 class IncomingRequest:
-    """What one device is asked for by all, for one stack."""
+    """The records of one stack that all devices ask one device for."""
 
     records: Tensor
     """`[m]` int32, in the order of the devices that ask."""
     lengths: list[int]
-    """How many each of the G devices asks for."""
+    """The number of records that each of the G devices asks for."""
     features: Tensor | None = None
+    """`[m]` int32: the feature of each record, where the requests have it."""
 
 
 @dataclass(frozen=True)
 class UniqueRecords:
-    """The unique records of one stack that one device looks up, for itself and for others."""
+    """The records of one stack that one device reads, each once, for itself and for others."""
 
     records: Tensor
     """`[U]` int32, rising."""
     of_incoming: Tensor
-    """`[m]` int32: the position in `records` of each record it is asked for."""
+    """`[m]` int32: the position in `records` of each record of the incoming request."""
 
 
-def own(stack: StackLayout, served: IncomingRequest) -> UniqueRecords:
-    """Deduplicate what all devices ask of one."""
-    records, of_incoming = unique_inverse(served.records.long(), stack.num_records + 1)
+def unique_records(stack: StackLayout, incoming: IncomingRequest) -> UniqueRecords:
+    """Deduplicate the records that all devices ask one device for."""
+    records, of_incoming = unique_inverse(incoming.records.long(), stack.num_records + 1)
     return UniqueRecords(records.to(torch.int32), of_incoming)
 
 
 def make_request(
-    resolved: Resolved, plan: StackOrder, bags: list[Bags], placement: Placement
+    resolved: Resolved, order: StackOrder, bags: list[Bags], placement: Placement
 ) -> Request:
     """Deduplicate the ids of one device and stack, and find their owners.
 
     An optimizer that steps once per occurrence needs the gradient of each: on several devices its ids
     are not deduplicated before they are sent, but ordered by feature and sample.
     """
-    stack = plan.stack
+    stack = order.stack
     devices, stride = placement.num_devices, stack.num_records + 1
     no_id = devices * stride - 1  # the padding record of the last device: greater than all others
-    parts = [bags[span.feature_index] for span in plan.spans]
+    parts = [bags[span.feature_index] for span in order.spans]
     lengths = [part.ids.numel() for part in parts]
     addresses = torch.cat([part.ids for part in parts])
     has_gaps = any(part.bag is None and part.num_ids < part.ids.numel() for part in parts)
     gaps = addresses == NO_ID if has_gaps else None
-    _to_addresses(resolved, plan, addresses, lengths, placement)
+    _to_addresses(resolved, order, addresses, lengths, placement)
     if gaps is not None:
         np.copyto(addresses.numpy(), no_id, where=gaps.numpy())
     if devices > 1 and stack.steps_per_occurrence:
-        return _request_all(plan, bags, addresses, lengths, no_id, stride, devices)
+        return _request_all(order, bags, addresses, lengths, no_id, stride, devices)
     unique, inverse = unique_inverse(addresses, devices * stride)
     if len(unique) and int(unique[-1]) == no_id:
         unique = unique[:-1]
@@ -102,12 +107,12 @@ def make_request(
 
 
 def _to_addresses(
-    resolved: Resolved, plan: StackOrder, ids: Tensor, lengths: list[int], placement: Placement
+    resolved: Resolved, order: StackOrder, ids: Tensor, lengths: list[int], placement: Placement
 ) -> None:
-    """Make of each id of the batch, in place, its device · stride + record."""
-    stack = plan.stack
+    """Turn each id of the batch, in place, into its address: device · stride + record."""
+    stack = order.stack
     first = dict(zip(stack.table_indices, stack.first_records, strict=True))
-    tables = [resolved.features[span.feature_index].table_index for span in plan.spans]
+    tables = [resolved.features[span.feature_index].table_index for span in order.spans]
     if placement.num_devices > 1:
         for table, part in zip(tables, torch.split(ids, lengths), strict=True):
             vocabulary = resolved.tables[table].vocabulary_size
@@ -118,7 +123,7 @@ def _to_addresses(
 
 
 def _request_all(
-    plan: StackOrder,
+    order: StackOrder,
     bags: list[Bags],
     address: Tensor,
     lengths: list[int],
@@ -126,83 +131,95 @@ def _request_all(
     stride: int,
     devices: int,
 ) -> Request:
-    order = batch_order(plan, bags)
-    numbers = [span.feature_index for span in plan.spans]
+    """A request with one record for each occurrence, by owner, then by feature and sample."""
+    due = batch_order(order, bags)
+    numbers = [span.feature_index for span in order.spans]
     feature = torch.tensor(numbers, dtype=torch.int32, device="cpu").repeat_interleave(
         host.ints(lengths)
     )
-    order = order[address[order] != no_id]
-    owner = address[order] // stride
+    due = due[address[due] != no_id]
+    owner = address[due] // stride
     by_owner = torch.argsort(owner, stable=True)
-    order, owner = order[by_owner], owner[by_owner]
-    inverse = torch.full((len(address),), len(order), dtype=torch.int64, device="cpu")
-    inverse[order] = host.arange(len(order))
-    records = (address[order] - owner * stride).to(torch.int32)
-    return Request(records, torch.bincount(owner, minlength=devices), inverse, feature[order])
+    due, owner = due[by_owner], owner[by_owner]
+    inverse = torch.full((len(address),), len(due), dtype=torch.int64, device="cpu")
+    inverse[due] = host.arange(len(due))
+    records = (address[due] - owner * stride).to(torch.int32)
+    return Request(records, torch.bincount(owner, minlength=devices), inverse, feature[due])
 
 
-def batch_order(plan: StackOrder, bags: list[Bags]) -> Tensor:
-    """The places of a batch, which lie span after span, in the order of the features."""
-    lengths = [len(bags[span.feature_index].ids) for span in plan.spans]
+def batch_order(order: StackOrder, bags: list[Bags]) -> Tensor:
+    """The numbers of a batch's lookups, which lie span after span, in feature order `[N]`."""
+    lengths = [len(bags[span.feature_index].ids) for span in order.spans]
     ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
-    numbers = sorted(range(len(lengths)), key=lambda number: plan.spans[number].feature_index)
+    numbers = sorted(range(len(lengths)), key=lambda number: order.spans[number].feature_index)
     return torch.cat([host.arange(ends[n] - lengths[n], ends[n]) for n in numbers])
 
 
-def serve(
+def send_requests(
     requests: list[list[Request]], counts: Tensor, group: HostGroup, local_devices: int
 ) -> list[list[IncomingRequest]]:
-    """Send the requests to their owners: per stack and device of this process, who asks it for what.
+    """Send the requests of this process to the owners of the records; a collective call.
+
+    One table of lengths, by (asking process, stack, asking device, kind, asked process, asked device), says
+    how every message is put together; kind 0 are the records of a request, kind 1 its features, if it has
+    them.
 
     Args:
-        requests: per stack, of each device of this process.
-        counts: of all processes, `[S, stacks, L, G]`.
+        requests: per stack, one for each device of this process.
+        counts: `[S, stacks, P, G]`: the records that each device of each process asks each device for.
+
+    Returns:
+        Per stack the incoming request of each device of this process.
     """
-    size, rank, mine = group.size, group.rank, range(local_devices)
-    wide = counts.view(size, len(requests), local_devices, size, local_devices)
-    per_process = wide.sum(-1).tolist()
-    pieces: list[list[Tensor]] = [[] for _ in range(size)]
-    for number, of_stack in enumerate(requests):
-        for device, request in enumerate(of_stack):
-            lengths = per_process[rank][number][device]
-            for sent in (request.records, request.features):
-                if sent is not None:
-                    for process, part in enumerate(torch.split(sent, lengths)):
-                        pieces[process].append(part)
-    copies = [1 + (of_stack[0].features is not None) for of_stack in requests]
-    expected = [
-        sum(
-            copy * n[device][rank]
-            for copy, n in zip(copies, of_process, strict=True)
-            for device in mine
-        )
-        for of_process in per_process
+    kinds = host.ints([[1, of_stack[0].features is not None] for of_stack in requests])
+    shape = group.size, len(requests), local_devices, 1, group.size, local_devices
+    table = counts.view(shape) * kinds.view(1, -1, 1, 2, 1, 1)
+
+    leaving = table[group.rank]  # by stack, asking device, kind, asked process, asked device
+    fields = [
+        field
+        for of_stack in requests
+        for request in of_stack
+        for field in (request.records, request.features)
+        if field is not None
     ]
-    received = group.all_to_all([torch.cat(piece) for piece in pieces], expected)
-    detailed = wide[:, :, :, rank].tolist()  # [S, stacks, L asking, L here]
-    served: list[list[IncomingRequest]] = []
-    places = [0] * size
-    for number in range(len(requests)):
-        parts: list[list[list[Tensor]]] = [[[] for _ in mine] for _ in range(copies[number])]
-        asked: list[list[int]] = [[] for _ in mine]
-        for process in range(size):
-            for device in mine:
-                lengths = detailed[process][number][device]
-                for copy in range(copies[number]):
-                    end = places[process] + sum(lengths)
-                    block = received[process][places[process] : end]
-                    places[process] = end
-                    for here, part in enumerate(torch.split(block, lengths)):
-                        parts[copy][here].append(part)
-                for here, length in enumerate(lengths):
-                    asked[here].append(length)
-        joined = [[torch.cat(pieces) for pieces in of_copy] for of_copy in parts]
-        served.append(
+    by_process = _rearrange(torch.cat(fields), leaving, (3, 0, 1, 2, 4))
+    messages = torch.split(by_process, leaving.sum((0, 1, 2, 4)).tolist())
+
+    coming = table[
+        ..., group.rank, :
+    ]  # by asking process, stack, asking device, kind, asked device
+    received = group.all_to_all([*messages], coming.sum((1, 2, 3, 4)).tolist())
+    by_device = _rearrange(torch.cat(received), coming, (1, 4, 3, 0, 2))
+    parts = iter(torch.split(by_device, coming.sum((0, 2)).transpose(1, 2).flatten().tolist()))
+
+    lengths = coming[:, :, :, 0].permute(1, 3, 0, 2).flatten(2).tolist()  # [stacks, P, G asking]
+    incoming = []
+    for number, of_stack in enumerate(requests):
+        has_features = of_stack[0].features is not None
+        pairs = [(next(parts), next(parts)) for _ in of_stack]
+        incoming.append(
             [
                 IncomingRequest(
-                    joined[0][here], asked[here], joined[1][here] if len(joined) > 1 else None
+                    records, lengths[number][device], features if has_features else None
                 )
-                for here in mine
+                for device, (records, features) in enumerate(pairs)
             ]
         )
-    return served
+    return incoming
+
+
+def _rearrange(values: Tensor, lengths: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Permute the pieces of which `values` consists.
+
+    Args:
+        lengths: the length of each piece, in as many dimensions as the pieces are counted by; the pieces
+            lie in `values` in the order of the flattened dimensions.
+        axes: the order of these dimensions in the result.
+    """
+    end = lengths.flatten().cumsum(0).view_as(lengths)
+    starts = (end - lengths).permute(axes).flatten().tolist()
+    ends = end.permute(axes).flatten().tolist()
+    array = values.numpy()  # whose slices cost a tenth of torch's
+    pieces = [array[start:end] for start, end in zip(starts, ends, strict=True)]
+    return torch.from_numpy(np.concatenate(pieces))

@@ -1,7 +1,7 @@
 """Inference batches of any number of samples: filled up to a multiple of the batch size, and cut again.
 
 A program has one batch size. Samples without ids fill a batch up to it, or to the next multiple, and their
-rows are cut off what comes back. So an evaluation compiles once for its batches, and once for a last one of
+rows are cut off the activations. So an evaluation compiles once for its batches, and once for a last one of
 another size. Letters: B batch of all processes, S processes.
 """
 
@@ -19,21 +19,23 @@ from ..inputs.bags import NO_ID, Bags
 
 @dataclass(frozen=True)
 class Samples:
-    """How many samples a batch of this process has, and what of it they decide."""
+    """The number of samples of this process's batch, and the features whose shape follows from it."""
 
     count: int
+    """Samples of the batch as it was given."""
     unit: int
-    """B / S: what programs are made for."""
+    """B / S, the number of samples that programs are made for."""
     follows: tuple[bool, ...]
-    """Whether a feature's activations begin with the samples; those with a shape of their own do not."""
+    """Per feature, True if the first size of its activations is the number of samples, False if the feature
+    has a shape of its own."""
 
     @property
     def times(self) -> int:
-        """How many units they take."""
+        """The least multiple of `unit` that holds the samples."""
         return max(-(-self.count // self.unit), 1)
 
     def fill(self, bags: Sequence[Bags], times: int) -> list[Bags]:
-        """The bags of so many units."""
+        """The bags with samples without ids behind them, up to `times` · `unit` samples."""
         size = times * self.unit
         return [
             _fill(each, size) if follows and each.shape[0] < size else each

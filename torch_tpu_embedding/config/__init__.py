@@ -1,1 +1,1 @@
-"""What a user declares: tables, features, quantization, and what follows from them."""
+"""The user's declarations: tables, features, quantization, and the resolved configuration."""

@@ -1,4 +1,4 @@
-"""What the user declares: tables, features, and how the two resolve into a fixed order.
+"""The user's declarations of tables and features, which resolve into a fixed order.
 
 Letters: V vocabulary, D dim.
 """
@@ -40,14 +40,14 @@ class TableConfig:
     optimizer: Optimizer | None = field(default=None, kw_only=True)
     """This table's own optimizer; None takes the one given to `TPUEmbedding`."""
     combiner: str = field(default="mean", kw_only=True)
-    """How the rows of one bag become one vector: 'mean' Σwe/Σw, 'sum' Σwe, 'sqrtn' Σwe/√Σw².
+    """The combination of the rows of one bag into one vector: 'mean' Σwe/Σw, 'sum' Σwe, 'sqrtn' Σwe/√Σw².
     Ignored for dense and sequence features, whose bags hold one id."""
     name: str | None = field(default=None, kw_only=True)
     """The table's name in checkpoints and messages; None becomes `table_<position>`."""
     quantization_config: QuantizationConfig | None = field(default=None, kw_only=True)
     """Rounds the rows as they are looked up, as a table in low precision would; the table stays."""
     dtype: torch.dtype = field(default=torch.float32, kw_only=True)
-    """Of the table; only torch.float32."""
+    """The dtype of the table; only torch.float32."""
     padding_idx: int | None = field(default=None, kw_only=True)
     """An id that stands for no id, as in `torch.nn.EmbeddingBag`: a pooled feature leaves it out (a mean
     does not count it), a dense feature or a place of a sequence gets zeros, and its row, which starts as

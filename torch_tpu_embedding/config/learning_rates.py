@@ -11,7 +11,7 @@ from .resolved import Table
 
 
 def current_rates(tables: tuple[Table, ...]) -> list[float]:
-    """One per table, 0 for a table without optimizer; equal callables are called once.
+    """The rate of each table now, 0 for a table without optimizer; equal callables are called once.
 
     Raises:
         ValueError: a callable returned something that is not a finite number.

@@ -30,38 +30,27 @@ def flatten_like(
     *,
     containers_are_leaves: bool = False,
 ) -> list[Any]:
-    """The items of `structure` at the places where `template` has its leaves.
+    """The items of `structure` at the positions where `template` has its leaves.
 
     Args:
-        template: the nest that gives the places, for example the feature configuration.
+        template: the nest that gives the positions, for example the feature configuration.
         structure: the nest to read; anything may stand where the template has a leaf.
         what: the name of `structure` in error messages.
-        containers_are_leaves: whether a container may stand where the template has a leaf.
+        containers_are_leaves: True if a container may stand where the template has a leaf.
 
     Raises:
         TypeError: a container has another type than the template's.
         ValueError: a container has other keys or another length.
     """
     if isinstance(template, Mapping):
-        if not isinstance(structure, Mapping):
-            raise TypeError(_other_type(what, path, "a dict", structure))
-        if set(structure) != set(template):
-            missing = sorted(map(str, set(template) - set(structure)))
-            unexpected = sorted(map(str, set(structure) - set(template)))
-            remedy = ""
-            if not (missing or path):
-                remedy = f"; leave others out by {{key: {what}[key] for key in feature_config}}"
-            raise ValueError(
-                f"{_place(what, path)} must have the keys of feature_config: "
-                f"missing {missing}, unexpected {unexpected}{remedy}"
-            )
+        _check_keys(template, structure, what, path)
         parts = [(key, template[key], structure[key]) for key in _sorted_keys(template, path)]
     elif isinstance(template, (list, tuple)):
         if type(structure) is not type(template):
             raise TypeError(_other_type(what, path, f"a {type(template).__name__}", structure))
         if len(structure) != len(template):
             raise ValueError(
-                f"{_place(what, path)} must have {len(template)} items like feature_config, "
+                f"{_at(what, path)} must have {len(template)} items like feature_config, "
                 f"got {len(structure)}"
             )
         parts = [(k, template[k], structure[k]) for k in range(len(template))]
@@ -83,6 +72,23 @@ def flatten_like(
             inner, part, what, _join(path, key), containers_are_leaves=containers_are_leaves
         )
     ]
+
+
+def _check_keys(template: Mapping[Any, Any], structure: Any, what: str, path: str) -> None:
+    """Raise the error of `flatten_like` unless `structure` is a dict with the keys of `template`."""
+    if not isinstance(structure, Mapping):
+        raise TypeError(_other_type(what, path, "a dict", structure))
+    if set(structure) == set(template):
+        return
+    missing = sorted(map(str, set(template) - set(structure)))
+    unexpected = sorted(map(str, set(structure) - set(template)))
+    remedy = ""
+    if not (missing or path):
+        remedy = f"; leave others out by {{key: {what}[key] for key in feature_config}}"
+    raise ValueError(
+        f"{_at(what, path)} must have the keys of feature_config: "
+        f"missing {missing}, unexpected {unexpected}{remedy}"
+    )
 
 
 def prune_like(template: Any, structure: Any) -> Any:
@@ -141,12 +147,11 @@ def _join(path: str, key: object) -> str:
     return f"{path}/{key}" if path else str(key)
 
 
-def _place(what: str, path: str) -> str:
+def _at(what: str, path: str) -> str:
     return f"{what} at {path!r}" if path else what
 
 
 def _other_type(what: str, path: str, wanted: str, got: object) -> str:
     return (
-        f"{_place(what, path)} must be {wanted}, nested like feature_config, "
-        f"got {type(got).__name__}"
+        f"{_at(what, path)} must be {wanted}, nested like feature_config, got {type(got).__name__}"
     )

@@ -1,4 +1,5 @@
-"""A configuration with names, optimizers and order settled: what the rest of the package works with."""
+"""The resolved configuration, with names, optimizers and order decided; the rest of the package works with
+it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ WEIGHT = "weight"
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its name and optimizer settled."""
+    """A table with its final name and optimizer."""
 
     name: str
     config: TableConfig
@@ -54,7 +55,7 @@ def field_shape(table: Table, name: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature with its name settled and its table as a position in `Resolved.tables`."""
+    """A feature with its final name, and its table as a position in `Resolved.tables`."""
 
     name: str
     config: FeatureConfig
@@ -93,7 +94,7 @@ def resolve(
     """Flatten `feature_config`, name its tables and give each its optimizer.
 
     Args:
-        names: of the tables, where they are settled already.
+        names: of the tables, where they are known already; None to derive them.
 
     The configs themselves are left as they are (TF writes names and optimizers into them).
 
@@ -130,8 +131,9 @@ def resolve(
             )
         owners[name] = position
         tables.append(Table(name, config, chosen))
-    places = {config: position for position, config in enumerate(configs)}
+    positions = {config: position for position, config in enumerate(configs)}
     features = tuple(
-        Feature(leaf.name or path or "feature", leaf, places[leaf.table]) for path, leaf in leaves
+        Feature(leaf.name or path or "feature", leaf, positions[leaf.table])
+        for path, leaf in leaves
     )
     return Resolved(feature_config, tuple(tables), features)

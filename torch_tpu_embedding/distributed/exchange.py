@@ -1,7 +1,7 @@
-"""The exchange: rows go to the devices that asked for them, gradients to the devices that own the rows.
+"""The exchange of rows and gradients between the devices that look rows up and the devices that own them.
 
-Both travel in even buffers: block d of a tensor `[G, cap, D]` goes to device d, and what comes back holds in
-block d what device d sent here. The code before and after works on one device's part of everything:
+Both travel in exchange buffers `[G, positions, D]`: part d of a buffer goes to device d, and part d of the
+buffer that arrives comes from device d. The code before and after works on one device's part of everything:
 
 * `Local`: one device, nothing travels.
 * `Spmd`: one program over all devices of all processes (torch_xla's SPMD mode), which XLA partitions.
@@ -9,7 +9,7 @@ block d what device d sent here. The code before and after works on one device's
 * `Process`: one process per device. On TPU the all-to-all is part of the program; on CPU, where processes
   cannot share a program, it runs on the host between two programs.
 
-Letters: G devices of all processes, L of them in this process, cap slots of a buffer, D dim.
+Letters: S processes, P devices of a process, G devices of all, D dim.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ class Exchange(Protocol):
     name: str
     group: HostGroup
     local_devices: int
-    """L, the number of devices of this process."""
+    """P, the number of devices of this process."""
     ends_before_cut: bool
-    """True where rows are exchanged in the program, which must then be the same on all processes."""
+    """True if rows are exchanged in the program, which must end before operators that differ between
+    processes."""
 
     def put(self, value: Tensor) -> Tensor:
-        """Copy a host tensor to the device: the parts of this process's L devices, one after another."""
+        """Copy a host tensor to the device: the parts of this process's P devices, one after another."""
 
     def zeros(self, shape: tuple[int, ...]) -> Tensor:
-        """Zeros of this shape on each device, as `put` would give them, without a copy on the host."""
+        """Zeros of this shape on each device of this process, as `put` would copy them, made without the
+        host."""
 
     def fetch(self, value: Tensor) -> Tensor:
-        """The L parts of a device tensor on this process's devices, copied to the host end to end."""
+        """Copy this process's part of a device tensor to the host: the parts of its P devices, one after
+        another."""
 
     def enter(self, value: Tensor) -> Tensor:
         """One device's part of a tensor that is split along its first dimension."""
@@ -56,7 +59,7 @@ class Exchange(Protocol):
         """End an update in place: `part` is the result of `enter(array)`, changed."""
 
     def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
-        """Exchange several tensors `[G, cap, D]` of one device with all others."""
+        """Exchange several buffers `[G, positions, D]` of one device with all others."""
 
     def gather(self, values: Tensor) -> Tensor:
         """A few numbers `[n]` of each device → the numbers of all, `[G, n]`, the same everywhere; on the

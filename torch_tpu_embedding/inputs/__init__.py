@@ -1,1 +1,1 @@
-"""What a user feeds: ids and weights in every form, checked into bags; gradients likewise."""
+"""The user's inputs: ids and weights in every form, checked and made into bags; gradients, checked."""

@@ -35,24 +35,24 @@ NO_ID = -1
 class Bags:
     """The checked ids of one feature.
 
-    A *pooled* feature has N ids in any number per bag, each with its bag and gain. A *direct* feature
-    (dense, or a sequence) has at most one id at each output place and needs neither.
+    A *pooled* feature has bags of any number of ids, or of H each, and each id has a gain. A *one-hot*
+    feature (dense, or a sequence) has at most one id for each output position, and no gains.
     """
 
     ids: Tensor
-    """`[N]` int64; direct: one per output place, `NO_ID` where there is none."""
+    """`[N]` int64; one-hot: one for each output position, `NO_ID` where there is none."""
     bag: Tensor | None
-    """`[N]` int64, rising: the bag of each id, counted through `shape`; None if direct or of one length."""
+    """`[N]` int64, rising: the bag of each id, counted through `shape`; None if one-hot or fixed-length."""
     gain: Tensor | None
-    """`[N]` float32; None if direct."""
+    """`[N]` float32; None if one-hot."""
     shape: tuple[int, ...]
-    """Of the activations without their last dimension D: `(B,)`, `(B, L)` or an output_shape."""
+    """The shape of the activations without D: `(B,)`, `(B, L)` or an output_shape."""
     num_ids: int = 0
-    """As `parse` found them: those that are looked up, and those outside [0, V) that are not. A padding_idx
-    is neither."""
+    """The number of ids that `parse` kept, which are looked up; ids of padding_idx are not counted."""
     num_dropped: int = 0
+    """The number of ids outside [0, V), which are not looked up."""
     length: int = 0
-    """Places in each bag of a pooled feature, if all have as many; `NO_ID` where there is no id."""
+    """H of a fixed-length feature: positions in each bag, `NO_ID` where there is no id; 0 for others."""
 
 
 def parse(
@@ -71,16 +71,17 @@ def parse(
     Args:
         feature, table: what the ids look up.
         value: dense `[B]` or `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged.
-        weights: None, or the same kind with floating-point values at the same places; not looked at if
+        weights: None, or the same kind with floating-point values at the same positions; not looked at if
             the feature is not weighted.
         batch_size: B, if it is fixed; not looked at where there is an output_shape.
         output_shape: what the input must fill; None takes the shape of the input. A ragged input with
-            one row per output place is combined; with one row per k places it is a sequence of k.
+            one row for each output position is combined; with one for each k of them it is a sequence of k.
         id_bounds: what an id outside [0, V) does: 'raise', 'drop' or 'warn_and_drop'.
-        constant_weights: whether weights that require grad are an error; else the gains are differentiable.
+        constant_weights: True if weights that require grad are an error; else the gains are differentiable.
 
     Raises:
-        ValueError: naming the feature, its table, the value, its place, and what to do.
+        ValueError: an input is wrong; names the feature, its table, the value, its position, and the
+            remedy.
     """
     where = f"feature {feature.name!r} (table {table.name!r})"
     if not feature.config.is_weighted:
@@ -89,8 +90,8 @@ def parse(
         return _parse_dense(
             where, feature, table, value, weights, batch_size, output_shape, id_bounds
         )
-    entries = read_sparse_ids(where, value)
-    length, shape = _output(where, feature, entries, batch_size, output_shape)
+    sparse_ids = read_sparse_ids(where, value)
+    length, shape = _output(where, feature, sparse_ids, batch_size, output_shape)
     gains = None
     if weights is not None:
         if length:
@@ -101,18 +102,20 @@ def parse(
         if constant_weights:
             check_constant(where, weights)
         gains = read_weights(
-            where, value, weights, entries, feature.config.validate_weights_and_indices
+            where, value, weights, sparse_ids, feature.config.validate_weights_and_indices
         )
-    kept, dropped = _kept(where, table, entries.ids, entries, None, id_bounds)
+    kept, dropped = _kept(where, table, sparse_ids.ids, sparse_ids, None, id_bounds)
     if kept is not None:
-        entries = entries.select(kept)
+        sparse_ids = sparse_ids.select(kept)
         gains = gains[kept] if gains is not None else None
-    count = entries.ids.numel()
+    count = sparse_ids.ids.numel()
     if length:
-        ids, count = _sequence(where, entries, length)
+        ids, count = _sequence(where, sparse_ids, length)
         return Bags(ids, None, None, shape, count, dropped)
-    gain = _gain(where, entries, gains, table.combiner, feature.config.validate_weights_and_indices)
-    return Bags(entries.ids, entries.bag, gain, shape, count, dropped)
+    gain = _gain(
+        where, sparse_ids, gains, table.combiner, feature.config.validate_weights_and_indices
+    )
+    return Bags(sparse_ids.ids, sparse_ids.bag, gain, shape, count, dropped)
 
 
 def split_bags(features: tuple[Feature, ...], bags: list[Bags], parts: int) -> list[list[Bags]]:
@@ -136,13 +139,13 @@ def split_bags(features: tuple[Feature, ...], bags: list[Bags], parts: int) -> l
                 f"of {parts}"
             )
         shape = (size, *each.shape[1:])
-        places = math.prod(shape)
+        positions = math.prod(shape)
         for part, of_part in enumerate(split):
-            start = part * places
+            start = part * positions
             if each.bag is None or each.gain is None:
-                of_part.append(Bags(each.ids[start : start + places], None, None, shape))
+                of_part.append(Bags(each.ids[start : start + positions], None, None, shape))
                 continue
-            bounds = host.ints([start, start + places])
+            bounds = host.ints([start, start + positions])
             low, high = torch.searchsorted(each.bag, bounds).tolist()
             of_part.append(
                 Bags(each.ids[low:high], each.bag[low:high] - start, each.gain[low:high], shape)
@@ -195,21 +198,21 @@ def _parse_dense(
 def _output(
     where: str,
     feature: Feature,
-    entries: SparseIds,
+    sparse_ids: SparseIds,
     batch_size: int | None,
     output_shape: tuple[int, ...] | None,
 ) -> tuple[int, tuple[int, ...]]:
     """(sequence length or 0, shape of the activations without D) of a sparse or ragged input."""
-    length, outer = feature.max_sequence_length, entries.outer
-    if output_shape is not None and entries.splits is not None:
-        places, rows = math.prod(output_shape), outer[0]
-        if rows == places:
+    length, outer = feature.max_sequence_length, sparse_ids.outer
+    if output_shape is not None and sparse_ids.splits is not None:
+        positions, rows = math.prod(output_shape), outer[0]
+        if rows == positions:
             return 0, output_shape
-        if rows and places % rows == 0:
-            return places // rows, output_shape
+        if rows and positions % rows == 0:
+            return positions // rows, output_shape
         raise ValueError(
             f"{where}: a ragged input of {rows} rows cannot fill the output shape "
-            f"{[*output_shape]}: it needs {places} rows to combine, or a divisor of that for sequences"
+            f"{[*output_shape]}: it needs {positions} rows to combine, or a divisor of that for sequences"
         )
     if output_shape is not None:
         _check_shape(where, outer, output_shape)
@@ -225,75 +228,80 @@ def _output(
 
 
 def _gain(
-    where: str, entries: SparseIds, weights: Tensor | None, combiner: str, check: bool
+    where: str, sparse_ids: SparseIds, weights: Tensor | None, combiner: str, check: bool
 ) -> Tensor:
     """The factor of each id in its bag's weighted sum, `[N]` float32."""
     if combiner == "sum":
         if weights is None:
-            return torch.ones(1, dtype=torch.float32, device="cpu").expand(len(entries.ids))
+            return torch.ones(1, dtype=torch.float32, device="cpu").expand(len(sparse_ids.ids))
         return weights.to(torch.float32)
-    w = torch.ones_like(entries.ids, dtype=torch.float64) if weights is None else weights
-    zeros = torch.zeros(math.prod(entries.outer), dtype=torch.float64, device="cpu")
-    total = zeros.index_add_(0, entries.bag, w if combiner == "mean" else w * w)
+    w = torch.ones_like(sparse_ids.ids, dtype=torch.float64) if weights is None else weights
+    zeros = torch.zeros(math.prod(sparse_ids.outer), dtype=torch.float64, device="cpu")
+    total = zeros.index_add_(0, sparse_ids.bag, w if combiner == "mean" else w * w)
     divisor = total.where(total != 0, math.inf)  # whose gradient is 0, as that of a gain of 0
     if combiner == "sqrtn":
         divisor = divisor.sqrt()
-    gain = (w / divisor[entries.bag]).to(torch.float32)
+    gain = (w / divisor[sparse_ids.bag]).to(torch.float32)
     if check and weights is not None and not bool(gain.isfinite().all()):
-        bag = int(entries.bag[int((~gain.isfinite()).nonzero()[0])])
+        bag = int(sparse_ids.bag[int((~gain.isfinite()).nonzero()[0])])
         raise ValueError(
-            f"{where}: the weights of {bag_name(bag, entries.outer)} cancel to "
+            f"{where}: the weights of {bag_name(bag, sparse_ids.outer)} cancel to "
             f"{float(divisor.detach()[bag])}, too little to divide by for combiner {combiner!r}; use 'sum' "
             "or larger weights"
         )
     return gain
 
 
-def _sequence(where: str, entries: SparseIds, length: int) -> tuple[Tensor, int]:
-    """Ids by place, `[B * L]`, `NO_ID` where the sample has none; what lies beyond L is cut.
+def _sequence(where: str, sparse_ids: SparseIds, length: int) -> tuple[Tensor, int]:
+    """The ids of a sequence, `[B * L]`, `NO_ID` where a sample has none; ids beyond L are left out.
 
-    Also how many ids are kept.
+    Also the number of ids that are kept.
     """
-    if entries.given is None:
-        ids, place = _cut_rows(entries, length)
+    if sparse_ids.given is None:
+        ids, target = _first_ids(sparse_ids, length)
     else:
-        kept = entries.position < length
-        ids, place = entries.ids[kept], entries.bag[kept] * length + entries.position[kept]
-        twice = (place[1:] == place[:-1]).nonzero()
+        kept = sparse_ids.position < length
+        ids, target = (
+            sparse_ids.ids[kept],
+            sparse_ids.bag[kept] * length + sparse_ids.position[kept],
+        )
+        twice = (target[1:] == target[:-1]).nonzero()
         if len(twice):
-            at = int(place[int(twice[0])])
+            at = int(target[int(twice[0])])
             raise ValueError(
                 f"{where}: two ids at sample {at // length}, position {at % length} of a sequence "
                 "feature; give each entry of the sparse tensor its own column"
             )
-    by_place = torch.full((entries.outer[0] * length,), NO_ID, dtype=torch.int64, device="cpu")
-    return by_place.scatter_(0, place, ids), len(ids)
+    by_position = torch.full(
+        (sparse_ids.outer[0] * length,), NO_ID, dtype=torch.int64, device="cpu"
+    )
+    return by_position.scatter_(0, target, ids), len(ids)
 
 
-def _cut_rows(entries: SparseIds, length: int) -> tuple[Tensor, Tensor]:
-    """The first L ids of each sample of a ragged input, and their places, from the splits alone."""
-    assert entries.splits is not None
-    splits = entries.splits.numpy()
+def _first_ids(sparse_ids: SparseIds, length: int) -> tuple[Tensor, Tensor]:
+    """The first L ids of each sample of a ragged input, and their positions, from the splits alone."""
+    assert sparse_ids.splits is not None
+    splits = sparse_ids.splits.numpy()
     lengths = np.minimum(np.diff(splits), length)
     starts = np.cumsum(lengths) - lengths
     number = np.arange(lengths.sum())
-    place = number + np.repeat(np.arange(0, len(lengths) * length, length) - starts, lengths)
-    ids = entries.ids
+    target = number + np.repeat(np.arange(0, len(lengths) * length, length) - starts, lengths)
+    ids = sparse_ids.ids
     if len(number) < len(ids):
         ids = ids[torch.from_numpy(number + np.repeat(splits[:-1] - starts, lengths))]
-    return ids, torch.from_numpy(place)
+    return ids, torch.from_numpy(target)
 
 
 def _kept(
     where: str,
     table: Table,
     ids: Tensor,
-    entries: SparseIds | None,
+    sparse_ids: SparseIds | None,
     dense_shape: tuple[int, ...] | None,
     id_bounds: str,
 ) -> tuple[Tensor | None, int]:
     """A mask of the ids that are looked up, None if all are; and how many lie outside [0, V)."""
-    inside = _inside(where, table, ids, entries, dense_shape, id_bounds)
+    inside = _inside(where, table, ids, sparse_ids, dense_shape, id_bounds)
     dropped = 0 if inside is None else len(ids) - int(inside.sum())
     if table.padding_row is None:
         return inside, dropped
@@ -307,7 +315,7 @@ def _inside(
     where: str,
     table: Table,
     ids: Tensor,
-    entries: SparseIds | None,
+    sparse_ids: SparseIds | None,
     dense_shape: tuple[int, ...] | None,
     id_bounds: str,
 ) -> Tensor | None:
@@ -318,9 +326,11 @@ def _inside(
     inside = (ids >= 0) & (ids < table.vocabulary_size)
     outside = (~inside).nonzero()[:, 0]
     at = int(outside[0])
-    place = entries.place(at) if entries is not None else bag_name(at, dense_shape or (len(ids),))
+    name = (
+        sparse_ids.name(at) if sparse_ids is not None else bag_name(at, dense_shape or (len(ids),))
+    )
     more = f" ({len(outside) - 1} more like it)" if len(outside) > 1 else ""
-    found = f"{where}: id {int(ids[at])} at {place} is outside [0, {table.vocabulary_size}){more}"
+    found = f"{where}: id {int(ids[at])} at {name} is outside [0, {table.vocabulary_size}){more}"
     if id_bounds == "raise":
         raise ValueError(
             f"{found}; correct the ids, raise vocabulary_size, or choose id_bounds='drop' or "

@@ -1,6 +1,6 @@
 """The kinds of input a feature takes, each brought into one form: ids, their bags, their positions.
 
-Dense inputs need no such form and are read in `features.py`. Everything here runs on the host.
+Dense inputs need no such form and are read in `bags.py`. Everything here runs on the host.
 Letters: B batch, N ids.
 """
 
@@ -36,7 +36,8 @@ class SparseIds:
     given: tuple[Tensor, Tensor] | None = None
     """`bag` and `position`, where the splits do not tell them."""
     order: Tensor | None = None
-    """What brings the entries of a sparse tensor into this order, if they were in another."""
+    """The permutation that sorts the entries of a sparse tensor by bag and position; None if they were
+    sorted."""
 
     @cached_property
     def bag(self) -> Tensor:
@@ -60,8 +61,8 @@ class SparseIds:
         given = self.bag[mask], self.position[mask]
         return SparseIds(self.ids[mask], self.outer, self.splits, given)
 
-    def place(self, number: int) -> str:
-        """Where an id stands, for messages."""
+    def name(self, number: int) -> str:
+        """The sample and the position of an id, for messages."""
         return (
             f"{bag_name(int(self.bag[number]), self.outer)}, position {int(self.position[number])}"
         )
@@ -79,7 +80,7 @@ def bag_name(bag: int, outer: tuple[int, ...]) -> str:
 
 
 def is_dense(value: object) -> bool:
-    """Whether the input is an ordinary tensor: one id at each place."""
+    """True if the input is an ordinary tensor, with one id at each position."""
     return isinstance(value, Tensor) and not value.is_nested and value.layout == torch.strided
 
 
@@ -133,7 +134,7 @@ def as_ragged(where: str, value: object) -> Ragged | None:
 
 
 def _check_spans(where: str, starts: Tensor, lengths: Tensor, size: int) -> None:
-    """torch makes a jagged tensor of any offsets."""
+    """Raise ValueError if offsets point outside the values, which torch does not check."""
     wrong = ((starts < 0) | (lengths < 0) | (starts + lengths > size)).nonzero()
     if len(wrong):
         at = int(wrong[0])
@@ -144,9 +145,10 @@ def _check_spans(where: str, starts: Tensor, lengths: Tensor, size: int) -> None
 
 
 def _bag_order(value: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(bag, position, what sorted both) of the entries of a sparse tensor; None if they were in order.
+    """(bag, position, permutation that sorted both) of the entries of a sparse tensor; None if they were
+    sorted.
 
-    Never coalesce here: that would add up the ids of two entries at one place. And never take the word of
+    Never coalesce here: that would add up the ids of two entries at one index. And never take the word of
     `is_coalesced` for their order: torch has it from whoever made the tensor.
     """
     *outer, position = value._indices().unbind()
@@ -165,18 +167,18 @@ def _ordered(values: Tensor, order: Tensor | None) -> Tensor:
 
 
 def read_weights(
-    where: str, value: object, weights: object, entries: SparseIds, check_values: bool
+    where: str, value: object, weights: object, sparse_ids: SparseIds, check_values: bool
 ) -> Tensor:
     """The weights `[N]` float64, in the order of the entries.
 
     Args:
-        check_values: whether each weight must be finite.
+        check_values: True if each weight must be finite.
 
     Raises:
         ValueError: they are of another kind than the ids, at other places, or not finite numbers; or they
             require grad and two are at one place of a sparse tensor.
     """
-    splits = entries.splits
+    splits = sparse_ids.splits
     ragged = as_ragged(where, weights)
     if splits is not None and ragged is not None:
         if not torch.equal(ragged.row_splits.to(torch.int64), splits):
@@ -203,7 +205,7 @@ def read_weights(
                 f"same order; got shape {[*weights.shape]} with {weights._nnz()} entries for ids of "
                 f"shape {[*value.shape]} with {value._nnz()}"
             )
-        flat = _sparse_values(where, weights, entries)
+        flat = _sparse_values(where, weights, sparse_ids)
     else:
         wanted = "a Ragged or jagged tensor" if splits is not None else "a sparse COO tensor"
         raise ValueError(
@@ -217,18 +219,18 @@ def read_weights(
         if not bool(finite.all()):
             at = int((~finite).nonzero()[0])
             raise ValueError(
-                f"{where}: weight {float(flat.detach()[at])} at {entries.place(at)} is not finite in "
+                f"{where}: weight {float(flat.detach()[at])} at {sparse_ids.name(at)} is not finite in "
                 "float32; clean the weights before enqueue"
             )
     return flat.to(torch.float64)
 
 
-def _sparse_values(where: str, weights: Tensor, entries: SparseIds) -> Tensor:
+def _sparse_values(where: str, weights: Tensor, sparse_ids: SparseIds) -> Tensor:
     """The values of sparse weights in the order of the entries, differentiable if they require grad."""
     if not weights.requires_grad:
-        return _ordered(weights._values(), entries.order)
+        return _ordered(weights._values(), sparse_ids.order)
     if weights.is_coalesced():
-        return _ordered(weights.values(), entries.order)
+        return _ordered(weights.values(), sparse_ids.order)
     summed = weights.coalesce().values()  # torch differentiates no other access, and this one sorts
     if len(summed) < weights._nnz():
         raise ValueError(
@@ -278,7 +280,7 @@ def check_sparse(where: str, value: Tensor) -> None:
 
 
 def _check_indices(where: str, value: Tensor) -> None:
-    """torch checks the indices of a sparse tensor only where it is asked to."""
+    """Raise ValueError if an index is outside the shape, which torch checks only on request."""
     indices = value._indices()
     if not indices.numel() or all(
         row.max() < size  # without a sign a negative index is larger than any other

@@ -15,8 +15,8 @@ def make_leaf(activation: Tensor) -> Tensor:
     """Let an activation collect `.grad`, and let each backward pass give it a tensor of its own.
 
     The gradient that autograd has for a leaf may be an expanded view: that of x.sum(1) has one number for
-    all places of a sequence. torch_xla 2.9 keeps the view as `.grad`, and whatever is done to it in place
-    (`clip_grad_norm_`, `unscale_`, the next backward pass) is then done once for each place.
+    all positions of a sequence. torch_xla 2.9 keeps the view as `.grad`, and an operation on it in place
+    (`clip_grad_norm_`, `unscale_`, the next backward pass) is then done once for each position.
     """
     activation.requires_grad_().register_hook(torch.clone)  # type: ignore[no-untyped-call]
     return activation
@@ -34,7 +34,7 @@ def collect_gradients(
     Args:
         activations: of the batch that awaits its gradients.
         given: one gradient or None per feature, or None altogether to take each activation's `.grad`.
-        call: what was called, for the messages.
+        call: the name of the public call, for the messages.
         frozen: tables whose features need no gradient.
 
     Raises:

@@ -38,7 +38,7 @@ def map_tensors(value: Any, put: Callable[[Tensor], Tensor], what: str) -> Any:
 
 
 def is_floating(rows: Tensor | np.ndarray[Any, Any]) -> bool:
-    """Whether these are real floats of some width."""
+    """True if the rows are real floats of some width."""
     return rows.is_floating_point() if isinstance(rows, Tensor) else rows.dtype.kind == "f"
 
 

@@ -20,7 +20,7 @@ _Pair = tuple[Any, Any]
 
 
 def holds_jagged(features: object) -> bool:
-    """Whether a nest of inputs has a KeyedJaggedTensor or a JaggedTensor anywhere."""
+    """True if a nest of inputs has a KeyedJaggedTensor or a JaggedTensor anywhere."""
     if isinstance(features, (Tensor, Ragged)):
         return False
     if isinstance(features, Mapping):
@@ -131,7 +131,7 @@ def _check_parts(what: str, value: Any, weights: Tensor | None) -> Tensor:
 
 
 def _strides(value: Any, keys: list[str], inverse: dict[str, Tensor] | None) -> list[int]:
-    """How many samples each key has."""
+    """The number of samples of each key."""
     variable = getattr(value, "variable_stride_per_key", None)
     if not (callable(variable) and variable()):
         return [value.stride()] * len(keys)

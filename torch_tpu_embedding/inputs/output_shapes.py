@@ -1,6 +1,6 @@
 """The shape of each feature's activations: configured, given to `build`, or taken from the first batch.
 
-In that order of priority, as in TF. Once settled a shape stays, so that the programs do.
+In that order of priority, as in TF. A shape that is known never changes, so that the programs do not.
 Letters: B batch, D dim, L max_sequence_length.
 """
 
@@ -24,9 +24,9 @@ class OutputShapes:
         self._structure = resolved.structure
         self._batch_size = batch_size
         self.explicit: list[Shape | None] = [feature.output_shape for feature in resolved.features]
-        """Configured, or given to build: what an input must fill."""
-        self.settled: list[Shape | None] = list(self.explicit)
-        """Known in any way: what all batches must agree with."""
+        """The shapes that are configured or given to build, which an input must fill; None for others."""
+        self.known: list[Shape | None] = list(self.explicit)
+        """The shapes that are known in any way, with which all batches must agree; None for others."""
 
     def give(self, input_shapes: Any) -> None:
         """Take the shapes given to `build`.
@@ -54,29 +54,30 @@ class OutputShapes:
         for number, shape in enumerate(found):
             if self._features[number].max_sequence_length == 0:
                 self.explicit[number] = shape
-            self.settled[number] = shape
+            self.known[number] = shape
 
     def check(self, bags: Sequence[Bags], follows: Sequence[bool]) -> None:
         """Raise ValueError if a batch has another shape than those before.
 
         Args:
-            follows: whether a feature's shape begins with the samples, which may be of another number.
+            follows: per feature, True if the first size of its shape is the number of samples, which may
+                differ.
         """
         shapes = self._of(bags, follows)
-        for feature, settled, shape in zip(self._features, self.settled, shapes, strict=True):
-            if settled is not None and settled != shape:
+        for feature, known, shape in zip(self._features, self.known, shapes, strict=True):
+            if known is not None and known != shape:
                 raise ValueError(
                     f"feature {feature.name!r}: this batch gives activations of shape "
-                    f"{[*shape]} (without dim), but {[*settled]} was settled before; every batch "
+                    f"{[*shape]} (without dim), but {[*known]} was settled before; every batch "
                     "must give the same"
                 )
 
-    def settle(self, bags: Sequence[Bags], follows: Sequence[bool]) -> None:
+    def remember(self, bags: Sequence[Bags], follows: Sequence[bool]) -> None:
         """Keep the shapes of the first batch."""
-        self.settled = [*self._of(bags, follows)]
+        self.known = [*self._of(bags, follows)]
 
     def _of(self, bags: Sequence[Bags], follows: Sequence[bool]) -> list[Shape]:
-        """The shapes, as if there were as many samples as the batch size says."""
+        """The shapes that the bags would have with as many samples as the batch size says."""
         return [
             (self._batch_size, *each.shape[1:]) if begins else each.shape
             for each, begins in zip(bags, follows, strict=True)

@@ -2,7 +2,7 @@
 
 Batches are counted where they are prepared, in the thread that prepares them: with an `EmbeddingLoader` up
 to `depth` batches ahead of training. All numbers are of this process; counts add up over processes.
-Letters: U unique rows, L devices of this process.
+Letters: U unique rows, P devices of a process.
 """
 
 from __future__ import annotations

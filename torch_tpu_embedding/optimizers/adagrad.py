@@ -24,7 +24,7 @@ class Adagrad(SlottedOptimizer):
 
     learning_rate: LearningRate = 0.001
     initial_accumulator_value: float = field(default=0.1, kw_only=True)
-    """What new accumulators hold; must be above 0."""
+    """The start value of accumulators; must be above 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,7 +62,7 @@ class RowWiseAdagrad(SlottedOptimizer):
 
     learning_rate: LearningRate = 0.001
     initial_accumulator_value: float = field(default=0.1, kw_only=True)
-    """What new accumulators hold; above 0, or 0 with an epsilon."""
+    """The start value of accumulators; above 0, or 0 with an epsilon."""
     epsilon: float = field(default=0.0, kw_only=True)
     """Added to the root."""
 
@@ -111,7 +111,7 @@ class AdagradMomentum(SlottedOptimizer):
     momentum: float = field(default=0.0, kw_only=True)
     """Share of the momentum that stays, in [0, 1)."""
     use_nesterov: bool = field(default=False, kw_only=True)
-    """Whether the step looks ahead by one momentum."""
+    """True if the step looks ahead by one momentum."""
     exponent: float = field(default=2.0, kw_only=True)
     """The root taken of the accumulator: 2 is the square root; above 0."""
     beta2: float = field(default=1.0, kw_only=True)

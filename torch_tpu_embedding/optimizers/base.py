@@ -123,17 +123,17 @@ class Optimizer:
 
     @property
     def steps_per_occurrence(self) -> bool:
-        """Whether each occurrence of an id is an update of its own."""
+        """True if each occurrence of an id is an update of its own."""
         return not self.use_gradient_accumulation
 
     @property
     def divides_by_rate(self) -> bool:
-        """Whether a learning rate of 0 has no meaning."""
+        """True if a learning rate of 0 has no meaning."""
         return False
 
     @property
     def moves_all_rows(self) -> bool:
-        """Whether rows that were not looked up move too."""
+        """True if rows that were not looked up move too."""
         return False
 
     def rule(self) -> Optimizer:

@@ -33,7 +33,7 @@ class FTRL(SlottedOptimizer):
 
     learning_rate: LearningRate = 0.001
     learning_rate_power: float = field(default=-0.5, kw_only=True)
-    """How the rate falls with the accumulator; at most 0."""
+    """The power of the accumulator by which the rate falls; at most 0."""
     l1_regularization_strength: float = field(default=0.0, kw_only=True)
     """l1: weights with |L| below it become exactly 0."""
     l2_regularization_strength: float = field(default=0.0, kw_only=True)
@@ -41,7 +41,7 @@ class FTRL(SlottedOptimizer):
     beta: float = field(default=0.0, kw_only=True)
     """Added to a'ᵖ, as the paper's β."""
     initial_accumulator_value: float = field(default=0.1, kw_only=True)
-    """What new accumulators hold; above 0, or 0 with `allow_zero_accumulator`."""
+    """The start value of accumulators; above 0, or 0 with `allow_zero_accumulator`."""
     multiply_linear_by_learning_rate: bool = field(default=False, kw_only=True)
     """Keep L·lr in the slot instead of L."""
     allow_zero_accumulator: bool = field(default=False, kw_only=True)

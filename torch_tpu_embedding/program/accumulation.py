@@ -1,7 +1,8 @@
-"""The rows' gradients of several micro-batches together, so that one update takes them as one batch's.
+"""The gradients of the rows of several micro-batches, summed, so that one update takes them as one batch's.
 
-The host has the unique records of each; it finds those of all, and where in them each batch's lie. The
-device adds the sums of each batch up there. Letters: K batches, U unique rows, D dim.
+The host has the unique records of each batch; it finds the unique records of all, and the position of each
+batch's records among them. There the device adds up the sums of each batch. Letters: K batches, U unique
+rows, D dim.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from .update import after
 
 
 class Merger:
-    """Makes one batch of several; owns its padded sizes, which are those of the largest step so far."""
+    """Makes one batch of several; owns the padded sizes of that batch, which fit the largest step so
+    far."""
 
     def __init__(self, resolved: Resolved, engine: Engine) -> None:
         self._engine = engine
@@ -47,7 +49,7 @@ class Merger:
         """All batches as one, whose row gradients are known; a collective call.
 
         Args:
-            sums: of each batch what `Engine.sum_gradients` gave.
+            sums: the result of `Engine.sum_gradients` for each batch.
             activations: of each batch, in feature order. Where they were looked up in the same program as
                 the update to come, that lookup comes first.
         """
@@ -65,7 +67,7 @@ class Merger:
             )
         ]
         ints: list[Tensor] = []
-        places: list[Tensor] = []
+        positions: list[Tensor] = []
         for device in range(engine.placement.local_devices):
             for number, of_stack in enumerate(shapes):
                 records, inverse = found[number][0][device], found[number][1][device]
@@ -73,7 +75,7 @@ class Merger:
                 lengths = [len(batch.records[number][device]) for batch in batches]
                 for batch, of_batch in zip(batches, torch.split(inverse, lengths), strict=True):
                     room = batch.shapes[number].num_unique
-                    places.append(_filled(of_batch, room, of_stack.num_unique - 1))
+                    positions.append(_filled(of_batch, room, of_stack.num_unique - 1))
         merged = SentBatch(
             tuple(shapes),
             exchange.put(join(ints)),
@@ -82,26 +84,29 @@ class Merger:
             tuple(tuple(records) for records, _ in found),
             batches[-1].name,
         )
-        row_gradients = self._add_up(merged, exchange.put(join(places)), batches, sums, activations)
+        row_gradients = self._add_up(
+            merged, exchange.put(join(positions)), batches, sums, activations
+        )
         return LookedUp(merged, [], engine.version, engine.loads, row_gradients)
 
     def _unique(
         self, number: int, batches: Sequence[SentBatch]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Records of a stack in any batch, per device, and where in them each batch's lie."""
-        records, places = [], []
+        """The unique records of a stack in all batches, and the position among them of each batch's, per
+        device."""
+        records, positions = [], []
         bound = self._engine.store.stacks[number].num_records + 1
         for device in range(self._engine.placement.local_devices):
             held = [batch.records[number][device] for batch in batches]
             unique, inverse = unique_inverse(torch.cat(held).long(), bound)
             records.append(unique.to(torch.int32))
-            places.append(inverse)
-        return records, places
+            positions.append(inverse)
+        return records, positions
 
     def _add_up(
         self,
         merged: SentBatch,
-        places: Tensor,
+        positions: Tensor,
         batches: Sequence[SentBatch],
         sums: Sequence[Mapping[int, Tensor]],
         activations: Sequence[Sequence[Tensor]],
@@ -112,7 +117,7 @@ class Merger:
             for number in range(len(merged.shapes))
             for batch in batches
         ]
-        rest = iter(cut(exchange.enter(places), rooms))
+        rest = iter(cut(exchange.enter(positions), rooms))
         totals = {}
         for number, of_stack in enumerate(merged.shapes):
             here = [next(rest) for _ in batches]
@@ -120,18 +125,18 @@ class Merger:
                 continue
             stack = of_stack.order.stack
             shape = (of_stack.num_unique, stack.dim)
-            total = torch.zeros(shape, dtype=torch.float32, device=places.device)
-            for place, of_batch, looked_up in zip(here, sums, activations, strict=True):
+            total = torch.zeros(shape, dtype=torch.float32, device=positions.device)
+            for position, of_batch, looked_up in zip(here, sums, activations, strict=True):
                 added = exchange.enter(of_batch[number])
                 if stack.reads_must_come_first:
                     added = after(added, exchange.enter(looked_up[self._feature[number]]))
-                total = total.index_add(0, place, added)
+                total = total.index_add(0, position, added)
             totals[number] = exchange.leave(total)
         return totals
 
 
 def _padded(shape: StackShape, records: Tensor) -> list[Tensor]:
-    """The int32 numbers of a stack of which only its records matter, in the order of `IntParts`."""
+    """The int32 numbers of a stack without lookups, in the order of `IntParts`."""
     stack: StackLayout = shape.order.stack
     found = [_filled(records, shape.num_unique, stack.padding_record)]
     if shape.has_several_tables:

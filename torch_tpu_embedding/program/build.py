@@ -1,4 +1,4 @@
-"""Which tables are initialised on which device, so that a second TPUEmbedding can work on them."""
+"""The tables that are initialised on each device, so that a second TPUEmbedding can work on them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find(device: torch.device, resolved: Resolved) -> Engine:
 
 
 def _signature(resolved: Resolved) -> _Signature:
-    """What must be equal for two configurations to mean the same tables and features."""
+    """The properties in which two configurations agree if they mean the same tables and features."""
     tables = tuple(
         (
             table.name,

@@ -199,8 +199,8 @@ class Engine:
             rates: one per table; FROZEN for one that stays as it is; ignored for tables that have no
                 optimizer.
             may_sample: False where the program is a rare one, so that sampling does not make two of it.
-            read_before: the activations of another batch, in feature order, if that batch is looked up in the
-                same program and must not see this update.
+            read_before: the activations of another batch, in feature order, if that batch is looked up in
+                the same program and must not see this update.
         """
         sampler = self.sampler if may_sample else None
         if sampler is not None and not sampler.begin():
@@ -314,8 +314,8 @@ class Engine:
         """The gradients that each stack's update takes.
 
         Returns:
-            Per stack the gradient of each unique record `[U, D]`; of each occurrence `[N, D]` if the stack's
-            optimizer steps once for each and `summed` is False.
+            Per stack the gradient of each unique record `[U, D]`; of each occurrence `[N, D]` if the
+            stack's optimizer steps once for each and `summed` is False.
         """
         found = []
         several = self.placement.num_devices > 1

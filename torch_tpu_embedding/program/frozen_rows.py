@@ -20,7 +20,7 @@ def moves(rates: Tensor) -> Tensor:
 def spare_frozen(
     record: Tensor, valid: Tensor, rates: Tensor, padding_record: int
 ) -> tuple[Tensor, Tensor]:
-    """Where changes may be written, and which of them.
+    """Keep the changes of frozen rows from being written.
 
     Args:
         record: `[U]` int32. valid: `[U, 1]` bool, False for padding. rates: `[U, 1]`, or `[1]` for all.

@@ -1,8 +1,8 @@
 """The norm of a step's whole gradient, and the factor that clips it: traced into the step's program.
 
-A model with dense tables has a gradient of one row for each id, the sum over all places of the id in the
-batch. `torch.nn.utils.clip_grad_norm_` over activations has one for each place instead, and those of this
-process alone. Letters: G devices of all processes, U unique rows, D dim.
+A model with dense tables has a gradient of one row for each id, the sum over all lookups of the id in
+the batch. `torch.nn.utils.clip_grad_norm_` over activations has one for each lookup instead, and only those
+of this process. Letters: G devices of all processes, U unique rows, D dim.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def check_arguments(
         )
     own = {id(each) for each in activations}
     found: dict[int, Tensor] = {}
-    for place, each in enumerate(dense_parameters):
+    for at, each in enumerate(dense_parameters):
         if not isinstance(each, Tensor):
             raise TypeError(
-                f"clip_grad_norm_: dense_parameters[{place}] is a {type(each).__name__}, no tensor; pass "
+                f"clip_grad_norm_: dense_parameters[{at}] is a {type(each).__name__}, no tensor; pass "
                 "model.parameters()"
             )
         if id(each) in own:
             raise ValueError(
-                f"clip_grad_norm_: dense_parameters[{place}] is an activation, whose gradient is counted "
+                f"clip_grad_norm_: dense_parameters[{at}] is an activation, whose gradient is counted "
                 "in the rows of its table already; pass the parameters of the dense model alone"
             )
         if each.grad is not None:

@@ -1,7 +1,8 @@
-"""The forward program: gather the unique records of a stack, hand them to every place that asked.
+"""The forward program: gather the unique records of a stack, hand a row to each lookup.
 
 Static shapes, plain ATen: `index_select` and `index_add_` are the forms that XLA turns into one gather
-and one in-place scatter. Letters: B batch, H length of a bag, N ids, U unique rows, D dim.
+and one in-place scatter. Letters: B batch, H ids of a bag of fixed length, N lookups, U unique
+rows, D dim, G devices of all.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from .stack_index import StackIndex
 
 
 def rows_of(index: StackIndex, records: Tensor) -> Tensor:
-    """What a device hands out of the records it has gathered: their weights `[U, D]`, rounded if the table
-    is, or whole records `[U, record_width]`, which begin with them; padding is 0."""
+    """The rows of gathered records that lookups or other devices take; padding is 0.
+
+    Returns:
+        The weights `[U, D]`, rounded if the table's are, or whole records `[U, record_width]`, which begin
+        with the weights.
+    """
     stack = index.shape.order.stack
     if stack.hands_out_records:
         return records
@@ -29,7 +34,7 @@ def rows_of(index: StackIndex, records: Tensor) -> Tensor:
 
 
 def rows_alone(index: StackIndex, array: Tensor) -> Tensor:
-    """`rows_of` the array of the weights, `[U, D]`, where nothing else of the records is needed."""
+    """The rows `[U, D]` that `rows_of` would give, read from the array of the weights without the slots."""
     weights = gather_weights(index.shape.order.stack.arrays[0], array, index.ints.record)
     return _rounded(index, weights)
 
@@ -43,7 +48,8 @@ def _rounded(index: StackIndex, weights: Tensor) -> Tensor:
 
 
 def rows_to_send(index: StackIndex, rows: Tensor) -> Tensor:
-    """The rows in the slots of the devices that asked for them, `[G, block, D]`."""
+    """The exchange buffer that leaves this device, `[G, positions_per_device, D]`: for each device its
+    rows."""
     shape = index.shape
     weights = _weights(index, rows)
     return weights.index_select(0, index.ints.incoming).view(
@@ -55,16 +61,16 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
     """The activations of each span of the stack, `[*shape, D]`.
 
     Args:
-        rows: what `rows_of` gave, or what came of the exchange `[num_positions, D]`.
+        rows: the result of `rows_of`, or the exchange buffer that arrived, `[num_positions, D]`.
 
-    Direct places take whole records, if that is what they are, and lose the other lanes in what uses
-    them; the sums of bags would read them all.
+    One-hot lookups take whole records where `rows` has them, and leave the slots out afterwards at no cost;
+    a sum of bags would read the slots too, so its weights are split off first.
     """
     order = index.shape.order
     lookup_rows = iter(index.lookup_rows)
     outputs: list[Tensor] = []
     for fused in order.fused_one_hot:
-        # A gather for each large feature: one for all would be cut up again, which copies.
+        # A gather for each large feature: the result of one for all would be split again, which copies.
         taken = _weights(index, rows.index_select(0, next(lookup_rows)))
         outputs += separate(taken, [each.count for each in fused])
     if order.fused_fixed_length or order.num_bags:
@@ -78,8 +84,8 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         sums = torch.zeros(order.num_bags, order.stack.dim, dtype=rows.dtype, device=rows.device)
         sums = sums.index_add(0, index.ints.bag, weighted)
         outputs += separate(sums, [span.count for span in order.ragged])
-    # A copy, which costs nothing in a program: of a view that a caller keeps beyond the step, that step's
-    # program would write out what it is a view of, too.
+    # A copy, which costs nothing inside a program. If the caller keeps a view beyond the step, the step's
+    # program writes out the whole tensor under the view, too.
     shaped = torch.ops.aten.view_copy.default
     return [
         out if len(span.form.shape) == 1 else shaped(out, [*span.form.shape, order.stack.dim])
@@ -88,7 +94,7 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
 
 
 def _weights(index: StackIndex, rows: Tensor) -> Tensor:
-    """The weights `[…, D]` of what `rows_of` gave."""
+    """The weights `[…, D]` of the rows that `rows_of` gave."""
     dim = index.shape.order.stack.dim
     if rows.shape[1] == dim:
         return rows
@@ -98,7 +104,7 @@ def _weights(index: StackIndex, rows: Tensor) -> Tensor:
 
 
 def _sum_bags(rows: Tensor) -> Tensor:
-    """`[bags, D]`, the sums of `[H, bags, D]`, which do not depend on what other bags there are."""
+    """The sums `[bags, D]` of `[H, bags, D]`; the sum of a bag does not depend on the other bags."""
     if runtime.is_accelerated(rows.device):
         return rows.sum(0)
     # torch adds up in one order or another, depending on how many numbers lie side by side.

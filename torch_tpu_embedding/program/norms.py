@@ -24,10 +24,10 @@ Norms = dict[int, tuple[float, float]]
 
 
 class NormSampler:
-    """Decides which updates are sampled, and keeps what the last of them gave.
+    """Chooses the updates to sample, and keeps the norms of the last of them.
 
     Args:
-        every: one in so many, the second update first.
+        every: one in `every` updates is sampled, the second update first.
     """
 
     def __init__(self, every: int) -> None:
@@ -37,7 +37,7 @@ class NormSampler:
         self._known: Norms = {}
 
     def begin(self) -> bool:
-        """Whether the update that begins now is one to sample."""
+        """Count an update that begins now; returns True if it is to be sampled."""
         due = self._updates % self._every == 1 % self._every
         self._updates += 1
         if due:
@@ -45,7 +45,7 @@ class NormSampler:
         return due
 
     def keep(self, parts: Sequence[tuple[Sequence[int], Tensor]]) -> None:
-        """Take what `sums_of_squares` gave for some stacks, with the tables of each."""
+        """Take the results of `sums_of_squares` for some stacks, each with the tables of its stack."""
         if parts:
             tables = [table for members, _ in parts for table in members]
             self._pending = tables, torch.cat([sums for _, sums in parts], dim=1)
@@ -66,7 +66,7 @@ class NormSampler:
 def sums_of_squares(
     exchange: Exchange, index: StackIndex, gradient: Tensor, records: Tensor
 ) -> Tensor:
-    """Per table of a stack the squares of its gradient and of its rows, summed, and the number of rows.
+    """The sums of squares of the gradient and of the rows of each table of a stack, and the number of rows.
 
     Args:
         gradient: of each unique record, `[U, D]`. records: their gathered weights array.

@@ -1,4 +1,4 @@
-"""How records are read out of the arrays of a stack and changed there: one gather and one scatter-add each.
+"""The access to records in the arrays of a stack: one gather reads them, one scatter-add changes them.
 
 Letters: U unique rows, D dim.
 """
@@ -15,13 +15,13 @@ from ..tables.layout import ArrayLayout
 
 
 def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
-    """The records `[U, record_width]` of an array, or `[fields * U, D]`, field after field, if they are
-    cut; `field_of` reads both."""
+    """The records `[U, record_width]` of an array; `[fields * U, D]`, field after field, if the fields have
+    rows of their own. `field_of` reads both."""
     if layout.is_vector:
         return array.index_select(0, record)[:, None]
     if layout.fields_have_rows:
-        places = [field_row(layout, record, name) for name in layout.fields]
-        return array.index_select(0, torch.cat(places))
+        of_fields = [field_row(layout, record, name) for name in layout.fields]
+        return array.index_select(0, torch.cat(of_fields))
     rows = array.index_select(0, physical_row(layout, record))
     if layout.records_per_row == 1:
         return rows
@@ -31,7 +31,7 @@ def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor
 
 
 def gather_weights(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
-    """The weights `[U, D]` of records of which nothing else is needed."""
+    """The weights `[U, D]` of records, without reading more of them than is necessary."""
     if layout.fields_have_rows:
         return array.index_select(0, field_row(layout, record, WEIGHT))
     return field_of(layout, gather_records(layout, array, record), WEIGHT)
@@ -46,7 +46,7 @@ def field_of(layout: ArrayLayout, records: Tensor, field: str) -> Tensor:
 
 
 def field_row(layout: ArrayLayout, record: Tensor, field: str) -> Tensor:
-    """The physical row of one field of a record that is cut."""
+    """The physical row of one field of a record whose fields have rows of their own."""
     return record * len(layout.fields) + layout.fields.index(field)
 
 
@@ -56,9 +56,9 @@ def physical_row(layout: ArrayLayout, record: Tensor) -> Tensor:
 
 
 def lane_mask(layout: ArrayLayout, record: Tensor) -> Tensor:
-    """`[U, records_per_row, 1]` bool: which place of its physical row a record has."""
-    places = torch.arange(layout.records_per_row, dtype=torch.int32, device=record.device)
-    return ((record & (layout.records_per_row - 1))[:, None] == places)[:, :, None]
+    """`[U, records_per_row, 1]` bool: True at the position of each record in its physical row."""
+    positions = torch.arange(layout.records_per_row, dtype=torch.int32, device=record.device)
+    return ((record & (layout.records_per_row - 1))[:, None] == positions)[:, :, None]
 
 
 def read_fields(layouts: Sequence[ArrayLayout], records: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Names for the parts of a batch's two buffers on the device.
 
-Letters: H ids of a bag of fixed length, N ids, U unique rows.
+Letters: H ids of a bag of fixed length, N lookups, U unique rows.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class StackIndex:
 
     @property
     def lookup_rows(self) -> list[Tensor]:
-        """The row of each place: of the fused of direct spans one after another, then of those of fixed
-        ones, then of all ragged ids."""
+        """The row of each lookup: a tensor for each group of fused one-hot spans, then for each group of
+        fused fixed-length spans, then one for all ragged features."""
         order = self.shape.order
         rows = cut(self.ints.to_one_hot, _counts(order.fused_one_hot))
         rows += cut(self.ints.to_fixed_length, _counts(order.fused_fixed_length))
@@ -42,13 +42,13 @@ class StackIndex:
 
     @property
     def fixed_length_gains(self) -> list[Tensor]:
-        """The gains of each run of fixed spans, `[H · bags, 1]`."""
+        """The gains `[H · bags, 1]` of each group of fused fixed-length spans."""
         fused = self.shape.order.fused_fixed_length
         return separate(self.floats.fixed_length_gain[:, None], _counts(fused)) if fused else []
 
 
-def _counts(fused: Sequence[Sequence[FeatureSpan]]) -> list[int]:
-    return [sum(span.num_lookups for span in run) for run in fused]
+def _counts(groups: Sequence[Sequence[FeatureSpan]]) -> list[int]:
+    return [sum(span.num_lookups for span in fused) for fused in groups]
 
 
 def split_buffers(

@@ -1,6 +1,6 @@
 """The backward program: one gradient per unique record, one optimizer step, one scatter-add per array.
 
-Letters: N ids, U unique rows, D dim.
+Letters: N lookups, U unique rows, D dim, G devices of all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .stack_index import StackIndex
 
 
 def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
-    """The gradients `[…, D]` of `index.lookup_rows`.
+    """The gradient of each lookup, in tensors `[…, D]` like those of `index.lookup_rows`.
 
     Args:
         gradients: one per span of the stack, shaped like its activations.
@@ -43,7 +43,7 @@ def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]
 
 
 def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
-    """Sum the gradients of all places of each row that this device has used.
+    """Sum the gradients of all lookups of each row that this device has used.
 
     Args:
         gradients: one per span of the stack, shaped like its activations.
@@ -64,10 +64,10 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
 
 
 def received_gradients(index: StackIndex, buffer: Tensor) -> Tensor:
-    """Sum what the other devices sent for each unique record of this one, `[U, D]`.
+    """Sum the gradients that all devices sent for each unique record of this one, `[U, D]`.
 
     Args:
-        buffer: `[G, positions_per_device, D]`.
+        buffer: the exchange buffer that arrived, `[G, positions_per_device, D]`.
     """
     dim = buffer.shape[-1]
     sums = torch.zeros(index.shape.num_unique, dim, dtype=buffer.dtype, device=buffer.device)
@@ -75,7 +75,7 @@ def received_gradients(index: StackIndex, buffer: Tensor) -> Tensor:
 
 
 def after(gradient: Tensor, read: Tensor) -> Tensor:
-    """The gradient, but not to be had before `read` is: an update with it follows that lookup."""
+    """The gradient, made to depend on `read`, so that an update with it comes after that lookup."""
     number = read.reshape(-1)[:1]
     # Never true, not for nan either, but nothing a compiler could leave out.
     return torch.where(number.abs().clamp(min=1.0) < 0.5, 0.0, gradient)
@@ -92,8 +92,8 @@ def apply_stack(
 
     Args:
         arrays: the stack's physical arrays; changed.
-        index: the batch's part for this stack.
-        weight_records: what `gather_records` read of `arrays[0]`, unchanged since.
+        index: this stack's part of the batch.
+        weight_records: the records that `gather_records` read of `arrays[0]`, unchanged since.
         gradient: of each unique record, `[U, D]`.
         rates: learning rate of each table of the stack, `[tables]`; FROZEN for one that stays as it is.
     """
@@ -120,6 +120,6 @@ def rates_of(rates: Tensor, table: Tensor) -> Tensor:
     """The learning rate of each record `[U, 1]`, or `[1]` where all records are of one table.
 
     Args:
-        rates: of the stack's tables. table: `[U]`, which of them each record is of.
+        rates: of the stack's tables. table: `[U]`, the table of each record, counted in the stack.
     """
     return rates if len(rates) == 1 else rates.index_select(0, table)[:, None]

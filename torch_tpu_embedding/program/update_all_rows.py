@@ -30,7 +30,7 @@ def apply_to_all_rows(
     sums = torch.where(index.valid, gradient, 0.0)
     dense = torch.zeros(count + 1, stack.dim, dtype=sums.dtype, device=sums.device)
     dense = dense.index_add(0, index.ints.record, sums)[:count]
-    values = {  # of a cut record, too, the fields follow each other in memory
+    values = {  # the fields of a record follow each other in memory, in rows of their own too
         name: array.view(-1, layout.record_width)[:count, layout.lanes(name)]
         for layout, array in zip(stack.arrays, arrays, strict=True)
         for name in layout.fields

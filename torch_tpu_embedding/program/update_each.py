@@ -1,6 +1,6 @@
 """The update without gradient accumulation: one optimizer step per occurrence of an id.
 
-Letters: N ids, D dim.
+Letters: N lookups, D dim.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def apply_round_batch(
 
     Args:
         arrays: the stack's physical arrays; changed.
-        ints: one device's part of the round batch's, on the device.
-        gradients: of each place of the batch, `[N, D]`.
+        ints: one device's part of `round_batch.ints`, on the device.
+        gradients: of each lookup of the batch, `[N, D]`.
         rates: learning rate of each table of the stack.
     """
     assert stack.rule is not None
-    record, table, *places = cut(ints, [round_batch.rows] * (2 + round_batch.rounds))
+    record, table, *lookups = cut(ints, [round_batch.rows] * (2 + round_batch.rounds))
     rate = rates_of(rates, table)
     held = [
         gather_records(layout, array, record)
@@ -42,14 +42,14 @@ def apply_round_batch(
     ]
     before = read_fields(stack.arrays, held)
     now = dict(before)
-    for place in places:
-        gradient = gradients.index_select(0, place.clamp(min=0))
+    for lookup in lookups:
+        gradient = gradients.index_select(0, lookup.clamp(min=0))
         slots = {name: value for name, value in now.items() if name != WEIGHT}
         change, slot_changes = stack.rule.step(now[WEIGHT], slots, gradient, rate)
-        there = (place >= 0)[:, None]
+        there = (lookup >= 0)[:, None]
         for name, delta in {WEIGHT: change, **slot_changes}.items():
             now[name] = torch.where(there, now[name] + delta, now[name])
     changes = {name: now[name] - before[name] for name in now}
-    valid = (places[0] >= 0)[:, None]
+    valid = (lookups[0] >= 0)[:, None]
     record, valid = spare_frozen(record, valid, rate, stack.padding_record)
     write_changes(arrays, stack.arrays, record, changes, valid)

@@ -1,6 +1,6 @@
 """The rows that have changed since a delta mark: a delta checkpoint writes only these.
 
-Letters: L devices of this process, U unique rows.
+Letters: P devices of a process, U unique rows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Where a table's rows lie on the device: stacks of tables, records of fields, lanes of a physical row.
+"""The layout of tables on a device: stacks of tables, records of fields, lanes of a physical row.
 
 A *stack* holds all tables that one program can serve (same dim, optimizer rule and rounding); its records
-are numbered table after table, so (table, row on this device) ↔ record is one addition. A *record* is what
-belongs to one id: its weights and its slots. Each stack has one or more physical arrays; an array holds
-some fields of every record, one or several records to a physical row.
+are numbered table after table, so (table, row on this device) ↔ record is one addition. A *record* holds
+all that belongs to one id: its weights and its slots. Each stack has one or more physical arrays; an array
+holds some fields of every record, one or several records to a physical row.
 
 Nothing here shows in the public API: state_dict, errors and names speak of tables only.
 Letters: V vocabulary, D dim.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ..config.quantization import QuantizationConfig
 from ..config.resolved import WEIGHT, Table
@@ -32,15 +33,16 @@ class ArrayLayout:
     """One physical array `[num_rows, row_width]` of a stack."""
 
     fields: tuple[str, ...]
-    """What one record holds here, in lane order: 'weight' or slot names."""
+    """The fields of a record that this array holds, in lane order: 'weight' or slot names."""
     widths: tuple[int, ...]
     """Lanes of each field: D, or 1 for a slot that is one number a row."""
     record_width: int
     """Lanes of one record, padding included; at least the sum of `widths`."""
     records_per_row: int
-    """How many records lie side by side in one physical row; a power of two."""
+    """The number of records side by side in one physical row; a power of two."""
     num_rows: int
-    """Physical rows (of all fields, if they are cut), with those that only pad the byte size."""
+    """Physical rows, with those that only pad the byte size. Where fields have rows of their own, the rows
+    of all fields of a record count as one."""
     is_vector: bool = False
     """A record is one number, and the array `[num_rows]`."""
     fields_have_rows: bool = False
@@ -59,10 +61,10 @@ class ArrayLayout:
         return len(self.fields) if self.fields_have_rows else 1
 
     def lanes(self, field: str) -> slice:
-        """Where a field lies in a record of this array."""
-        place = self.fields.index(field)
-        start = sum(self.widths[:place])
-        return slice(start, start + self.widths[place])
+        """The lanes of a field in a record of this array."""
+        number = self.fields.index(field)
+        start = sum(self.widths[:number])
+        return slice(start, start + self.widths[number])
 
     @property
     def row_width(self) -> int:
@@ -88,29 +90,29 @@ class StackLayout:
     """The first record of each table."""
     dim: int
     rule: Optimizer | None
-    """What updates these rows; None: they never change."""
+    """The update rule of these rows; None: they never change."""
     num_records: int
     """Records of rows on one device; the record of this number is the padding record, always zero."""
     arrays: tuple[ArrayLayout, ...]
     quantization: QuantizationConfig | None
-    """How rows are rounded as they are looked up."""
+    """The rounding of rows in a lookup; None: they are not rounded."""
     kind: DeviceKind
-    """What the programs are compiled for."""
+    """The kind of device that the programs are compiled for."""
 
     def span(self, table: int) -> tuple[int, int]:
         """The first record of one of the tables, and the one after its last."""
         ends = (*self.first_records[1:], self.num_records)
-        place = self.table_indices.index(table)
-        return self.first_records[place], ends[place]
+        number = self.table_indices.index(table)
+        return self.first_records[number], ends[number]
 
     @property
     def steps_per_occurrence(self) -> bool:
-        """Whether the rule takes a step for each occurrence of an id, not one for all of a batch."""
+        """True if the rule takes a step for each occurrence of an id, not one step for all of a batch."""
         return self.rule is not None and self.rule.steps_per_occurrence
 
     @property
     def reads_must_come_first(self) -> bool:
-        """Whether an update has to be made dependent on what is read before it in the same program.
+        """True if an update must be made to depend on the reads that precede it in the same program.
 
         XLA:CPU copies a whole array whose read and in-place update do not depend on each other.
         """
@@ -118,16 +120,19 @@ class StackLayout:
 
     @property
     def update_must_read(self) -> bool:
-        """Whether that needs something for the rows of the update itself: where its change comes from the
-        gradient alone."""
+        """True if an update must be made to depend on its own read, for its change follows from the
+        gradient alone.
+
+        The changes of other rules follow from weights or slots, and so depend on the read anyway.
+        """
         return self.reads_must_come_first and self.fields == (WEIGHT,)
 
     @property
     def hands_out_records(self) -> bool:
-        """Whether each place of a batch gets the whole record of its id, and only then its weights.
+        """True if each lookup gets the whole record of its id, of which the weights are taken afterwards.
 
-        A TPU moves rows of up to 128 lanes as one, and what uses a row can leave lanes out at no cost; to
-        cut the slots off all unique rows first is a pass of its own.
+        A TPU moves rows of up to 128 lanes as one, and an operator that uses a row can leave lanes out at
+        no cost; to split the slots off all unique rows first is a pass of its own.
         """
         width = self.arrays[0].record_width
         return self.kind == "TPU" and self.dim < width <= LANES and self.quantization is None
@@ -142,7 +147,7 @@ class StackLayout:
 
 
 def record_arrays(kind: DeviceKind, dim: int, slots: Mapping[str, int]) -> list[tuple[str, ...]]:
-    """Which fields share an array: a pure function of the device kind, the dim and the slots' widths.
+    """The fields of each array: a pure function of the device kind, the dim and the slots' widths.
 
     One array for all where that is possible: a single gather then brings the slots with the weights, a
     single scatter-add writes both, and the update cannot but depend on the read. (XLA:CPU copies a
@@ -184,10 +189,10 @@ def record_lanes(kind: DeviceKind, lanes: int) -> tuple[int, int]:
 
 
 def gives_fields_rows(kind: DeviceKind, widths: tuple[int, ...]) -> bool:
-    """Whether the fields of a record are physical rows of their own.
+    """True if each field of a record is a physical row of its own.
 
-    XLA:CPU makes a pass of its own to put the changes of the fields side by side, which this saves; narrow
-    rows cost more than they save. One gather still brings all fields, so the update depends on the read.
+    That saves a pass in which XLA:CPU puts the changes of the fields side by side; for narrow rows it costs
+    more than it saves. One gather still brings all fields, so the update depends on the read.
     """
     return kind == "CPU" and len(widths) > 1 and min(widths) == max(widths) >= _FIELD_ROW_WIDTH
 
@@ -216,7 +221,7 @@ def build_stacks(
 
     Args:
         tables: in checkpoint order.
-        kind: what the programs are compiled for.
+        kind: the kind of device that the programs are compiled for.
         taken_sizes: numbers of elements of other persistent arrays of this process. XLA pairs donated
             buffers with outputs by byte size, so two arrays of one size may be swapped, which costs a
             copy of both at every step; extra rows keep all sizes distinct.
@@ -225,57 +230,57 @@ def build_stacks(
     Raises:
         ValueError: a table has more rows than int32 can number.
     """
-    groups: dict[_StackKey, list[int]] = {}
-    sizes: dict[_StackKey, int] = {}
     placement = placement or Placement()
     check_sizes(tables, placement)
     rows_of = [placement.capacity(table.vocabulary_size) for table in tables]
+    taken = set(taken_sizes)
+    stacks = []
+    for (dim, rule, rounding, _), members in _group(tables, rows_of).items():
+        ends = [*accumulate(rows_of[index] for index in members)]
+        arrays = _lay_out(kind, dim, rule, ends[-1], taken)
+        firsts = (0, *ends[:-1])
+        stacks.append(
+            StackLayout(tuple(members), firsts, dim, rule, ends[-1], arrays, rounding, kind)
+        )
+    return tuple(stacks)
+
+
+def _group(tables: tuple[Table, ...], rows_of: list[int]) -> dict[_StackKey, list[int]]:
+    """The tables of each stack, by position; a full stack is followed by another of the same kind."""
+    groups: dict[_StackKey, list[int]] = {}
+    sizes: dict[_StackKey, int] = {}
     for index, table in enumerate(tables):
         rule = table.optimizer.rule() if table.optimizer is not None else None
-        part = 0  # a stack that is full is followed by another of the same kind
         rounding = table.config.quantization_config
+        part = 0
         while sizes.get((table.dim, rule, rounding, part), 0) + rows_of[index] > _MAX_RECORDS:
             part += 1
         key = (table.dim, rule, rounding, part)
         groups.setdefault(key, []).append(index)
         sizes[key] = sizes.get(key, 0) + rows_of[index]
-    taken = set(taken_sizes)
-    stacks = []
-    for (dim, rule, rounding, _), members in groups.items():
-        first_records, next_record = [], 0
-        for index in members:
-            first_records.append(next_record)
-            next_record += rows_of[index]
-        slots = (
-            {name: rule.slot_width(name, dim) for name in rule.slot_variable_names} if rule else {}
-        )
-        arrays = []
-        for fields in record_arrays(kind, dim, slots):
-            widths = tuple(slots.get(name, dim) for name in fields)
-            is_vector = kind == "TPU" and widths == (1,) and dim > 1
-            width, per_row = (1, 1) if is_vector else record_lanes(kind, sum(widths))
-            step = _VECTOR_STEP if is_vector else _ROW_STEP
-            rows = -(-(next_record + 1) // per_row)  # one more record: the padding record
-            rows = -(-rows // step) * step
-            while rows * width * per_row in taken:
-                rows += step
-            taken.add(rows * width * per_row)
-            fields_have_rows = (
-                gives_fields_rows(kind, widths) and rows * len(fields) <= _MAX_RECORDS
-            )
-            arrays.append(
-                ArrayLayout(fields, widths, width, per_row, rows, is_vector, fields_have_rows)
-            )
-        stacks.append(
-            StackLayout(
-                tuple(members),
-                tuple(first_records),
-                dim,
-                rule,
-                next_record,
-                tuple(arrays),
-                rounding,
-                kind,
-            )
-        )
-    return tuple(stacks)
+    return groups
+
+
+def _lay_out(
+    kind: DeviceKind, dim: int, rule: Optimizer | None, num_records: int, taken: set[int]
+) -> tuple[ArrayLayout, ...]:
+    """The arrays of one stack.
+
+    Args:
+        taken: numbers of elements that no array may have; those of the new arrays are added.
+    """
+    slots = {name: rule.slot_width(name, dim) for name in rule.slot_variable_names} if rule else {}
+    arrays = []
+    for fields in record_arrays(kind, dim, slots):
+        widths = tuple(slots.get(name, dim) for name in fields)
+        is_vector = kind == "TPU" and widths == (1,) and dim > 1
+        width, per_row = (1, 1) if is_vector else record_lanes(kind, sum(widths))
+        step = _VECTOR_STEP if is_vector else _ROW_STEP
+        rows = -(-(num_records + 1) // per_row)  # one more record: the padding record
+        rows = -(-rows // step) * step
+        while rows * width * per_row in taken:
+            rows += step
+        taken.add(rows * width * per_row)
+        has_rows = gives_fields_rows(kind, widths) and rows * len(fields) <= _MAX_RECORDS
+        arrays.append(ArrayLayout(fields, widths, width, per_row, rows, is_vector, has_rows))
+    return tuple(arrays)

@@ -1,12 +1,13 @@
-"""Which process and device owns a row: S processes hold one shard of every table each, L devices of a
-process share its shard.
+"""The owner of each row: S processes hold one shard of every table each, the P devices of a process share
+it.
 
 `mod`: id i is row i // S of shard i mod S, so that the frequent ids of a vocabulary sorted by frequency
 spread out. `div`: shards are contiguous ranges, the first V mod S of them one row longer. Shard k of table
-t lies on process (k + t) mod S: else the first ids of all tables would meet on process 0. Inside a process
-row j of the shard lies on device (j + t // S) mod L, whatever the strategy; that split shows in no key.
+t lies on process (k + t) mod S; otherwise the first ids of all tables would meet on process 0. Inside a
+process row j of the shard lies on device (j + t // S) mod P, whatever the strategy; that split shows in no
+key.
 
-Letters: V vocabulary, S shards (processes), L devices of a process, N ids.
+Letters: V vocabulary, S processes (and shards), P devices of a process, N ids.
 """
 
 from __future__ import annotations
@@ -41,23 +42,23 @@ def ceil_div(value: int, by: int) -> int:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the rows of all tables are, seen from one process."""
+    """The owners of the rows of all tables, seen from one process."""
 
     strategy: Strategy = "mod"
     num_shards: int = 1
-    """S: processes."""
+    """S, the number of processes."""
     rank: int = 0
-    """This process."""
+    """The number of this process."""
     local_devices: int = 1
-    """L: devices that this process drives."""
+    """P, the number of devices that this process drives."""
 
     @property
     def num_devices(self) -> int:
-        """Of all processes; those of process p are p·L … p·L + L - 1."""
+        """G, the number of devices of all processes; those of process p are p·P … p·P + P - 1."""
         return self.num_shards * self.local_devices
 
     def shard_of(self, table: int) -> int:
-        """Which shard of a table (by its position) this process holds."""
+        """The shard of a table (given by its position) that this process holds."""
         return (self.rank - table) % self.num_shards
 
     def ids(self, table: int, vocabulary: int) -> range:
@@ -65,12 +66,12 @@ class Placement:
         return shard_ids(vocabulary, self.num_shards, self.shard_of(table), self.strategy)
 
     def capacity(self, vocabulary: int) -> int:
-        """Most rows of a table on one device; every device keeps room for so many."""
+        """The most rows of a table on any device; every device keeps room for that many."""
         longest_shard = ceil_div(vocabulary, self.num_shards)
         return ceil_div(longest_shard, self.local_devices)
 
     def rows_of_device(self, table: int, local_device: int) -> slice:
-        """Which rows of this process's shard lie on one of its devices, in their order there."""
+        """The rows of this process's shard that lie on one of its devices, in their order on the device."""
         first = (local_device - table // self.num_shards) % self.local_devices
         return slice(first, None, self.local_devices)
 

@@ -2,7 +2,7 @@
 
 A window has one size per array, so that reading and writing are one small program each, and nothing of a
 table's size is ever on the host. Rows are those that this process holds, in the order of its ids.
-Letters: L devices of this process, n rows.
+Letters: P devices of a process, n rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Windows:
         self._exchange = exchange
         numbers = sum(layout.record_width for layout in stack.arrays)
         self.size = max(1, _WINDOW_BYTES // (4 * numbers))
-        """How many rows of a table are read or written at once."""
+        """The number of rows of a table that are read or written at once."""
 
     def read(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
         """Rows start … stop-1: field → CPU `[n, width]`, a copy."""

@@ -145,7 +145,7 @@ def _weights(
 
 
 def _position(ids: range, row: int) -> int:
-    """How many of `ids` lie before `row`."""
+    """The number of `ids` that are less than `row`."""
     return min(max(-(-(row - ids.start) // ids.step), 0), len(ids))
 
 
@@ -167,7 +167,7 @@ def _seeded(key: str, make: Callable[[], Any]) -> Any:
 def _created_slots(
     table: Table, creation: Callable[..., Any], weight: Tensor, starts: Mapping[str, float]
 ) -> dict[str, Tensor]:
-    """What the user's `slot_variable_creation_fn` makes of the rows held here."""
+    """The slots that the user's `slot_variable_creation_fn` makes for the rows of this process."""
 
     def filler(start: float):  # type: ignore[no-untyped-def]
         return lambda shape, dtype=torch.float32: torch.full(

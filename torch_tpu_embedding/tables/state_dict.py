@@ -47,7 +47,7 @@ def all_keys(resolved: Resolved) -> list[str]:
 
 
 def retrieve(resolved: Resolved, store: TableStore) -> dict[str, Tensor]:
-    """What the device holds now, under the checkpoint keys."""
+    """The present rows of all tables, copied from the device, by checkpoint key."""
     held = store.read()
     return {
         key: held[index][name]
@@ -57,7 +57,8 @@ def retrieve(resolved: Resolved, store: TableStore) -> dict[str, Tensor]:
 
 
 def extra_state(resolved: Resolved, placement: Placement) -> Tensor:
-    """What the tensors do not say: format, tables, and which shard of each this is."""
+    """The format, the tables, and the shard of each table that the tensors of a state_dict hold, as uint8
+    of JSON."""
     described = {
         "format": FORMAT_VERSION,
         "num_shards": placement.num_shards,
@@ -79,7 +80,7 @@ def extra_state(resolved: Resolved, placement: Placement) -> Tensor:
 
 @dataclass
 class LoadPlan:
-    """What a state_dict would change, and everything that is wrong with it."""
+    """The values that a state_dict would change, and everything that is wrong with it."""
 
     values: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     """Table → field → its new value."""

@@ -2,7 +2,7 @@
 
 Physical: a list of arrays per stack, of all devices of this process one after another. Logical: per table
 and field a tensor `[n, width]` of the rows that this process holds, in the order of `ids(table)`; alone,
-row i is id i. Letters: L devices of this process.
+row i is id i. Letters: P devices of a process.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class TableStore:
 
     @for_tables
     def read(self) -> dict[int, Fields]:
-        """What the device holds now: table → field → CPU tensor, sharing no memory with it."""
+        """The present rows of all tables: table → field → CPU tensor, a copy."""
         found: dict[int, Fields] = {}
         for number, stack in enumerate(self.stacks):
             small = self._is_small(stack)
@@ -163,7 +163,8 @@ class TableStore:
         return changed.nonzero()[:, 0]
 
     def _is_small(self, stack: StackLayout) -> bool:
-        """Whether the whole stack may pass through the host at once: faster for many small tables."""
+        """True if the whole stack may pass through the host at once, which is faster for many small
+        tables."""
         numbers = sum(array.num_elements for array in stack.arrays)
         return 4 * numbers * self._placement.local_devices <= _STAGED_BYTES
 
@@ -188,9 +189,10 @@ class TableStore:
     def _pieces(
         self, stack: StackLayout, on_host: list[Tensor], table: int, start: int, stop: int
     ) -> Iterator[tuple[str, slice, Tensor]]:
-        """Where the rows start … stop of a table lie in host copies of the arrays.
+        """Find the rows start … stop - 1 of a table in host copies of the arrays.
 
-        Gives (field, which of those rows, their place in the host copies `[n, width]`) per device.
+        Yields for each device and field: the field, the slice of these rows that the device has, and a view
+        of the host copies `[n, width]` in which they lie.
         """
         first = stack.first_records[stack.table_indices.index(table)]
         devices = self._placement.local_devices
