@@ -40,7 +40,8 @@ def make(group: ThreadGroup, kind: DeviceKind, strategy: Strategy) -> tuple[Engi
     resolved = resolve([tte.FeatureConfig(table) for table in tables], tte.Adam(0.1))
     engine = Engine(resolved, CPU, kind, Process(CPU, group, in_program=False), strategy)
     engine.store.fill(lambda t: start_values(resolved.tables[t], 0, engine.store.ids(t)))
-    return engine, DeviceRows(resolved, engine)
+    rows = DeviceRows(resolved.tables, engine.store, group, strategy, engine.flush)
+    return engine, rows
 
 
 @pytest.fixture(autouse=True)

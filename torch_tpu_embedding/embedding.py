@@ -133,7 +133,9 @@ class TPUEmbedding(GradientSteps):
                 "TPUEmbedding: pipeline_execution_with_tensor_core=True needs an XLA device, got "
                 f"{self.device}"
             )
-        self._pipeline = Pipeline() if pipeline_execution_with_tensor_core else None
+        self._pipeline = (
+            Pipeline(self._queue.first) if pipeline_execution_with_tensor_core else None
+        )
         self._steps = 0
         self._warned = set()
         self._clipped = {}
@@ -268,6 +270,7 @@ class TPUEmbedding(GradientSteps):
         else:
             mark("step", self._steps)
             self._steps += 1
+            self.engine.flush(besides=self._pipeline)
             if self._pipeline is None:
                 looked_up, activations = self.engine.look_up(queued.sent)
             else:
@@ -351,17 +354,6 @@ class TPUEmbedding(GradientSteps):
             self._queue.check_applied(None, "forward")
         self.enqueue(features, weights, training=self.training)
         return self.dequeue()
-
-    @outside_graph
-    def flush(self) -> None:
-        """Apply the gradients that pipelined execution holds back; a collective call.
-
-        `state_dict`, `load_state_dict`, checkpoints, the lookup of an inference batch and the end of an
-        `EmbeddingLoader` do it themselves. Training batches that wait, or that the loader has ready, read
-        their rows first: what they compute does not depend on when others look at the tables.
-        """
-        if self._pipeline is not None and self._engine is not None:
-            self._pipeline.flush(self._engine, self._queue.first())
 
     @outside_graph
     def discard(self, name: str | None = None) -> None:

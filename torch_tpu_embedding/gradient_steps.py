@@ -245,9 +245,10 @@ class GradientSteps(FreezableModule):
             looked_up = step[0].looked_up if len(step) == 1 else self._sum_step(step, found)
         gradients = _filled(step[-1], found[-1])
         if self._pipeline is None:
+            self.engine.flush()
             self.engine.update(looked_up, gradients, rates)
         else:
-            self._pipeline.hold(name, looked_up, gradients, rates)
+            self._pipeline.hold(self.engine, name, looked_up, gradients, rates)
         self._queue.applied(name)
         self._step_changed(name)
 

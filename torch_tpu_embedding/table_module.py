@@ -146,15 +146,26 @@ class TableModule(FixedModule):
         if self._rows is None:
             tables = self.resolved.tables
             if self.on_accelerator:
-                self._rows = DeviceRows(self.resolved, self.engine)
+                engine, group = self.engine, self.engine.exchange.group
+                strategy = self.placement.strategy
+                self._rows = DeviceRows(tables, engine.store, group, strategy, engine.flush)
             else:
                 fields = logical_state.state_keys
                 held = [{f: self._held(k) for f, k in fields(table).items()} for table in tables]
                 self._rows = HostRows(tables, held)
         return self._rows
 
+    @outside_graph
     def flush(self) -> None:
-        """Apply the updates that are held back, if any are."""
+        """Apply the gradients that pipelined execution holds back, in this object or in another one on the
+        same tables; a collective call.
+
+        `state_dict`, `load_state_dict`, checkpoints, the lookup of an inference batch and the end of an
+        `EmbeddingLoader` do it themselves. Training batches that wait, or that the loader has ready, read
+        their rows first: what they compute does not depend on when others look at the tables.
+        """
+        if self._engine is not None:
+            self._engine.flush()
 
     @outside_graph
     def to_device(self, value: Any) -> Any:
@@ -257,7 +268,6 @@ class TableModule(FixedModule):
         self.flush()
         if self.on_accelerator:
             self.engine.store.replace(plan.values)
-            self.engine.tables_loaded()
             return
         with torch.no_grad():
             for table, fields in plan.values.items():

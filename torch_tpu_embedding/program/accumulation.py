@@ -83,7 +83,7 @@ class Merger:
             batches[-1].name,
         )
         row_gradients = self._add_up(merged, exchange.put(join(places)), batches, sums, activations)
-        return LookedUp(merged, [], engine.version, engine.loads, row_gradients)
+        return LookedUp(merged, [], engine.store.version, engine.store.loads, row_gradients)
 
     def _unique(
         self, number: int, batches: Sequence[SentBatch]

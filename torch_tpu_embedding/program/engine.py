@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -76,6 +77,13 @@ class LookedUp:
     the features are not looked at then."""
 
 
+class Holder(Protocol):
+    """What holds updates back: the pipeline of a module."""
+
+    def flush(self, engine: Engine) -> None:
+        """Apply them, and leave `engine.holding`."""
+
+
 @dataclass
 class _Rates:
     values: tuple[float, ...] = ()
@@ -97,8 +105,8 @@ class Engine:
         group = self.exchange.group
         self.placement = Placement(strategy, group.size, group.rank, self.exchange.local_devices)
         self.store = TableStore(resolved, device, kind, self.placement, self.exchange)
-        self.version = 0
-        self.loads = 0
+        self.holding: dict[Holder, None] = {}
+        """The pipelines that hold updates back, of all modules on these tables, first come first."""
         self.sampler: NormSampler | None = None
         """Of norms, for metrics."""
         self.starts: dict[str, str] = {}
@@ -148,10 +156,16 @@ class Engine:
             batch.sizes, ints, floats, batch.chunks, batch.records, batch.name, batch.cut
         )
 
-    def tables_loaded(self) -> None:
-        """Rows were written from outside: what was read before is out of date."""
-        self.version += 1
-        self.loads += 1
+    def flush(self, besides: Holder | None = None) -> None:
+        """Apply the updates that pipelines hold back; a collective call.
+
+        Whoever looks at the tables or writes them calls this first, for updates of another module, too.
+
+        Args:
+            besides: a pipeline that keeps what it holds.
+        """
+        for holder in [each for each in self.holding if each is not besides]:
+            holder.flush(self)
 
     @for_tables
     @timed("lookup", runtime.annotate)
@@ -179,7 +193,7 @@ class Engine:
             for segment, part in zip(index.sizes.plan.segments, parts, strict=True):
                 outputs[segment.feature_index] = self.exchange.leave(part)
         kept = [self.exchange.leave(each) for each in records]
-        looked_up = LookedUp(batch, kept, self.version, self.loads)
+        looked_up = LookedUp(batch, kept, self.store.version, self.store.loads)
         return looked_up, [outputs[number] for number in range(self._num_features)]
 
     @for_tables
@@ -212,7 +226,7 @@ class Engine:
         frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
         for number, records in enumerate(looked_up.batch.records):
             self.store.touched.touch(number, records, frozen)
-        self.version += 1
+        self.store.version += 1
 
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
         """Without the rows of samples that fill an inference batch up."""
@@ -235,7 +249,7 @@ class Engine:
     ) -> dict[int, Tensor]:
         """Update the stacks that sum their gradients; gives each occurrence's gradient for the others."""
         indices = self._indices(looked_up.batch)
-        if looked_up.version != self.version or not looked_up.weight_records:
+        if looked_up.version != self.store.version or not looked_up.weight_records:
             records = self._gather(indices)  # another update or a load came between
         else:
             records = [self.exchange.enter(each) for each in looked_up.weight_records]

@@ -61,6 +61,10 @@ class TableStore:
             for table in stack.table_indices
         }
         self.touched = TouchLog(self.stacks, placement.local_devices)
+        self.version = 0
+        """Rises whenever rows change, by an update or by a load."""
+        self.loads = 0
+        """Rises whenever rows are written from outside."""
 
     def ids(self, table: int) -> range:
         """The ids of a table whose rows this process holds, in order."""
@@ -109,6 +113,7 @@ class TableStore:
                 self._write(stack, held, table, 0, fields)
             self.arrays[number][:] = [self._exchange.put(array) for array in held]
         self.touched.touch_all()
+        self._loaded()
 
     @for_tables
     def read(self) -> dict[int, Fields]:
@@ -149,6 +154,7 @@ class TableStore:
         devices = range(self._placement.local_devices)
         written = [host.arange(*windows.records(table, d, start, stop)) for d in devices]
         self.touched.touch(number, written)
+        self._loaded()
 
     def touched_since(self, table: int, epoch: int) -> Tensor:
         """The rows `[n]` (int64, rising) of a table that changed in that epoch or later."""
@@ -159,6 +165,11 @@ class TableStore:
             rows = self._placement.rows_of_device(table, device)
             touched[rows] = self.touched.since(number, device, first, end - first, epoch)
         return touched.nonzero()[:, 0]
+
+    def _loaded(self) -> None:
+        """Rows were written from outside: what was read before is out of date."""
+        self.version += 1
+        self.loads += 1
 
     def _is_small(self, stack: StackLayout) -> bool:
         """Whether the whole stack may pass through the host at once: faster for many small tables."""
