@@ -82,7 +82,7 @@ def by_evaluation(embedding: tte.TPUEmbedding, run: Path) -> Tensor:
 
 def by_flush(embedding: tte.TPUEmbedding, run: Path) -> Tensor:
     embedding.flush()
-    tables = embedding._engine.store.read()  # type: ignore[union-attr]
+    tables = embedding._tables.engine.store.read()
     return tables[0]["weight"]
 
 
@@ -249,4 +249,31 @@ def test_a_module_that_holds_nothing_can_be_collected() -> None:
     owner, second = pair()
     step(owner, 1, 2)
     owner.flush()
-    assert not second._engine.holding  # type: ignore[union-attr]
+    assert not second._tables.engine.holding
+
+
+def test_what_one_module_stops_counting_another_goes_on_to_count() -> None:
+    owner, second = pair()
+    second.enable_metrics(every=1)
+    owner.enable_metrics(every=1)
+    second.disable_metrics()
+    step(owner, 1, 2)
+    step(owner, 3, 4)
+    assert owner.metrics()["tables"]["t"]["gradient_norm"] == pytest.approx(8**0.5)
+
+
+def test_warnings_of_a_step_point_at_the_line_that_called_it() -> None:
+    embedding = make()
+    embedding.enqueue({"f": torch.tensor([1, 2])})
+    embedding.dequeue()["f"].sum().backward()
+    optimizer = tte.EmbeddingOptimizer(embedding)
+    optimizer.zero_grad()
+    with pytest.warns(RuntimeWarning, match="is dropped without a step") as dropped:
+        embedding({"f": torch.tensor([1, 2])})
+    config = [tte.FeatureConfig(tte.TableConfig(8, 4, name=name)) for name in ("a", "b")]
+    two = tte.TPUEmbedding(config, B, tte.SGD(1.0))
+    two.enqueue([torch.tensor([1, 2])] * 2)
+    found = two.dequeue()
+    with pytest.warns(RuntimeWarning, match="no gradient for the features") as missing:
+        two.apply_gradients([torch.ones_like(found[0]), None])
+    assert {each.filename for each in (dropped[0], missing[0])} == {__file__}

@@ -251,7 +251,7 @@ def test_a_delta_of_few_rows_reads_few_bytes_of_a_large_table_and_compiles_nothi
         [tte.FeatureConfig(tte.TableConfig(3000, 8, name="a"))], 4, tte.Adagrad(0.1), seed=1
     )
     checkpoint.save(embedding, tmp_path, 1)
-    rows, exchange = embedding.shard, embedding.engine.exchange
+    rows, exchange = embedding.shard, embedding._tables.engine.exchange
     for first in (0, 1500, 2999):  # far apart: in blocks of rows, the whole table
         rows.write_rows(0, first, {"weight": torch.full((1, 8), 7.0)})
     compiled, fetched, fetch = tte.runtime.compile_count(), [], exchange.fetch

@@ -171,7 +171,7 @@ def load_twice() -> list[dict[str, Any]]:
             embedding.dequeue()["user"].square().sum().backward()
             embedding.apply_gradients()
             tte.runtime.sync()
-        sizes = embedding.prepare(batch(1), None, True).sent.sizes
+        sizes = embedding._steps.prepare(batch(1), None, True).sent.sizes
         padded = [(each.num_unique, each.num_ragged, each.block) for each in sizes]
         found.append({"sizes": padded, "compiles": tte.runtime.compile_count()})
     return found

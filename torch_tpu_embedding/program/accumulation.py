@@ -19,7 +19,8 @@ from ..config.resolved import Resolved
 from ..runtime import host
 from ..runtime.slices import cut, join
 from ..tables.layout import StackLayout
-from .engine import Engine, LookedUp, SentBatch
+from .engine import Engine
+from .stack_index import LookedUp, SentBatch
 from .update import after
 
 

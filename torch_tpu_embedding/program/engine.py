@@ -8,7 +8,6 @@ device they run at once (which is how tests compare the layouts without compilin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 from .. import runtime
 from ..batch.batcher import Batcher
 from ..batch.occurrences import Chunk
-from ..batch.program_shape import StackSizes
 from ..batch.sample_padding import Samples
 from ..config.learning_rates import FROZEN
 from ..config.resolved import Resolved
@@ -26,7 +24,7 @@ from ..distributed.exchange import Exchange, Local
 from ..distributed.group import HostGroup
 from ..distributed.spare_groups import SpareGroups
 from ..inputs.bags import Bags
-from ..runtime import DeviceKind, host
+from ..runtime import DeviceKind
 from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
 from ..runtime.slices import join
@@ -35,46 +33,17 @@ from ..tables.store import TableStore
 from .lookup import activations, rows_alone, rows_of, rows_to_send
 from .norms import NormSampler, sums_of_squares
 from .records import gather_records
-from .stack_index import StackIndex, split_buffers
-from .update import after, apply_stack, place_gradients, received_gradients, row_gradients
-from .update_all_rows import apply_to_all_rows
-from .update_each import apply_chunk
-
-
-@dataclass(frozen=True)
-class SentBatch:
-    """A batch on the device, not yet looked up.
-
-    Whole buffers, not their parts: a part is a traced tensor, and one that waits in a queue while a step
-    ends would become an output of that step's program.
-    """
-
-    sizes: tuple[StackSizes, ...]
-    ints: Tensor
-    floats: Tensor
-    chunks: tuple[tuple[Chunk, ...], ...]
-    records: tuple[tuple[Tensor, ...], ...]
-    """Per stack and device of this process the unique records, on the host."""
-    name: str
-    """The same in all processes, and of no other batch."""
-    cut: tuple[int | None, ...] | None = None
-    """As in `HostBatch`."""
-
-
-@dataclass
-class LookedUp:
-    """A batch whose records were read; kept until its gradients come."""
-
-    batch: SentBatch
-    weight_records: list[Tensor]
-    """Of the weights arrays, per stack; empty if the update shall read them anew."""
-    version: int
-    """Of the tables when the records were read."""
-    loads: int
-    """How often the tables had been loaded then."""
-    row_gradients: dict[int, Tensor] = field(default_factory=dict)
-    """Stack → the gradient of each of its unique records `[U, D]`, where they are known already; those of
-    the features are not looked at then."""
+from .stack_index import LookedUp, SentBatch, StackIndex, split_buffers
+from .update import (
+    RateBuffer,
+    after,
+    apply_chunk,
+    apply_stack,
+    apply_to_all_rows,
+    place_gradients,
+    received_gradients,
+    row_gradients,
+)
 
 
 class Holder(Protocol):
@@ -82,12 +51,6 @@ class Holder(Protocol):
 
     def flush(self, engine: Engine) -> None:
         """Apply them, and leave `engine.holding`."""
-
-
-@dataclass
-class _Rates:
-    values: tuple[float, ...] = ()
-    on_device: Tensor = field(default_factory=lambda: host.empty(0))
 
 
 class Engine:
@@ -112,7 +75,7 @@ class Engine:
         self.starts: dict[str, str] = {}
         """Per table with an initializer of the user's, what its start values look like."""
         self.frozen: set[int] = set()
-        """The tables that `freezing.py` keeps as they are; an update knows them by their rates."""
+        """The tables that `TPUEmbedding.freeze` keeps as they are; an update knows them by their rates."""
         self._resolved = resolved
         self._batchers = 0
         self._num_features = len(resolved.features)
@@ -120,7 +83,7 @@ class Engine:
         self.batcher = self.make_batcher(group)
         self.spare_groups = SpareGroups(group)
         """For threads."""
-        self._rates = [_Rates() for _ in self.store.stacks]
+        self._rates = [RateBuffer() for _ in self.store.stacks]
 
     def make_batcher(self, group: HostGroup) -> Batcher:
         """A batcher of its own, for a thread that prepares batches beside the others."""
@@ -369,10 +332,5 @@ class Engine:
         ]
 
     def _rates_on_device(self, number: int, rates: Sequence[float]) -> Tensor:
-        """The rates of a stack's tables, in a buffer: a new number in the program would recompile."""
-        values = tuple(rates[table] for table in self.store.stacks[number].table_indices)
-        held = self._rates[number]
-        if held.values != values:
-            tensor = torch.tensor(values, dtype=torch.float32, device="cpu").to(self._device)
-            self._rates[number] = held = _Rates(values, tensor)
-        return held.on_device
+        tables = self.store.stacks[number].table_indices
+        return self._rates[number].hold([rates[table] for table in tables], self._device)

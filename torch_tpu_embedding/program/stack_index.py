@@ -1,4 +1,4 @@
-"""Names for the parts of a batch's two buffers on the device.
+"""A batch on the device, and names for the parts of its two buffers.
 
 Letters: H ids of a bag of fixed length, N ids, U unique rows.
 """
@@ -6,14 +6,51 @@ Letters: H ids of a bag of fixed length, N ids, U unique rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from torch import Tensor
 
 from ..batch.buffer_parts import FloatParts, IntParts
+from ..batch.occurrences import Chunk
 from ..batch.program_shape import Segment, StackSizes
 from ..runtime.slices import cut, separate
+
+
+@dataclass(frozen=True)
+class SentBatch:
+    """A batch on the device, not yet looked up.
+
+    Whole buffers, not their parts: a part is a traced tensor, and one that waits in a queue while a step
+    ends would become an output of that step's program.
+    """
+
+    sizes: tuple[StackSizes, ...]
+    ints: Tensor
+    floats: Tensor
+    chunks: tuple[tuple[Chunk, ...], ...]
+    records: tuple[tuple[Tensor, ...], ...]
+    """Per stack and device of this process the unique records, on the host."""
+    name: str
+    """The same in all processes, and of no other batch."""
+    cut: tuple[int | None, ...] | None = None
+    """As in `HostBatch`."""
+
+
+@dataclass
+class LookedUp:
+    """A batch whose records were read; kept until its gradients come."""
+
+    batch: SentBatch
+    weight_records: list[Tensor]
+    """Of the weights arrays, per stack; empty if the update shall read them anew."""
+    version: int
+    """Of the tables when the records were read."""
+    loads: int
+    """How often the tables had been loaded then."""
+    row_gradients: dict[int, Tensor] = field(default_factory=dict)
+    """Stack → the gradient of each of its unique records `[U, D]`, where they are known already; those of
+    the features are not looked at then."""
 
 
 @dataclass(frozen=True)

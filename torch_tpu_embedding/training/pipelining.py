@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..program.engine import Engine, LookedUp
+from ..program.engine import Engine
+from ..program.stack_index import LookedUp
 from .call_order import Queued
 
 
