@@ -46,7 +46,7 @@ class TPUEmbedding(TableModule):
         batch_size: B, samples in a batch of all processes together; each enqueues B / S.
         optimizer: for tables that have none of their own; None leaves those tables as they are.
         device: None for the default XLA device, or 'cpu'.
-        sharding: 'mod' or 'div': which rows go to which process (`sharding.py`).
+        sharding: 'mod' or 'div': which rows go to which process (`tables/placement.py`).
         process_group: a gloo group of the processes that share the tables; None for all that were started.
         pipeline_execution_with_tensor_core: True reads the rows of a step before the gradients of the step
             before are applied (a step sees the updates of all but the last one before it), so that reading
@@ -123,7 +123,7 @@ class TPUEmbedding(TableModule):
         if per_replica_input_shapes is not None:
             self._steps.shapes.give(per_replica_input_shapes)
         if self.on_accelerator:
-            _ = self._tables.engine
+            self._tables.build()
 
     @outside_graph
     def enqueue(

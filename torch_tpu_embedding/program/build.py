@@ -104,7 +104,11 @@ class Tables:
 
     @property
     def engine(self) -> Engine:
-        """The engine of an XLA device, created and filled on the first call."""
+        """The engine of an XLA device, built if it is not yet."""
+        return self.build()
+
+    def build(self) -> Engine:
+        """Create and fill the engine on the first call; gives it."""
         runtime.require_own_process("TPUEmbedding")
         if self.built is None:
             kind = self._layout or runtime.device_kind()

@@ -18,7 +18,7 @@ class Queued:
     sent: SentBatch
     training: bool
     read: tuple[LookedUp, list[Tensor]] | None = None
-    """Its records and activations, if they were read ahead of its turn (`pipeline.py`)."""
+    """Its records and activations, if they were read ahead of its turn (`pipelining.py`)."""
 
 
 @dataclass(frozen=True)
