@@ -201,14 +201,14 @@ def work(args: argparse.Namespace) -> None:
         hosts.append(1e3 * (time.perf_counter() - start))
         rows = torch.cat([each.flatten(1) for each in embedding.dequeue()], dim=1)
         batch = embedding._steps.queue.require_awaiting(None).looked_up.batch
-        sizes, records = batch.sizes, batch.records
+        shapes, records = batch.shapes, batch.records
         (torch.tanh(rows @ hidden).square().mean() / replicas).backward()
         embedding.apply_gradients()
         del rows, batch
         runtime.sync(wait=True)
         steps.append(1e3 * (time.perf_counter() - start))
     bags = embedding._steps.parse(inputs, None)
-    traffic = count_traffic(embedding.resolved, embedding.placement, sizes, bags)
+    traffic = count_traffic(embedding.resolved, embedding.placement, shapes, bags)
     per_device = embedding.placement.local_devices
     found = {
         "step_ms": statistics.median(steps[args.warm_up :]),
@@ -245,7 +245,7 @@ def model(workload: Workload, chips: int) -> dict[str, Any]:
             for feature, value in zip(resolved.features, draw(), strict=True)
         ]
         batch = batcher.make(bags)
-    traffic = count_traffic(resolved, placement, batch.sizes, bags)
+    traffic = count_traffic(resolved, placement, batch.shapes, bags)
     times = {kind: 1e6 * least_seconds(kind, chips, traffic.sent) for kind in LINKS}
     return {
         "batch_size": size,

@@ -259,12 +259,12 @@ def moved_and_exchanged(form: Any, inputs: list[Any], training: bool) -> dict[st
     return {
         "exchanged": [
             {
-                "slots": each.num_slots,
-                "dim": each.plan.stack.dim,
+                "positions": each.num_positions,
+                "dim": each.order.stack.dim,
                 "unique_rows": each.num_unique,
                 "bytes_sent": bytes_sent(each, devices),
             }
-            for each in form.sizes
+            for each in form.shapes
         ]
     }
 

@@ -44,7 +44,7 @@ SUMMED = [name for name, each in OPTIMIZERS.items() if not each.steps_per_occurr
 @pytest.fixture(autouse=True)
 def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that on CPU the tables of D = 4 have a physical row for each field, and that of D = 3 has not."""
-    monkeypatch.setattr(layout, "_CUT_WIDTH", 4)
+    monkeypatch.setattr(layout, "_FIELD_ROW_WIDTH", 4)
 
 
 def step_of_several(

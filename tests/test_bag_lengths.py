@@ -37,10 +37,10 @@ def unknown() -> BagLengths:
     return BagLengths(["f"], [True])
 
 
-def settle(lengths: BagLengths, rows: Rows) -> tuple[bool, int]:
+def decide(lengths: BagLengths, rows: Rows) -> tuple[bool, int]:
     """Whether the batch changed anything, and the length that its bags then have."""
     bags = [parsed(rows)]
-    changed = lengths.settle(lengths.observe([lengths.arrange(bags)])[None])
+    changed = lengths.decide(lengths.observe([lengths.arrange(bags)])[None])
     return changed, lengths.arrange(bags)[0].length
 
 
@@ -75,51 +75,51 @@ def test_a_longer_bag_stays_as_it_is() -> None:
 
 def test_a_first_batch_that_fills_nearly_all_places_fixes_the_length() -> None:
     nearly = [[1, 2, 3]] * 8 + [[1, 2]]
-    assert settle(unknown(), [[1, 2], [3, 4]]) == (True, 2)
-    assert settle(unknown(), nearly) == (True, 3)
-    assert settle(unknown(), [[1, 2, 3], [1]]) == (False, 0)
+    assert decide(unknown(), [[1, 2], [3, 4]]) == (True, 2)
+    assert decide(unknown(), nearly) == (True, 3)
+    assert decide(unknown(), [[1, 2, 3], [1]]) == (False, 0)
 
 
 def test_a_fixed_feature_takes_shorter_bags_and_none_at_all() -> None:
     lengths = unknown()
-    settle(lengths, [[1, 2], [3, 4]])
-    assert settle(lengths, [[1], []]) == (False, 2)
-    assert settle(lengths, [[], []]) == (False, 2)
+    decide(lengths, [[1, 2], [3, 4]])
+    assert decide(lengths, [[1], []]) == (False, 2)
+    assert decide(lengths, [[], []]) == (False, 2)
 
 
 def test_a_longer_bag_makes_a_feature_ragged_for_good_which_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     lengths = unknown()
-    settle(lengths, [[1, 2], [3, 4]])
+    decide(lengths, [[1, 2], [3, 4]])
     with caplog.at_level(logging.INFO, logger="torch_tpu_embedding"):
-        assert settle(lengths, [[1, 2], [3, 4, 5]]) == (True, 0)
+        assert decide(lengths, [[1, 2], [3, 4, 5]]) == (True, 0)
     assert [record.message for record in caplog.records] == [
         "feature 'f' has a bag of 3 ids after bags of 2: its program is made anew"
     ]
-    assert settle(lengths, [[1, 2], [3, 4]]) == (False, 0)
+    assert decide(lengths, [[1, 2], [3, 4]]) == (False, 0)
 
 
 def test_a_batch_without_ids_decides_nothing() -> None:
     lengths = unknown()
-    assert settle(lengths, [[], []]) == (False, 0)
-    assert settle(lengths, [[1], [2]]) == (True, 1)
+    assert decide(lengths, [[], []]) == (False, 0)
+    assert decide(lengths, [[1], [2]]) == (True, 1)
 
 
 def test_a_feature_that_may_not_be_fixed_never_is() -> None:
-    assert settle(BagLengths(["f"], [False]), [[1, 2], [3, 4]]) == (False, 0)
+    assert decide(BagLengths(["f"], [False]), [[1, 2], [3, 4]]) == (False, 0)
 
 
 def test_what_one_has_learned_another_adopts_and_where_they_differ_bags_are_ragged() -> None:
     knows, new, differs = (unknown() for _ in range(3))
-    settle(knows, [[1, 2], [3, 4]])
-    settle(differs, [[1], [2]])
+    decide(knows, [[1, 2], [3, 4]])
+    decide(differs, [[1], [2]])
     new.adopt(knows)
-    assert settle(new, [[1], [2]]) == (False, 2)
+    assert decide(new, [[1], [2]]) == (False, 2)
     knows.adopt(differs)
-    assert settle(knows, [[1], [2]]) == (False, 0)
+    assert decide(knows, [[1], [2]]) == (False, 0)
     differs.adopt(unknown())
-    assert settle(differs, [[1], [2]]) == (False, 1)
+    assert decide(differs, [[1], [2]]) == (False, 1)
 
 
 # -- through the engine ----------------------------------------------------------------------------
@@ -163,9 +163,9 @@ def train(
         looked_up, activations = engine.look_up(sent)
         engine.update(looked_up, [each.sin() + 0.1 for each in activations], [0.1] * 3)
         outputs.append(activations)
-        segments = [s for sizes in sent.sizes for s in sizes.plan.segments]
-        segments.sort(key=lambda segment: segment.feature_index)
-        found.append([segment.form.length for segment in segments])
+        spans = [s for shape in sent.shapes for s in shape.order.spans]
+        spans.sort(key=lambda span: span.feature_index)
+        found.append([span.form.length for span in spans])
     weights = [
         torch.zeros(V, D).index_copy(0, torch.tensor(engine.store.ids(table)), fields["weight"])
         for table, fields in engine.store.read().items()
@@ -180,7 +180,7 @@ def test_fixed_and_ragged_bags_give_the_same_activations_and_tables(
 ) -> None:
     kinds, fixed, tables = train(kind, optimizer)
     assert kinds == KINDS
-    monkeypatch.setattr(bag_lengths, "_MOST_PLACES_AN_ID", 0)
+    monkeypatch.setattr(bag_lengths, "_MOST_POSITIONS_AN_ID", 0)
     kinds, ragged, tables_of_ragged = train(kind, optimizer)
     assert kinds == [[0, 0, 0]] * len(STEPS)
     torch.testing.assert_close(fixed, ragged, rtol=1e-5, atol=1e-6)

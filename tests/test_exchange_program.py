@@ -23,7 +23,7 @@ from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.tables.layout import build_stacks
 from torch_tpu_embedding.tables.placement import Placement
 
-CUT_RECORDS = ["--optimizer", "Adagrad", "--dim", "64", "--tables", "3"]
+FIELD_ROWS = ["--optimizer", "Adagrad", "--dim", "64", "--tables", "3"]
 """On a CPU their weights and slots are rows of their own, each written by its own scatter."""
 TWO_STACKS = [
     "--optimizer", "Adam", "--dim", "64", "16", "--tables", "4", "--ids-per-sample", "3",
@@ -32,7 +32,7 @@ TWO_STACKS = [
 
 
 PROGRAMS = {
-    "4 devices, one stack of cut records": (2, [*CUT_RECORDS, "--devices", "4"]),
+    "4 devices, one stack of fields in rows of their own": (2, [*FIELD_ROWS, "--devices", "4"]),
     "8 devices, two stacks": (1, [*TWO_STACKS, "--ragged", "--devices", "8"]),
     "a process of 4, two stacks": (1, [*TWO_STACKS, "--replicas", "4"]),
 }
@@ -56,7 +56,7 @@ def test_a_stack_has_one_all_to_all_for_rows_and_one_for_gradients(report: dict[
     assert report["programs"] == 1, "the whole step is one program"
     exchanged, devices = report["exchanged"], report["devices"]
     all_to_alls = [each for each in report["collectives"] if each["op"] == "all-to-all"]
-    wanted = sorted([each["slots"] * each["dim"] for each in exchanged] * 2)
+    wanted = sorted([each["positions"] * each["dim"] for each in exchanged] * 2)
     assert sorted(each["elements"] for each in all_to_alls) == wanted
     assert {each["dtype"] for each in all_to_alls} == {"f32"}
     leaving = sum(each["bytes"] for each in all_to_alls) * (devices - 1) // devices
@@ -97,8 +97,8 @@ def test_less_than_30_percent_of_the_rows_exchanged_by_8_devices_are_padding() -
             ids = torch.multinomial(weights, batch_size, replacement=True, generator=generator)
             bags.append(parse(feature, resolved.table_of(feature), ids, None))
         batch = batcher.make(bags)
-        sizes.add(tuple((each.num_unique, each.block) for each in batch.sizes))
-        padding.append(count_traffic(resolved, placement, batch.sizes, bags).padding)
+        sizes.add(tuple((each.num_unique, each.positions_per_device) for each in batch.shapes))
+        padding.append(count_traffic(resolved, placement, batch.shapes, bags).padding)
     assert min(padding) > 0
     assert max(padding) < 0.3
     assert len(sizes) <= 2, "the first size, and one more program at most"

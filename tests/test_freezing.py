@@ -70,7 +70,7 @@ def test_a_table_frozen_for_a_step_is_as_if_it_had_not_taken_that_step(
     name: str, kind: DeviceKind, steps: list[Batch], frozen: Sequence[int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "_CUT_WIDTH", 4)
+        patch.setattr(layout, "_FIELD_ROW_WIDTH", 4)
         runs = [Halting(config(OPTIMIZERS[name]), OPTIMIZERS[name], kind) for _ in range(3)]
     halted, every_step, two_steps = runs
     first, middle, last = steps

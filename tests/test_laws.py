@@ -147,7 +147,7 @@ def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 @pytest.fixture(autouse=True)
 def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that on CPU the tables of D = 4 have a physical row for each field, and that of D = 3 has not."""
-    monkeypatch.setattr(layout, "_CUT_WIDTH", 4)
+    monkeypatch.setattr(layout, "_FIELD_ROW_WIDTH", 4)
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)

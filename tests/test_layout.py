@@ -81,7 +81,7 @@ def test_on_cpu_wide_fields_of_a_record_are_rows_of_their_own(
     (stack,) = build_stacks(tables_of([(100, dim, rule)]), "CPU")
     (array,) = stack.arrays
     assert array.shape == shape
-    assert array.is_cut == (shape[0] == 208)
+    assert array.fields_have_rows == (shape[0] == 208)
     assert array.num_elements == shape[0] * shape[1]
 
 

@@ -77,7 +77,7 @@ def test_counts_are_those_of_the_batches() -> None:
     # the batch sampled is the second: a has 1 six times of 9 ids, b has 5 twice of 4, c has 7 twice of 4
     assert [tables[name]["hot_row_share"] for name in "abc"] == [6 / 9, 1 / 2, 1 / 2]
     assert found["bytes_exchanged"] == 0, "there is one device"
-    (one, other) = found["buckets"]
+    (one, other) = found["padded_sizes"]
     assert (one["tables"], other["tables"]) == (["a", "b"], ["c"])
     rows, ids = one["rows"] + other["rows"], one["ids"] + other["ids"]
     assert found["padding_share"]["rows"] == pytest.approx(1 - (7 + 6 + 6 + 9) / (3 * rows))
@@ -194,7 +194,9 @@ def test_each_process_counts_its_own_and_the_bytes_it_sends() -> None:
         ones = [torch.ones_like(each) for each in activations]
         engine.update(looked_up, ones, current_rates(resolved.tables))
         metrics.step_done()
-        sizes = 2 * sum(4 * each.plan.stack.dim * each.block for each in sent.sizes)
+        sizes = 2 * sum(
+            4 * each.order.stack.dim * each.positions_per_device for each in sent.shapes
+        )
         return {**metrics.report(), "expected bytes": sizes}
 
     found = run_processes(2, work)
@@ -231,7 +233,7 @@ def test_reports_become_scalars_of_tensorboard(monkeypatch: pytest.MonkeyPatch) 
     module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     writer = tte.TensorBoardWriter("run")
-    writer({"step": 7, "tables": {"a": {"ids": 3, "row_norm": None}}, "buckets": [{}]})
+    writer({"step": 7, "tables": {"a": {"ids": 3, "row_norm": None}}, "padded_sizes": [{}]})
     assert writer._writer.folder == "run"
     assert writer._writer.scalars == [("embedding/step", 7, 7), ("embedding/tables/a/ids", 3, 7)]
 

@@ -85,7 +85,7 @@ def test_a_smaller_batch_is_looked_up_by_the_program_of_a_whole_one() -> None:
     sizes = []
     for count in (4, 1, 0, 3):
         embedding.enqueue(batch(count), training=False)
-        sizes.append(embedding._steps.queue.first()[0].sent.sizes)
+        sizes.append(embedding._steps.queue.first()[0].sent.shapes)
         embedding.discard()
     assert all(each == sizes[0] for each in sizes)
 

@@ -48,7 +48,9 @@ def make(group: ThreadGroup, kind: DeviceKind, strategy: Strategy) -> tuple[Engi
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_windows, "_WINDOW_BYTES", 1200)
     monkeypatch.setattr(shard, "_BLOCK_ROWS", 7)
-    monkeypatch.setattr(layout, "_CUT_WIDTH", 4)  # on CPU a physical row for each field of a and b
+    monkeypatch.setattr(
+        layout, "_FIELD_ROW_WIDTH", 4
+    )  # on CPU a physical row for each field of a and b
     monkeypatch.setattr(store, "_STAGED_BYTES", 4000)  # some stacks pass whole, some in windows
 
 

@@ -84,7 +84,7 @@ def train(
 @pytest.fixture(autouse=True)
 def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that on CPU the tables of D = 4 have a physical row for each field, and that of D = 3 has not."""
-    monkeypatch.setattr(layout, "_CUT_WIDTH", 4)
+    monkeypatch.setattr(layout, "_FIELD_ROW_WIDTH", 4)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -207,7 +207,7 @@ def test_a_process_without_ids_and_one_with_many_run_the_same_program(empty: int
         looked_up, _ = engine.look_up(sent)
         engine.update(looked_up, [torch.ones(2, 4)], [1.0])
         return (
-            [(s.num_unique, s.num_ragged, s.block) for s in sent.sizes],
+            [(s.num_unique, s.num_ragged, s.positions_per_device) for s in sent.shapes],
             engine.store.read()[0]["weight"],
         )
 
@@ -228,8 +228,8 @@ def test_a_size_that_one_process_has_raised_falls_on_all_at_once(
         seen = []
         for step in range(20):
             ids = list(range(10)) if step == 2 and group.rank == 0 else [step % 10] * 10
-            sizes = engine.send(bags_of(engine, ids)).sizes  # type: ignore[arg-type]
-            seen.append([(each.num_unique, each.block) for each in sizes])
+            shapes = engine.send(bags_of(engine, ids)).shapes  # type: ignore[arg-type]
+            seen.append([(each.num_unique, each.positions_per_device) for each in shapes])
         return seen
 
     first, second = run_processes(2, work)

@@ -303,7 +303,7 @@ class TPUEmbedding(TableModule):
         built = self._tables.built
         return describe(
             self.resolved,
-            self._steps.shapes.settled,
+            self._steps.shapes.known,
             self.local_batch_size,
             self.device,
             built.store.stacks if built is not None else None,

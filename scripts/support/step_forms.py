@@ -49,13 +49,13 @@ class Ours(Form):
             for stack in embedding._tables.engine.store.stacks
             for array in stack.arrays
         ]
-        self.sizes: tuple[Any, ...] = ()
+        self.shapes: tuple[Any, ...] = ()
 
     def look_up(self) -> list[Tensor]:
         self.embedding.enqueue(self.inputs, training=self.training)
         activations: list[Tensor] = self.embedding.dequeue()
         if self.training:
-            self.sizes = self.embedding._steps.queue.require_awaiting(None).looked_up.batch.sizes
+            self.shapes = self.embedding._steps.queue.require_awaiting(None).looked_up.batch.shapes
         return activations
 
     def update(self) -> None:

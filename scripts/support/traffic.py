@@ -1,6 +1,6 @@
 """Bytes that a step sends between devices, counted on the host from its ids: no device is needed.
 
-Rows go from owners to the devices that asked, gradients the same way back, in even padded blocks. Letters:
+Rows go from owners to the devices that asked, gradients the same way back, in exchange buffers, padded to one size for each pair of devices. Letters:
 B batch, D dim, G devices.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch_tpu_embedding.batch.program_shape import StackSizes, form_of, make_plans
+from torch_tpu_embedding.batch.program_shape import StackShape, form_of, order_stacks
 from torch_tpu_embedding.batch.requests import make_request
 from torch_tpu_embedding.config.resolved import Resolved
 from torch_tpu_embedding.inputs.bags import Bags, split_bags
@@ -25,7 +25,7 @@ class Traffic:
     needed: float
     """Bytes of the rows that are asked for, on average over the devices of this process."""
     sent: int
-    """Bytes of the padded blocks, except a device's block for itself; the same on every device."""
+    """Bytes of the padded exchange buffer, except a device's part for itself; the same on every device."""
     asked: float
     """Unique rows that a device asks for, its own included, on average."""
 
@@ -36,30 +36,30 @@ class Traffic:
 
 
 def count_traffic(
-    resolved: Resolved, placement: Placement, sizes: tuple[StackSizes, ...], bags: list[Bags]
+    resolved: Resolved, placement: Placement, shapes: tuple[StackShape, ...], bags: list[Bags]
 ) -> Traffic:
     """Count one batch.
 
     Args:
-        sizes: the padded sizes of the batch.
+        shapes: the program shape of the batch, one for each stack.
         bags: the batch of this process, as the batcher was given it.
     """
     local, devices = placement.local_devices, placement.num_devices
     parts = split_bags(resolved.features, bags, local)
-    stacks = tuple(each.plan.stack for each in sizes)
+    stacks = tuple(each.order.stack for each in shapes)
     needed = asked = 0.0
-    for plan in make_plans(resolved, stacks, tuple(map(form_of, parts[0]))):
+    for order in order_stacks(resolved, stacks, tuple(map(form_of, parts[0]))):
         for device, part in enumerate(parts):
-            counts = make_request(resolved, plan, part, placement).counts
+            counts = make_request(resolved, order, part, placement).counts
             own = int(counts[placement.rank * local + device])
             asked += int(counts.sum()) / local
-            needed += (int(counts.sum()) - own) * plan.stack.dim * FLOAT * 2 / local
-    return Traffic(needed, sum(bytes_sent(each, devices) for each in sizes), asked)
+            needed += (int(counts.sum()) - own) * order.stack.dim * FLOAT * 2 / local
+    return Traffic(needed, sum(bytes_sent(each, devices) for each in shapes), asked)
 
 
-def bytes_sent(sizes: StackSizes, devices: int) -> int:
+def bytes_sent(shape: StackShape, devices: int) -> int:
     """Bytes that a device sends to the others for one stack, rows and gradients together."""
-    return 2 * (devices - 1) * sizes.block * sizes.plan.stack.dim * FLOAT
+    return 2 * (devices - 1) * shape.positions_per_device * shape.order.stack.dim * FLOAT
 
 
 def as_json(traffic: Traffic) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Told:
     """`[S, F, 3]`."""
     times: int
     """The most of all."""
-    is_settled: bool
+    times_agree: bool
     """Whether all plan for as many units."""
     is_filled: bool
     """Whether one lacks samples."""
@@ -83,8 +83,8 @@ def tell(group: HostGroup, report: Report) -> Told:
         report_failure(group, "enqueue", report.error)
     if bool((told[:, 2] != told[0, 2]).any()):
         check_starts(group.gather_objects(report.starts))
-    is_settled = bool((told[:, 3] == told[0, 3]).all())
-    if is_settled and bool((told[:, 1] != told[0, 1]).any()):
+    times_agree = bool((told[:, 3] == told[0, 3]).all())
+    if times_agree and bool((told[:, 1] != told[0, 1]).any()):
         _refuse(group.gather_objects(report.kinds))
     parts = torch.split(told, [piece.numel() for piece in pieces], 1)
     counts, ragged, seen, sizes = (
@@ -95,7 +95,7 @@ def tell(group: HostGroup, report: Report) -> Told:
         ragged.amax(0).tolist(),
         seen,
         int(told[:, 3].max()),
-        is_settled,
+        times_agree,
         bool((told[:, 4] > 0).any()),
         sizes.amax(0).tolist(),
     )

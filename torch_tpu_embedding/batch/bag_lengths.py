@@ -26,7 +26,7 @@ from ..runtime import host
 
 logger = logging.getLogger(__name__)
 
-_MOST_PLACES_AN_ID = 9 / 8
+_MOST_POSITIONS_AN_ID = 9 / 8
 """About what the ids of ragged bags are padded to."""
 _RAGGED = 0
 
@@ -34,9 +34,9 @@ _RAGGED = 0
 class BagLengths:
     """The length of the bags of each feature, as far as it is known."""
 
-    def __init__(self, names: Sequence[str], may_be_fixed: Sequence[bool]) -> None:
+    def __init__(self, names: Sequence[str], may_have_one_length: Sequence[bool]) -> None:
         self._names = names
-        self._lengths: list[int | None] = [None if may else _RAGGED for may in may_be_fixed]
+        self._lengths: list[int | None] = [None if may else _RAGGED for may in may_have_one_length]
 
     def arrange(self, bags: Sequence[Bags]) -> list[Bags]:
         """The bags of one device, those of fixed features with H places each."""
@@ -69,7 +69,7 @@ class BagLengths:
         _, ids, bags = seen.sum(0).T.tolist()
         for number, (length, longest) in enumerate(zip(self._lengths, most, strict=True)):
             if length is None and ids[number]:
-                fits = longest * bags[number] <= _MOST_PLACES_AN_ID * ids[number]
+                fits = longest * bags[number] <= _MOST_POSITIONS_AN_ID * ids[number]
                 self._lengths[number] = longest if fits else _RAGGED
             elif length and longest > length:
                 text = "feature %r has a bag of %d ids after bags of %d: its program is made anew"

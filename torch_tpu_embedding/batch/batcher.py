@@ -25,11 +25,11 @@ from ..tables.layout import StackLayout
 from ..tables.placement import Placement
 from .agreement import Report, tell
 from .bag_lengths import BagLengths
-from .buffers import float_buffer, int_buffer, served_slots
-from .occurrences import Chunk, Occurrences, group_occurrences, make_chunks
+from .buffers import float_buffer, incoming_positions, int_buffer
+from .occurrences import Occurrences, RoundBatch, group_occurrences, make_round_batches
 from .padding import StackPadding
-from .program_shape import Form, StackPlan, StackSizes, form_of, make_plans
-from .requests import Owned, Request, Served, batch_order, make_request, own, serve
+from .program_shape import Form, StackOrder, StackShape, form_of, order_stacks
+from .requests import IncomingRequest, Request, UniqueRecords, batch_order, make_request, own, serve
 from .sample_padding import Samples
 
 
@@ -37,12 +37,12 @@ from .sample_padding import Samples
 class HostBatch:
     """What one enqueue sends to the devices of this process."""
 
-    sizes: tuple[StackSizes, ...]
+    sizes: tuple[StackShape, ...]
     ints: Tensor
     """`[L · n]` int32: the parts of the devices, one after another."""
     floats: Tensor
     """`[L · m]` float32, likewise."""
-    chunks: tuple[tuple[Chunk, ...], ...]
+    chunks: tuple[tuple[RoundBatch, ...], ...]
     """Per stack, the occurrences in order, if its optimizer steps once for each of them."""
     records: tuple[tuple[Tensor, ...], ...]
     """Per stack and device of this process, the unique records that are looked up there."""
@@ -59,7 +59,7 @@ class _Agreed:
 
     parts: list[list[Bags]]
     """Of each device, in feature order."""
-    plans: tuple[StackPlan, ...]
+    plans: tuple[StackOrder, ...]
     requests: list[list[Request]]
     """Per stack and device of this process."""
     counts: Tensor
@@ -96,16 +96,18 @@ class Batcher:
         self._stacks = stacks
         self._placement = placement
         self._group = group
-        self._plans: dict[tuple[Form, ...], tuple[StackPlan, ...]] = {}
+        self._plans: dict[tuple[Form, ...], tuple[StackOrder, ...]] = {}
         self._names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
             for stack in stacks
         ]
         self._padding: dict[tuple[bool, int], list[StackPadding]] = {}
         each_occurrence = {t for s in stacks if s.steps_per_occurrence for t in s.table_indices}
-        may_be_fixed = [each.table_index not in each_occurrence for each in resolved.features]
+        may_have_one_length = [
+            each.table_index not in each_occurrence for each in resolved.features
+        ]
         features = [each.name for each in resolved.features]
-        self._lengths = {kind: BagLengths(features, may_be_fixed) for kind in (True, False)}
+        self._lengths = {kind: BagLengths(features, may_have_one_length) for kind in (True, False)}
 
     def adopt_sizes(self, other: Batcher) -> None:
         """Pad as another batcher of the same tables does, if that one has begun with these sizes."""
@@ -146,9 +148,9 @@ class Batcher:
         agreed = self._agree(bags, training, samples)
         parts, plans, requests = agreed.parts, agreed.plans, agreed.requests
         padding = self._padding_of(training, agreed.times)
-        served: list[list[Served]] = []
+        served: list[list[IncomingRequest]] = []
         if self._placement.num_devices == 1:
-            owned = [[Owned(only.records, only.inverse)] for (only,) in requests]
+            owned = [[UniqueRecords(only.records, only.inverse)] for (only,) in requests]
         else:
             with phase("exchange"):
                 devices = self._placement.local_devices
@@ -163,7 +165,9 @@ class Batcher:
             self._fit(plan, padding[n], unique[n], agreed.ragged[n], blocks[n])
             for n, plan in enumerate(plans)
         )
-        chunks = self._chunks(sizes, parts[0], served, owned) if training else ((),) * len(sizes)
+        chunks = (
+            self._round_batches(sizes, parts[0], served, owned) if training else ((),) * len(sizes)
+        )
         ints, floats = [], []
         for device, part in enumerate(parts):
             for n, of_stack in enumerate(sizes):
@@ -183,10 +187,10 @@ class Batcher:
             else None,
         )
 
-    def _plan(self, bags: list[Bags]) -> tuple[StackPlan, ...]:
+    def _plan(self, bags: list[Bags]) -> tuple[StackOrder, ...]:
         forms = tuple(map(form_of, bags))
         if forms not in self._plans:
-            self._plans[forms] = make_plans(self._resolved, self._stacks, forms)
+            self._plans[forms] = order_stacks(self._resolved, self._stacks, forms)
         return self._plans[forms]
 
     def _agree(
@@ -228,7 +232,7 @@ class Batcher:
             )
             with phase("exchange"):
                 told = tell(self._group, report)
-            if not told.is_settled:
+            if not told.times_agree:
                 times = told.times
                 continue
             for each, sizes in zip(padding, told.sizes, strict=True):
@@ -238,7 +242,7 @@ class Batcher:
                 return _Agreed(arranged, plans, requests, counts, ragged, times, told.is_filled)
 
     def _ask(
-        self, plans: tuple[StackPlan, ...], requests: list[list[Request]]
+        self, plans: tuple[StackOrder, ...], requests: list[list[Request]]
     ) -> tuple[Tensor, list[int]]:
         """`[stacks, L, G]` records that each device asks of each; per stack the most ragged ids of one."""
         shape = (len(self._stacks), self._placement.local_devices, self._placement.num_devices)
@@ -246,7 +250,7 @@ class Batcher:
         for number, (plan, of_stack) in enumerate(zip(plans, requests, strict=True)):
             counts[number] = torch.stack([request.counts for request in of_stack])
             most = max(request.inverse.numel() for request in of_stack)
-            ragged[number] = most - plan.num_direct - plan.num_fixed
+            ragged[number] = most - plan.num_one_hot - plan.num_fixed_length
         return counts, ragged
 
     def _most(self, values: list[int]) -> list[int]:
@@ -257,43 +261,43 @@ class Batcher:
         return most
 
     def _fit(
-        self, plan: StackPlan, padding: StackPadding, unique: int, ragged: int, block: int
-    ) -> StackSizes:
+        self, plan: StackOrder, padding: StackPadding, unique: int, ragged: int, block: int
+    ) -> StackShape:
         devices = self._placement.num_devices
         limit = plan.stack.num_records
         if devices == 1 and not plan.num_bags:
-            limit = min(limit, plan.num_direct + plan.num_fixed)
-        return StackSizes(
+            limit = min(limit, plan.num_one_hot + plan.num_fixed_length)
+        return StackShape(
             plan,
             padding.unique.fit(unique + 1, limit=limit + 1),
             padding.ragged.fit(ragged) if plan.num_bags else 0,
             devices,
-            padding.block.fit(block + 1) if devices > 1 else 0,
+            padding.positions_per_device.fit(block + 1) if devices > 1 else 0,
         )
 
-    def _chunks(
+    def _round_batches(
         self,
-        sizes: tuple[StackSizes, ...],
+        sizes: tuple[StackShape, ...],
         part: list[Bags],
-        served: list[list[Served]],
-        owned: list[list[Owned]],
-    ) -> tuple[tuple[Chunk, ...], ...]:
+        served: list[list[IncomingRequest]],
+        owned: list[list[UniqueRecords]],
+    ) -> tuple[tuple[RoundBatch, ...], ...]:
         """The occurrences of the stacks that step once for each, in as many chunks on every device."""
         found: dict[int, list[Occurrences]] = {}
         for n, of_stack in enumerate(sizes):
-            if not of_stack.plan.stack.steps_per_occurrence:
+            if not of_stack.order.stack.steps_per_occurrence:
                 continue
             if served:
                 pairs = zip(served[n], owned[n], strict=True)
-                found[n] = [_served_occurrences(of_stack, *pair) for pair in pairs]
+                found[n] = [_incoming_occurrences(of_stack, *pair) for pair in pairs]
             else:
-                order = batch_order(of_stack.plan, part)
+                order = batch_order(of_stack.order, part)
                 found[n] = [
-                    group_occurrences(own.records, own.of_served, order) for own in owned[n]
+                    group_occurrences(own.records, own.of_incoming, order) for own in owned[n]
                 ]
         if not found:
             return ((),) * len(sizes)
-        needed = {n: [each.rows_of_chunks() for each in found[n]] for n in found}
+        needed = {n: [each.rows_of_round_batches() for each in found[n]] for n in found}
         count = self._most([max(map(len, needed[n])) for n in found])
         rows = self._most(
             [
@@ -302,21 +306,23 @@ class Batcher:
                 for k in range(most)
             ]
         )
-        chunks: list[tuple[Chunk, ...]] = [()] * len(sizes)
+        chunks: list[tuple[RoundBatch, ...]] = [()] * len(sizes)
         for n, most in zip(found, count, strict=True):
-            stack, padding = sizes[n].plan.stack, self._padding_of(True, 1)[n]
-            chunks[n] = make_chunks(stack, found[n], rows[:most], padding.chunks)
+            stack, padding = sizes[n].order.stack, self._padding_of(True, 1)[n]
+            chunks[n] = make_round_batches(stack, found[n], rows[:most], padding.chunks)
             rows = rows[most:]
         return tuple(chunks)
 
 
-def _served_occurrences(sizes: StackSizes, served: Served, owned: Owned) -> Occurrences:
+def _incoming_occurrences(
+    sizes: StackShape, served: IncomingRequest, owned: UniqueRecords
+) -> Occurrences:
     """The occurrences that all devices sent to one, due feature after feature, then by sample."""
     assert served.features is not None
-    of_slot = served_slots(sizes, served, owned)
-    slots = (of_slot < len(owned.records)).nonzero()[:, 0]
+    of_position = incoming_positions(sizes, served, owned)
+    slots = (of_position < len(owned.records)).nonzero()[:, 0]
     return group_occurrences(
-        owned.records, of_slot, slots[torch.argsort(served.features, stable=True)]
+        owned.records, of_position, slots[torch.argsort(served.features, stable=True)]
     )
 
 

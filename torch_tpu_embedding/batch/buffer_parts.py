@@ -19,11 +19,11 @@ class IntParts(NamedTuple, Generic[T]):
     table: T
     """`[U]`: which of the stack's tables each record is of; empty if there is one table."""
     served: T
-    """`[num_slots]`: the unique record that lies in each slot sent to other devices."""
-    to_direct: T
-    """`[num_direct]`: the row at each direct place: a unique record, or the slot it comes in."""
-    to_fixed: T
-    """`[num_fixed]`: the row at each place of the features whose bags have one length H, likewise; for each
+    """`[num_positions]`: the unique record that lies in each slot sent to other devices."""
+    to_one_hot: T
+    """`[num_one_hot]`: the row at each direct place: a unique record, or the slot it comes in."""
+    to_fixed_length: T
+    """`[num_fixed_length]`: the row at each place of the features whose bags have one length H, likewise; for each
     run of them `[H, bags]`, the first ids of all its bags first."""
     to_ragged: T
     """`[N]`: the row of each id of the ragged features, likewise."""
@@ -34,7 +34,7 @@ class IntParts(NamedTuple, Generic[T]):
 class FloatParts(NamedTuple, Generic[T]):
     """The parts of the float32 buffer, in order."""
 
-    fixed_gain: T
-    """`[num_fixed]`: the factor of each place in its bag's sum; 0 where there is only padding."""
+    fixed_length_gain: T
+    """`[num_fixed_length]`: the factor of each place in its bag's sum; 0 where there is only padding."""
     ragged_gain: T
     """`[N]`: the factor of each ragged id in its bag's sum; 0 for padding."""

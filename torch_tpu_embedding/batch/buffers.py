@@ -17,17 +17,21 @@ from torch import Tensor
 from ..inputs.bags import Bags
 from ..runtime import host
 from .buffer_parts import FloatParts, IntParts
-from .program_shape import Segment, StackPlan, StackSizes
-from .requests import Owned, Request, Served
+from .program_shape import FeatureSpan, StackOrder, StackShape
+from .requests import IncomingRequest, Request, UniqueRecords
 
 _Array = NDArray[Any]
 
 
 def int_buffer(
-    sizes: StackSizes, request: Request, served: Served | None, owned: Owned, bags: list[Bags]
+    sizes: StackShape,
+    request: Request,
+    served: IncomingRequest | None,
+    owned: UniqueRecords,
+    bags: list[Bags],
 ) -> Tensor:
     """The int32 part of one stack; `IntParts` names its pieces."""
-    plan, stack, unique = sizes.plan, sizes.plan.stack, owned.records.numpy()
+    plan, stack, unique = sizes.order, sizes.order.stack, owned.records.numpy()
     ints = np.empty(sum(sizes.int_lengths), dtype=np.int32)
     parts = IntParts(*_cut(ints, sizes.int_lengths))
     parts.record[: unique.size] = unique
@@ -39,71 +43,80 @@ def int_buffer(
         parts.table[unique.size :] = 0
     places = request.inverse
     if served is not None:
-        parts.served[:] = served_slots(sizes, served, owned)
-        places = request.slots(sizes.block)
+        parts.incoming[:] = incoming_positions(sizes, served, owned)
+        places = request.slots(sizes.positions_per_device)
     rows = places.numpy()
-    parts.to_direct[:] = rows[: plan.num_direct]
-    values = {each.feature_index: rows[plan.num_direct + each.first :] for each in plan.fixed}
-    _fill_fixed(plan, parts.to_fixed, values)
-    ragged = rows[plan.num_direct + plan.num_fixed :]
+    parts.to_one_hot[:] = rows[: plan.num_one_hot]
+    values = {
+        each.feature_index: rows[plan.num_one_hot + each.first :] for each in plan.fixed_length
+    }
+    _fill_fixed_length(plan, parts.to_fixed_length, values)
+    ragged = rows[plan.num_one_hot + plan.num_fixed_length :]
     parts.to_ragged[: ragged.size] = ragged
-    parts.to_ragged[ragged.size :] = (sizes.num_slots or sizes.num_unique) - 1
+    parts.to_ragged[ragged.size :] = (sizes.num_positions or sizes.num_unique) - 1
     at = 0
-    for segment in plan.ragged:
-        of_id = bags[segment.feature_index].bag
+    for span in plan.ragged:
+        of_id = bags[span.feature_index].bag
         assert of_id is not None
         end = at + of_id.numel()
         parts.bag[at:end] = of_id.numpy()
-        parts.bag[at:end] += segment.first
+        parts.bag[at:end] += span.first
         at = end
     parts.bag[at:] = max(plan.num_bags - 1, 0)
     return torch.from_numpy(ints)
 
 
-def float_buffer(sizes: StackSizes, bags: list[Bags]) -> Tensor:
+def float_buffer(sizes: StackShape, bags: list[Bags]) -> Tensor:
     """The gains of one stack; `FloatParts` names its pieces."""
     gains = np.empty(sum(sizes.float_lengths), dtype=np.float32)
     parts = FloatParts(*_cut(gains, sizes.float_lengths))
-    _fill_fixed(
-        sizes.plan, parts.fixed_gain, {s.feature_index: _gain(bags, s) for s in sizes.plan.fixed}
+    _fill_fixed_length(
+        sizes.order,
+        parts.fixed_length_gain,
+        {s.feature_index: _gain(bags, s) for s in sizes.order.fixed_length},
     )
     at = 0
-    for segment in sizes.plan.ragged:
-        gain = _gain(bags, segment)
+    for span in sizes.order.ragged:
+        gain = _gain(bags, span)
         parts.ragged_gain[at : at + gain.size] = gain
         at += gain.size
     parts.ragged_gain[at:] = 0
     return torch.from_numpy(gains)
 
 
-def served_slots(sizes: StackSizes, served: Served, owned: Owned) -> Tensor:
+def incoming_positions(sizes: StackShape, served: IncomingRequest, owned: UniqueRecords) -> Tensor:
     """`[G · block]` int32: which of the unique records lies in each slot; U - 1, padding, in the others."""
     slots = torch.full(
-        (sizes.num_devices, sizes.block), sizes.num_unique - 1, dtype=torch.int32, device="cpu"
+        (sizes.num_devices, sizes.positions_per_device),
+        sizes.num_unique - 1,
+        dtype=torch.int32,
+        device="cpu",
     )
-    slots[host.arange(sizes.block) < host.ints(served.lengths)[:, None]] = owned.of_served
+    slots[host.arange(sizes.positions_per_device) < host.ints(served.lengths)[:, None]] = (
+        owned.of_incoming
+    )
     return slots.view(-1)
 
 
-def _fill_fixed(plan: StackPlan, buffer: _Array, values: Mapping[int, _Array]) -> None:
+def _fill_fixed_length(plan: StackOrder, buffer: _Array, values: Mapping[int, _Array]) -> None:
     """From bag after bag, as ids are given, to `[H, bags]` for each run, as the device adds them up.
 
     Args:
         values: feature index → values of its places, and maybe more.
     """
     at = 0
-    for run in plan.fixed_runs:
-        length, end = run[0].form.length, at + sum(segment.places for segment in run)
+    for run in plan.fused_fixed_length:
+        length, end = run[0].form.length, at + sum(span.num_lookups for span in run)
         of_run, bag = buffer[at:end].reshape(length, -1), 0
-        for segment in run:
-            of_segment = values[segment.feature_index][: segment.places]
-            of_run[:, bag : bag + segment.count] = of_segment.reshape(-1, length).T
-            bag += segment.count
+        for span in run:
+            of_segment = values[span.feature_index][: span.num_lookups]
+            of_run[:, bag : bag + span.count] = of_segment.reshape(-1, length).T
+            bag += span.count
         at = end
 
 
-def _gain(bags: list[Bags], segment: Segment) -> _Array:
-    gain = bags[segment.feature_index].gain
+def _gain(bags: list[Bags], span: FeatureSpan) -> _Array:
+    gain = bags[span.feature_index].gain
     assert gain is not None
     return gain.numpy()
 

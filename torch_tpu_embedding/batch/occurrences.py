@@ -25,7 +25,7 @@ _DEVIATIONS = 3.0  # room for a count that scatters like a Poisson one
 
 
 @dataclass(frozen=True)
-class Chunk:
+class RoundBatch:
     """Up to `rounds` occurrences of each of `rows` records."""
 
     rounds: int
@@ -56,7 +56,7 @@ class Occurrences:
     places: Tensor
     """`[N]`: places in the batch's gradients, record after record, each in update order."""
 
-    def rows_of_chunks(self) -> list[int]:
+    def rows_of_round_batches(self) -> list[int]:
         """How many records each chunk must take, before padding."""
         rows, done = [], 0
         while len(self.counts) and done < int(self.counts[0]):
@@ -81,20 +81,23 @@ def group_occurrences(records: Tensor, of_place: Tensor, batch_order: Tensor) ->
     return Occurrences(records[by_count], counts[by_count], starts[by_count], grouped)
 
 
-def make_chunks(
-    stack: StackLayout, per_device: list[Occurrences], rows_of_chunks: list[int], sizes: list[int]
-) -> tuple[Chunk, ...]:
+def make_round_batches(
+    stack: StackLayout,
+    per_device: list[Occurrences],
+    rows_of_round_batches: list[int],
+    sizes: list[int],
+) -> tuple[RoundBatch, ...]:
     """Cut the occurrences of one batch into chunks, on the host.
 
     Args:
         per_device: of each device of this process.
-        rows_of_chunks: the most that any device of any process needs, so that all run the same programs.
+        rows_of_round_batches: the most that any device of any process needs, so that all run the same programs.
         sizes: the rows of the first, second, … chunk so far; they only grow, lest chance alone make new
             programs.
     """
-    chunks: list[Chunk] = []
+    chunks: list[RoundBatch] = []
     done = 0
-    for number, needed in enumerate(rows_of_chunks):
+    for number, needed in enumerate(rows_of_round_batches):
         rounds = _rounds(number)
         if number == len(sizes):
             sizes.append(0)
@@ -103,13 +106,15 @@ def make_chunks(
             while rows < needed + _DEVIATIONS * math.sqrt(needed):
                 rows *= _GROWTH
             sizes[number] = rows
-        parts = [_chunk_of(stack, each, done, rounds, sizes[number]) for each in per_device]
-        chunks.append(Chunk(rounds, sizes[number], torch.cat(parts)))
+        parts = [_round_batch_of(stack, each, done, rounds, sizes[number]) for each in per_device]
+        chunks.append(RoundBatch(rounds, sizes[number], torch.cat(parts)))
         done += rounds
     return tuple(chunks)
 
 
-def _chunk_of(stack: StackLayout, of: Occurrences, done: int, rounds: int, rows: int) -> Tensor:
+def _round_batch_of(
+    stack: StackLayout, of: Occurrences, done: int, rounds: int, rows: int
+) -> Tensor:
     active = int((of.counts > done).sum())
     ints = torch.full((2 + rounds, rows), -1, dtype=torch.int32, device="cpu")
     ints[0] = stack.padding_record

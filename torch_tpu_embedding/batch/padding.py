@@ -38,14 +38,14 @@ TRAFFIC = Headroom(2**0.0625, 1 / 32, 2.0)
 """For sizes that cost bytes between devices; each is the largest of many, which scatters less."""
 
 
-class Bucket:
+class PaddedSize:
     """A padded size that grows in geometric steps; each change means one compile.
 
     One batch of an exceptional size would cost every later step its padding. So a size that no batch of a
     window has come near may fall again, a bounded number of times: the bucket *wishes* so, and falls with
     `settle`, which is told the greatest wish of all processes.
 
-    >>> bucket = Bucket("ids of table 'user'")
+    >>> bucket = PaddedSize("ids of table 'user'")
     >>> bucket.fit(100), bucket.fit(90), bucket.fit(140), bucket.fit(200)
     (152, 152, 152, 272)
     """
@@ -87,7 +87,7 @@ class Bucket:
         self.size = size
         self.wish = min(self.wish, size)
 
-    def adopt(self, other: Bucket) -> None:
+    def adopt(self, other: PaddedSize) -> None:
         """Follow another one that began as this one is now, or else be no smaller than it."""
         if other._began == self.size:
             self.size, self.wish = other.size, other.wish
@@ -113,9 +113,9 @@ class StackPadding:
     """The padded sizes of one stack."""
 
     def __init__(self, what: str) -> None:
-        self.unique = Bucket(f"unique rows of {what}")
-        self.ragged = Bucket(f"ids of {what}", RAGGED)
-        self.block = Bucket(f"rows of {what} exchanged by two devices", TRAFFIC)
+        self.unique = PaddedSize(f"unique rows of {what}")
+        self.ragged = PaddedSize(f"ids of {what}", RAGGED)
+        self.positions_per_device = PaddedSize(f"rows of {what} exchanged by two devices", TRAFFIC)
         self.chunks: list[int] = []
         """Of the chunks of occurrences (`occurrences.py`)."""
 
@@ -137,5 +137,5 @@ class StackPadding:
             each.settle(size)
 
     @property
-    def _buckets(self) -> tuple[Bucket, ...]:
-        return self.unique, self.ragged, self.block
+    def _buckets(self) -> tuple[PaddedSize, ...]:
+        return self.unique, self.ragged, self.positions_per_device

@@ -17,7 +17,7 @@ from ..tables.layout import StackLayout
 from .buffer_parts import FloatParts, IntParts
 
 Kind = Literal["direct", "fixed", "ragged"]
-_Runs = tuple[tuple["Segment", ...], ...]
+_Runs = tuple[tuple["FeatureSpan", ...], ...]
 
 _SMALL_BYTES = 1 << 16
 """Of a feature's rows. To trace a gather and a scatter takes about as long as XLA's CPU device takes
@@ -47,7 +47,7 @@ def form_of(bags: Bags) -> Form:
 
 
 @dataclass(frozen=True)
-class Segment:
+class FeatureSpan:
     """Where one feature lies in its stack: its first place among those of all direct, or of all fixed
     features, or its first bag among those of all ragged ones."""
 
@@ -67,41 +67,41 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class StackPlan:
+class StackOrder:
     """The order of a stack's features for one pattern of forms: direct, fixed (bags of one length), ragged
     (bags of any length)."""
 
     stack: StackLayout
-    segments: tuple[Segment, ...]
+    spans: tuple[FeatureSpan, ...]
 
     @cached_property
-    def direct(self) -> tuple[Segment, ...]:
+    def direct(self) -> tuple[FeatureSpan, ...]:
         return self._of("direct")
 
     @cached_property
-    def fixed(self) -> tuple[Segment, ...]:
+    def fixed(self) -> tuple[FeatureSpan, ...]:
         return self._of("fixed")
 
     @cached_property
-    def ragged(self) -> tuple[Segment, ...]:
+    def ragged(self) -> tuple[FeatureSpan, ...]:
         return self._of("ragged")
 
     @cached_property
-    def num_direct(self) -> int:
-        return sum(segment.places for segment in self.direct)
+    def num_one_hot(self) -> int:
+        return sum(span.num_lookups for span in self.direct)
 
     @cached_property
-    def num_fixed(self) -> int:
-        return sum(segment.places for segment in self.fixed)
+    def num_fixed_length(self) -> int:
+        return sum(span.num_lookups for span in self.fixed)
 
     @cached_property
     def num_bags(self) -> int:
-        """Of the ragged segments."""
-        return sum(segment.count for segment in self.ragged)
+        """Of the ragged spans."""
+        return sum(span.count for span in self.ragged)
 
     @cached_property
-    def direct_runs(self) -> _Runs:
-        """The direct segments, in order: large ones alone, small ones together with their neighbours.
+    def fused_one_hot(self) -> _Runs:
+        """The direct spans, in order: large ones alone, small ones together with their neighbours.
 
         What is looked up together is one gather and one scatter, which the features are cut from and
         joined into: a copy, but fewer operators to trace and to launch.
@@ -109,29 +109,29 @@ class StackPlan:
         return self._runs(self.direct)
 
     @cached_property
-    def fixed_runs(self) -> _Runs:
-        """The fixed segments likewise; the bags of a run are of one length."""
+    def fused_fixed_length(self) -> _Runs:
+        """The fixed spans likewise; the bags of a run are of one length."""
         return self._runs(self.fixed)
 
-    def _of(self, kind: Kind) -> tuple[Segment, ...]:
-        return tuple(segment for segment in self.segments if segment.form.kind == kind)
+    def _of(self, kind: Kind) -> tuple[FeatureSpan, ...]:
+        return tuple(span for span in self.spans if span.form.kind == kind)
 
-    def _runs(self, segments: tuple[Segment, ...]) -> _Runs:
+    def _runs(self, spans: tuple[FeatureSpan, ...]) -> _Runs:
         largest = _SMALL_BYTES // (4 * self.stack.dim)
 
-        def key(numbered: tuple[int, Segment]) -> tuple[int, ...]:
-            number, segment = numbered
-            return (number,) if segment.places > largest else (-1, segment.form.length)
+        def key(numbered: tuple[int, FeatureSpan]) -> tuple[int, ...]:
+            number, span = numbered
+            return (number,) if span.num_lookups > largest else (-1, span.form.length)
 
-        runs = groupby(enumerate(segments), key)
-        return tuple(tuple(segment for _, segment in run) for _, run in runs)
+        runs = groupby(enumerate(spans), key)
+        return tuple(tuple(span for _, span in run) for _, run in runs)
 
 
 @dataclass(frozen=True)
-class StackSizes:
+class StackShape:
     """A plan with its padded sizes: everything that decides the program of this stack."""
 
-    plan: StackPlan
+    plan: StackOrder
     num_unique: int
     """U, at least one more than the unique records: the last place holds the padding record."""
     num_ragged: int
@@ -143,12 +143,12 @@ class StackSizes:
 
     @property
     def has_several_tables(self) -> bool:
-        return len(self.plan.stack.table_indices) > 1
+        return len(self.order.stack.table_indices) > 1
 
     @property
-    def num_slots(self) -> int:
+    def num_positions(self) -> int:
         """Places in what is exchanged, 0 if nothing is."""
-        return self.num_devices * self.block
+        return self.num_devices * self.positions_per_device
 
     @property
     def int_lengths(self) -> IntParts[int]:
@@ -156,9 +156,9 @@ class StackSizes:
         return IntParts(
             record=self.num_unique,
             table=self.num_unique if self.has_several_tables else 0,
-            served=self.num_slots,
-            to_direct=self.plan.num_direct,
-            to_fixed=self.plan.num_fixed,
+            served=self.num_positions,
+            to_one_hot=self.plan.num_one_hot,
+            to_fixed_length=self.plan.num_fixed_length,
             to_ragged=self.num_ragged,
             bag=self.num_ragged,
         )
@@ -166,12 +166,12 @@ class StackSizes:
     @property
     def float_lengths(self) -> FloatParts[int]:
         """How long the parts of this stack are in the float32 buffer of a batch."""
-        return FloatParts(fixed_gain=self.plan.num_fixed, ragged_gain=self.num_ragged)
+        return FloatParts(fixed_length_gain=self.plan.num_fixed_length, ragged_gain=self.num_ragged)
 
 
-def make_plans(
+def order_stacks(
     resolved: Resolved, stacks: tuple[StackLayout, ...], forms: tuple[Form, ...]
-) -> tuple[StackPlan, ...]:
+) -> tuple[StackOrder, ...]:
     """Give each feature its place in its stack, given their forms in feature order."""
     plans = []
     for stack in stacks:
@@ -180,14 +180,14 @@ def make_plans(
             for index, feature in enumerate(resolved.features)
             if feature.table_index in stack.table_indices
         ]
-        segments: list[Segment] = []
+        spans: list[FeatureSpan] = []
         ends: dict[Kind, int] = {}
         for index in sorted(members, key=lambda member: _rank(forms[member])):
             form = forms[index]
-            segment = Segment(index, form, ends.get(form.kind, 0))
-            segments.append(segment)
-            ends[form.kind] = segment.first + segment.places
-        plans.append(StackPlan(stack, tuple(segments)))
+            span = FeatureSpan(index, form, ends.get(form.kind, 0))
+            spans.append(span)
+            ends[form.kind] = span.first + span.num_lookups
+        plans.append(StackOrder(stack, tuple(spans)))
     return tuple(plans)
 
 

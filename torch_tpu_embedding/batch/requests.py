@@ -18,7 +18,7 @@ from ..runtime import host
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
 from .dedup import unique_inverse
-from .program_shape import StackPlan
+from .program_shape import StackOrder
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Served:
+class IncomingRequest:
     """What one device is asked for by all, for one stack."""
 
     records: Tensor
@@ -55,23 +55,23 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Owned:
+class UniqueRecords:
     """The unique records of one stack that one device looks up, for itself and for others."""
 
     records: Tensor
     """`[U]` int32, rising."""
-    of_served: Tensor
+    of_incoming: Tensor
     """`[m]` int32: the position in `records` of each record it is asked for."""
 
 
-def own(stack: StackLayout, served: Served) -> Owned:
+def own(stack: StackLayout, served: IncomingRequest) -> UniqueRecords:
     """Deduplicate what all devices ask of one."""
-    records, of_served = unique_inverse(served.records.long(), stack.num_records + 1)
-    return Owned(records.to(torch.int32), of_served)
+    records, of_incoming = unique_inverse(served.records.long(), stack.num_records + 1)
+    return UniqueRecords(records.to(torch.int32), of_incoming)
 
 
 def make_request(
-    resolved: Resolved, plan: StackPlan, bags: list[Bags], placement: Placement
+    resolved: Resolved, plan: StackOrder, bags: list[Bags], placement: Placement
 ) -> Request:
     """Deduplicate the ids of one device and stack, and find their owners.
 
@@ -81,7 +81,7 @@ def make_request(
     stack = plan.stack
     devices, stride = placement.num_devices, stack.num_records + 1
     no_id = devices * stride - 1  # the padding record of the last device: greater than all others
-    parts = [bags[segment.feature_index] for segment in plan.segments]
+    parts = [bags[span.feature_index] for span in plan.spans]
     lengths = [part.ids.numel() for part in parts]
     addresses = torch.cat([part.ids for part in parts])
     has_gaps = any(part.bag is None and part.num_ids < part.ids.numel() for part in parts)
@@ -102,12 +102,12 @@ def make_request(
 
 
 def _to_addresses(
-    resolved: Resolved, plan: StackPlan, ids: Tensor, lengths: list[int], placement: Placement
+    resolved: Resolved, plan: StackOrder, ids: Tensor, lengths: list[int], placement: Placement
 ) -> None:
     """Make of each id of the batch, in place, its device · stride + record."""
     stack = plan.stack
     first = dict(zip(stack.table_indices, stack.first_records, strict=True))
-    tables = [resolved.features[segment.feature_index].table_index for segment in plan.segments]
+    tables = [resolved.features[span.feature_index].table_index for span in plan.spans]
     if placement.num_devices > 1:
         for table, part in zip(tables, torch.split(ids, lengths), strict=True):
             vocabulary = resolved.tables[table].vocabulary_size
@@ -118,7 +118,7 @@ def _to_addresses(
 
 
 def _request_all(
-    plan: StackPlan,
+    plan: StackOrder,
     bags: list[Bags],
     address: Tensor,
     lengths: list[int],
@@ -127,7 +127,7 @@ def _request_all(
     devices: int,
 ) -> Request:
     order = batch_order(plan, bags)
-    numbers = [segment.feature_index for segment in plan.segments]
+    numbers = [span.feature_index for span in plan.spans]
     feature = torch.tensor(numbers, dtype=torch.int32, device="cpu").repeat_interleave(
         host.ints(lengths)
     )
@@ -141,17 +141,17 @@ def _request_all(
     return Request(records, torch.bincount(owner, minlength=devices), inverse, feature[order])
 
 
-def batch_order(plan: StackPlan, bags: list[Bags]) -> Tensor:
-    """The places of a batch, which lie segment after segment, in the order of the features."""
-    lengths = [len(bags[segment.feature_index].ids) for segment in plan.segments]
+def batch_order(plan: StackOrder, bags: list[Bags]) -> Tensor:
+    """The places of a batch, which lie span after span, in the order of the features."""
+    lengths = [len(bags[span.feature_index].ids) for span in plan.spans]
     ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
-    numbers = sorted(range(len(lengths)), key=lambda number: plan.segments[number].feature_index)
+    numbers = sorted(range(len(lengths)), key=lambda number: plan.spans[number].feature_index)
     return torch.cat([host.arange(ends[n] - lengths[n], ends[n]) for n in numbers])
 
 
 def serve(
     requests: list[list[Request]], counts: Tensor, group: HostGroup, local_devices: int
-) -> list[list[Served]]:
+) -> list[list[IncomingRequest]]:
     """Send the requests to their owners: per stack and device of this process, who asks it for what.
 
     Args:
@@ -180,7 +180,7 @@ def serve(
     ]
     received = group.all_to_all([torch.cat(piece) for piece in pieces], expected)
     detailed = wide[:, :, :, rank].tolist()  # [S, stacks, L asking, L here]
-    served: list[list[Served]] = []
+    served: list[list[IncomingRequest]] = []
     places = [0] * size
     for number in range(len(requests)):
         parts: list[list[list[Tensor]]] = [[[] for _ in mine] for _ in range(copies[number])]
@@ -199,7 +199,9 @@ def serve(
         joined = [[torch.cat(pieces) for pieces in of_copy] for of_copy in parts]
         served.append(
             [
-                Served(joined[0][here], asked[here], joined[1][here] if len(joined) > 1 else None)
+                IncomingRequest(
+                    joined[0][here], asked[here], joined[1][here] if len(joined) > 1 else None
+                )
                 for here in mine
             ]
         )

@@ -1,6 +1,6 @@
 """How rows reach the devices that asked for them, and gradients the devices that own the rows.
 
-Both travel in even blocks: block d of a tensor `[G, cap, D]` goes to device d, and what comes back holds in
+Both travel in even buffers: block d of a tensor `[G, cap, D]` goes to device d, and what comes back holds in
 block d what device d sent here. The code before and after works on one device's part of everything:
 
 * `Local`: one device, nothing travels.
@@ -9,7 +9,7 @@ block d what device d sent here. The code before and after works on one device's
 * `Process`: one process per device. On TPU the all-to-all is part of the program; on CPU, where processes
   cannot share a program, it runs on the host between two programs.
 
-Letters: G devices of all processes, L of them in this process, cap slots of a block, D dim.
+Letters: G devices of all processes, L of them in this process, cap slots of a buffer, D dim.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Exchange(Protocol):
     def store(self, array: Tensor, part: Tensor) -> None:
         """End an update in place: `part` is what `enter(array)` gave, changed."""
 
-    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+    def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
         """Exchange several tensors `[G, cap, D]` of one device with all others."""
 
     def gather(self, values: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ class Local:
     def store(self, array: Tensor, part: Tensor) -> None:
         pass
 
-    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
-        return [*blocks]
+    def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
+        return [*buffers]
 
     def gather(self, values: Tensor) -> Tensor:
         return values[None]
@@ -109,24 +109,24 @@ class Process(Local):
         way = "in the program" if in_program else "on the host"
         self.name = f"Process (all-to-all {way})"
 
-    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+    def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
         if self._in_program:
-            return [runtime.all_to_all(block, self.group.size) for block in blocks]
+            return [runtime.all_to_all(buffer, self.group.size) for buffer in buffers]
         if runtime.is_accelerated(self._device):
-            # Everything traced so far runs here, once. A fetch alone would run what the blocks need and
+            # Everything traced so far runs here, once. A fetch alone would run what the buffers need and
             # leave the rest to run again at the end of the step.
             runtime.sync()
-        held = [block.cpu() for block in blocks]
+        held = [buffer.cpu() for buffer in buffers]
         pieces = [
-            torch.cat([block[peer].reshape(-1) for block in held])
+            torch.cat([buffer[peer].reshape(-1) for buffer in held])
             for peer in range(self.group.size)
         ]
         received = self.group.all_to_all(pieces, [len(piece) for piece in pieces])
-        sizes = [block[0].numel() for block in held]
+        sizes = [buffer[0].numel() for buffer in held]
         parts = [torch.split(piece, sizes) for piece in received]
         return [
-            torch.stack([part[number] for part in parts]).view(block.shape).to(self._device)
-            for number, block in enumerate(held)
+            torch.stack([part[number] for part in parts]).view(buffer.shape).to(self._device)
+            for number, buffer in enumerate(held)
         ]
 
     def gather(self, values: Tensor) -> Tensor:
@@ -167,8 +167,8 @@ class Spmd:
     def store(self, array: Tensor, part: Tensor) -> None:
         array.copy_(self._mesh.leave(part))
 
-    def all_to_all(self, blocks: Sequence[Tensor]) -> list[Tensor]:
-        return [self._mesh.all_to_all(block) for block in blocks]
+    def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
+        return [self._mesh.all_to_all(buffer) for buffer in buffers]
 
     def gather(self, values: Tensor) -> Tensor:
         return self._mesh.leave(values[None])

@@ -18,12 +18,12 @@ from torch import Tensor
 from ..config.resolved import Feature, Table
 from ..runtime import host
 from .entries import (
-    Entries,
+    SparseIds,
     bag_name,
     check_constant,
     check_ids,
     is_dense,
-    read_entries,
+    read_sparse_ids,
     read_weights,
 )
 
@@ -89,7 +89,7 @@ def parse(
         return _parse_dense(
             where, feature, table, value, weights, batch_size, output_shape, id_bounds
         )
-    entries = read_entries(where, value)
+    entries = read_sparse_ids(where, value)
     length, shape = _output(where, feature, entries, batch_size, output_shape)
     gains = None
     if weights is not None:
@@ -195,7 +195,7 @@ def _parse_dense(
 def _output(
     where: str,
     feature: Feature,
-    entries: Entries,
+    entries: SparseIds,
     batch_size: int | None,
     output_shape: tuple[int, ...] | None,
 ) -> tuple[int, tuple[int, ...]]:
@@ -225,7 +225,7 @@ def _output(
 
 
 def _gain(
-    where: str, entries: Entries, weights: Tensor | None, combiner: str, check: bool
+    where: str, entries: SparseIds, weights: Tensor | None, combiner: str, check: bool
 ) -> Tensor:
     """The factor of each id in its bag's weighted sum, `[N]` float32."""
     if combiner == "sum":
@@ -249,7 +249,7 @@ def _gain(
     return gain
 
 
-def _sequence(where: str, entries: Entries, length: int) -> tuple[Tensor, int]:
+def _sequence(where: str, entries: SparseIds, length: int) -> tuple[Tensor, int]:
     """Ids by place, `[B * L]`, `NO_ID` where the sample has none; what lies beyond L is cut.
 
     Also how many ids are kept.
@@ -270,7 +270,7 @@ def _sequence(where: str, entries: Entries, length: int) -> tuple[Tensor, int]:
     return by_place.scatter_(0, place, ids), len(ids)
 
 
-def _cut_rows(entries: Entries, length: int) -> tuple[Tensor, Tensor]:
+def _cut_rows(entries: SparseIds, length: int) -> tuple[Tensor, Tensor]:
     """The first L ids of each sample of a ragged input, and their places, from the splits alone."""
     assert entries.splits is not None
     splits = entries.splits.numpy()
@@ -288,7 +288,7 @@ def _kept(
     where: str,
     table: Table,
     ids: Tensor,
-    entries: Entries | None,
+    entries: SparseIds | None,
     dense_shape: tuple[int, ...] | None,
     id_bounds: str,
 ) -> tuple[Tensor | None, int]:
@@ -307,7 +307,7 @@ def _inside(
     where: str,
     table: Table,
     ids: Tensor,
-    entries: Entries | None,
+    entries: SparseIds | None,
     dense_shape: tuple[int, ...] | None,
     id_bounds: str,
 ) -> Tensor | None:

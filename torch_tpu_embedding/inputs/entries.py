@@ -24,7 +24,7 @@ _ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True)
-class Entries:
+class SparseIds:
     """A sparse or ragged input: N ids in bags, in rising order of the bag."""
 
     ids: Tensor
@@ -55,10 +55,10 @@ class Entries:
         assert self.splits is not None
         return host.arange(len(self.bag)) - self.splits[self.bag]
 
-    def select(self, mask: Tensor) -> Entries:
+    def select(self, mask: Tensor) -> SparseIds:
         """Only the ids that `mask` `[N]` keeps."""
         given = self.bag[mask], self.position[mask]
-        return Entries(self.ids[mask], self.outer, self.splits, given)
+        return SparseIds(self.ids[mask], self.outer, self.splits, given)
 
     def place(self, number: int) -> str:
         """Where an id stands, for messages."""
@@ -83,7 +83,7 @@ def is_dense(value: object) -> bool:
     return isinstance(value, Tensor) and not value.is_nested and value.layout == torch.strided
 
 
-def read_entries(where: str, value: object) -> Entries:
+def read_sparse_ids(where: str, value: object) -> SparseIds:
     """The ids of a sparse or ragged input, sorted by bag.
 
     Raises:
@@ -93,14 +93,14 @@ def read_entries(where: str, value: object) -> Entries:
     if ragged is not None:
         check_ids(where, ragged.values)
         splits = ragged.row_splits.to(torch.int64)
-        return Entries(ragged.values.to(torch.int64), (ragged.batch_size,), splits)
+        return SparseIds(ragged.values.to(torch.int64), (ragged.batch_size,), splits)
     if isinstance(value, Tensor) and value.layout == torch.sparse_coo:
         check_sparse(where, value)
         check_ids(where, value._values())
         _check_indices(where, value)
         bag, position, order = _bag_order(value)
         ids = _ordered(value._values(), order).to(torch.int64)
-        return Entries(ids, tuple(value.shape[:-1]), None, (bag, position), order)
+        return SparseIds(ids, tuple(value.shape[:-1]), None, (bag, position), order)
     got = type(value).__name__
     if isinstance(value, Tensor):
         got = f"a {'nested ' if value.is_nested else ''}tensor with layout {value.layout}"
@@ -165,7 +165,7 @@ def _ordered(values: Tensor, order: Tensor | None) -> Tensor:
 
 
 def read_weights(
-    where: str, value: object, weights: object, entries: Entries, check_values: bool
+    where: str, value: object, weights: object, entries: SparseIds, check_values: bool
 ) -> Tensor:
     """The weights `[N]` float64, in the order of the entries.
 
@@ -223,7 +223,7 @@ def read_weights(
     return flat.to(torch.float64)
 
 
-def _sparse_values(where: str, weights: Tensor, entries: Entries) -> Tensor:
+def _sparse_values(where: str, weights: Tensor, entries: SparseIds) -> Tensor:
     """The values of sparse weights in the order of the entries, differentiable if they require grad."""
     if not weights.requires_grad:
         return _ordered(weights._values(), entries.order)

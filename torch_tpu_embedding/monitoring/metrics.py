@@ -65,7 +65,7 @@ class Metrics:
         ]
         shapes = [(self._devices, stack.num_records) for stack in stacks]
         self._seen = [torch.zeros(shape, dtype=torch.bool, device="cpu") for shape in shapes]
-        self._buckets: list[dict[str, Any]] = []
+        self._padded_sizes: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._steps = 0
         self._counts: Counter[_Key] = Counter()
@@ -99,35 +99,37 @@ class Metrics:
         for table, each in zip(self._table_of, bags, strict=True):
             found["ids", table] += each.num_ids
             found["dropped", table] += each.num_dropped
-        for number, (sizes, records) in enumerate(zip(sent.sizes, sent.records, strict=True)):
-            plan, devices = sizes.plan, self._devices
+        for number, (shape, records) in enumerate(zip(sent.shapes, sent.records, strict=True)):
+            order, devices = shape.order, self._devices
             for device, of_device in enumerate(records):
                 ends = torch.searchsorted(of_device, self._firsts[number]).tolist()
                 ends.append(len(of_device))
-                for n, table in enumerate(plan.stack.table_indices):
+                for n, table in enumerate(order.stack.table_indices):
                     found["rows", table] += ends[n + 1] - ends[n]
                 self._seen[number][device].index_fill_(0, of_device.long(), True)
-                found["row places filled", -1] += len(of_device)
-            found["row places", -1] += sizes.num_unique * devices
-            found["id places", -1] += (sizes.num_ragged + plan.num_fixed) * devices
-            found["id places filled", -1] += sum(
-                bags[segment.feature_index].num_ids for segment in (*plan.fixed, *plan.ragged)
+                found["row positions filled", -1] += len(of_device)
+            found["row positions", -1] += shape.num_unique * devices
+            found["id positions", -1] += (shape.num_ragged + order.num_fixed_length) * devices
+            found["id positions filled", -1] += sum(
+                bags[span.feature_index].num_ids for span in (*order.fixed_length, *order.ragged)
             )
-            others = sizes.num_devices - 1
-            row_bytes = plan.stack.dim * _FLOAT_BYTES
-            found["bytes", -1] += 2 * others * sizes.block * row_bytes * devices
+            others = shape.num_devices - 1
+            row_bytes = order.stack.dim * _FLOAT_BYTES
+            found["bytes", -1] += 2 * others * shape.positions_per_device * row_bytes * devices
         with self._lock:
             if self._counts["training", -1] % self._every == 1 % self._every:
                 found.update(self._hot_ids(bags))
             self._counts.update(found)
-            self._buckets = [
+            self._padded_sizes = [
                 {
-                    "tables": [self._tables[table].name for table in each.plan.stack.table_indices],
+                    "tables": [
+                        self._tables[table].name for table in each.order.stack.table_indices
+                    ],
                     "rows": each.num_unique,
                     "ids": each.num_ragged,
-                    "exchanged": each.block,
+                    "exchanged": each.positions_per_device,
                 }
-                for each in sent.sizes
+                for each in sent.shapes
             ]
 
     def step_done(self) -> None:
@@ -175,14 +177,16 @@ class Metrics:
                 "row_norm": row,
             }
         batches, steps = max(count("batches"), 1), max(count("steps"), 1)
-        filled = {kind: share(f"{kind} places filled", f"{kind} places") for kind in ("row", "id")}
+        filled = {
+            kind: share(f"{kind} positions filled", f"{kind} positions") for kind in ("row", "id")
+        }
         return {
             "step": self._steps,
             "steps": count("steps"),
             "batches": count("batches"),
             "batches_refused": count("refused"),
             "tables": tables,
-            "buckets": self._buckets,
+            "padded_sizes": self._padded_sizes,
             "padding_share": {
                 f"{kind}s": None if part is None else 1 - part for kind, part in filled.items()
             },

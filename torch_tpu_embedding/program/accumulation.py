@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..batch.dedup import unique_inverse
 from ..batch.occurrences import tables_of
-from ..batch.padding import ROWS, Bucket
-from ..batch.program_shape import StackPlan, StackSizes
+from ..batch.padding import ROWS, PaddedSize
+from ..batch.program_shape import StackOrder, StackShape
 from ..config.resolved import Resolved
 from ..runtime import host
 from ..runtime.slices import cut, join
@@ -34,7 +34,7 @@ class Merger:
         for stack in engine.store.stacks:
             tables = stack.table_indices
             names = ", ".join(repr(resolved.tables[table].name) for table in tables)
-            self._padding.append(Bucket(f"unique rows of {names} in accumulated batches", ROWS))
+            self._padding.append(PaddedSize(f"unique rows of {names} in accumulated batches", ROWS))
             members = (n for n, f in enumerate(resolved.features) if f.table_index in tables)
             self._feature.append(next(members))
 
@@ -55,9 +55,9 @@ class Merger:
         engine, exchange = self._engine, self._engine.exchange
         found = [self._unique(number, batches) for number in range(len(self._padding))]
         most = host.ints([max(len(each) for each in records) for records, _ in found])
-        sizes = [
-            StackSizes(
-                StackPlan(stack, ()),
+        shapes = [
+            StackShape(
+                StackOrder(stack, ()),
                 padding.fit(int(count) + 1, limit=stack.num_records + 1),
                 num_ragged=0,
             )
@@ -68,18 +68,18 @@ class Merger:
         ints: list[Tensor] = []
         places: list[Tensor] = []
         for device in range(engine.placement.local_devices):
-            for number, of_stack in enumerate(sizes):
+            for number, of_stack in enumerate(shapes):
                 records, inverse = found[number][0][device], found[number][1][device]
                 ints += _padded(of_stack, records)
                 lengths = [len(batch.records[number][device]) for batch in batches]
                 for batch, of_batch in zip(batches, torch.split(inverse, lengths), strict=True):
-                    room = batch.sizes[number].num_unique
+                    room = batch.shapes[number].num_unique
                     places.append(_filled(of_batch, room, of_stack.num_unique - 1))
         merged = SentBatch(
-            tuple(sizes),
+            tuple(shapes),
             exchange.put(join(ints)),
             exchange.put(host.empty(0)),
-            ((),) * len(sizes),
+            ((),) * len(shapes),
             tuple(tuple(records) for records, _ in found),
             batches[-1].name,
         )
@@ -109,17 +109,17 @@ class Merger:
     ) -> dict[int, Tensor]:
         exchange = self._engine.exchange
         rooms = [
-            batch.sizes[number].num_unique
-            for number in range(len(merged.sizes))
+            batch.shapes[number].num_unique
+            for number in range(len(merged.shapes))
             for batch in batches
         ]
         rest = iter(cut(exchange.enter(places), rooms))
         totals = {}
-        for number, of_stack in enumerate(merged.sizes):
+        for number, of_stack in enumerate(merged.shapes):
             here = [next(rest) for _ in batches]
             if number not in self._engine.trained:
                 continue
-            stack = of_stack.plan.stack
+            stack = of_stack.order.stack
             shape = (of_stack.num_unique, stack.dim)
             total = torch.zeros(shape, dtype=torch.float32, device=places.device)
             for place, of_batch, looked_up in zip(here, sums, activations, strict=True):
@@ -131,12 +131,12 @@ class Merger:
         return totals
 
 
-def _padded(sizes: StackSizes, records: Tensor) -> list[Tensor]:
+def _padded(shape: StackShape, records: Tensor) -> list[Tensor]:
     """The int32 numbers of a stack of which only its records matter, in the order of `IntParts`."""
-    stack: StackLayout = sizes.plan.stack
-    found = [_filled(records, sizes.num_unique, stack.padding_record)]
-    if sizes.has_several_tables:
-        found.append(_filled(tables_of(stack, records), sizes.num_unique, 0))
+    stack: StackLayout = shape.order.stack
+    found = [_filled(records, shape.num_unique, stack.padding_record)]
+    if shape.has_several_tables:
+        found.append(_filled(tables_of(stack, records), shape.num_unique, 0))
     return found
 
 

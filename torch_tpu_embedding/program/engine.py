@@ -1,4 +1,4 @@
-"""What runs: a store of tables, and the three things done to it. No queues, names or user structures.
+"""The engine: a store of tables, and lookup and update of it. No queues, names or user structures.
 
 The engine works on any torch device: on XLA the calls are traced into the step's program, on an eager
 device they run at once (which is how tests compare the layouts without compiling). All code between
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import runtime
 from ..batch.batcher import Batcher
-from ..batch.occurrences import Chunk
+from ..batch.occurrences import RoundBatch
 from ..batch.sample_padding import Samples
 from ..config.learning_rates import FROZEN
 from ..config.resolved import Resolved
@@ -37,10 +37,10 @@ from .stack_index import LookedUp, SentBatch, StackIndex, split_buffers
 from .update import (
     RateBuffer,
     after,
-    apply_chunk,
+    apply_round_batch,
     apply_stack,
     apply_to_all_rows,
-    place_gradients,
+    lookup_gradients,
     received_gradients,
     row_gradients,
 )
@@ -71,9 +71,9 @@ class Engine:
         self.holding: dict[Holder, None] = {}
         """The pipelines that hold updates back, of all modules on these tables, first come first."""
         self.sampler: NormSampler | None = None
-        """Of norms, for metrics."""
+        """The sampler of norms for metrics; None if there are none."""
         self.starts: dict[str, str] = {}
-        """Per table with an initializer of the user's, what its start values look like."""
+        """Table with an initializer of the user's → a digest of its start values."""
         self.frozen: set[int] = set()
         """The tables that `TPUEmbedding.freeze` keeps as they are; an update knows them by their rates."""
         self._resolved = resolved
@@ -82,7 +82,7 @@ class Engine:
         self._device = device
         self.batcher = self.make_batcher(group)
         self.spare_groups = SpareGroups(group)
-        """For threads."""
+        """Groups of the same processes, for threads."""
         self._rates = [RateBuffer() for _ in self.store.stacks]
 
     def make_batcher(self, group: HostGroup) -> Batcher:
@@ -116,7 +116,7 @@ class Engine:
         with phase("send"):
             ints, floats = self.exchange.put(batch.ints), self.exchange.put(batch.floats)
         return SentBatch(
-            batch.sizes, ints, floats, batch.chunks, batch.records, batch.name, batch.cut
+            batch.shapes, ints, floats, batch.round_batches, batch.records, batch.name, batch.cut
         )
 
     def flush(self, besides: Holder | None = None) -> None:
@@ -147,14 +147,14 @@ class Engine:
             rows = [rows_alone(index, each) for index, each in zip(indices, arrays, strict=True)]
             records = []
         if self.placement.num_devices > 1:
-            blocks = [rows_to_send(index, each) for index, each in zip(indices, rows, strict=True)]
+            buffers = [rows_to_send(index, each) for index, each in zip(indices, rows, strict=True)]
             with calling(f"dequeue of {batch.name}"):
-                rows = [block.flatten(0, 1) for block in self.exchange.all_to_all(blocks)]
+                rows = [buffer.flatten(0, 1) for buffer in self.exchange.all_to_all(buffers)]
         outputs: dict[int, Tensor] = {}
         for index, each in zip(indices, rows, strict=True):
             parts = activations(index, each)
-            for segment, part in zip(index.sizes.plan.segments, parts, strict=True):
-                outputs[segment.feature_index] = self.exchange.leave(part)
+            for span, part in zip(index.shape.order.spans, parts, strict=True):
+                outputs[span.feature_index] = self.exchange.leave(part)
         kept = [self.exchange.leave(each) for each in records]
         looked_up = LookedUp(batch, kept, self.store.version, self.store.loads)
         return looked_up, [outputs[number] for number in range(self._num_features)]
@@ -175,9 +175,9 @@ class Engine:
             gradients: one per feature, in feature order, shaped like its activations.
             rates: one per table; FROZEN for one that stays as it is; ignored for tables that have no
                 optimizer.
-            may_sample: False where the program is a rare one, lest sampling make two of it.
-            read_before: the activations of another batch, in feature order, if it was looked up in the same
-                program as it shall be without this update.
+            may_sample: False where the program is a rare one, so that sampling does not make two of it.
+            read_before: the activations of another batch, in feature order, if that batch is looked up in the
+                same program and must not see this update.
         """
         sampler = self.sampler if may_sample else None
         if sampler is not None and not sampler.begin():
@@ -188,11 +188,11 @@ class Engine:
             self._update_each(number, looked_up.batch, per_occurrence, rates)
         frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
         for number, records in enumerate(looked_up.batch.records):
-            self.store.touched.touch(number, records, frozen)
+            self.store.delta_tracker.note_changed(number, records, frozen)
         self.store.version += 1
 
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
-        """Without the rows of samples that fill an inference batch up."""
+        """The activations without the rows of samples that fill an inference batch up."""
         if batch.cut is None:
             return activations
         if self.exchange.ends_before_cut:
@@ -233,7 +233,7 @@ class Engine:
                 sums = sums_of_squares(self.exchange, indices[number], gradient, records[number])
                 squares.append((stack.table_indices, sums))
             if read_before and stack.reads_must_come_first:
-                feature = indices[number].sizes.plan.segments[0].feature_index
+                feature = indices[number].shape.order.spans[0].feature_index
                 gradient = after(gradient, self.exchange.enter(read_before[feature]))
             parts, rate = self._enter(number), self._rates_on_device(number, rates)
             if stack.rule.moves_all_rows:
@@ -248,18 +248,20 @@ class Engine:
     def _update_each(
         self, number: int, batch: SentBatch, gradients: Tensor, rates: Sequence[float]
     ) -> None:
-        """Update a stack once for each occurrence of an id, chunk by chunk."""
+        """Update a stack once for each occurrence of an id, round batch by round batch."""
         rate = self._rates_on_device(number, rates)
         self._end_program()
-        for chunk in batch.chunks[number]:
-            self._apply_chunk(number, chunk, gradients, rate)
+        for round_batch in batch.round_batches[number]:
+            self._apply_round_batch(number, round_batch, gradients, rate)
             self._end_program()
 
-    def _apply_chunk(self, number: int, chunk: Chunk, gradients: Tensor, rate: Tensor) -> None:
+    def _apply_round_batch(
+        self, number: int, round_batch: RoundBatch, gradients: Tensor, rate: Tensor
+    ) -> None:
         enter, stack = self.exchange.enter, self.store.stacks[number]
         parts = self._enter(number)
-        ints = enter(self.exchange.put(chunk.ints))
-        apply_chunk(parts, stack, chunk, ints, enter(gradients), rate)
+        ints = enter(self.exchange.put(round_batch.ints))
+        apply_round_batch(parts, stack, round_batch, ints, enter(gradients), rate)
         self._store(number, parts)
 
     @property
@@ -271,7 +273,7 @@ class Engine:
     def sum_gradients(self, batch: SentBatch, gradients: Sequence[Tensor]) -> dict[int, Tensor]:
         """The gradient of each unique record of the stacks that are trained, `[U, D]`, 0 for padding.
 
-        Of all the record's places, under any optimizer. A collective call.
+        Sums over all lookups of the record, under any optimizer. A collective call.
 
         Args:
             gradients: one per feature, in feature order, shaped like its activations.
@@ -286,25 +288,29 @@ class Engine:
     def _row_gradients(
         self, indices: Sequence[StackIndex], gradients: Sequence[Tensor], summed: bool = False
     ) -> list[Tensor]:
-        """What each stack's update takes: the gradient of each unique record `[U, D]`, or of each
-        occurrence if its optimizer steps once for each, unless they shall be summed all the same."""
+        """The gradients that each stack's update takes.
+
+        Returns:
+            Per stack the gradient of each unique record `[U, D]`; of each occurrence `[N, D]` if the stack's
+            optimizer steps once for each and `summed` is False.
+        """
         found = []
         several = self.placement.num_devices > 1
         for index in indices:
-            plan = index.sizes.plan
-            own = [self.exchange.enter(gradients[s.feature_index]) for s in plan.segments]
-            if not several and plan.stack.steps_per_occurrence and not summed:
-                found.append(join(place_gradients(index, own)))
+            order = index.shape.order
+            own = [self.exchange.enter(gradients[s.feature_index]) for s in order.spans]
+            if not several and order.stack.steps_per_occurrence and not summed:
+                found.append(join(lookup_gradients(index, own)))
             else:
                 found.append(row_gradients(index, own))
         if not several or not found:
             return found
-        shapes = [(index.sizes.num_devices, index.sizes.block) for index in indices]
-        blocks = [each.view(*shape, -1) for each, shape in zip(found, shapes, strict=True)]
-        received = self.exchange.all_to_all(blocks)
-        for number, (index, block) in enumerate(zip(indices, received, strict=True)):
-            each = index.sizes.plan.stack.steps_per_occurrence and not summed
-            found[number] = block.flatten(0, 1) if each else received_gradients(index, block)
+        parts = [(index.shape.num_devices, index.shape.positions_per_device) for index in indices]
+        buffers = [each.view(*part, -1) for each, part in zip(found, parts, strict=True)]
+        received = self.exchange.all_to_all(buffers)
+        for number, (index, buffer) in enumerate(zip(indices, received, strict=True)):
+            each = index.shape.order.stack.steps_per_occurrence and not summed
+            found[number] = buffer.flatten(0, 1) if each else received_gradients(index, buffer)
         return found
 
     def _enter(self, number: int) -> list[Tensor]:
@@ -316,7 +322,7 @@ class Engine:
 
     def _indices(self, batch: SentBatch) -> tuple[StackIndex, ...]:
         enter = self.exchange.enter
-        return split_buffers(batch.sizes, enter(batch.ints), enter(batch.floats))
+        return split_buffers(batch.shapes, enter(batch.ints), enter(batch.floats))
 
     def _end_program(self) -> None:
         if runtime.is_accelerated(self._device):
@@ -326,7 +332,7 @@ class Engine:
         """The records of the array of each stack's weights."""
         return [
             gather_records(
-                index.sizes.plan.stack.arrays[0], self.exchange.enter(arrays[0]), index.ints.record
+                index.shape.order.stack.arrays[0], self.exchange.enter(arrays[0]), index.ints.record
             )
             for index, arrays in zip(indices, self.store.arrays, strict=True)
         ]

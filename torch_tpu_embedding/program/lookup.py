@@ -22,7 +22,7 @@ from .stack_index import StackIndex
 def rows_of(index: StackIndex, records: Tensor) -> Tensor:
     """What a device hands out of the records it has gathered: their weights `[U, D]`, rounded if the table
     is, or whole records `[U, record_width]`, which begin with them; padding is 0."""
-    stack = index.sizes.plan.stack
+    stack = index.shape.order.stack
     if stack.hands_out_records:
         return records
     return _rounded(index, field_of(stack.arrays[0], records, WEIGHT))
@@ -30,12 +30,12 @@ def rows_of(index: StackIndex, records: Tensor) -> Tensor:
 
 def rows_alone(index: StackIndex, array: Tensor) -> Tensor:
     """`rows_of` the array of the weights, `[U, D]`, where nothing else of the records is needed."""
-    weights = gather_weights(index.sizes.plan.stack.arrays[0], array, index.ints.record)
+    weights = gather_weights(index.shape.order.stack.arrays[0], array, index.ints.record)
     return _rounded(index, weights)
 
 
 def _rounded(index: StackIndex, weights: Tensor) -> Tensor:
-    stack = index.sizes.plan.stack
+    stack = index.shape.order.stack
     rows = quantize(weights, stack.quantization)
     if stack.quantization is not None:  # 0 may round to another value
         rows = torch.where(index.valid, rows, 0.0)
@@ -44,50 +44,52 @@ def _rounded(index: StackIndex, weights: Tensor) -> Tensor:
 
 def rows_to_send(index: StackIndex, rows: Tensor) -> Tensor:
     """The rows in the slots of the devices that asked for them, `[G, block, D]`."""
-    sizes = index.sizes
+    shape = index.shape
     weights = _weights(index, rows)
-    return weights.index_select(0, index.ints.served).view(sizes.num_devices, sizes.block, -1)
+    return weights.index_select(0, index.ints.incoming).view(
+        shape.num_devices, shape.positions_per_device, -1
+    )
 
 
 def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
-    """The activations of each segment of the plan, `[*shape, D]`.
+    """The activations of each span of the stack, `[*shape, D]`.
 
     Args:
-        rows: what `rows_of` gave, or what came of the exchange `[num_slots, D]`.
+        rows: what `rows_of` gave, or what came of the exchange `[num_positions, D]`.
 
     Direct places take whole records, if that is what they are, and lose the other lanes in what uses
     them; the sums of bags would read them all.
     """
-    plan = index.sizes.plan
-    places = iter(index.places)
+    order = index.shape.order
+    lookup_rows = iter(index.lookup_rows)
     outputs: list[Tensor] = []
-    for run in plan.direct_runs:
+    for fused in order.fused_one_hot:
         # A gather for each large feature: one for all would be cut up again, which copies.
-        taken = _weights(index, rows.index_select(0, next(places)))
-        outputs += separate(taken, [each.count for each in run])
-    if plan.fixed_runs or plan.num_bags:
+        taken = _weights(index, rows.index_select(0, next(lookup_rows)))
+        outputs += separate(taken, [each.count for each in fused])
+    if order.fused_fixed_length or order.num_bags:
         rows = _weights(index, rows)
-    for run, gain in zip(plan.fixed_runs, index.fixed_gains, strict=True):
-        weighted = rows.index_select(0, next(places)) * gain
-        sums = _sum_bags(weighted.view(run[0].form.length, -1, plan.stack.dim))
-        outputs += separate(sums, [each.count for each in run])
-    if plan.num_bags:
-        weighted = rows.index_select(0, next(places)) * index.floats.ragged_gain[:, None]
-        sums = torch.zeros(plan.num_bags, plan.stack.dim, dtype=rows.dtype, device=rows.device)
+    for fused, gain in zip(order.fused_fixed_length, index.fixed_length_gains, strict=True):
+        weighted = rows.index_select(0, next(lookup_rows)) * gain
+        sums = _sum_bags(weighted.view(fused[0].form.length, -1, order.stack.dim))
+        outputs += separate(sums, [each.count for each in fused])
+    if order.num_bags:
+        weighted = rows.index_select(0, next(lookup_rows)) * index.floats.ragged_gain[:, None]
+        sums = torch.zeros(order.num_bags, order.stack.dim, dtype=rows.dtype, device=rows.device)
         sums = sums.index_add(0, index.ints.bag, weighted)
-        outputs += separate(sums, [segment.count for segment in plan.ragged])
+        outputs += separate(sums, [span.count for span in order.ragged])
     # A copy, which costs nothing in a program: of a view that a caller keeps beyond the step, that step's
     # program would write out what it is a view of, too.
     shaped = torch.ops.aten.view_copy.default
     return [
-        out if len(segment.form.shape) == 1 else shaped(out, [*segment.form.shape, plan.stack.dim])
-        for out, segment in zip(outputs, plan.segments, strict=True)
+        out if len(span.form.shape) == 1 else shaped(out, [*span.form.shape, order.stack.dim])
+        for out, span in zip(outputs, order.spans, strict=True)
     ]
 
 
 def _weights(index: StackIndex, rows: Tensor) -> Tensor:
     """The weights `[…, D]` of what `rows_of` gave."""
-    dim = index.sizes.plan.stack.dim
+    dim = index.shape.order.stack.dim
     if rows.shape[1] == dim:
         return rows
     # No view, for the reason that `activations` gives.

@@ -74,12 +74,12 @@ def sums_of_squares(
     Returns:
         `[3, T]` float32; under SPMD of all devices together, else of this one.
     """
-    stack = index.sizes.plan.stack
+    stack = index.shape.order.stack
     valid = index.valid[:, 0]
     weights = field_of(stack.arrays[0], records, WEIGHT)
     values = [gradient.square().sum(1), weights.square().sum(1)]
     rows = torch.stack([*(torch.where(valid, each, 0.0) for each in values), valid.float()], dim=1)
-    if index.sizes.has_several_tables:
+    if index.shape.has_several_tables:
         sums = torch.zeros(len(stack.table_indices), 3, device=rows.device, dtype=torch.float32)
         sums.index_add_(0, index.ints.table, rows)
     else:

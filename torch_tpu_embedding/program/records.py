@@ -19,7 +19,7 @@ def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor
     cut; `field_of` reads both."""
     if layout.is_vector:
         return array.index_select(0, record)[:, None]
-    if layout.is_cut:
+    if layout.fields_have_rows:
         places = [field_row(layout, record, name) for name in layout.fields]
         return array.index_select(0, torch.cat(places))
     rows = array.index_select(0, physical_row(layout, record))
@@ -32,14 +32,14 @@ def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor
 
 def gather_weights(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
     """The weights `[U, D]` of records of which nothing else is needed."""
-    if layout.is_cut:
+    if layout.fields_have_rows:
         return array.index_select(0, field_row(layout, record, WEIGHT))
     return field_of(layout, gather_records(layout, array, record), WEIGHT)
 
 
 def field_of(layout: ArrayLayout, records: Tensor, field: str) -> Tensor:
     """One field `[U, width]` of gathered records."""
-    if not layout.is_cut:
+    if not layout.fields_have_rows:
         return records[:, layout.lanes(field)]
     count = records.shape[0] // len(layout.fields)
     return records.narrow(0, layout.fields.index(field) * count, count)
@@ -82,7 +82,7 @@ def write_changes(
     # 0.0, leaves every bit pattern as it is. Before the fields are joined, for then it costs no pass.
     changes = {name: torch.where(valid, change, -0.0) for name, change in changes.items()}
     for layout, array in zip(layouts, arrays, strict=True):
-        if layout.is_cut:
+        if layout.fields_have_rows:
             for name in layout.fields:
                 array.index_add_(0, field_row(layout, record, name), changes[name])
         else:

@@ -12,8 +12,8 @@ from itertools import islice
 from torch import Tensor
 
 from ..batch.buffer_parts import FloatParts, IntParts
-from ..batch.occurrences import Chunk
-from ..batch.program_shape import Segment, StackSizes
+from ..batch.occurrences import RoundBatch
+from ..batch.program_shape import FeatureSpan, StackShape
 from ..runtime.slices import cut, separate
 
 
@@ -25,10 +25,10 @@ class SentBatch:
     ends would become an output of that step's program.
     """
 
-    sizes: tuple[StackSizes, ...]
+    shapes: tuple[StackShape, ...]
     ints: Tensor
     floats: Tensor
-    chunks: tuple[tuple[Chunk, ...], ...]
+    chunks: tuple[tuple[RoundBatch, ...], ...]
     records: tuple[tuple[Tensor, ...], ...]
     """Per stack and device of this process the unique records, on the host."""
     name: str
@@ -57,7 +57,7 @@ class LookedUp:
 class StackIndex:
     """One stack's part of a batch, on the device."""
 
-    sizes: StackSizes
+    shape: StackShape
     ints: IntParts[Tensor]
     """int32."""
     floats: FloatParts[Tensor]
@@ -66,39 +66,39 @@ class StackIndex:
     @property
     def valid(self) -> Tensor:
         """`[U, 1]` bool: False for the padding at the end."""
-        return (self.ints.record != self.sizes.plan.stack.padding_record)[:, None]
+        return (self.ints.record != self.shape.order.stack.padding_record)[:, None]
 
     @property
-    def places(self) -> list[Tensor]:
-        """The row of each place: of the runs of direct segments one after another, then of those of fixed
+    def lookup_rows(self) -> list[Tensor]:
+        """The row of each place: of the fused of direct spans one after another, then of those of fixed
         ones, then of all ragged ids."""
-        plan = self.sizes.plan
-        places = cut(self.ints.to_direct, _places(plan.direct_runs))
-        places += cut(self.ints.to_fixed, _places(plan.fixed_runs))
-        return [*places, self.ints.to_ragged] if plan.num_bags else places
+        order = self.shape.order
+        rows = cut(self.ints.to_one_hot, _counts(order.fused_one_hot))
+        rows += cut(self.ints.to_fixed_length, _counts(order.fused_fixed_length))
+        return [*rows, self.ints.to_ragged] if order.num_bags else rows
 
     @property
-    def fixed_gains(self) -> list[Tensor]:
-        """The gains of each run of fixed segments, `[H · bags, 1]`."""
-        runs = self.sizes.plan.fixed_runs
-        return separate(self.floats.fixed_gain[:, None], _places(runs)) if runs else []
+    def fixed_length_gains(self) -> list[Tensor]:
+        """The gains of each run of fixed spans, `[H · bags, 1]`."""
+        fused = self.shape.order.fused_fixed_length
+        return separate(self.floats.fixed_length_gain[:, None], _counts(fused)) if fused else []
 
 
-def _places(runs: Sequence[Sequence[Segment]]) -> list[int]:
-    return [sum(segment.places for segment in run) for run in runs]
+def _counts(fused: Sequence[Sequence[FeatureSpan]]) -> list[int]:
+    return [sum(span.num_lookups for span in run) for run in fused]
 
 
 def split_buffers(
-    sizes: tuple[StackSizes, ...], ints: Tensor, floats: Tensor
+    shapes: tuple[StackShape, ...], ints: Tensor, floats: Tensor
 ) -> tuple[StackIndex, ...]:
     """Name the parts of a batch's two device buffers."""
-    parts = iter(cut(ints, [part for stack in sizes for part in stack.int_lengths]))
-    gains = iter(cut(floats, [part for stack in sizes for part in stack.float_lengths]))
+    parts = iter(cut(ints, [part for stack in shapes for part in stack.int_lengths]))
+    gains = iter(cut(floats, [part for stack in shapes for part in stack.float_lengths]))
     return tuple(
         StackIndex(
             stack,
             IntParts(*islice(parts, len(stack.int_lengths))),
             FloatParts(*islice(gains, len(stack.float_lengths))),
         )
-        for stack in sizes
+        for stack in shapes
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..batch.occurrences import Chunk
+from ..batch.occurrences import RoundBatch
 from ..config.resolved import WEIGHT
 from ..runtime import host
 from ..runtime.slices import cut, join
@@ -26,21 +26,21 @@ from .records import gather_records, join_lanes, read_fields, write_changes
 from .stack_index import StackIndex
 
 
-def place_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
-    """The gradients `[…, D]` of `index.places`.
+def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]:
+    """The gradients `[…, D]` of `index.lookup_rows`.
 
     Args:
-        gradients: one per segment of the plan, shaped like its activations.
+        gradients: one per span of the stack, shaped like its activations.
     """
-    plan = index.sizes.plan
+    order = index.shape.order
     flat = [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
     rest = iter(flat)
-    found = [join(list(islice(rest, len(run)))) for run in plan.direct_runs]
-    for run, gain in zip(plan.fixed_runs, index.fixed_gains, strict=True):
-        of_bags = join(list(islice(rest, len(run))))
-        at_places = of_bags.expand(run[0].form.length, *of_bags.shape)
-        found.append(at_places.reshape(-1, plan.stack.dim) * gain)
-    if plan.num_bags:
+    found = [join(list(islice(rest, len(fused)))) for fused in order.fused_one_hot]
+    for fused, gain in zip(order.fused_fixed_length, index.fixed_length_gains, strict=True):
+        of_bags = join(list(islice(rest, len(fused))))
+        of_lookups = of_bags.expand(fused[0].form.length, *of_bags.shape)
+        found.append(of_lookups.reshape(-1, order.stack.dim) * gain)
+    if order.num_bags:
         found.append(
             join(list(rest)).index_select(0, index.ints.bag) * index.floats.ragged_gain[:, None]
         )
@@ -51,32 +51,32 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     """Sum the gradients of all places of each row that this device has used.
 
     Args:
-        gradients: one per segment of the plan, shaped like its activations.
+        gradients: one per span of the stack, shaped like its activations.
 
     Returns:
-        `[U, D]`, or `[num_slots, D]` where rows are exchanged.
+        `[U, D]`, or `[num_positions, D]` where rows are exchanged.
     """
-    sizes = index.sizes
-    count = sizes.num_slots or sizes.num_unique
+    shape = index.shape
+    count = shape.num_positions or shape.num_unique
     sums = torch.zeros(
-        count, sizes.plan.stack.dim, dtype=torch.float32, device=index.ints.record.device
+        count, shape.order.stack.dim, dtype=torch.float32, device=index.ints.record.device
     )
     # A scatter for each large feature: to join their gradients first would copy them all. Not in place:
     # torch_xla traces that through a decomposition in Python, for three times as long, to the same program.
-    for places, gradient in zip(index.places, place_gradients(index, gradients), strict=True):
-        sums = sums.index_add(0, places, gradient)
+    for rows, gradient in zip(index.lookup_rows, lookup_gradients(index, gradients), strict=True):
+        sums = sums.index_add(0, rows, gradient)
     return sums
 
 
-def received_gradients(index: StackIndex, blocks: Tensor) -> Tensor:
+def received_gradients(index: StackIndex, buffer: Tensor) -> Tensor:
     """Sum what the other devices sent for each unique record of this one, `[U, D]`.
 
     Args:
-        blocks: `[G, block, D]`.
+        buffer: `[G, positions_per_device, D]`.
     """
-    dim = blocks.shape[-1]
-    sums = torch.zeros(index.sizes.num_unique, dim, dtype=blocks.dtype, device=blocks.device)
-    return sums.index_add(0, index.ints.served, blocks.view(-1, dim))
+    dim = buffer.shape[-1]
+    sums = torch.zeros(index.shape.num_unique, dim, dtype=buffer.dtype, device=buffer.device)
+    return sums.index_add(0, index.ints.incoming, buffer.view(-1, dim))
 
 
 def after(gradient: Tensor, read: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def apply_stack(
         gradient: of each unique record, `[U, D]`.
         rates: learning rate of each table of the stack, `[tables]`; FROZEN for one that stays as it is.
     """
-    stack = index.sizes.plan.stack
+    stack = index.shape.order.stack
     assert stack.rule is not None
     records = [weight_records]
     records += [
@@ -121,24 +121,24 @@ def apply_stack(
     write_changes(arrays, stack.arrays, record, changes, valid)
 
 
-def apply_chunk(
+def apply_round_batch(
     arrays: list[Tensor],
     stack: StackLayout,
-    chunk: Chunk,
+    round_batch: RoundBatch,
     ints: Tensor,
     gradients: Tensor,
     rates: Tensor,
 ) -> None:
-    """Apply the occurrences of one chunk, in order.
+    """Apply the occurrences of one round batch, in order.
 
     Args:
         arrays: the stack's physical arrays; changed.
-        ints: one device's part of the chunk's, on the device.
+        ints: one device's part of `round_batch.ints`, on the device.
         gradients: of each place of the batch, `[N, D]`.
         rates: learning rate of each table of the stack.
     """
     assert stack.rule is not None
-    record, table, *places = cut(ints, [chunk.rows] * (2 + chunk.rounds))
+    record, table, *lookups = cut(ints, [round_batch.rows] * (2 + round_batch.rounds))
     rate = _rates_of(rates, table)
     held = [
         gather_records(layout, array, record)
@@ -146,15 +146,15 @@ def apply_chunk(
     ]
     before = read_fields(stack.arrays, held)
     now = dict(before)
-    for place in places:
-        gradient = gradients.index_select(0, place.clamp(min=0))
+    for lookup in lookups:
+        gradient = gradients.index_select(0, lookup.clamp(min=0))
         slots = {name: value for name, value in now.items() if name != WEIGHT}
         change, slot_changes = stack.rule.step(now[WEIGHT], slots, gradient, rate)
-        there = (place >= 0)[:, None]
+        there = (lookup >= 0)[:, None]
         for name, delta in {WEIGHT: change, **slot_changes}.items():
             now[name] = torch.where(there, now[name] + delta, now[name])
     changes = {name: now[name] - before[name] for name in now}
-    valid = (places[0] >= 0)[:, None]
+    valid = (lookups[0] >= 0)[:, None]
     record, valid = spare_frozen(record, valid, rate, stack.padding_record)
     write_changes(arrays, stack.arrays, record, changes, valid)
 
@@ -166,7 +166,7 @@ def apply_to_all_rows(
 
     Arguments as for `apply_stack`.
     """
-    stack = index.sizes.plan.stack
+    stack = index.shape.order.stack
     assert stack.rule is not None
     count = stack.num_records
     sums = torch.where(index.valid, gradient, 0.0)

@@ -1,4 +1,4 @@
-"""Which rows have changed since when: what a delta checkpoint writes.
+"""The rows that have changed since a delta mark: a delta checkpoint writes only these.
 
 Letters: L devices of this process, U unique rows.
 """
@@ -14,28 +14,30 @@ from ..runtime.modes import for_tables
 from .layout import StackLayout
 
 
-class TouchLog:
-    """The epoch of each record's last change. Costs nothing until `begin_epoch` is first called, then 4
-    bytes a record on the host."""
+class DeltaTracker:
+    """The newest delta mark before each record's last change. It costs nothing until `set_mark` is first
+    called, then 4 bytes a record on the host."""
 
     def __init__(self, stacks: Sequence[StackLayout], local_devices: int) -> None:
         self._stacks = stacks
         self._devices = local_devices
-        self._epoch = 0
+        self._mark = 0
         self._last: list[Tensor] = []
 
     @for_tables
-    def begin_epoch(self) -> int:
-        """From now on changes belong to a new epoch; its number."""
+    def set_mark(self) -> int:
+        """Set a delta mark: later changes count as changes since it. Gives its number."""
         if not self._last:
             self._last = [
                 torch.zeros(self._devices, stack.num_records + 1, dtype=torch.int32, device="cpu")
                 for stack in self._stacks
             ]
-        self._epoch += 1
-        return self._epoch
+        self._mark += 1
+        return self._mark
 
-    def touch(self, stack: int, records: Sequence[Tensor], frozen: Set[int] = frozenset()) -> None:
+    def note_changed(
+        self, stack: int, records: Sequence[Tensor], frozen: Set[int] = frozenset()
+    ) -> None:
         """Note the records `[U]` that a step has updated, per device, but for those of frozen tables."""
         if not self._last:
             return
@@ -43,20 +45,20 @@ class TouchLog:
         spans = [layout.span(table) for table in layout.table_indices if table in frozen]
         if layout.rule is not None and layout.rule.moves_all_rows:
             kept = [self._last[stack][:, first:end].clone() for first, end in spans]
-            self._last[stack].fill_(self._epoch)
-            for (first, end), epochs in zip(spans, kept, strict=True):
-                self._last[stack][:, first:end] = epochs
+            self._last[stack].fill_(self._mark)
+            for (first, end), marks in zip(spans, kept, strict=True):
+                self._last[stack][:, first:end] = marks
             return
         for device, of_device in enumerate(records):
             for first, end in spans:
                 of_device = of_device[(of_device < first) | (of_device >= end)]
-            self._last[stack][device].index_fill_(0, of_device.long(), self._epoch)
+            self._last[stack][device].index_fill_(0, of_device.long(), self._mark)
 
-    def touch_all(self) -> None:
-        """Note that every row was written anew."""
+    def note_all_changed(self) -> None:
+        """Note that every row was written."""
         for last in self._last:
-            last.fill_(self._epoch)
+            last.fill_(self._mark)
 
-    def since(self, stack: int, device: int, first: int, count: int, epoch: int) -> Tensor:
-        """`[count]` bool: which of some records of a device changed in `epoch` or later."""
-        return self._last[stack][device, first : first + count] >= epoch
+    def changed_since(self, stack: int, device: int, first: int, count: int, mark: int) -> Tensor:
+        """`[count]` bool: which of some records of a device changed since `mark` was set."""
+        return self._last[stack][device, first : first + count] >= mark

@@ -23,7 +23,7 @@ from .placement import Placement
 LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
 _ROW_STEP = 8  # physical rows come in multiples of the tile height
 _VECTOR_STEP = 1024  # and vectors in multiples of a whole tile
-_CUT_WIDTH = 64  # lanes; docs/lab/performance.md has the times
+_FIELD_ROW_WIDTH = 64  # lanes; docs/lab/performance.md has the times
 _MAX_RECORDS = 2**31 - 8  # record numbers are int32 on the device
 
 
@@ -43,7 +43,7 @@ class ArrayLayout:
     """Physical rows (of all fields, if they are cut), with those that only pad the byte size."""
     is_vector: bool = False
     """A record is one number, and the array `[num_rows]`."""
-    is_cut: bool = False
+    fields_have_rows: bool = False
     """Each field is a physical row of its own, next to the others of its record:
     `[num_rows * fields, D]`."""
 
@@ -56,7 +56,7 @@ class ArrayLayout:
     @property
     def parts(self) -> int:
         """Rows of the array for each of `num_rows`."""
-        return len(self.fields) if self.is_cut else 1
+        return len(self.fields) if self.fields_have_rows else 1
 
     def lanes(self, field: str) -> slice:
         """Where a field lies in a record of this array."""
@@ -183,13 +183,13 @@ def record_lanes(kind: DeviceKind, lanes: int) -> tuple[int, int]:
     return width, LANES // width
 
 
-def cuts_records(kind: DeviceKind, widths: tuple[int, ...]) -> bool:
+def gives_fields_rows(kind: DeviceKind, widths: tuple[int, ...]) -> bool:
     """Whether the fields of a record are physical rows of their own.
 
     XLA:CPU makes a pass of its own to put the changes of the fields side by side, which this saves; narrow
     rows cost more than they save. One gather still brings all fields, so the update depends on the read.
     """
-    return kind == "CPU" and len(widths) > 1 and min(widths) == max(widths) >= _CUT_WIDTH
+    return kind == "CPU" and len(widths) > 1 and min(widths) == max(widths) >= _FIELD_ROW_WIDTH
 
 
 def check_sizes(tables: tuple[Table, ...], placement: Placement) -> None:
@@ -260,8 +260,12 @@ def build_stacks(
             while rows * width * per_row in taken:
                 rows += step
             taken.add(rows * width * per_row)
-            is_cut = cuts_records(kind, widths) and rows * len(fields) <= _MAX_RECORDS
-            arrays.append(ArrayLayout(fields, widths, width, per_row, rows, is_vector, is_cut))
+            fields_have_rows = (
+                gives_fields_rows(kind, widths) and rows * len(fields) <= _MAX_RECORDS
+            )
+            arrays.append(
+                ArrayLayout(fields, widths, width, per_row, rows, is_vector, fields_have_rows)
+            )
         stacks.append(
             StackLayout(
                 tuple(members),

@@ -25,10 +25,10 @@ class HostRows:
 
     strategy: Strategy = "mod"
 
-    def __init__(self, tables: Sequence[Table], held: Sequence[dict[str, Tensor]]) -> None:
+    def __init__(self, tables: Sequence[Table], values: Sequence[dict[str, Tensor]]) -> None:
         self.tables = tables
         self.group: HostGroup = Alone()
-        self._held = held
+        self._values = values
 
     def ids(self, table: int) -> range:
         """The ids of a table held here."""
@@ -37,27 +37,27 @@ class HostRows:
     def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
         """Rows start … stop-1: field → `[n, width]`, a copy."""
         return {
-            name: value.detach()[start:stop].clone() for name, value in self._held[table].items()
+            name: value.detach()[start:stop].clone() for name, value in self._values[table].items()
         }
 
     def read_scattered(self, table: int, rows: Tensor) -> dict[str, Tensor]:
         """The rows of these numbers `[n]` (int64, rising): field → `[n, width]`, a copy."""
-        return {name: value.detach()[rows] for name, value in self._held[table].items()}
+        return {name: value.detach()[rows] for name, value in self._values[table].items()}
 
     @for_tables
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         """Set rows from `start` on; any subset of the fields."""
         for name, value in values.items():
-            self._held[table][name][start : start + len(value)] = value
+            self._values[table][name][start : start + len(value)] = value
 
     @for_tables
     def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
         """Set the rows of these numbers."""
         for name, value in values.items():
-            self._held[table][name][rows] = value
+            self._values[table][name][rows] = value
 
     def epoch(self) -> int:
-        """These tables are not trained: every row counts as touched."""
+        """The delta mark 0: these tables are not trained, so every row counts as changed."""
         return 0
 
     def touched_since(self, table: int, epoch: int) -> Tensor:
@@ -118,11 +118,11 @@ class DeviceRows:
             self.write_rows(table, start, {name: fields[name] for name in values})
 
     def epoch(self) -> int:
-        """Begin an epoch: rows changed from now on count as touched in it. Gives its number."""
+        """Set a delta mark, since which `touched_since` tells the changed rows; gives the mark's number."""
         self._flush()
         return self._store.touched.begin_epoch()
 
     def touched_since(self, table: int, epoch: int) -> Tensor:
-        """The rows `[n]` (int64, rising) that changed in that epoch or later."""
+        """The rows `[n]` (int64, rising) that changed since the delta mark `epoch` was set."""
         self._flush()
         return self._store.touched_since(table, epoch)

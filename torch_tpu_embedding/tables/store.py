@@ -19,13 +19,13 @@ from ..config.resolved import Resolved, field_shape
 from ..distributed.exchange import Exchange, Local
 from ..runtime import host
 from ..runtime.modes import for_tables
-from .delta_tracker import TouchLog
+from .delta_tracker import DeltaTracker
 from .layout import StackLayout, build_stacks
 from .placement import Placement
 from .row_windows import Windows
 
 Fields = dict[str, Tensor]
-Block = tuple[int, Fields]
+RowBlock = tuple[int, Fields]
 """The first row of some rows of a table, and their values."""
 
 _STAGED_BYTES = 64 << 20
@@ -60,7 +60,7 @@ class TableStore:
             for number, stack in enumerate(self.stacks)
             for table in stack.table_indices
         }
-        self.touched = TouchLog(self.stacks, placement.local_devices)
+        self.delta_tracker = DeltaTracker(self.stacks, placement.local_devices)
         self.version = 0
         """Rises whenever rows change, by an update or by a load."""
         self.loads = 0
@@ -76,17 +76,17 @@ class TableStore:
         return len(self.ids(table)), width
 
     @for_tables
-    def fill(self, blocks_of: Callable[[int], Iterable[Block]]) -> None:
+    def fill(self, blocks_of: Callable[[int], Iterable[RowBlock]]) -> None:
         """Write the arrays from logical values; `blocks_of(t)` gives those of table t, block by block."""
         self.arrays, self._windows = [], []
         for stack in self.stacks:
             staged = self._is_small(stack)
             if staged:
-                held = self._blank(stack)
+                on_host = self._blank(stack)
                 for table in stack.table_indices:
                     for start, values in blocks_of(table):
-                        self._write(stack, held, table, start, values)
-                arrays = [self._exchange.put(array) for array in held]
+                        self._write(stack, on_host, table, start, values)
+                arrays = [self._exchange.put(array) for array in on_host]
             else:
                 arrays = [self._exchange.zeros(array.shape) for array in stack.arrays]
             windows = Windows(stack, arrays, self._placement, self._exchange)
@@ -95,7 +95,7 @@ class TableStore:
                     windows.write(table, start, values)
             self.arrays.append(arrays)
             self._windows.append(windows)
-        self.touched.touch_all()
+        self.delta_tracker.note_all_changed()
 
     @for_tables
     def replace(self, values: dict[int, Fields]) -> None:
@@ -108,11 +108,11 @@ class TableStore:
                 for table, fields in given.items():
                     self._windows[number].write(table, 0, fields)
                 continue
-            held = self._retrieve(number)
+            on_host = self._retrieve(number)
             for table, fields in given.items():
-                self._write(stack, held, table, 0, fields)
-            self.arrays[number][:] = [self._exchange.put(array) for array in held]
-        self.touched.touch_all()
+                self._write(stack, on_host, table, 0, fields)
+            self.arrays[number][:] = [self._exchange.put(array) for array in on_host]
+        self.delta_tracker.note_all_changed()
         self._loaded()
 
     @for_tables
@@ -121,7 +121,7 @@ class TableStore:
         found: dict[int, Fields] = {}
         for number, stack in enumerate(self.stacks):
             small = self._is_small(stack)
-            held = self._retrieve(number) if small else []
+            on_host = self._retrieve(number) if small else []
             for table in stack.table_indices:
                 rows = len(self.ids(table))
                 if not small:
@@ -130,7 +130,7 @@ class TableStore:
                 found[table] = {
                     name: host.empty(*self.field_shape(table, name)) for name in stack.fields
                 }
-                for name, there, lane in self._pieces(stack, held, table, 0, rows):
+                for name, there, lane in self._pieces(stack, on_host, table, 0, rows):
                     found[table][name][there].copy_(lane)
         return found
 
@@ -153,18 +153,20 @@ class TableStore:
         stop = start + len(next(iter(values.values())))
         devices = range(self._placement.local_devices)
         written = [host.arange(*windows.records(table, d, start, stop)) for d in devices]
-        self.touched.touch(number, written)
+        self.delta_tracker.note_changed(number, written)
         self._loaded()
 
-    def touched_since(self, table: int, epoch: int) -> Tensor:
-        """The rows `[n]` (int64, rising) of a table that changed in that epoch or later."""
+    def changed_since(self, table: int, mark: int) -> Tensor:
+        """The rows `[n]` (int64, rising) of a table that changed since the delta mark was set."""
         number = self._stack_of[table]
-        touched = torch.zeros(len(self.ids(table)), dtype=torch.bool, device="cpu")
+        changed = torch.zeros(len(self.ids(table)), dtype=torch.bool, device="cpu")
         for device in range(self._placement.local_devices):
-            first, end = self._windows[number].records(table, device, 0, len(touched))
+            first, end = self._windows[number].records(table, device, 0, len(changed))
             rows = self._placement.rows_of_device(table, device)
-            touched[rows] = self.touched.since(number, device, first, end - first, epoch)
-        return touched.nonzero()[:, 0]
+            changed[rows] = self.delta_tracker.changed_since(
+                number, device, first, end - first, mark
+            )
+        return changed.nonzero()[:, 0]
 
     def _loaded(self) -> None:
         """Rows were written from outside: what was read before is out of date."""
@@ -184,18 +186,18 @@ class TableStore:
         return [self._exchange.fetch(array) for array in self.arrays[number]]
 
     def _write(
-        self, stack: StackLayout, held: list[Tensor], table: int, start: int, values: Fields
+        self, stack: StackLayout, on_host: list[Tensor], table: int, start: int, values: Fields
     ) -> None:
         """Write rows of a table from `start` on into host copies of the arrays."""
         if not values:
             return
         stop = start + len(next(iter(values.values())))
-        for name, there, lane in self._pieces(stack, held, table, start, stop):
+        for name, there, lane in self._pieces(stack, on_host, table, start, stop):
             if name in values:
                 lane.copy_(values[name][there])
 
     def _pieces(
-        self, stack: StackLayout, held: list[Tensor], table: int, start: int, stop: int
+        self, stack: StackLayout, on_host: list[Tensor], table: int, start: int, stop: int
     ) -> Iterator[tuple[str, slice, Tensor]]:
         """Where the rows start … stop of a table lie in host copies of the arrays.
 
@@ -203,7 +205,7 @@ class TableStore:
         """
         first = stack.first_records[stack.table_indices.index(table)]
         devices = self._placement.local_devices
-        for layout, array in zip(stack.arrays, held, strict=True):
+        for layout, array in zip(stack.arrays, on_host, strict=True):
             of_device = array.view(devices, -1, layout.record_width)
             for device in range(devices):
                 begin = (self._placement.rows_of_device(table, device).start - start) % devices
