@@ -57,7 +57,7 @@ class Bench:
         self.draw = drawn.__next__
         self.loader = tte.EmbeddingLoader(self._batches(), self.embedding)
         self.running = iter(self.loader)
-        self.sent = self.embedding.prepare(self.draw(), None, True).sent
+        self.sent = self.embedding._steps.prepare(self.draw(), None, True).sent
 
     def _batches(self) -> Iterator[list[object]]:
         while True:
@@ -72,11 +72,11 @@ class Bench:
 
     def host(self, steps: int) -> None:
         for _ in range(steps):
-            self.embedding.prepare(self.draw(), None, True)
+            self.embedding._steps.prepare(self.draw(), None, True)
 
     def device(self, steps: int) -> None:
         for _ in range(steps):
-            self.embedding.enqueue_prepared(Queued(self.sent, True), None)
+            self.embedding._steps.enqueue_prepared(Queued(self.sent, True), None)
             self._step()
             tte.runtime.sync(wait=True)
 

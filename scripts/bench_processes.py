@@ -200,14 +200,14 @@ def work(args: argparse.Namespace) -> None:
         embedding.enqueue(inputs)
         hosts.append(1e3 * (time.perf_counter() - start))
         rows = torch.cat([each.flatten(1) for each in embedding.dequeue()], dim=1)
-        batch = embedding._queue.require_awaiting(None).looked_up.batch
+        batch = embedding._steps.queue.require_awaiting(None).looked_up.batch
         shapes, records = batch.shapes, batch.records
         (torch.tanh(rows @ hidden).square().mean() / replicas).backward()
         embedding.apply_gradients()
         del rows, batch
         runtime.sync(wait=True)
         steps.append(1e3 * (time.perf_counter() - start))
-    bags = embedding._parse(inputs, None)
+    bags = embedding._steps.parse(inputs, None)
     traffic = count_traffic(embedding.resolved, embedding.placement, shapes, bags)
     per_device = embedding.placement.local_devices
     found = {

@@ -143,7 +143,9 @@ def memory_of_steps(args: argparse.Namespace) -> dict[str, int]:
         if number == args.warm_up:
             reset_peak()
         bench.step(embedding, number)
-    size = sum(4 * each.num_elements for s in embedding.engine.store.stacks for each in s.arrays)
+    size = sum(
+        4 * each.num_elements for s in embedding._tables.engine.store.stacks for each in s.arrays
+    )
     return {"table_bytes": size, "peak_bytes": resident("VmHWM")}
 
 

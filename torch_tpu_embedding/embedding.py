@@ -1,12 +1,13 @@
-"""TPUEmbedding: the module a training script holds. Queues, order of calls, nests and errors live here;
-what is computed is in `engine.py`.
+"""TPUEmbedding: the module a training script holds, and its documentation.
+
+What the calls do is in `training/steps.py`, what is computed in `program/engine.py`.
 
 Letters: B batch, V vocabulary, D dim, L max_sequence_length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,29 +15,19 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
-from .batch.batcher import Batcher
-from .batch.sample_padding import SampleCount
-from .config.learning_rates import check_rates, current_rates
+from .config.learning_rates import current_rates
 from .config.nest import pack_like
-from .distributed.agreement import agree_on_update
-from .distributed.calls import calling
-from .gradient_steps import GradientSteps
-from .inputs.bags import ID_BOUNDS, Bags
-from .inputs.gradients import make_leaf
-from .inputs.output_shapes import OutputShapes
-from .inputs.parse import parse_features
 from .monitoring.describe import describe
 from .optimizers import Optimizer
 from .program.plain_lookup import serving_embedding_lookup
-from .runtime.modes import outside_graph, refuse_transforms
-from .runtime.phases import mark, timed
+from .runtime.modes import outside_graph
+from .table_module import TableModule
 from .tables.placement import Strategy
 from .tf_forms import REQUIRED, require_size_and_optimizer, shapes_or_size
-from .training.call_order import Awaiting, Queued, StepQueue
-from .training.pipelining import Pipeline
+from .training.steps import Steps, check_options
 
 
-class TPUEmbedding(GradientSteps):
+class TPUEmbedding(TableModule):
     """Embedding tables on an XLA device, after `tf.tpu.experimental.embedding.TPUEmbedding`.
 
     On an XLA device a step is `enqueue` (host ids in), `dequeue` (activations out), a backward pass,
@@ -55,7 +46,7 @@ class TPUEmbedding(GradientSteps):
         batch_size: B, samples in a batch of all processes together; each enqueues B / S.
         optimizer: for tables that have none of their own; None leaves those tables as they are.
         device: None for the default XLA device, or 'cpu'.
-        sharding: 'mod' or 'div': which rows go to which process (`sharding.py`).
+        sharding: 'mod' or 'div': which rows go to which process (`tables/placement.py`).
         process_group: a gloo group of the processes that share the tables; None for all that were started.
         pipeline_execution_with_tensor_core: True reads the rows of a step before the gradients of the step
             before are applied (a step sees the updates of all but the last one before it), so that reading
@@ -89,16 +80,8 @@ class TPUEmbedding(GradientSteps):
         layout: runtime.DeviceKind | None = None,
     ) -> None:
         require_size_and_optimizer(batch_size, optimizer)
-        for name, value in (("batch_size", batch_size), ("enqueue_depth", enqueue_depth)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f"TPUEmbedding: {name} must be an int of at least 1, got {value!r}"
-                )
-        if id_bounds not in ID_BOUNDS:
-            raise ValueError(
-                f"TPUEmbedding: id_bounds must be one of {', '.join(map(repr, ID_BOUNDS))}, "
-                f"got {id_bounds!r}"
-            )
+        check_options(batch_size, enqueue_depth, id_bounds)
+        pipelined = pipeline_execution_with_tensor_core
         super().__init__(
             feature_config,
             optimizer,
@@ -108,37 +91,19 @@ class TPUEmbedding(GradientSteps):
             seed=seed,
             initialize_tpu_embedding=initialize_tpu_embedding,
             layout=layout,
+            id_bounds=id_bounds,
             options={
                 "batch_size": batch_size,
-                "pipeline_execution_with_tensor_core": pipeline_execution_with_tensor_core,
-                "id_bounds": id_bounds,
+                "pipeline_execution_with_tensor_core": pipelined,
                 "enqueue_depth": enqueue_depth,
             },
         )
-        devices = self.placement.num_devices
-        if batch_size % devices:
-            raise ValueError(
-                f"TPUEmbedding: batch_size {batch_size} is the size of all processes together and must "
-                f"be divisible by their {devices} devices"
-            )
+        self._steps = Steps(
+            self._tables, self._metrics, batch_size, id_bounds, enqueue_depth, pipelined
+        )
         self.batch_size = batch_size
         self.local_batch_size = batch_size // self.placement.num_shards
         """Samples that this process enqueues."""
-        self.id_bounds = id_bounds
-        self.activations_by_table: list[list[Tensor]] = [[] for _ in self.resolved.tables]
-        """Per table the activations that await gradients; the `params` of EmbeddingOptimizer's groups."""
-        self._queue = StepQueue(enqueue_depth)
-        if pipeline_execution_with_tensor_core and not self.on_accelerator:
-            raise ValueError(
-                "TPUEmbedding: pipeline_execution_with_tensor_core=True needs an XLA device, got "
-                f"{self.device}"
-            )
-        self._pipeline = Pipeline() if pipeline_execution_with_tensor_core else None
-        self._steps = 0
-        self._warned = set()
-        self._clipped = {}
-        self._shapes = OutputShapes(self.resolved, self.local_batch_size)
-        self._samples = SampleCount(self.resolved, batch_size, self.placement.num_shards)
 
     @outside_graph
     def build(
@@ -156,9 +121,9 @@ class TPUEmbedding(GradientSteps):
         """
         per_replica_input_shapes = shapes_or_size(per_replica_input_shapes, per_replica_batch_size)
         if per_replica_input_shapes is not None:
-            self._shapes.give(per_replica_input_shapes)
+            self._steps.shapes.give(per_replica_input_shapes)
         if self.on_accelerator:
-            self._build_engine()
+            self._tables.build()
 
     @outside_graph
     def enqueue(
@@ -182,70 +147,9 @@ class TPUEmbedding(GradientSteps):
             RuntimeError: `enqueue_depth` batches already wait, or the device is the CPU.
         """
         self._require_accelerator("enqueue")
-        self._queue.check_room(name)
-        self._queue.push(name, self.prepare(features, weights, training))
-
-    def prepare(
-        self, features: Any, weights: Any, training: bool, batcher: Batcher | None = None
-    ) -> Queued:
-        """The first half of `enqueue`: check a batch and send it, without its place in the queue.
-
-        Args:
-            batcher: None for the one that `enqueue` uses; a thread beside it needs its own.
-        """
-        refuse_transforms()
-        metrics = self._metrics
-        if metrics is None:
-            return self._prepare(features, weights, training, batcher)[0]
-        with metrics.preparing():
-            queued, parsed = self._prepare(features, weights, training, batcher)
-            if training:
-                metrics.observe(parsed, queued.sent)
-        return queued
-
-    def _prepare(
-        self, features: Any, weights: Any, training: bool, batcher: Batcher | None
-    ) -> tuple[Queued, list[Bags]]:
-        bags: list[Bags] | Exception
-        samples = None
-        try:
-            bags = self._parse(features, weights)
-            samples = self._samples.of(bags, self._shapes.explicit, training)
-            self._shapes.check(bags, samples.follows)
-        except Exception as error:
-            if self.placement.num_shards == 1:
-                raise
-            bags = error  # the other processes must come to know
-        sent = self.engine.send(bags, training, batcher, samples)
-        assert isinstance(bags, list)
-        assert samples is not None
-        self._shapes.remember(bags, samples.follows)
-        return Queued(sent, training), bags
-
-    def enqueue_prepared(self, batch: Queued, following: Queued | None) -> None:
-        """The second half of `enqueue`, for a batch that `prepare` gave.
-
-        Args:
-            following: the next one, if it is known: pipelined execution reads it ahead.
-        """
-        self._queue.check_room(None)
-        self._queue.push(None, batch)
-        if self._pipeline is not None:
-            self._pipeline.next_batch = following
-
-    def withdraw(self, batch: Queued | None) -> None:
-        """Take back what `enqueue_prepared` was given, as far as it still waits."""
-        self._queue.remove(batch)
-        if self._pipeline is not None:
-            self._pipeline.next_batch = None
-
-    @property
-    def pipelined(self) -> bool:
-        """Whether `pipeline_execution_with_tensor_core` was chosen."""
-        return self._pipeline is not None
+        self._steps.enqueue(features, weights, training, name)
 
     @outside_graph
-    @timed("dequeue")
     def dequeue(self, name: str | None = None) -> Any:
         """The activations of the oldest enqueued batch, nested like feature_config.
 
@@ -259,28 +163,9 @@ class TPUEmbedding(GradientSteps):
                 the device is the CPU.
         """
         self._require_accelerator("dequeue")
-        queued = self._queue.next(name)
-        if not queued.training:
-            self.flush()
-            _, activations = self.engine.look_up(queued.sent, keep_records=False)
-            activations = self.engine.cut(queued.sent, activations)
-            self._queue.looked_up(name, None)
-        else:
-            mark("step", self._steps)
-            self._steps += 1
-            if self._pipeline is None:
-                looked_up, activations = self.engine.look_up(queued.sent)
-            else:
-                behind = self._queue.after(queued)
-                looked_up, activations = self._pipeline.step(self.engine, name, queued, behind)
-            activations = [make_leaf(each) for each in activations]
-            runtime.allow_backward(self.device)
-            self._queue.looked_up(name, Awaiting(looked_up, activations))
-            self._step_changed(name)
-        return pack_like(self.resolved.structure, activations)
+        return pack_like(self.resolved.structure, self._steps.dequeue(name))
 
     @outside_graph
-    @timed("apply")
     def apply_gradients(
         self,
         gradients: Any = None,
@@ -308,29 +193,76 @@ class TPUEmbedding(GradientSteps):
                 the CPU. In every case the tables are as before.
         """
         self._require_accelerator("apply_gradients")
-        failure: Exception | None = None
-        batch, rates = "", learning_rates or []
-        try:
-            step = self._queue.require_step(name, "apply_gradients")
-            batch = step[-1].looked_up.batch.name
-            if gradients is not None:
-                self._queue.require_awaiting(name, "apply_gradients")
-            found = self._collect(step, gradients, "apply_gradients", warn=True)
-            if learning_rates is None:
-                rates = self.learning_rates()
-            if len(rates) != len(self.resolved.tables):
-                raise ValueError(
-                    f"apply_gradients: learning_rates must have one rate for each of the "
-                    f"{len(self.resolved.tables)} tables, got {len(rates)}"
-                )
-            rates = check_rates(self.resolved.tables, rates, self.engine.frozen)
-        except Exception as error:
-            failure = error
-        with calling("apply_gradients"):
-            agree_on_update(self.engine.exchange.group, failure, batch, rates)
-            self._update(name, step, found, rates)
-        if self._metrics is not None:
-            self._metrics.step_done()
+        self._steps.apply(gradients, name, learning_rates)
+
+    def clip_grad_norm_(
+        self,
+        max_norm: float,
+        norm_type: float = 2.0,
+        dense_parameters: Iterable[Tensor] | Tensor = (),
+        name: str | None = None,
+    ) -> Tensor:
+        """Clip the gradient of the whole model by its norm; call it after backward, before the updates.
+
+            embedding.clip_grad_norm_(1.0, dense_parameters=head.parameters())
+
+        The norm is that of torch's dense autograd: of each id of each table that has an optimizer the
+        gradients of all its places are summed first, over samples, features, accumulated batches, devices
+        and processes. (`torch.nn.utils.clip_grad_norm_` on activations measures each place by itself, and
+        those of this process alone.) A table with use_gradient_accumulation=False counts by its sums, too;
+        a frozen one does not count.
+
+        It is part of the step's program: nothing is read from the device, another max_norm compiles
+        nothing. Several processes that exchange rows through gloo meet once more. A collective call.
+
+        Args:
+            max_norm: what the norm may be at most; inf only measures.
+            norm_type: p of the p-norm, above 0; inf for the largest number.
+            dense_parameters: of the dense model; those without a gradient are left out. With several
+                processes sum their gradients first (`distributed.sum_gradients`): every process has the
+                same, and they count once.
+            name: as given to `enqueue`.
+
+        Returns:
+            The norm before clipping, a float32 scalar on the device. The activations' `.grad`, and those
+            of the dense parameters, are replaced by clipped ones.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong, or dense gradients differ between processes.
+            RuntimeError: no training batch awaits gradients, backward has not run, or the device is the
+                CPU. In every case the gradients are as before.
+        """
+        if not self.on_accelerator:
+            raise RuntimeError(
+                "clip_grad_norm_: this TPUEmbedding is on the CPU, where tables are plain parameters; use "
+                "torch.nn.utils.clip_grad_norm_([*embedding.parameters(), *dense_parameters], max_norm)"
+            )
+        return self._steps.gradients.clip(max_norm, norm_type, dense_parameters, name)
+
+    def accumulate_gradients(self, gradients: Any = None, name: str | None = None) -> None:
+        """Keep the gradients of the training batch dequeued last for the next `apply_gradients`.
+
+        Called in place of it for all but the last of K micro-batches (or for all). The update is that of
+        one batch of all their samples, to rounding: the gradients of an id are summed over all batches,
+        then it gets one optimizer step. Nothing is averaged: divide each loss by K for the mean. The
+        tables do not change in between, and the activations stay, also in the param groups of
+        EmbeddingOptimizer, so that what is done to gradients is done to all: on the device there are K
+        times the activations and gradients of a batch. Each K is one more program.
+
+        Args:
+            gradients, name: as for `apply_gradients`.
+
+        Raises:
+            TypeError, ValueError: a gradient has the wrong nest, shape, dtype or device.
+            RuntimeError: no training batch awaits gradients, backward has not run, execution is
+                pipelined, a table steps once per occurrence, or the device is the CPU.
+        """
+        if not self.on_accelerator:
+            raise RuntimeError(
+                "accumulate_gradients: this TPUEmbedding is on the CPU, where tables are plain parameters "
+                "and backward accumulates their gradients by itself; leave the call out"
+            )
+        self._steps.accumulate(gradients, name)
 
     @outside_graph
     def forward(self, features: Any, weights: Any = None) -> Any:
@@ -346,29 +278,17 @@ class TPUEmbedding(GradientSteps):
                 self.resolved.structure,
                 id_bounds=self.id_bounds,
             )
-        self._queue.check_empty(None)
+        self._steps.queue.check_empty(None)
         if self.training:
-            self._queue.check_applied(None, "forward")
+            self._steps.queue.check_applied(None, "forward")
         self.enqueue(features, weights, training=self.training)
         return self.dequeue()
-
-    @outside_graph
-    def flush(self) -> None:
-        """Apply the gradients that pipelined execution holds back; a collective call.
-
-        `state_dict`, `load_state_dict`, checkpoints, the lookup of an inference batch and the end of an
-        `EmbeddingLoader` do it themselves. Training batches that wait, or that the loader has ready, read
-        their rows first: what they compute does not depend on when others look at the tables.
-        """
-        if self._pipeline is not None and self._engine is not None:
-            self._pipeline.flush(self._engine, self._queue.first())
 
     @outside_graph
     def discard(self, name: str | None = None) -> None:
         """Forget the batches of `name` that wait, the one that awaits gradients (to skip a step), and those
         accumulated."""
-        self._queue.discard(name)
-        self._step_changed(name)
+        self._steps.discard(name)
 
     def learning_rates(self) -> list[float]:
         """The learning rate of each table now; a callable shared by several tables is called once.
@@ -380,15 +300,15 @@ class TPUEmbedding(GradientSteps):
 
     def describe(self) -> str:
         """Tables, features and, once built, the layout on the device, as text for logs."""
-        stacks = self._engine.store.stacks if self._engine is not None else None
+        built = self._tables.built
         return describe(
             self.resolved,
-            self._shapes.known,
+            self._steps.shapes.known,
             self.local_batch_size,
             self.device,
-            stacks,
+            built.store.stacks if built is not None else None,
             self.placement,
-            self._exchange,
+            self._tables.exchange,
             {*self.frozen_tables},
         )
 
@@ -397,19 +317,6 @@ class TPUEmbedding(GradientSteps):
         return (
             f"tables={tables}, features={features}, batch_size={self.batch_size}, "
             f"device={str(self.device)!r}"
-        )
-
-    @timed("parse")
-    def _parse(self, features: Any, weights: Any) -> list[Bags]:
-        explicit = self._shapes.explicit
-        return parse_features(
-            self.resolved,
-            features,
-            weights,
-            None,
-            self.id_bounds,
-            explicit,
-            constant_weights=True,
         )
 
     def _require_accelerator(self, call: str) -> None:

@@ -51,7 +51,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         rates = _not_negative(names, embedding.learning_rates())
         self._shown = rates
         self._step_supports_amp_scaling = True  # a GradScaler lets `step` unscale and skip
-        groups = [*map(TableGroup, names, rates, embedding.activations_by_table)]
+        groups = [*map(TableGroup, names, rates, embedding._steps.activations_by_table)]
         self._complete = False
         super().__init__(groups, {})
         self._complete = True
@@ -74,7 +74,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():  # type: ignore[no-untyped-call]
                 result = closure()
         if self._found_inf():
-            self._embedding.discard_step()
+            self._embedding._steps.discard_step()
             return result
         rates = self._rates()
         self._embedding.apply_gradients(learning_rates=rates)
@@ -89,7 +89,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         Gradients kept by `accumulate_gradients` are dropped. A batch whose gradients are cleared may get
         new ones, or be followed by the next forward, with one warning.
         """
-        self._embedding.mark_cleared()
+        self._embedding._steps.mark_cleared()
         super().zero_grad(set_to_none)
 
     def _found_inf(self) -> bool:
@@ -104,7 +104,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
                     each.grad.div_(scale)
         runtime.sync()  # what was traced so far runs once
         mine = host.ints([bool(found)])
-        return bool(self._embedding.engine.exchange.group.gather(mine).any())
+        return bool(self._embedding._tables.engine.exchange.group.gather(mine).any())
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only the constructor adds groups.

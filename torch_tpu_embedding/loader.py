@@ -68,6 +68,7 @@ class EmbeddingLoader:
         self.depth = depth
         self._batches = batches
         self._embedding = embedding
+        self._steps = embedding._steps
         self._features = features
         self._weights = weights
         self._prepare = prepare
@@ -83,7 +84,7 @@ class EmbeddingLoader:
     def __iter__(self) -> Iterator[Any]:
         queued, skip, worker = None, self._skip, None
         self._yielded, self._skip = skip, 0
-        engine = self._embedding.engine
+        engine = self._embedding._tables.engine
         number, group = engine.spare_groups.borrow()
         batcher = engine.make_batcher(group)
         batcher.adopt_sizes(engine.batcher)
@@ -94,9 +95,9 @@ class EmbeddingLoader:
             item = worker.get()
             while item.queued is not None:
                 queued = item.queued
-                # Always wait for the next one, lest the program depend on which thread is faster.
+                # Always wait for the next one, so that the program does not depend on which thread is faster.
                 following = worker.get() if self._reads_ahead else None
-                self._embedding.enqueue_prepared(queued, following.queued if following else None)
+                self._steps.enqueue_prepared(queued, following.queued if following else None)
                 self._yielded += 1
                 self._position = item.position
                 yield item.value
@@ -108,7 +109,7 @@ class EmbeddingLoader:
         finally:
             if worker is not None and worker.stop():
                 engine.batcher.adopt_sizes(batcher)
-            self._embedding.withdraw(queued)
+            self._steps.withdraw(queued)
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the data: behind the batch that the loop has seen last.
@@ -138,7 +139,7 @@ class EmbeddingLoader:
 
     @property
     def _reads_ahead(self) -> bool:
-        return self._training and self._embedding.pipelined
+        return self._training and self._steps.pipelined
 
     def _draw(self, skip: int) -> Generator[Drawn, None, None]:
         """The batches of this process, from one on; runs in the thread."""
@@ -154,5 +155,5 @@ class EmbeddingLoader:
 
     def _make(self, batcher: Batcher, drawn: Drawn) -> Item:
         """Check and send one batch; runs in the thread, on all processes at the same time."""
-        queued = self._embedding.prepare(drawn.features, drawn.weights, self._training, batcher)
+        queued = self._steps.prepare(drawn.features, drawn.weights, self._training, batcher)
         return Item(drawn.value, queued, position=drawn.position)

@@ -5,41 +5,35 @@ What a training step does with them is in `embedding.py`. Letters: V vocabulary,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import runtime
 from .config.declared import TableConfig
 from .config.resolved import WEIGHT, resolve
-from .distributed.agreement import agree
-from .distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
-from .distributed.fingerprint import fingerprint
-from .fixed_module import FixedModule
 from .inputs.host_values import map_tensors
+from .monitoring.metrics import MetricsSwitch
 from .optimizers import Optimizer
-from .program import build
-from .program.engine import Engine
-from .runtime import host
+from .program.build import Tables
 from .runtime.modes import for_tables, outside_graph
 from .tables import state_dict as logical_state
-from .tables.layout import check_sizes
-from .tables.placement import STRATEGIES, Placement, Strategy
+from .tables.placement import Strategy
 from .tables.shard import DeviceRows, HostRows
-from .tables.start_values import start_values, table_values
+from .tables.start_values import table_values
+from .tables.staying import refuse_to_copy, refuse_to_move
 from .tables.table_parameters import TableParameters
 
 
-class TableModule(FixedModule):
-    """Tables of a feature configuration, or this process's rows of them, with their state_dict.
+class TableModule(nn.Module):
+    """Tables of a feature configuration, or this process's rows of them: state_dict, freezing, metrics.
 
     Args:
-        feature_config, optimizer, device, sharding, process_group, seed, initialize_tpu_embedding, layout:
-            as for TPUEmbedding.
+        feature_config, optimizer, device, sharding, process_group, seed, initialize_tpu_embedding, layout,
+            id_bounds: as for TPUEmbedding.
         options: others that must be equal on all processes, by name.
     """
 
@@ -54,90 +48,34 @@ class TableModule(FixedModule):
         seed: int | None,
         initialize_tpu_embedding: bool,
         layout: runtime.DeviceKind | None,
+        id_bounds: str,
         options: Mapping[str, object],
     ) -> None:
         super().__init__()
-        if layout not in (None, "CPU", "TPU"):
-            raise ValueError(f"TPUEmbedding: layout must be None, 'CPU' or 'TPU', got {layout!r}")
-        if sharding not in STRATEGIES:
-            raise ValueError(
-                f"TPUEmbedding: sharding must be one of {', '.join(map(repr, STRATEGIES))}, got "
-                f"{sharding!r}"
-            )
         self.resolved = resolve(feature_config, optimizer)
-        self.device = torch.device(device) if device is not None else runtime.device()
-        self.layout = layout
-        self._seed = seed if seed is not None else host.random_seed()
-        self._engine: Engine | None = None
-        self._exchange: Exchange | None = None
-        self._rows: DeviceRows | HostRows | None = None
-        self.placement = Placement()
+        self._tables = Tables(
+            self.resolved,
+            device,
+            sharding=sharding,
+            process_group=process_group,
+            seed=seed,
+            initialize_tpu_embedding=initialize_tpu_embedding,
+            layout=layout,
+            options={**options, "id_bounds": id_bounds},
+        )
+        self.device = self._tables.device
+        self.placement = self._tables.placement
         """Which rows of each table this process holds."""
-        if self.on_accelerator:
-            runtime.allow_backward(self.device)
-        if self.on_accelerator and not initialize_tpu_embedding:
-            self._engine = build.find(self.device, self.resolved)
-            self._exchange, self.placement = self._engine.exchange, self._engine.placement
-        elif self.on_accelerator:
-            self._exchange = choose_exchange(self.device, process_group)
-            if device is None:
-                warn_of_idle_devices()
-            group = self._exchange.group
-            self.placement = Placement(
-                sharding, group.size, group.rank, self._exchange.local_devices
-            )
-        elif self.device.type == "cpu":
-            if not initialize_tpu_embedding:
-                raise ValueError(
-                    "TPUEmbedding: initialize_tpu_embedding=False needs an XLA device, got device='cpu'"
-                )
+        self.id_bounds = id_bounds
+        self._metrics = MetricsSwitch(self._tables, id_bounds)
+        self._rows: DeviceRows | HostRows | None = None
+        if not self.on_accelerator:
             self._make_parameters()
-        else:
-            raise ValueError(
-                f"TPUEmbedding: device must be an XLA device or 'cpu', got {self.device}; on a GPU use "
-                "torch.nn.EmbeddingBag or TorchRec"
-            )
-        if self._exchange is not None:
-            options = {"initialize_tpu_embedding": initialize_tpu_embedding, **options}
-            self._agree(self._exchange, options)
-
-    def _agree(self, exchange: Exchange, options: Mapping[str, object]) -> None:
-        """Make sure that all processes are configured alike."""
-        own = {"sharding": self.placement.strategy, "layout": self.layout}
-        self._seed, number = agree(exchange.group, self.resolved, {**own, **options}, self._seed)
-        if options["initialize_tpu_embedding"]:
-            check_sizes(self.resolved.tables, self.placement)
-            exchange.group = exchange.group.scoped(f" [embedding {number}]")
 
     @property
     def on_accelerator(self) -> bool:
         """True on an XLA device (train), False on the CPU (serve)."""
-        return runtime.is_accelerated(self.device)
-
-    def _build_engine(self) -> Engine:
-        """The engine of an accelerator, created and filled on the first call."""
-        runtime.require_own_process("TPUEmbedding")
-        if self._engine is None:
-            kind = self.layout or runtime.device_kind()
-            strategy = self.placement.strategy
-            engine = Engine(self.resolved, self.device, kind, self._exchange, strategy)
-            tables, ids = self.resolved.tables, engine.store.ids
-            several = self.placement.num_shards > 1
-
-            def starts(number: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
-                name = tables[number].name
-                see = partial(_keep, engine.starts, name) if several else None
-                return start_values(tables[number], self._seed, ids(number), see)
-
-            engine.store.fill(starts)
-            self._engine = engine
-            build.register(self.device, self.resolved, engine)
-        return self._engine
-
-    @property
-    def engine(self) -> Engine:
-        """The built engine (XLA device only)."""
-        return self._build_engine()
+        return self._tables.on_accelerator
 
     @property
     def shard(self) -> DeviceRows | HostRows:
@@ -146,15 +84,25 @@ class TableModule(FixedModule):
         if self._rows is None:
             tables = self.resolved.tables
             if self.on_accelerator:
-                self._rows = DeviceRows(self.resolved, self.engine)
+                engine = self._tables.engine
+                group, strategy = engine.exchange.group, self.placement.strategy
+                self._rows = DeviceRows(tables, engine.store, group, strategy, engine.flush)
             else:
                 fields = logical_state.state_keys
                 held = [{f: self._held(k) for f, k in fields(table).items()} for table in tables]
                 self._rows = HostRows(tables, held)
         return self._rows
 
+    @outside_graph
     def flush(self) -> None:
-        """Apply the updates that are held back, if any are."""
+        """Apply the gradients that pipelined execution holds back, in this object or in another one on the
+        same tables; a collective call.
+
+        `state_dict`, `load_state_dict`, checkpoints, the lookup of an inference batch and the end of an
+        `EmbeddingLoader` do it themselves. Training batches that wait, or that the loader has ready, read
+        their rows first: what they compute does not depend on when others look at the tables.
+        """
+        self._tables.flush()
 
     @outside_graph
     def to_device(self, value: Any) -> Any:
@@ -174,7 +122,7 @@ class TableModule(FixedModule):
         """
         if self.on_accelerator:
             runtime.require_own_process("to_device")
-        exchange = self._exchange
+        exchange = self._tables.exchange
         put = exchange.put if exchange is not None else lambda each: each.to(self.device)
         return map_tensors(value, put, "to_device")
 
@@ -189,7 +137,8 @@ class TableModule(FixedModule):
         """
         if self.on_accelerator:
             runtime.require_own_process("to_host")
-        fetch = Tensor.cpu if self._exchange is None else self._exchange.fetch
+        exchange = self._tables.exchange
+        fetch = Tensor.cpu if exchange is None else exchange.fetch
         return map_tensors(value, fetch, "to_host")
 
     @property
@@ -230,12 +179,99 @@ class TableModule(FixedModule):
             raise RuntimeError(plan.message())
         return super().load_state_dict(state_dict, strict)
 
+    @property
+    def frozen_tables(self) -> tuple[str, ...]:
+        """The names of the tables that `freeze` holds, in the order of `feature_config`."""
+        tables = enumerate(self.resolved.tables)
+        return tuple(table.name for number, table in tables if number in self._frozen())
+
+    def freeze(self, *tables: str) -> None:
+        """Let tables and their slots be as they are from the next `apply_gradients` on.
+
+            embedding.freeze("users")  # train the rest
+            embedding.unfreeze("users")
+
+        Lookups go on, but no optimizer, weight decay or momentum moves a row or a slot, and nothing is
+        compiled again. Gradients of frozen tables are neither used nor missed; their activations are not
+        among the `params` of `EmbeddingOptimizer`. With several processes all must freeze the same tables
+        before the same step. What is frozen is not saved: freeze again after a restart.
+
+        `model.requires_grad_(False)` of a module around this one does not reach tables on an XLA device,
+        which are no parameters; that of the embedding itself freezes all of them.
+
+        Args:
+            tables: names, at least one.
+
+        Raises:
+            ValueError: there is no table of that name; none has changed.
+        """
+        self._set_frozen(self._numbers("freeze", tables), True)
+
+    def unfreeze(self, *tables: str) -> None:
+        """Let frozen tables train again, with the slots that they had; arguments and errors of `freeze`."""
+        self._set_frozen(self._numbers("unfreeze", tables), False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """`freeze` all tables, or `unfreeze` all."""
+        self._set_frozen(range(len(self.resolved.tables)), not requires_grad)
+        return self
+
+    @for_tables
+    def enable_metrics(
+        self, *, every: int = 100, callback: Callable[[dict[str, Any]], object] | None = None
+    ) -> None:
+        """Begin to count, or begin again. It takes a byte a row of the tables on the host.
+
+            embedding.enable_metrics(every=100, callback=JsonLinesWriter("metrics.jsonl"))
+
+        Args:
+            every: one training step in so many is sampled for norms and hot rows. Its program is another
+                one than that of the other steps: one more is compiled, at the second step.
+            callback: called by `apply_gradients` at every such step with what `metrics` would give, of
+                the steps since its last call; JsonLinesWriter, TensorBoardWriter or a function of yours.
+
+        Raises:
+            RuntimeError: the device is the CPU.
+            ValueError: `every` is not a positive int.
+        """
+        self._metrics.enable(every, callback)
+
+    def disable_metrics(self) -> None:
+        """Stop counting, and forget the counts."""
+        self._metrics.disable()
+
+    def metrics(self) -> dict[str, Any]:
+        """What was counted since `enable_metrics`, in this process; see docs/pipelining.md for each entry.
+
+        Raises:
+            RuntimeError: `enable_metrics` was not called.
+        """
+        return self._metrics.report()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Behind `.to`, `.half`, `.cpu` and their like, also those of a module that holds this one.
+
+        Raises:
+            RuntimeError: the tables would have to move, or to change their dtype on an XLA device.
+        """
+        refuse_to_move(self.device, fn)
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
+
+    def __getstate__(self) -> object:
+        """Where `copy`, `pickle`, `torch.save` and AveragedModel begin.
+
+        Raises:
+            TypeError: the tables are on an XLA device.
+        """
+        refuse_to_copy(self.device)
+        return super().__getstate__()  # type: ignore[no-untyped-call]
+
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         self.flush()
         if self.on_accelerator:
-            held = logical_state.retrieve(self.resolved, self.engine.store)
+            held = logical_state.retrieve(self.resolved, self._tables.engine.store)
         else:
             held = {key: self._held(key) for key in logical_state.all_keys(self.resolved)}
         for key, value in held.items():
@@ -263,8 +299,7 @@ class TableModule(FixedModule):
             return  # torch raises what was reported; these tables have not changed
         self.flush()
         if self.on_accelerator:
-            self.engine.store.replace(plan.values)
-            self.engine.tables_loaded()
+            self._tables.engine.store.replace(plan.values)
             return
         with torch.no_grad():
             for table, fields in plan.values.items():
@@ -277,6 +312,33 @@ class TableModule(FixedModule):
         held: Tensor = getattr(self._modules[table], field)
         return held
 
+    def _frozen(self) -> frozenset[int]:
+        """The frozen tables, as positions in `resolved.tables`."""
+        if self.on_accelerator:
+            return self._tables.frozen
+        tables = enumerate(self.resolved.tables)
+        return frozenset(n for n, t in tables if not self._held(f"{t.name}.{WEIGHT}").requires_grad)
+
+    def _set_frozen(self, numbers: Iterable[int], frozen: bool) -> None:
+        if not self.on_accelerator:
+            for number in numbers:
+                weight = self._held(f"{self.resolved.tables[number].name}.{WEIGHT}")
+                weight.requires_grad_(not frozen)
+        elif frozen:
+            self._tables.engine.frozen.update(numbers)  # of all that work on these tables
+        else:
+            self._tables.engine.frozen.difference_update(numbers)
+
+    def _numbers(self, call: str, names: tuple[str, ...]) -> list[int]:
+        known = [table.name for table in self.resolved.tables]
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise ValueError(
+                f"{call}: {f'no table is named {unknown}' if unknown else 'name the tables'}; the tables "
+                f"are {known}, and requires_grad_ is for all of them"
+            )
+        return [known.index(name) for name in names]
+
     @for_tables
     def _make_parameters(self) -> None:
         """Tables as parameters and slots as buffers, under the logical checkpoint keys.
@@ -284,8 +346,4 @@ class TableModule(FixedModule):
         Not by `add_module`, which refuses a table named like an attribute, or with a dot.
         """
         for table in self.resolved.tables:
-            self._modules[table.name] = TableParameters(table_values(table, self._seed))
-
-
-def _keep(starts: dict[str, str], table: str, rows: Tensor) -> None:
-    starts[table] = fingerprint(rows)
+            self._modules[table.name] = TableParameters(table_values(table, self._tables.seed))

@@ -6,7 +6,13 @@ from typing import Any
 
 from .optimizers import Optimizer
 
-REQUIRED: Any = object()
+
+class _Required:
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+REQUIRED: Any = _Required()
 """The default of an argument that must be given."""
 
 

@@ -44,7 +44,7 @@ def bytes_moved(embedding: tte.TPUEmbedding, inputs: list[Any], training: bool) 
     unique = {table: len(torch.cat(each).unique()) for table, each in ids.items()}
     times = 2 if training else 1
     record_bytes = logical_bytes = 0
-    for stack in embedding.engine.store.stacks:
+    for stack in embedding._tables.engine.store.stacks:
         rows = sum(unique.get(table, 0) for table in stack.table_indices)
         for array in stack.arrays if training else stack.arrays[:1]:
             record_bytes += times * rows * math.prod(array.shape[1:]) * FLOAT

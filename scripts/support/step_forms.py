@@ -46,7 +46,7 @@ class Ours(Form):
         embedding.build()
         self.arrays = [
             {"fields": "|".join(array.fields), "shape": [*array.shape]}
-            for stack in embedding.engine.store.stacks
+            for stack in embedding._tables.engine.store.stacks
             for array in stack.arrays
         ]
         self.shapes: tuple[Any, ...] = ()
@@ -55,7 +55,7 @@ class Ours(Form):
         self.embedding.enqueue(self.inputs, training=self.training)
         activations: list[Tensor] = self.embedding.dequeue()
         if self.training:
-            self.shapes = self.embedding._queue.require_awaiting(None).looked_up.batch.shapes
+            self.shapes = self.embedding._steps.queue.require_awaiting(None).looked_up.batch.shapes
         return activations
 
     def update(self) -> None:

@@ -85,7 +85,7 @@ def test_a_smaller_batch_is_looked_up_by_the_program_of_a_whole_one() -> None:
     sizes = []
     for count in (4, 1, 0, 3):
         embedding.enqueue(batch(count), training=False)
-        sizes.append(embedding._queue.first()[0].sent.shapes)
+        sizes.append(embedding._steps.queue.first()[0].sent.shapes)
         embedding.discard()
     assert all(each == sizes[0] for each in sizes)
 
@@ -135,10 +135,10 @@ def test_a_training_batch_of_another_size_names_the_remedies() -> None:
     with pytest.raises(ValueError, match=message):
         embedding.enqueue(batch(3))
     several = SampleCount(embedding.resolved, 12, processes=3)
-    bags = embedding._parse(batch(3), None)
+    bags = embedding._steps.parse(batch(3), None)
     message = "batch_size=12 of all 3 processes together, of which each enqueues 4; drop"
     with pytest.raises(ValueError, match=message):
-        several.of(bags, embedding._shapes.explicit, training=True)
+        several.of(bags, embedding._steps.shapes.explicit, training=True)
 
 
 def test_features_of_different_numbers_of_samples_are_refused() -> None:

@@ -52,7 +52,7 @@ def arrays_read(embedding: tte.TPUEmbedding, value: Tensor) -> int:
     """How many physical arrays of the tables the program of a traced value takes."""
     text = torch_xla._XLAC._get_xla_tensors_hlo([value])
     parameters = [line for line in text.splitlines() if " parameter(" in line]
-    shapes = [a.shape for stack in embedding.engine.store.stacks for a in stack.arrays]
+    shapes = [a.shape for stack in embedding._tables.engine.store.stacks for a in stack.arrays]
     names = ["f32[{}]".format(",".join(map(str, shape))) for shape in shapes]
     assert parameters
     assert names

@@ -174,7 +174,7 @@ def load_twice() -> list[dict[str, Any]]:
             embedding.dequeue()["user"].square().sum().backward()
             embedding.apply_gradients()
             tte.runtime.sync()
-        shapes = embedding.prepare(batch(1), None, True).sent.shapes
+        shapes = embedding._steps.prepare(batch(1), None, True).sent.shapes
         padded = [(each.num_unique, each.num_ragged, each.positions_per_device) for each in shapes]
         found.append({"sizes": padded, "compiles": tte.runtime.compile_count()})
     return found

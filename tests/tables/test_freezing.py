@@ -318,7 +318,7 @@ def test_a_delta_holds_no_rows_of_a_frozen_table(tmp_path: Path) -> None:
         checkpoint.save(embedding, run, 1)
         embedding.freeze("users")
         step(embedding)
-        store = embedding.engine.store
+        store = embedding._tables.engine.store
         changed = [len(store.changed_since(table, 1)) for table in range(2)]
         assert changed == [2 if optimizer.lazy_adam else ROWS, 0]
         checkpoint.save(embedding, run, 2, since=1)

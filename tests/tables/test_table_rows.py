@@ -40,7 +40,8 @@ def make(group: ThreadGroup, kind: DeviceKind, strategy: Strategy) -> tuple[Engi
     resolved = resolve([tte.FeatureConfig(table) for table in tables], tte.Adam(0.1))
     engine = Engine(resolved, CPU, kind, Process(CPU, group, in_program=False), strategy)
     engine.store.fill(lambda t: start_values(resolved.tables[t], 0, engine.store.ids(t)))
-    return engine, DeviceRows(resolved, engine)
+    rows = DeviceRows(resolved.tables, engine.store, group, strategy, engine.flush)
+    return engine, rows
 
 
 @pytest.fixture(autouse=True)
@@ -252,7 +253,7 @@ def test_a_delta_of_few_rows_reads_few_bytes_of_a_large_table_and_compiles_nothi
         [tte.FeatureConfig(tte.TableConfig(3000, 8, name="a"))], 4, tte.Adagrad(0.1), seed=1
     )
     checkpoint.save(embedding, tmp_path, 1)
-    rows, exchange = embedding.shard, embedding.engine.exchange
+    rows, exchange = embedding.shard, embedding._tables.engine.exchange
     for first in (0, 1500, 2999):  # far apart: in blocks of rows, the whole table
         rows.write_rows(0, first, {"weight": torch.full((1, 8), 7.0)})
     compiled, fetched, fetch = tte.runtime.compile_count(), [], exchange.fetch

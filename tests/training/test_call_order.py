@@ -41,7 +41,7 @@ def fresh(embedding, start):
     for name in (None, "a", "b"):
         embedding.discard(name)
     embedding.load_state_dict(start)
-    embedding._warned.clear()  # a missing gradient is warned of once per embedding
+    embedding._steps.gradients._warned.clear()  # a missing gradient is warned of once per embedding
     return embedding.train()
 
 

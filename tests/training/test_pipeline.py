@@ -122,7 +122,7 @@ def test_several_processes_keep_the_schedule(name: str, size: int) -> None:
         engine = Engine(resolved, cpu, "CPU", Process(cpu, group, in_program=False))
         ids = engine.store.ids
         engine.store.fill(lambda t: start_values(resolved.tables[t], 0, ids(t)))
-        pipeline, seen = Pipeline(), []
+        pipeline, seen = Pipeline(list), []
         mine = slice(group.rank * BATCH, (group.rank + 1) * BATCH)
         for step in range(8):
             whole = make_batch(step, BATCH * size)
@@ -135,9 +135,9 @@ def test_several_processes_keep_the_schedule(name: str, size: int) -> None:
             looked_up, activations = pipeline.step(engine, None, queued, None)
             joined = [torch.cat(group.gather_objects(each)) for each in activations]
             gradients = [helpers.gradient_of(each)[mine] for each in joined]
-            pipeline.hold(None, looked_up, gradients, current_rates(resolved.tables))
+            pipeline.hold(engine, None, looked_up, gradients, current_rates(resolved.tables))
             seen.append(joined)
-        pipeline.flush(engine, [])
+        engine.flush()
         tables = {}
         for t, table in enumerate(resolved.tables):
             for field, value in engine.store.read()[t].items():

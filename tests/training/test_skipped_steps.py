@@ -170,7 +170,7 @@ def test_a_step_that_is_to_be_skipped_on_another_process_is_skipped_here(
     scaler = torch.amp.GradScaler("xla", init_scale=4.0)
     scaler.scale(forward(embedding, 0)).backward()
     with monkeypatch.context() as patch:
-        patch.setattr(embedding.engine.exchange, "group", OtherFoundInf())
+        patch.setattr(embedding._tables.engine.exchange, "group", OtherFoundInf())
         scaler.step(optimizer)
     assert torch.equal(helpers.tensors(embedding)["rows.weight"], before)
     forward(embedding, 1)

@@ -14,7 +14,6 @@ Letters: S processes, P devices of a process, G devices of all, D dim.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -23,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .. import runtime
+from ..io.warn import warn_caller
 from .calls import calling
 from .group import Alone, HostGroup, host_group
 
@@ -201,12 +201,10 @@ def warn_of_idle_devices() -> None:
     """Warn if this process sees devices that it does not use."""
     idle = 0 if runtime.is_spmd() else len(runtime.local_device_ids()) - 1
     if idle and not runtime.one_device_is_enough():
-        warnings.warn(
+        warn_caller(
             f"TPUEmbedding: {idle} of the {idle + 1} devices that this process sees stay idle; call "
             "torch_tpu_embedding.distributed.initialize() before anything else, which has one program use "
-            "all of them, or initialize(spmd=False) if one is meant",
-            RuntimeWarning,
-            stacklevel=4,  # the caller of TPUEmbedding
+            "all of them, or initialize(spmd=False) if one is meant"
         )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Set
 
 import torch
 from torch import Tensor
 
 from ..config.resolved import Feature
+from ..io.warn import warn_caller
 
 
 def make_leaf(activation: Tensor) -> Tensor:
@@ -85,10 +85,8 @@ def warn_of_missing(
         if gradient is None and feature.table_index not in frozen
     ]
     if not warned.issuperset(missing):
-        warnings.warn(
+        warn_caller(
             f"apply_gradients: no gradient for the features {missing}; it counts as zero, and their "
-            "rows still take an optimizer step (this is said once)",
-            RuntimeWarning,
-            stacklevel=5,  # the caller of apply_gradients, which is timed by a wrapper
+            "rows still take an optimizer step (this is said once)"
         )
         warned.update(missing)

@@ -20,8 +20,10 @@ from torch import Tensor
 from .. import runtime
 from ..config.resolved import Resolved
 from ..inputs.bags import NO_ID, Bags
-from ..program.engine import Engine, SentBatch
+from ..program.build import Tables
+from ..program.engine import Engine
 from ..program.norms import NormSampler
+from ..program.stack_index import SentBatch
 from ..runtime.phases import collect_times
 
 HOST_PHASES = ("parse", "dedup", "exchange", "send")
@@ -217,3 +219,44 @@ class Metrics:
             found["hot", table] = int(hot.sum())
             found["sampled", table] = int(counts.sum())
         return found
+
+
+class MetricsSwitch:
+    """The metrics of one module, while they are on.
+
+    Args:
+        tables: of the module.
+        id_bounds: as for TPUEmbedding.
+    """
+
+    def __init__(self, tables: Tables, id_bounds: str) -> None:
+        self._tables = tables
+        self._id_bounds = id_bounds
+        self.current: Metrics | None = None
+        """None while nothing is counted."""
+
+    def enable(self, every: int, callback: Callable[[dict[str, Any]], object] | None) -> None:
+        """As `TPUEmbedding.enable_metrics`."""
+        if not self._tables.on_accelerator:
+            raise RuntimeError(
+                "enable_metrics: this TPUEmbedding is on the CPU, where nothing is enqueued to be counted"
+            )
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise ValueError(f"enable_metrics: every must be an int of at least 1, got {every!r}")
+        engine = self._tables.engine
+        self.current = Metrics(self._tables.resolved, engine, self._id_bounds, every, callback)
+        engine.sampler = self.current.sampler
+
+    def disable(self) -> None:
+        """As `TPUEmbedding.disable_metrics`."""
+        if self.current is not None:
+            engine = self._tables.engine
+            if engine.sampler is self.current.sampler:  # not that of another module on these tables
+                engine.sampler = None
+            self.current = None
+
+    def report(self) -> dict[str, Any]:
+        """As `TPUEmbedding.metrics`."""
+        if self.current is None:
+            raise RuntimeError("metrics: nothing is counted; call enable_metrics() before training")
+        return self.current.report()

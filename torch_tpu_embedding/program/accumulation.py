@@ -20,7 +20,8 @@ from ..config.resolved import Resolved
 from ..runtime import host
 from ..runtime.slices import cut, join
 from ..tables.layout import StackLayout
-from .engine import Engine, LookedUp, SentBatch
+from .engine import Engine
+from .stack_index import LookedUp, SentBatch
 from .update import after
 
 
@@ -87,7 +88,7 @@ class Merger:
         row_gradients = self._add_up(
             merged, exchange.put(join(positions)), batches, sums, activations
         )
-        return LookedUp(merged, [], engine.version, engine.loads, row_gradients)
+        return LookedUp(merged, [], engine.store.version, engine.store.loads, row_gradients)
 
     def _unique(
         self, number: int, batches: Sequence[SentBatch]

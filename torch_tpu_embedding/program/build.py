@@ -1,16 +1,143 @@
-"""The tables that are initialised on each device, so that a second TPUEmbedding can work on them."""
+"""How a module comes to its tables: agreed on by all processes, and built, or found, on the device."""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
+from .. import runtime
 from ..config.resolved import Resolved
+from ..distributed.agreement import agree
+from ..distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
+from ..distributed.fingerprint import fingerprint
+from ..runtime import host
+from ..tables.layout import check_sizes
+from ..tables.placement import STRATEGIES, Placement, Strategy
+from ..tables.start_values import start_values
 from .engine import Engine
 
 _Signature = tuple[object, object]
 _built: list[tuple[torch.device, _Signature, weakref.ref[Engine]]] = []
+
+
+class Tables:
+    """The tables of one module: what all processes have agreed on, and on an XLA device the engine.
+
+    Args:
+        device: None for the default XLA device.
+        sharding, process_group, seed, initialize_tpu_embedding, layout: as for TPUEmbedding.
+        options: others that must be equal on all processes, by name.
+
+    Raises:
+        ValueError: an argument is wrong, or differs between processes.
+        RuntimeError: no tables of this configuration are initialised, and these shall not be.
+    """
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        device: torch.device | str | None,
+        *,
+        sharding: Strategy,
+        process_group: dist.ProcessGroup | None,
+        seed: int | None,
+        initialize_tpu_embedding: bool,
+        layout: runtime.DeviceKind | None,
+        options: Mapping[str, object],
+    ) -> None:
+        if layout not in (None, "CPU", "TPU"):
+            raise ValueError(f"TPUEmbedding: layout must be None, 'CPU' or 'TPU', got {layout!r}")
+        if sharding not in STRATEGIES:
+            raise ValueError(
+                f"TPUEmbedding: sharding must be one of {', '.join(map(repr, STRATEGIES))}, got "
+                f"{sharding!r}"
+            )
+        self.resolved = resolved
+        self.device = torch.device(device) if device is not None else runtime.device()
+        self.seed = seed if seed is not None else host.random_seed()
+        self.placement = Placement()
+        self.exchange: Exchange | None = None
+        """None on the CPU."""
+        self.built: Engine | None = None
+        """None before the tables are built, and on the CPU."""
+        self._layout = layout
+        if not self.on_accelerator:
+            self._require_cpu(initialize_tpu_embedding)
+            return
+        runtime.allow_backward(self.device)
+        if not initialize_tpu_embedding:
+            self.built = find(self.device, resolved)
+            self.exchange, self.placement = self.built.exchange, self.built.placement
+        else:
+            self.exchange = choose_exchange(self.device, process_group)
+            if device is None:
+                warn_of_idle_devices()
+            group, devices = self.exchange.group, self.exchange.local_devices
+            self.placement = Placement(sharding, group.size, group.rank, devices)
+        own: dict[str, object] = {"sharding": self.placement.strategy, "layout": layout}
+        own["initialize_tpu_embedding"] = initialize_tpu_embedding
+        self.seed, number = agree(self.exchange.group, resolved, {**own, **options}, self.seed)
+        if initialize_tpu_embedding:
+            check_sizes(resolved.tables, self.placement)
+            self.exchange.group = self.exchange.group.scoped(f" [embedding {number}]")
+
+    def _require_cpu(self, initialize_tpu_embedding: bool) -> None:
+        if self.device.type != "cpu":
+            raise ValueError(
+                f"TPUEmbedding: device must be an XLA device or 'cpu', got {self.device}; on a GPU use "
+                "torch.nn.EmbeddingBag or TorchRec"
+            )
+        if not initialize_tpu_embedding:
+            raise ValueError(
+                "TPUEmbedding: initialize_tpu_embedding=False needs an XLA device, got device='cpu'"
+            )
+
+    @property
+    def on_accelerator(self) -> bool:
+        """True on an XLA device."""
+        return runtime.is_accelerated(self.device)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of an XLA device, built if it is not yet."""
+        return self.build()
+
+    def build(self) -> Engine:
+        """Create and fill the engine on the first call; gives it."""
+        runtime.require_own_process("TPUEmbedding")
+        if self.built is None:
+            kind = self._layout or runtime.device_kind()
+            strategy = self.placement.strategy
+            engine = Engine(self.resolved, self.device, kind, self.exchange, strategy)
+            engine.store.fill(partial(self._start_values, engine))
+            self.built = engine
+            register(self.device, self.resolved, engine)
+        return self.built
+
+    def _start_values(self, engine: Engine, number: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        table = self.resolved.tables[number]
+        several = self.placement.num_shards > 1
+        see = partial(_keep, engine.starts, table.name) if several else None
+        return start_values(table, self.seed, engine.store.ids(number), see)
+
+    @property
+    def frozen(self) -> frozenset[int]:
+        """The tables frozen on an XLA device, as positions in `resolved.tables`."""
+        return frozenset() if self.built is None else frozenset(self.built.frozen)
+
+    def flush(self) -> None:
+        """Apply the updates that any module on these tables holds back."""
+        if self.built is not None:
+            self.built.flush()
+
+
+def _keep(starts: dict[str, str], table: str, rows: Tensor) -> None:
+    starts[table] = fingerprint(rows)
 
 
 def register(device: torch.device, resolved: Resolved, engine: Engine) -> None:

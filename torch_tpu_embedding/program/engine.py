@@ -8,7 +8,7 @@ device they run at once (which is how tests compare the layouts without compilin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from torch import Tensor
 from .. import runtime
 from ..batch.batcher import Batcher
 from ..batch.occurrences import RoundBatch
-from ..batch.program_shape import StackShape
 from ..batch.sample_padding import Samples
 from ..config.learning_rates import FROZEN
 from ..config.resolved import Resolved
@@ -25,7 +24,7 @@ from ..distributed.exchange import Exchange, Local
 from ..distributed.group import HostGroup
 from ..distributed.spare_groups import SpareGroups
 from ..inputs.bags import Bags
-from ..runtime import DeviceKind, host
+from ..runtime import DeviceKind
 from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
 from ..runtime.slices import join
@@ -34,52 +33,24 @@ from ..tables.store import TableStore
 from .lookup import activations, rows_alone, rows_of, rows_to_send
 from .norms import NormSampler, sums_of_squares
 from .records import gather_records
-from .stack_index import StackIndex, split_buffers
-from .update import after, apply_stack, lookup_gradients, received_gradients, row_gradients
-from .update_all_rows import apply_to_all_rows
-from .update_each import apply_round_batch
+from .stack_index import LookedUp, SentBatch, StackIndex, split_buffers
+from .update import (
+    RateBuffer,
+    after,
+    apply_round_batch,
+    apply_stack,
+    apply_to_all_rows,
+    lookup_gradients,
+    received_gradients,
+    row_gradients,
+)
 
 
-@dataclass(frozen=True)
-class SentBatch:
-    """A batch on the device, not yet looked up.
+class Holder(Protocol):
+    """What holds updates back: the pipeline of a module."""
 
-    Whole buffers, not their parts: a part is a traced tensor, and one that waits in a queue while a step
-    ends would become an output of that step's program.
-    """
-
-    shapes: tuple[StackShape, ...]
-    ints: Tensor
-    floats: Tensor
-    round_batches: tuple[tuple[RoundBatch, ...], ...]
-    records: tuple[tuple[Tensor, ...], ...]
-    """The unique records that each device of this process reads, per stack, on the host."""
-    name: str
-    """The name of the batch, which no other batch has; the same in all processes."""
-    cut: tuple[int | None, ...] | None = None
-    """The same as `HostBatch.cut`."""
-
-
-@dataclass
-class LookedUp:
-    """A batch whose records were read; kept until its gradients come."""
-
-    batch: SentBatch
-    weight_records: list[Tensor]
-    """The records of the array of each stack's weights; empty if the update shall read them again."""
-    version: int
-    """The version of the tables when the records were read."""
-    loads: int
-    """The number of loads of the tables until the records were read."""
-    row_gradients: dict[int, Tensor] = field(default_factory=dict)
-    """Stack → the gradient of each of its unique records `[U, D]`, where it is known already; the gradients
-    of the features are then ignored."""
-
-
-@dataclass
-class _Rates:
-    values: tuple[float, ...] = ()
-    on_device: Tensor = field(default_factory=lambda: host.empty(0))
+    def flush(self, engine: Engine) -> None:
+        """Apply them, and leave `engine.holding`."""
 
 
 class Engine:
@@ -97,14 +68,14 @@ class Engine:
         group = self.exchange.group
         self.placement = Placement(strategy, group.size, group.rank, self.exchange.local_devices)
         self.store = TableStore(resolved, device, kind, self.placement, self.exchange)
-        self.version = 0
-        self.loads = 0
+        self.holding: dict[Holder, None] = {}
+        """The pipelines that hold updates back, of all modules on these tables, first come first."""
         self.sampler: NormSampler | None = None
         """The sampler of norms for metrics; None if there are none."""
         self.starts: dict[str, str] = {}
         """Table with an initializer of the user's → a digest of its start values."""
         self.frozen: set[int] = set()
-        """The tables that `freezing.py` keeps as they are; an update knows them by their rates."""
+        """The tables that `TPUEmbedding.freeze` keeps as they are; an update knows them by their rates."""
         self._resolved = resolved
         self._batchers = 0
         self._num_features = len(resolved.features)
@@ -112,7 +83,7 @@ class Engine:
         self.batcher = self.make_batcher(group)
         self.spare_groups = SpareGroups(group)
         """Groups of the same processes, for threads."""
-        self._rates = [_Rates() for _ in self.store.stacks]
+        self._rates = [RateBuffer() for _ in self.store.stacks]
 
     def make_batcher(self, group: HostGroup) -> Batcher:
         """A batcher of its own, for a thread that prepares batches beside the others."""
@@ -148,10 +119,16 @@ class Engine:
             batch.shapes, ints, floats, batch.round_batches, batch.records, batch.name, batch.cut
         )
 
-    def tables_loaded(self) -> None:
-        """Rows were written from outside: what was read before is out of date."""
-        self.version += 1
-        self.loads += 1
+    def flush(self, besides: Holder | None = None) -> None:
+        """Apply the updates that pipelines hold back; a collective call.
+
+        Whoever looks at the tables or writes them calls this first, for updates of another module, too.
+
+        Args:
+            besides: a pipeline that keeps what it holds.
+        """
+        for holder in [each for each in self.holding if each is not besides]:
+            holder.flush(self)
 
     @for_tables
     @timed("lookup", runtime.annotate)
@@ -179,7 +156,7 @@ class Engine:
             for span, part in zip(index.shape.order.spans, parts, strict=True):
                 outputs[span.feature_index] = self.exchange.leave(part)
         kept = [self.exchange.leave(each) for each in records]
-        looked_up = LookedUp(batch, kept, self.version, self.loads)
+        looked_up = LookedUp(batch, kept, self.store.version, self.store.loads)
         return looked_up, [outputs[number] for number in range(self._num_features)]
 
     @for_tables
@@ -212,7 +189,7 @@ class Engine:
         frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
         for number, records in enumerate(looked_up.batch.records):
             self.store.delta_tracker.note_changed(number, records, frozen)
-        self.version += 1
+        self.store.version += 1
 
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
         """The activations without the rows of samples that fill an inference batch up."""
@@ -235,7 +212,7 @@ class Engine:
     ) -> dict[int, Tensor]:
         """Update the stacks that sum their gradients; gives each occurrence's gradient for the others."""
         indices = self._indices(looked_up.batch)
-        if looked_up.version != self.version or not looked_up.weight_records:
+        if looked_up.version != self.store.version or not looked_up.weight_records:
             records = self._gather(indices)  # another update or a load came between
         else:
             records = [self.exchange.enter(each) for each in looked_up.weight_records]
@@ -361,10 +338,5 @@ class Engine:
         ]
 
     def _rates_on_device(self, number: int, rates: Sequence[float]) -> Tensor:
-        """The rates of a stack's tables, in a buffer: a new number in the program would recompile."""
-        values = tuple(rates[table] for table in self.store.stacks[number].table_indices)
-        held = self._rates[number]
-        if held.values != values:
-            tensor = torch.tensor(values, dtype=torch.float32, device="cpu").to(self._device)
-            self._rates[number] = held = _Rates(values, tensor)
-        return held.on_device
+        tables = self.store.stacks[number].table_indices
+        return self._rates[number].hold([rates[table] for table in tables], self._device)

@@ -1,4 +1,4 @@
-"""Names for the parts of a batch's two buffers on the device.
+"""A batch on the device, and names for the parts of its two buffers.
 
 Letters: H ids of a bag of fixed length, N lookups, U unique rows.
 """
@@ -6,14 +6,51 @@ Letters: H ids of a bag of fixed length, N lookups, U unique rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from torch import Tensor
 
 from ..batch.buffer_parts import FloatParts, IntParts
+from ..batch.occurrences import RoundBatch
 from ..batch.program_shape import FeatureSpan, StackShape
 from ..runtime.slices import cut, separate
+
+
+@dataclass(frozen=True)
+class SentBatch:
+    """A batch on the device, not yet looked up.
+
+    Whole buffers, not their parts: a part is a traced tensor, and one that waits in a queue while a step
+    ends would become an output of that step's program.
+    """
+
+    shapes: tuple[StackShape, ...]
+    ints: Tensor
+    floats: Tensor
+    round_batches: tuple[tuple[RoundBatch, ...], ...]
+    records: tuple[tuple[Tensor, ...], ...]
+    """The unique records that each device of this process reads, per stack, on the host."""
+    name: str
+    """The name of the batch, which no other batch has; the same in all processes."""
+    cut: tuple[int | None, ...] | None = None
+    """The same as `HostBatch.cut`."""
+
+
+@dataclass
+class LookedUp:
+    """A batch whose records were read; kept until its gradients come."""
+
+    batch: SentBatch
+    weight_records: list[Tensor]
+    """The records of the array of each stack's weights; empty if the update shall read them again."""
+    version: int
+    """The version of the tables when the records were read."""
+    loads: int
+    """The number of loads of the tables until the records were read."""
+    row_gradients: dict[int, Tensor] = field(default_factory=dict)
+    """Stack → the gradient of each of its unique records `[U, D]`, where it is known already; the gradients
+    of the features are then ignored."""
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,28 @@
 """The backward program: one gradient per unique record, one optimizer step, one scatter-add per array.
 
-Letters: N lookups, U unique rows, D dim, G devices of all.
+Two rare updates stand beside the usual one: of optimizers that step once per occurrence of an id, round by
+round, and of those that move every row at every step (non-lazy Adam). The latter reads and writes the whole
+table by definition; everything else in the package is there to avoid that.
+Letters: N lookups, U unique rows, V vocabulary, D dim, G devices of all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from ..batch.occurrences import RoundBatch
 from ..config.resolved import WEIGHT
-from ..runtime.slices import join
-from .frozen_rows import spare_frozen
-from .records import (
-    gather_records,
-    read_fields,
-    write_changes,
-)
+from ..runtime import host
+from ..runtime.slices import cut, join
+from ..tables.layout import StackLayout
+from .frozen_rows import moves, spare_frozen
+from .records import gather_records, join_lanes, read_fields, write_changes
 from .stack_index import StackIndex
 
 
@@ -106,7 +111,7 @@ def apply_stack(
     ]
     values = read_fields(stack.arrays, records)
     weights = values.pop(WEIGHT)
-    rate = rates_of(rates, index.ints.table)
+    rate = _rates_of(rates, index.ints.table)
     change, slot_changes = stack.rule.step(weights, values, gradient, rate)
     if stack.update_must_read:
         # Of no effect: nan plus anything is nan. But nothing a compiler could leave out.
@@ -116,10 +121,104 @@ def apply_stack(
     write_changes(arrays, stack.arrays, record, changes, valid)
 
 
-def rates_of(rates: Tensor, table: Tensor) -> Tensor:
+def apply_round_batch(
+    arrays: list[Tensor],
+    stack: StackLayout,
+    round_batch: RoundBatch,
+    ints: Tensor,
+    gradients: Tensor,
+    rates: Tensor,
+) -> None:
+    """Apply the occurrences of one round batch, in order.
+
+    Args:
+        arrays: the stack's physical arrays; changed.
+        ints: one device's part of `round_batch.ints`, on the device.
+        gradients: of each lookup of the batch, `[N, D]`.
+        rates: learning rate of each table of the stack.
+    """
+    assert stack.rule is not None
+    record, table, *lookups = cut(ints, [round_batch.rows] * (2 + round_batch.rounds))
+    rate = _rates_of(rates, table)
+    held = [
+        gather_records(layout, array, record)
+        for layout, array in zip(stack.arrays, arrays, strict=True)
+    ]
+    before = read_fields(stack.arrays, held)
+    now = dict(before)
+    for lookup in lookups:
+        gradient = gradients.index_select(0, lookup.clamp(min=0))
+        slots = {name: value for name, value in now.items() if name != WEIGHT}
+        change, slot_changes = stack.rule.step(now[WEIGHT], slots, gradient, rate)
+        there = (lookup >= 0)[:, None]
+        for name, delta in {WEIGHT: change, **slot_changes}.items():
+            now[name] = torch.where(there, now[name] + delta, now[name])
+    changes = {name: now[name] - before[name] for name in now}
+    valid = (lookups[0] >= 0)[:, None]
+    record, valid = spare_frozen(record, valid, rate, stack.padding_record)
+    write_changes(arrays, stack.arrays, record, changes, valid)
+
+
+def apply_to_all_rows(
+    arrays: list[Tensor], index: StackIndex, gradient: Tensor, rates: Tensor
+) -> None:
+    """Give each record of a stack one optimizer step, those not looked up with a zero gradient.
+
+    Arguments as for `apply_stack`.
+    """
+    stack = index.shape.order.stack
+    assert stack.rule is not None
+    count = stack.num_records
+    sums = torch.where(index.valid, gradient, 0.0)
+    dense = torch.zeros(count + 1, stack.dim, dtype=sums.dtype, device=sums.device)
+    dense = dense.index_add(0, index.ints.record, sums)[:count]
+    values = {  # of a cut record, too, the fields follow each other in memory
+        name: array.view(-1, layout.record_width)[:count, layout.lanes(name)]
+        for layout, array in zip(stack.arrays, arrays, strict=True)
+        for name in layout.fields
+    }
+    weights = values.pop(WEIGHT)
+    rate = _rates_of_all(rates, stack)
+    change, slot_changes = stack.rule.step(weights, values, dense, rate)
+    changes = {WEIGHT: change, **slot_changes}
+    moved = moves(rate)
+    changes = {name: torch.where(moved, change, -0.0) for name, change in changes.items()}
+    for layout, array in zip(stack.arrays, arrays, strict=True):
+        missing = layout.num_elements // layout.record_width - count
+        array.add_(pad(join_lanes(layout, changes), (0, 0, 0, missing)).view(array.shape))
+
+
+@dataclass
+class RateBuffer:
+    """The learning rates of a stack's tables on the device: a new number in the program would recompile."""
+
+    _values: tuple[float, ...] = ()
+    _on_device: Tensor = field(default_factory=lambda: host.empty(0))
+
+    def hold(self, values: Sequence[float], device: torch.device) -> Tensor:
+        """A buffer `[tables]` of these rates, the one held before if they are the same."""
+        if self._values != tuple(values):
+            self._values = tuple(values)
+            tensor = torch.tensor(self._values, dtype=torch.float32, device="cpu")
+            self._on_device = tensor.to(device)
+        return self._on_device
+
+
+def _rates_of(rates: Tensor, table: Tensor) -> Tensor:
     """The learning rate of each record `[U, 1]`, or `[1]` where all records are of one table.
 
     Args:
         rates: of the stack's tables. table: `[U]`, the table of each record, counted in the stack.
     """
     return rates if len(rates) == 1 else rates.index_select(0, table)[:, None]
+
+
+def _rates_of_all(rates: Tensor, stack: StackLayout) -> Tensor:
+    """The learning rate of every record `[V of the stack, 1]`, or `[1]` where all are of one table."""
+    if len(rates) == 1:
+        return rates
+    # torch_xla would compute an arange on the host and make it a constant of the program.
+    ends = [*stack.first_records[1:], stack.num_records]
+    sizes = [end - first for first, end in zip(stack.first_records, ends, strict=True)]
+    parts = [rates.narrow(0, table, 1).expand(size) for table, size in enumerate(sizes)]
+    return torch.cat(parts)[:, None]

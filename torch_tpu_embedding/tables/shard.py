@@ -5,17 +5,17 @@ Letter: n rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..config.resolved import Resolved, Table
+from ..config.resolved import Table
 from ..distributed.group import Alone, HostGroup
-from ..program.engine import Engine
 from ..runtime import host
 from ..runtime.modes import for_tables
 from .placement import Strategy
+from .store import TableStore
 
 _BLOCK_ROWS = 1 << 14
 
@@ -66,30 +66,45 @@ class HostRows:
 
 
 class DeviceRows:
-    """Tables and slots in the arrays of an engine; rows are counted through `ids(table)`."""
+    """Tables and slots in the arrays of a store; rows are counted through `ids(table)`.
 
-    def __init__(self, resolved: Resolved, engine: Engine) -> None:
-        self.tables = resolved.tables
-        self.group = engine.exchange.group
-        self.strategy: Strategy = engine.placement.strategy
-        self._engine = engine
+    Args:
+        group: the processes that hold the other rows.
+        flush: applies the updates that are held back; called before rows are looked at or written.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        store: TableStore,
+        group: HostGroup,
+        strategy: Strategy,
+        flush: Callable[[], None],
+    ) -> None:
+        self.tables = tables
+        self.group = group
+        self.strategy: Strategy = strategy
+        self._store = store
+        self._flush = flush
 
     def ids(self, table: int) -> range:
         """The ids of a table held here, in the order of its rows."""
-        return self._engine.store.ids(table)
+        return self._store.ids(table)
 
     def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
         """Rows start … stop-1: field → CPU `[n, width]`, a copy."""
-        return self._engine.store.read_rows(table, start, stop)
+        self._flush()
+        return self._store.read_rows(table, start, stop)
 
     def read_scattered(self, table: int, rows: Tensor) -> dict[str, Tensor]:
         """The rows of these numbers `[n]` (int64, rising): field → CPU `[n, width]`, a copy."""
-        return self._engine.store.read_scattered(table, rows)
+        self._flush()
+        return self._store.read_scattered(table, rows)
 
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         """Set rows from `start` on; any subset of the fields."""
-        self._engine.store.write_rows(table, start, values)
-        self._engine.tables_loaded()
+        self._flush()
+        self._store.write_rows(table, start, values)
 
     def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
         """Set the rows of these numbers (int64, unique), a block of the table at a time."""
@@ -104,8 +119,10 @@ class DeviceRows:
 
     def epoch(self) -> int:
         """Set a delta mark, since which `touched_since` tells the changed rows; gives the mark's number."""
-        return self._engine.store.delta_tracker.set_mark()
+        self._flush()
+        return self._store.delta_tracker.set_mark()
 
     def touched_since(self, table: int, epoch: int) -> Tensor:
         """The rows `[n]` (int64, rising) that changed since the delta mark `epoch` was set."""
-        return self._engine.store.changed_since(table, epoch)
+        self._flush()
+        return self._store.changed_since(table, epoch)

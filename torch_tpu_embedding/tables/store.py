@@ -61,6 +61,10 @@ class TableStore:
             for table in stack.table_indices
         }
         self.delta_tracker = DeltaTracker(self.stacks, placement.local_devices)
+        self.version = 0
+        """Rises whenever rows change, by an update or by a load."""
+        self.loads = 0
+        """Rises whenever rows are written from outside."""
 
     def ids(self, table: int) -> range:
         """The ids of a table whose rows this process holds, in order."""
@@ -109,6 +113,7 @@ class TableStore:
                 self._write(stack, on_host, table, 0, fields)
             self.arrays[number][:] = [self._exchange.put(array) for array in on_host]
         self.delta_tracker.note_all_changed()
+        self._loaded()
 
     @for_tables
     def read(self) -> dict[int, Fields]:
@@ -149,6 +154,7 @@ class TableStore:
         devices = range(self._placement.local_devices)
         written = [host.arange(*windows.records(table, d, start, stop)) for d in devices]
         self.delta_tracker.note_changed(number, written)
+        self._loaded()
 
     def changed_since(self, table: int, mark: int) -> Tensor:
         """The rows `[n]` (int64, rising) of a table that changed since the delta mark was set."""
@@ -161,6 +167,11 @@ class TableStore:
                 number, device, first, end - first, mark
             )
         return changed.nonzero()[:, 0]
+
+    def _loaded(self) -> None:
+        """Rows were written from outside: what was read before is out of date."""
+        self.version += 1
+        self.loads += 1
 
     def _is_small(self, stack: StackLayout) -> bool:
         """True if the whole stack may pass through the host at once, which is faster for many small

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..program.engine import LookedUp, SentBatch
+from ..io.warn import warn_caller
+from ..program.stack_index import LookedUp, SentBatch
 
 
 @dataclass(eq=False)
@@ -18,7 +18,7 @@ class Queued:
     sent: SentBatch
     training: bool
     read: tuple[LookedUp, list[Tensor]] | None = None
-    """Its records and activations, if they were read ahead of its turn (`pipeline.py`)."""
+    """Its records and activations, if they were read ahead of its turn (`pipelining.py`)."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,9 @@ class StepQueue:
                 "drop it, or use training=False / eval() for evaluation"
             )
         if not self._warned:
-            warnings.warn(
+            warn_caller(
                 f"{call}{_named(name)}: the training batch dequeued before is dropped without a step, "
-                "for EmbeddingOptimizer.zero_grad() has cleared its gradients (this is said once)",
-                RuntimeWarning,
-                stacklevel=4,
+                "for EmbeddingOptimizer.zero_grad() has cleared its gradients (this is said once)"
             )
             self._warned = True
         self.drop_step(name)

@@ -2,7 +2,8 @@
 
 TF's schedule (`pipeline_execution_with_tensor_core=True`): a step reads its rows, then the gradients of the
 step before are applied, then it computes. So step k sees the updates of all steps up to k - 2, and none is
-lost: `flush` applies what is held, and whatever looks at the tables flushes first.
+lost: the engine knows who holds updates, and whatever looks at its tables or writes them, through any
+module, has them applied first. So does a step of another module on the same tables.
 
 In one program that means: apply(k - 1), then read(k + 1), and beside them compute(k), which depends on
 neither, for its rows were read in the program before. Reading ahead needs the next batch; where none waits
@@ -11,12 +12,13 @@ yet, step k + 1 reads its own rows first, which are the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..program.engine import Engine, LookedUp
+from ..program.engine import Engine
+from ..program.stack_index import LookedUp
 from .call_order import Queued
 
 
@@ -28,9 +30,14 @@ class _Held:
 
 
 class Pipeline:
-    """The gradients that wait for the next step's lookup, and the batch that is next."""
+    """The gradients that wait for the next step's lookup, and the batch that is next.
 
-    def __init__(self) -> None:
+    Args:
+        waiting: gives the first enqueued batch of each name.
+    """
+
+    def __init__(self, waiting: Callable[[], Sequence[Queued]]) -> None:
+        self._waiting = waiting
         self._held: dict[str | None, _Held] = {}
         self.next_batch: Queued | None = None
         """A training batch that will be enqueued next, if that is known (`EmbeddingLoader`)."""
@@ -61,6 +68,7 @@ class Pipeline:
 
     def hold(
         self,
+        engine: Engine,
         name: str | None,
         looked_up: LookedUp,
         gradients: Sequence[Tensor],
@@ -68,13 +76,12 @@ class Pipeline:
     ) -> None:
         """Keep the gradients of a step until the next one has read its rows."""
         self._held[name] = _Held(looked_up, gradients, rates)
+        engine.holding[self] = None
 
-    def flush(self, engine: Engine, waiting: Sequence[Queued]) -> None:
+    def flush(self, engine: Engine) -> None:
         """Apply all that is held. Batches that wait read their rows first, so that their numbers stay those
         of the schedule."""
-        if not self._held:
-            return
-        self.read_ahead(engine, [*waiting, self.next_batch])
+        self.read_ahead(engine, [*self._waiting(), self.next_batch])
         for name in [*self._held]:
             self._apply(engine, name, may_sample=False)
 
@@ -83,12 +90,14 @@ class Pipeline:
         for batch in batches:
             if batch is None or not batch.training:
                 continue
-            if batch.read is None or batch.read[0].loads != engine.loads:
+            if batch.read is None or batch.read[0].loads != engine.store.loads:
                 batch.read = engine.look_up(batch.sent, keep_records=False)
 
     def _apply(
         self, engine: Engine, name: str | None, may_sample: bool, read_before: Sequence[Tensor] = ()
     ) -> None:
         held = self._held.pop(name, None)
+        if not self._held:
+            engine.holding.pop(self, None)
         if held is not None:
             engine.update(held.looked_up, held.gradients, held.rates, may_sample, read_before)
