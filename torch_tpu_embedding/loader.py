@@ -95,7 +95,7 @@ class EmbeddingLoader:
             item = worker.get()
             while item.queued is not None:
                 queued = item.queued
-                # Always wait for the next one, so that the program does not depend on which thread is faster.
+                # Always wait for the next one: the program must not depend on which thread is faster.
                 following = worker.get() if self._reads_ahead else None
                 self._steps.enqueue_prepared(queued, following.queued if following else None)
                 self._yielded += 1
