@@ -18,7 +18,6 @@ from .batch.batcher import Batcher
 from .batch.sample_padding import SampleCount
 from .config.learning_rates import check_rates, current_rates
 from .config.nest import pack_like
-from .distributed.agreement import agree_on_update
 from .distributed.calls import calling
 from .gradient_steps import GradientSteps
 from .inputs.bags import ID_BOUNDS, Bags
@@ -275,7 +274,7 @@ class TPUEmbedding(GradientSteps):
                 looked_up, activations = self._pipeline.step(self.engine, name, queued, behind)
             activations = [make_leaf(each) for each in activations]
             runtime.allow_backward(self.device)
-            self._queue.looked_up(name, Awaiting(looked_up, activations))
+            self._queue.looked_up(name, Awaiting(looked_up, activations, self._frozen()))
             self._step_changed(name)
         return pack_like(self.resolved.structure, activations)
 
@@ -309,10 +308,9 @@ class TPUEmbedding(GradientSteps):
         """
         self._require_accelerator("apply_gradients")
         failure: Exception | None = None
-        batch, rates = "", learning_rates or []
+        rates, step = learning_rates or [], self._queue.step_of(name)
         try:
             step = self._queue.require_step(name, "apply_gradients")
-            batch = step[-1].looked_up.batch.name
             if gradients is not None:
                 self._queue.require_awaiting(name, "apply_gradients")
             found = self._collect(step, gradients, "apply_gradients", warn=True)
@@ -323,11 +321,12 @@ class TPUEmbedding(GradientSteps):
                     f"apply_gradients: learning_rates must have one rate for each of the "
                     f"{len(self.resolved.tables)} tables, got {len(rates)}"
                 )
-            rates = check_rates(self.resolved.tables, rates, self.engine.frozen)
+            rates = check_rates(self.resolved.tables, rates, self._frozen_in(step))
         except Exception as error:
             failure = error
         with calling("apply_gradients"):
-            agree_on_update(self.engine.exchange.group, failure, batch, rates)
+            settings = {"the learning rates of the tables are": [*rates]}
+            self._agree_on_step("apply_gradients", step, failure, settings)
             self._update(name, step, found, rates)
         if self._metrics is not None:
             self._metrics.step_done()

@@ -7,6 +7,7 @@ from typing import Self
 
 from .config.resolved import WEIGHT
 from .measured_module import MeasuredModule
+from .runtime.modes import outside_graph
 
 
 class FreezableModule(MeasuredModule):
@@ -18,6 +19,7 @@ class FreezableModule(MeasuredModule):
         tables = enumerate(self.resolved.tables)
         return tuple(table.name for number, table in tables if number in self._frozen())
 
+    @outside_graph
     def freeze(self, *tables: str) -> None:
         """Let tables and their slots be as they are from the next `apply_gradients` on.
 
@@ -40,10 +42,15 @@ class FreezableModule(MeasuredModule):
         """
         self._set_frozen(self._numbers("freeze", tables), True)
 
+    @outside_graph
     def unfreeze(self, *tables: str) -> None:
-        """Let frozen tables train again, with the slots that they had; arguments and errors of `freeze`."""
+        """Let frozen tables train again, with the slots that they had, from the next lookup on.
+
+        A batch that was looked up before leaves them as they are. Arguments and errors of `freeze`.
+        """
         self._set_frozen(self._numbers("unfreeze", tables), False)
 
+    @outside_graph
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """`freeze` all tables, or `unfreeze` all."""
         self._set_frozen(range(len(self.resolved.tables)), not requires_grad)

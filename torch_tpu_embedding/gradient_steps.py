@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import runtime
+from .agreed_steps import AgreedSteps
 from .config.nest import flatten_like
-from .distributed.group import raise_together
-from .freezing import FreezableModule
+from .distributed.calls import calling
 from .inputs.gradients import collect_gradients, warn_of_missing
 from .program.accumulation import Merger
 from .program.engine import LookedUp
 from .program.gradient_norm import check_arguments, check_device, clip_factor, total_norm
 from .runtime import host
-from .training.call_order import Awaiting, StepQueue
+from .runtime.modes import outside_graph
+from .training.call_order import Awaiting
 from .training.pipelining import Pipeline
 
-T = TypeVar("T")
 _Found = list[list[Tensor | None]]
 """One gradient, or None, per feature, for each batch of a step."""
+_ToClip = tuple[list[Awaiting], _Found, tuple[float, float, list[Tensor]]]
+"""A step, its gradients, and the checked arguments of `clip_grad_norm_`."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,10 @@ class _Clipped:
     """How often each of these had been changed in place."""
 
 
-class GradientSteps(FreezableModule):
+class GradientSteps(AgreedSteps):
     """Tables whose gradients can be clipped by their norm, and gathered over several batches."""
 
     activations_by_table: list[list[Tensor]]
-    _queue: StepQueue
     _pipeline: Pipeline | None
     _warned: set[str]
     _merger: Merger | None = None
@@ -51,6 +52,7 @@ class GradientSteps(FreezableModule):
     """For each name whose step `clip_grad_norm_` was called for."""
 
     @torch.no_grad()
+    @outside_graph
     def clip_grad_norm_(
         self,
         max_norm: float,
@@ -84,7 +86,8 @@ class GradientSteps(FreezableModule):
             of the dense parameters, are replaced by clipped ones.
 
         Raises:
-            TypeError, ValueError: an argument is wrong, or dense gradients differ between processes.
+            TypeError, ValueError: an argument is wrong, or it, the frozen tables or the dense gradients
+                differ between processes.
             RuntimeError: no training batch awaits gradients, backward has not run, or the device is the
                 CPU. In every case the gradients are as before.
         """
@@ -95,24 +98,27 @@ class GradientSteps(FreezableModule):
                 "torch.nn.utils.clip_grad_norm_([*embedding.parameters(), *dense_parameters], max_norm)"
             )
 
-        def check() -> tuple[list[Awaiting], _Found, tuple[float, float, list[Tensor]]]:
+        def check() -> tuple[_ToClip, Mapping[str, object]]:
             step = self._queue.require_step(name, call)
             activations = [each for batch in step for each in batch.activations]
             wanted = check_arguments(max_norm, norm_type, dense_parameters, activations)
             check_device(wanted[2], self.device)
-            return step, self._collect(step, None, call), wanted
+            norms = {"max_norm and norm_type are": wanted[:2]}
+            return (step, self._collect(step, None, call), wanted), norms
 
-        step, found, (limit, order, dense) = self._together(call, check)
-        looked_up = self._sum_step(step, self._of_trained_tables(found))
-        gradients = [each.grad for each in dense if each.grad is not None]
-        exchange = self.engine.exchange
-        norm = total_norm(exchange, looked_up.row_gradients, gradients, order, self.device)
+        with calling(call):
+            step, found, (limit, order, dense) = self._together(call, name, check)
+            looked_up = self._sum_step(step, self._of_trained_tables(step, found))
+            gradients = [each.grad for each in dense if each.grad is not None]
+            exchange = self.engine.exchange
+            norm = total_norm(exchange, looked_up.row_gradients, gradients, order, self.device)
         factor = clip_factor(norm, self._on_device(limit))
         _scale([*dense, *(each for batch in step for each in batch.activations)], factor)
         rows = {n: each * factor for n, each in looked_up.row_gradients.items()}
         self._keep_clipped(name, step, replace(looked_up, row_gradients=rows))
         return norm.sum()  # of one number: a scalar that is no view
 
+    @outside_graph
     def accumulate_gradients(self, gradients: Any = None, name: str | None = None) -> None:
         """Keep the gradients of the training batch dequeued last for the next `apply_gradients`.
 
@@ -138,12 +144,12 @@ class GradientSteps(FreezableModule):
                 "accumulates their gradients by itself; leave the call out"
             )
 
-        def check() -> tuple[Awaiting, list[Tensor | None]]:
+        def check() -> tuple[tuple[Awaiting, list[Tensor | None]], Mapping[str, object]]:
             self._require_sums(call)
             awaiting = self._queue.require_awaiting(name, call)
-            return awaiting, self._collect([awaiting], gradients, call)[0]
+            return (awaiting, self._collect([awaiting], gradients, call)[0]), {}
 
-        awaiting, found = self._together(call, check)
+        awaiting, found = self._together(call, name, check)
         if gradients is not None:
             for activation, gradient in zip(awaiting.activations, found, strict=True):
                 activation.grad = None if gradient is None else gradient.clone()
@@ -151,6 +157,7 @@ class GradientSteps(FreezableModule):
         self._queue.accumulated(name)
         self._step_changed(name)
 
+    @outside_graph
     def mark_cleared(self) -> None:
         """Take note that the gradients of the step are about to be cleared (`EmbeddingOptimizer`).
 
@@ -160,6 +167,7 @@ class GradientSteps(FreezableModule):
         self._queue.cleared(None)
         self._step_changed(None)
 
+    @outside_graph
     def discard_step(self, name: str | None = None) -> None:
         """Forget the batch that awaits its gradients and those accumulated; batches that wait stay."""
         self._queue.drop_step(name)
@@ -179,18 +187,6 @@ class GradientSteps(FreezableModule):
                     "for each batch, or leave use_gradient_accumulation=True"
                 )
 
-    def _together(self, call: str, check: Callable[[], T]) -> T:
-        """Run a check that may raise: gives its result, or raises on every process if it does on one."""
-        failure: Exception | None = None
-        try:
-            found = check()
-        except Exception as error:
-            if self.placement.num_shards == 1:
-                raise
-            failure = error
-        raise_together(self.engine.exchange.group, call, failure)
-        return found
-
     def _collect(
         self, step: Sequence[Awaiting], gradients: Any, call: str, warn: bool = False
     ) -> _Found:
@@ -202,7 +198,7 @@ class GradientSteps(FreezableModule):
         """
         features, structure = self.resolved.features, self.resolved.structure
         given = None if gradients is None else flatten_like(structure, gradients, "gradients")
-        frozen = self.engine.frozen
+        frozen = self._frozen_in(step)
         every = [*[None] * (len(step) - 1), given]
         found = [
             collect_gradients(features, each.activations, of_batch, call, frozen)
@@ -213,9 +209,10 @@ class GradientSteps(FreezableModule):
                 warn_of_missing(features, of_batch, self._warned, frozen)
         return found
 
-    def _of_trained_tables(self, found: _Found) -> _Found:
+    def _of_trained_tables(self, step: Sequence[Awaiting], found: _Found) -> _Found:
         """The gradients without those of features of frozen tables."""
-        trained = [f.table_index not in self.engine.frozen for f in self.resolved.features]
+        frozen = self._frozen_in(step)
+        trained = [feature.table_index not in frozen for feature in self.resolved.features]
         return [
             [each if moves else None for each, moves in zip(of_batch, trained, strict=True)]
             for of_batch in found
@@ -291,8 +288,9 @@ class GradientSteps(FreezableModule):
             return
         for activations in self.activations_by_table:
             activations.clear()
-        frozen = self._frozen()
-        for batch in self._queue.step_of(None):
+        step = self._queue.step_of(None)
+        frozen = self._frozen_in(step) if step else frozenset()
+        for batch in step:
             for feature, each in zip(self.resolved.features, batch.activations, strict=True):
                 if feature.table_index not in frozen:
                     self.activations_by_table[feature.table_index].append(each)
