@@ -79,7 +79,7 @@ OUT_OF_STEP = {
     "micro-batches": r"OutOfStepError: apply_gradients: .* process 0 works on the gradients of batch 1 and "
     r"batch 2, process 1 on those of batch 2; all must enqueue, dequeue, accumulate and discard",
     "clipped micro-batches": r"OutOfStepError: clip_grad_norm_: .* process 0 works on the gradients of b",
-    "scalers": r"OutOfStepError: .* process 0 in 'apply_gradients .*', process 1 in 'EmbeddingOptimizer\.st",
+    "scalers": r"OutOfStepError: .* process 0 in 'apply_gradients .*', process 1 in 'EmbeddingOptimizer",
     "bad rates": r"(ValueError|PeerError: apply_gradients: failed on 1 of 2 .*): EmbeddingOptimizer: the "
     r"learning rate of table 'users' must be at least 0, got -1\.0",
 }

@@ -26,11 +26,13 @@ from .inputs.output_shapes import OutputShapes
 from .inputs.parse import parse_features
 from .monitoring.describe import describe
 from .optimizers import Optimizer
+from .program.engine import Engine
 from .program.plain_lookup import serving_embedding_lookup
 from .runtime.modes import outside_graph, refuse_transforms
 from .runtime.phases import mark, timed
 from .tables.placement import Strategy
 from .tf_forms import REQUIRED, require_size_and_optimizer, shapes_or_size
+from .training import held_updates
 from .training.call_order import Awaiting, Queued, StepQueue
 from .training.pipelining import Pipeline
 
@@ -133,6 +135,7 @@ class TPUEmbedding(GradientSteps):
                 f"{self.device}"
             )
         self._pipeline = Pipeline() if pipeline_execution_with_tensor_core else None
+        self._shares = False
         self._steps = 0
         self._warned = set()
         self._clipped = {}
@@ -353,14 +356,21 @@ class TPUEmbedding(GradientSteps):
 
     @outside_graph
     def flush(self) -> None:
-        """Apply the gradients that pipelined execution holds back; a collective call.
+        """Apply the gradients that pipelined execution holds back, by any object; a collective call.
 
         `state_dict`, `load_state_dict`, checkpoints, the lookup of an inference batch and the end of an
         `EmbeddingLoader` do it themselves. Training batches that wait, or that the loader has ready, read
         their rows first: what they compute does not depend on when others look at the tables.
         """
-        if self._pipeline is not None and self._engine is not None:
-            self._pipeline.flush(self._engine, self._queue.first())
+        if self._engine is not None:
+            held_updates.flush(self._engine)
+
+    def _build_engine(self) -> Engine:
+        engine = super()._build_engine()
+        if self._pipeline is not None and not self._shares:
+            held_updates.share(engine, self, self._pipeline, self._queue)
+            self._shares = True
+        return engine
 
     @outside_graph
     def discard(self, name: str | None = None) -> None:

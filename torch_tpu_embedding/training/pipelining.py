@@ -36,6 +36,11 @@ class Pipeline:
         """A training batch that will be enqueued next, if that is known (`EmbeddingLoader`)."""
         self._ahead = False
 
+    @property
+    def holds(self) -> bool:
+        """Whether there are gradients that wait."""
+        return bool(self._held)
+
     def step(
         self, engine: Engine, name: str | None, queued: Queued, behind: Queued | None
     ) -> tuple[LookedUp, list[Tensor]]:
