@@ -18,7 +18,7 @@ from .program.accumulation import Merger
 from .program.engine import LookedUp
 from .program.gradient_norm import check_arguments, check_device, clip_factor, total_norm
 from .runtime import host
-from .runtime.modes import outside_graph
+from .runtime.modes import for_tables, outside_graph
 from .training.call_order import Awaiting
 from .training.pipelining import Pipeline
 
@@ -51,7 +51,6 @@ class GradientSteps(AgreedSteps):
     _clipped: dict[str | None, _Clipped]
     """For each name whose step `clip_grad_norm_` was called for."""
 
-    @torch.no_grad()
     @outside_graph
     def clip_grad_norm_(
         self,
@@ -107,16 +106,7 @@ class GradientSteps(AgreedSteps):
             return (step, self._collect(step, None, call), wanted), norms
 
         with calling(call):
-            step, found, (limit, order, dense) = self._together(call, name, check)
-            looked_up = self._sum_step(step, self._of_trained_tables(step, found))
-            gradients = [each.grad for each in dense if each.grad is not None]
-            exchange = self.engine.exchange
-            norm = total_norm(exchange, looked_up.row_gradients, gradients, order, self.device)
-        factor = clip_factor(norm, self._on_device(limit))
-        _scale([*dense, *(each for batch in step for each in batch.activations)], factor)
-        rows = {n: each * factor for n, each in looked_up.row_gradients.items()}
-        self._keep_clipped(name, step, replace(looked_up, row_gradients=rows))
-        return norm.sum()  # of one number: a scalar that is no view
+            return self._clip(name, *self._together(call, name, check))
 
     @outside_graph
     def accumulate_gradients(self, gradients: Any = None, name: str | None = None) -> None:
@@ -151,8 +141,7 @@ class GradientSteps(AgreedSteps):
 
         awaiting, found = self._together(call, name, check)
         if gradients is not None:
-            for activation, gradient in zip(awaiting.activations, found, strict=True):
-                activation.grad = None if gradient is None else gradient.clone()
+            _give(awaiting.activations, found)
         awaiting.looked_up.weight_records = []  # lest this program write them out: others will be read
         self._queue.accumulated(name)
         self._step_changed(name)
@@ -172,6 +161,26 @@ class GradientSteps(AgreedSteps):
         """Forget the batch that awaits its gradients and those accumulated; batches that wait stay."""
         self._queue.drop_step(name)
         self._step_changed(name)
+
+    @for_tables
+    def _clip(
+        self,
+        name: str | None,
+        step: Sequence[Awaiting],
+        found: _Found,
+        wanted: tuple[float, float, list[Tensor]],
+    ) -> Tensor:
+        """`clip_grad_norm_` with checked arguments: the largest norm, p, and the dense parameters."""
+        limit, order, dense = wanted
+        looked_up = self._sum_step(step, self._of_trained_tables(step, found))
+        gradients = [each.grad for each in dense if each.grad is not None]
+        exchange = self.engine.exchange
+        norm = total_norm(exchange, looked_up.row_gradients, gradients, order, self.device)
+        factor = clip_factor(norm, self._on_device(limit))
+        _scale([*dense, *(each for batch in step for each in batch.activations)], factor)
+        rows = {n: each * factor for n, each in looked_up.row_gradients.items()}
+        self._keep_clipped(name, step, replace(looked_up, row_gradients=rows))
+        return norm.sum()  # of one number: a scalar that is no view
 
     def _require_sums(self, call: str) -> None:
         if self._pipeline is not None:
@@ -294,6 +303,13 @@ class GradientSteps(AgreedSteps):
             for feature, each in zip(self.resolved.features, batch.activations, strict=True):
                 if feature.table_index not in frozen:
                     self.activations_by_table[feature.table_index].append(each)
+
+
+@for_tables
+def _give(leaves: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Let leaves have copies of gradients."""
+    for leaf, gradient in zip(leaves, gradients, strict=True):
+        leaf.grad = None if gradient is None else gradient.clone()
 
 
 def _scale(leaves: Sequence[Tensor], factor: Tensor) -> None:

@@ -214,6 +214,7 @@ class Engine:
             self.store.touched.touch(number, records, frozen)
         self.version += 1
 
+    @for_tables
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
         """Without the rows of samples that fill an inference batch up."""
         if batch.cut is None:
@@ -290,7 +291,7 @@ class Engine:
         """The numbers of the stacks whose rows a step changes."""
         return [n for n, stack in enumerate(self.store.stacks) if stack.rule is not None]
 
-    @torch.no_grad()
+    @for_tables
     def sum_gradients(self, batch: SentBatch, gradients: Sequence[Tensor]) -> dict[int, Tensor]:
         """The gradient of each unique record of the stacks that are trained, `[U, D]`, 0 for padding.
 
