@@ -10,6 +10,7 @@ from typing import Any
 
 import processes_worker
 import pytest
+import torch
 from test_torchrun import LIMIT, TESTS, ended, torchrun
 
 
@@ -114,3 +115,9 @@ def test_an_error_in_the_loop_of_one_process_shows_at_once_and_reaches_the_other
 
 def test_all_are_in_step_after_every_one_of_these_errors(found: list[dict[str, Any]]) -> None:
     assert [each["then"] for each in found] == ["none", "none"]
+
+
+def test_numbers_that_are_gathered_keep_their_fractions(found: list[dict[str, Any]]) -> None:
+    """The norm that is clipped was the root of whole numbers."""
+    for each in found:
+        assert torch.tensor(each["floats"]).equal(torch.tensor([[0.25, -1e-30, 3e38]] * 2))

@@ -124,6 +124,12 @@ class DistGroup:
         return cloned
 
     def gather(self, values: Tensor) -> Tensor:
+        if (
+            values.is_floating_point()
+        ):  # heads are of int64: the bits, lest they become whole numbers
+            return (
+                self.gather(values.double().view(torch.int64)).view(torch.float64).to(values.dtype)
+            )
         parts = self._spread("gathering sizes", values)
         lengths = [len(part) for part in parts]
         if len(set(lengths)) > 1:
