@@ -195,6 +195,7 @@ class TPUEmbedding(TableModule):
         self._require_accelerator("apply_gradients")
         self._steps.apply(gradients, name, learning_rates)
 
+    @outside_graph
     def clip_grad_norm_(
         self,
         max_norm: float,
@@ -228,7 +229,8 @@ class TPUEmbedding(TableModule):
             of the dense parameters, are replaced by clipped ones.
 
         Raises:
-            TypeError, ValueError: an argument is wrong, or dense gradients differ between processes.
+            TypeError, ValueError: an argument is wrong, or it, the frozen tables or the dense gradients
+                differ between processes.
             RuntimeError: no training batch awaits gradients, backward has not run, or the device is the
                 CPU. In every case the gradients are as before.
         """
@@ -239,6 +241,7 @@ class TPUEmbedding(TableModule):
             )
         return self._steps.gradients.clip(max_norm, norm_type, dense_parameters, name)
 
+    @outside_graph
     def accumulate_gradients(self, gradients: Any = None, name: str | None = None) -> None:
         """Keep the gradients of the training batch dequeued last for the next `apply_gradients`.
 

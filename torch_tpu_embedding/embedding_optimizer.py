@@ -9,6 +9,8 @@ import torch
 
 from . import runtime
 from .config.learning_rates import finite_rate
+from .distributed.agreement import agree_on_step
+from .distributed.calls import calling
 from .runtime import host
 from .runtime.modes import outside_graph
 from .training.param_group import TableGroup
@@ -76,7 +78,12 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         if self._found_inf():
             self._embedding._steps.discard_step()
             return result
-        rates = self._rates()
+        try:
+            rates = self._rates()
+        except Exception as error:
+            processes = self._embedding._tables.engine.exchange.group
+            agree_on_step(processes, "apply_gradients", error, "", {})  # raises, on the others too
+            raise
         self._embedding.apply_gradients(learning_rates=rates)
         self._shown = rates
         for group, rate in zip(self.param_groups, rates, strict=True):
@@ -104,7 +111,8 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
                     each.grad.div_(scale)
         runtime.sync()  # what was traced so far runs once
         mine = host.ints([bool(found)])
-        return bool(self._embedding._tables.engine.exchange.group.gather(mine).any())
+        with calling("EmbeddingOptimizer.step of a GradScaler"):
+            return bool(self._embedding._tables.engine.exchange.group.gather(mine).any())
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only the constructor adds groups.

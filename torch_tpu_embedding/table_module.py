@@ -1,6 +1,6 @@
 """The module that owns the tables: on an accelerator in an engine, on the CPU as parameters.
 
-What a training step does with them is in `embedding.py`. Letters: V vocabulary, D dim.
+What a training step does with them is in `training/steps.py`. Letters: V vocabulary, D dim.
 """
 
 from __future__ import annotations
@@ -185,6 +185,7 @@ class TableModule(nn.Module):
         tables = enumerate(self.resolved.tables)
         return tuple(table.name for number, table in tables if number in self._frozen())
 
+    @outside_graph
     def freeze(self, *tables: str) -> None:
         """Let tables and their slots be as they are from the next `apply_gradients` on.
 
@@ -205,12 +206,17 @@ class TableModule(nn.Module):
         Raises:
             ValueError: there is no table of that name; none has changed.
         """
-        self._set_frozen(self._numbers("freeze", tables), True)
+        self._set_frozen(self.resolved.positions("freeze", tables), True)
 
+    @outside_graph
     def unfreeze(self, *tables: str) -> None:
-        """Let frozen tables train again, with the slots that they had; arguments and errors of `freeze`."""
-        self._set_frozen(self._numbers("unfreeze", tables), False)
+        """Let frozen tables train again, with the slots that they had, from the next lookup on.
 
+        A batch that was looked up before leaves them as they are. Arguments and errors of `freeze`.
+        """
+        self._set_frozen(self.resolved.positions("unfreeze", tables), False)
+
+    @outside_graph
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """`freeze` all tables, or `unfreeze` all."""
         self._set_frozen(range(len(self.resolved.tables)), not requires_grad)
@@ -328,16 +334,6 @@ class TableModule(nn.Module):
             self._tables.engine.frozen.update(numbers)  # of all that work on these tables
         else:
             self._tables.engine.frozen.difference_update(numbers)
-
-    def _numbers(self, call: str, names: tuple[str, ...]) -> list[int]:
-        known = [table.name for table in self.resolved.tables]
-        unknown = [name for name in names if name not in known]
-        if unknown or not names:
-            raise ValueError(
-                f"{call}: {f'no table is named {unknown}' if unknown else 'name the tables'}; the tables "
-                f"are {known}, and requires_grad_ is for all of them"
-            )
-        return [known.index(name) for name in names]
 
     @for_tables
     def _make_parameters(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import processes_worker
 import pytest
+import torch
 from launch import LIMIT, ended, torchrun
 from places import SUPPORT
 
@@ -70,6 +71,19 @@ OUT_OF_STEP = {
     "names": r"OutOfStepError: .*process 0 in 'dequeue of batch 1 .*', process 1 in 'dequeue of batch 2 ",
     "embeddings": r"OutOfStepError: .* process 0 in 'enqueue \[embedding \d+\]', process 1 in 'enqueue \[e",
     "sizes": r"OutOfStepError: .* process 0 in 'exchanging ids.*', process 1 in 'gathering messages.*'",
+    "frozen": r"ValueError: apply_gradients: the frozen tables are \[\] on process 0 and \['users'\] on",
+    "frozen at clipping": r"ValueError: clip_grad_norm_: the frozen tables are \[\] on process 0 and \['u",
+    "frozen at accumulating": r"ValueError: accumulate_gradients: the frozen tables are \[\] on process 0",
+    "limits": r"ValueError: clip_grad_norm_: max_norm and norm_type are \(1\.0, 2\.0\) on process 0 and "
+    r"\(2\.0, 2\.0\) on process 1; choose them by what all processes have in common",
+    "clips": r"OutOfStepError: .* process 0 in 'apply_gradients .*', process 1 in 'clip_grad_norm_ .*'",
+    "accumulates": r"OutOfStepError: .* process 0 in 'apply_gradients .*', process 1 in 'accumulate_grad",
+    "micro-batches": r"OutOfStepError: apply_gradients: .* process 0 works on the gradients of batch 1 and "
+    r"batch 2, process 1 on those of batch 2; all must enqueue, dequeue, accumulate and discard",
+    "clipped micro-batches": r"OutOfStepError: clip_grad_norm_: .* process 0 works on the gradients of b",
+    "scalers": r"OutOfStepError: .* process 0 in 'apply_gradients .*', process 1 in 'EmbeddingOptimizer",
+    "bad rates": r"(ValueError|PeerError: apply_gradients: failed on 1 of 2 .*): EmbeddingOptimizer: the "
+    r"learning rate of table 'users' must be at least 0, got -1\.0",
 }
 
 
@@ -102,3 +116,9 @@ def test_an_error_in_the_loop_of_one_process_shows_at_once_and_reaches_the_other
 
 def test_all_are_in_step_after_every_one_of_these_errors(found: list[dict[str, Any]]) -> None:
     assert [each["then"] for each in found] == ["none", "none"]
+
+
+def test_numbers_that_are_gathered_keep_their_fractions(found: list[dict[str, Any]]) -> None:
+    """The norm that is clipped was the root of whole numbers."""
+    for each in found:
+        assert torch.tensor(each["floats"]).equal(torch.tensor([[0.25, -1e-30, 3e38]] * 2))

@@ -231,3 +231,39 @@ def test_a_transform_of_torch_func_is_told_to_take_activations(built: bool) -> N
     tte.runtime.sync()
     assert float(of_scale.detach()) > 0
     assert not torch.equal(before["a.weight"], embedding.state_dict()["a.weight"])
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_in_inference_mode_a_batch_may_have_any_number_of_samples(pipelined: bool) -> None:
+    config = {"id": tte.FeatureConfig(tte.TableConfig(9, 2, name="rows"))}
+    embedding = tte.TPUEmbedding(
+        config, 2, tte.SGD(1.0), pipeline_execution_with_tensor_core=pipelined
+    )
+    rows = embedding.state_dict()["rows.weight"]
+    embedding.eval()
+    for count in (3, 1, 0, 2):
+        with torch.inference_mode():
+            found = embedding({"id": torch.arange(count)})["id"].cpu()
+        assert torch.equal(found, rows[:count])
+    embedding.train()({"id": torch.tensor([0, 1])})["id"].sum().backward()
+    embedding.apply_gradients()
+    assert torch.equal(embedding.state_dict()["rows.weight"][:2], rows[:2] - 1.0)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_gradients_accumulated_and_clipped_in_inference_mode_are_usual_ones(given: bool) -> None:
+    config = {"id": tte.FeatureConfig(tte.TableConfig(9, 2, name="rows"))}
+    embedding = tte.TPUEmbedding(config, 2, tte.SGD(1.0))
+    rows = embedding.state_dict()["rows.weight"]
+    for call in (embedding.accumulate_gradients, lambda: embedding.clip_grad_norm_(100.0)):
+        found = embedding({"id": torch.tensor([0, 1])})["id"]
+        found.sum().backward()
+        gradient = {"id": torch.ones_like(found)} if given else None
+        with torch.inference_mode():
+            if call == embedding.accumulate_gradients:
+                call(gradient)
+            else:
+                call()
+        found.sum().backward()  # on both: what is kept may still grow
+    embedding.apply_gradients()
+    assert torch.equal(embedding.state_dict()["rows.weight"][:2], rows[:2] - 4.0)

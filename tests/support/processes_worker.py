@@ -117,6 +117,89 @@ def embeddings(other: bool) -> None:
     found[int(other)].enqueue(ids())
 
 
+def frozen(other: bool) -> None:
+    embedding = make()
+    if other:
+        embedding.freeze("users")
+    look_up(embedding)
+    embedding.apply_gradients()
+
+
+def frozen_at_clipping(other: bool) -> None:
+    embedding = make()
+    if other:
+        embedding.freeze("users")
+    look_up(embedding)
+    embedding.clip_grad_norm_(1.0)
+
+
+def frozen_at_accumulating(other: bool) -> None:
+    embedding = make()
+    look_up(embedding)
+    if other:
+        embedding.freeze("users")
+    embedding.accumulate_gradients()
+
+
+def limits(other: bool) -> None:
+    embedding = make()
+    look_up(embedding)
+    embedding.clip_grad_norm_(2.0 if other else 1.0)
+
+
+def clips(other: bool) -> None:
+    embedding = make()
+    look_up(embedding)
+    if other:
+        embedding.clip_grad_norm_(1.0)
+    embedding.apply_gradients()
+
+
+def accumulates(other: bool) -> None:
+    embedding = make()
+    look_up(embedding)
+    if other:
+        embedding.accumulate_gradients()
+    else:
+        embedding.apply_gradients()
+
+
+def micro_batches(other: bool, clip: bool = False) -> None:
+    """One process drops what was accumulated."""
+    embedding = make()
+    optimizer = tte.EmbeddingOptimizer(embedding)
+    look_up(embedding)
+    embedding.accumulate_gradients()
+    if other:
+        optimizer.zero_grad()
+    look_up(embedding)
+    if clip:
+        embedding.clip_grad_norm_(1.0)
+    optimizer.step()
+
+
+def scalers(other: bool) -> None:
+    """A GradScaler on one process only."""
+    embedding = make()
+    optimizer = tte.EmbeddingOptimizer(embedding)
+    if other:
+        scaler = torch.amp.GradScaler("xla")
+        scaler.scale(embedding(ids())["user"].sum()).backward()
+        scaler.step(optimizer)
+    else:
+        look_up(embedding)
+        optimizer.step()
+
+
+def bad_rates(other: bool) -> None:
+    """A rate that the optimizer of one process refuses."""
+    embedding = make()
+    optimizer = tte.EmbeddingOptimizer(embedding)
+    look_up(embedding)
+    optimizer.param_groups[0]["lr"] = -1.0 if other else 0.1
+    optimizer.step()
+
+
 def sizes(other: bool) -> None:
     """Messages of any sizes, each for itself: gloo would end the program."""
     group = make()._tables.engine.exchange.group
@@ -133,6 +216,16 @@ OUT_OF_STEP = {
     "names": names,
     "embeddings": embeddings,
     "sizes": sizes,
+    "frozen": frozen,
+    "frozen at clipping": frozen_at_clipping,
+    "frozen at accumulating": frozen_at_accumulating,
+    "limits": limits,
+    "clips": clips,
+    "accumulates": accumulates,
+    "micro-batches": micro_batches,
+    "clipped micro-batches": lambda other: micro_batches(other, clip=True),
+    "scalers": scalers,
+    "bad rates": bad_rates,
 }
 
 
@@ -199,6 +292,7 @@ def main(directory: Path) -> None:
         "out of step": {name: met(lambda w=w: w(other)) for name, w in OUT_OF_STEP.items()},  # type: ignore[misc]
         "loaders": many_loaders(),
         "loop": fail_in_one_loop(other),
+        "floats": make().engine.exchange.group.gather(torch.tensor([0.25, -1e-30, 3e38])).tolist(),
         "then": met(lambda: look_up(make())),
     }
     (directory / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))

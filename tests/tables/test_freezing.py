@@ -239,6 +239,40 @@ def test_micro_batches_leave_a_frozen_table_alone() -> None:
     assert not torch.equal(found["items.weight"], start["items.weight"])
 
 
+@pytest.mark.parametrize("how", ["plain", "clipped", "scaled", "unscaled", "accumulated"])
+def test_a_batch_looked_up_before_unfreezing_leaves_the_table_alone(how: str) -> None:
+    """Nobody has minded its gradients: they were neither unscaled nor in the norm."""
+    embedding, thawed = two_tables(tte.SGD(1.0)), two_tables(tte.SGD(1.0))
+    scaler = torch.amp.GradScaler("xla", init_scale=1024.0)
+    for each in (embedding, thawed):
+        optimizer = tte.EmbeddingOptimizer(each)
+        start = each.state_dict()
+        each.freeze("users")
+        rows = each({"user": torch.tensor([0, 1, 1]), "item": torch.tensor([3, 3, 4])})
+        loss = rows["user"].sum() + rows["item"].sum()
+        (scaler.scale(loss) if "scaled" in how else loss).backward()
+        if how == "clipped":
+            each.clip_grad_norm_(1.0)
+        elif how == "unscaled":
+            scaler.unscale_(optimizer)
+        elif how == "accumulated":
+            each.accumulate_gradients()
+        if each is thawed:
+            each.unfreeze("users")
+            assert each.frozen_tables == ()
+        if "scaled" in how:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+    found = thawed.state_dict()
+    assert same_bits(of_table(found, "users"), of_table(start, "users"))
+    assert same_bits(of_table(found, "items"), of_table(embedding.state_dict(), "items"))
+    del rows, loss
+    step(thawed)
+    assert not torch.equal(thawed.state_dict()["users.weight"], start["users.weight"])
+
+
 def test_with_all_tables_frozen_a_step_needs_no_backward() -> None:
     embedding = two_tables()
     start = helpers.tensors(embedding)

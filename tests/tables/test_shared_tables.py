@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import weakref
+from pathlib import Path
 
 import helpers
 import pytest
 import torch
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.training import held_updates
 
 
 def features() -> tuple[object, ...]:
@@ -122,3 +126,73 @@ def test_a_keyed_jagged_tensor_is_a_dict_of_ragged_features() -> None:
         embedding.enqueue(KeyedJagged(rows), ragged)
     with pytest.raises(ValueError, match=r"missing \['x'\]"):
         embedding.enqueue(KeyedJagged({"y": rows["y"]}))
+
+
+@pytest.mark.parametrize("look", ["inference", "state_dict", "save"])
+@pytest.mark.parametrize("alive", [True, False])
+def test_an_update_that_one_object_holds_back_is_seen_through_the_other(
+    look: str, alive: bool, tmp_path: Path
+) -> None:
+    config = {"id": tte.FeatureConfig(tte.TableConfig(5, 2, name="rows"))}
+    ids = {"id": torch.tensor([0, 1])}
+    first = tte.TPUEmbedding(
+        config, 2, tte.SGD(1.0), seed=0, pipeline_execution_with_tensor_core=True
+    )
+    start = first.state_dict()["rows.weight"]
+    second = tte.TPUEmbedding(config, 4, tte.SGD(1.0), initialize_tpu_embedding=False)
+    first(ids)["id"].sum().backward()
+    first.apply_gradients()
+    if not alive:
+        del first
+        gc.collect()
+    if look == "inference":
+        found = second.eval()(ids)["id"].cpu()
+    elif look == "state_dict":
+        found = second.state_dict()["rows.weight"][:2]
+    else:
+        checkpoint.save(second, tmp_path, 1)
+        other = tte.TPUEmbedding(config, 2, tte.SGD(1.0), device="cpu")
+        checkpoint.load(other, tmp_path)
+        found = other.state_dict()["rows.weight"][:2]
+    assert torch.equal(found, start[:2] - 1.0)
+
+
+@pytest.mark.parametrize("how", ["load_state_dict", "checkpoint"])
+def test_what_one_object_loads_is_not_changed_by_an_update_that_the_other_held_back(
+    how: str, tmp_path: Path
+) -> None:
+    config = {"id": tte.FeatureConfig(tte.TableConfig(5, 2, name="rows"))}
+    first = tte.TPUEmbedding(
+        config, 2, tte.SGD(1.0), seed=0, pipeline_execution_with_tensor_core=True
+    )
+    start = first.state_dict()
+    second = tte.TPUEmbedding(config, 4, tte.SGD(1.0), initialize_tpu_embedding=False)
+    checkpoint.save(first, tmp_path, 1)
+    first({"id": torch.tensor([0, 1])})["id"].sum().backward()
+    first.apply_gradients()
+    if how == "load_state_dict":
+        second.load_state_dict(start)
+    else:
+        checkpoint.load(second, tmp_path)
+    assert torch.equal(first.state_dict()["rows.weight"], start["rows.weight"])
+
+
+def test_objects_that_are_gone_leave_nothing_of_their_tables() -> None:
+    config = {"id": tte.FeatureConfig(tte.TableConfig(5, 2, name="rows"))}
+    first = tte.TPUEmbedding(config, 2, tte.SGD(1.0), pipeline_execution_with_tensor_core=True)
+    first.build()
+    engine = weakref.ref(first.engine)
+    for _ in range(3):
+        second = tte.TPUEmbedding(
+            config,
+            2,
+            tte.SGD(1.0),
+            initialize_tpu_embedding=False,
+            pipeline_execution_with_tensor_core=True,
+        )
+        second.build()
+        second.enqueue({"id": torch.tensor([0, 1])})
+        assert len(held_updates._holders[first.engine]) == 2, "the one before is forgotten"
+    del first, second
+    gc.collect()
+    assert engine() is None

@@ -117,6 +117,33 @@ def test_a_compiled_function_may_hold_the_three_calls(trained: dict[str, Tensor]
     assert all("torch.compiler.disable" in reason for reason in breaks), [*breaks]
 
 
+def test_a_compiled_function_may_hold_accumulation_and_clipping() -> None:
+    torch._dynamo.reset()
+    found = []
+    for compiled in (False, True):
+        model = Model(make())
+        tables = tte.EmbeddingOptimizer(model.embedding)
+
+        def step(model: Model = model, tables: tte.EmbeddingOptimizer = tables) -> Tensor:
+            model.embedding.freeze("users")
+            model.embedding.unfreeze("users")
+            for user in (1, 5):
+                model(batch(user)).square().sum().backward()
+                if user == 1:
+                    model.embedding.accumulate_gradients()
+            norm = model.embedding.clip_grad_norm_(0.1, dense_parameters=model.head.parameters())
+            tables.step()
+            model(batch(1)).sum().backward()
+            tables.zero_grad()
+            model.embedding.discard_step()
+            return norm
+
+        run = torch.compile(step, backend="eager") if compiled else step
+        found.append([float(run()), float(run())])
+        found[-1].append(float(model.embedding.state_dict()["users.weight"].square().sum()))
+    assert found[0] == pytest.approx(found[1])
+
+
 def test_functions_of_the_user_are_compiled_whatever_decorates_them() -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

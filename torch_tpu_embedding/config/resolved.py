@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,24 @@ class Resolved:
 
     def __deepcopy__(self, memo: object) -> Resolved:
         return self  # it never changes, and a copied module shall know the user's own configs
+
+    def positions(self, call: str, names: Sequence[str]) -> list[int]:
+        """The positions in `tables` of tables that a user names.
+
+        Args:
+            call: the user's call, for the message.
+
+        Raises:
+            ValueError: no name is given, or there is no table of that name.
+        """
+        known = [table.name for table in self.tables]
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise ValueError(
+                f"{call}: {f'no table is named {unknown}' if unknown else 'name the tables'}; the tables "
+                f"are {known}, and requires_grad_ is for all of them"
+            )
+        return [known.index(name) for name in names]
 
 
 def resolve(

@@ -72,45 +72,51 @@ def agree(
     return seed, number
 
 
-def agree_on_update(
-    group: HostGroup, error: Exception | None, batch: str, rates: Sequence[float]
+def agree_on_step(
+    group: HostGroup,
+    call: str,
+    error: Exception | None,
+    batches: str,
+    settings: Mapping[str, object],
 ) -> None:
-    """Make sure that all processes are about to apply the gradients of one batch at the same rates.
+    """Make sure that all processes are about to do the same with the gradients of the same batches.
 
     Args:
+        call: the name of the call, for the messages.
         error: the reason why this process cannot, or None.
-        batch: the number of the batch.
-        rates: one per table.
+        batches: the names of the batches.
+        settings: what decides the numbers, by the words that precede it in a message: "the rates are".
 
     Raises:
         Exception: the one given, or PeerError if another process gave one.
         OutOfStepError: the batches differ.
-        ValueError: the rates differ.
+        ValueError: the settings differ.
     """
     if group.size == 1:
         if error is not None:
             raise error
         return
-    told = group.gather(host.ints([error is not None, digest(repr((batch, *rates)))]))
-    if bool(told[:, 0].any()):
-        report_failure(group, "apply_gradients", error)
-    if not bool((told[:, 1] != told[0, 1]).any()):
-        return
-    for rank, (its_batch, its_rates) in enumerate(group.gather_objects((batch, [*rates]))):
-        if rank == 0:
-            first, of_first = its_batch, its_rates
-        elif its_batch != first:
+    with calling(call):
+        told = group.gather(host.ints([error is not None, digest(repr((batches, settings)))]))
+        if bool(told[:, 0].any()):
+            report_failure(group, call, error)
+        if not bool((told[:, 1] != told[0, 1]).any()):
+            return
+        all_told = group.gather_objects((batches, dict(settings)))
+    first, of_first = all_told[0]
+    for rank, (its_batches, its_settings) in enumerate(all_told):
+        if its_batches != first:
             raise OutOfStepError(
-                f"apply_gradients: the processes are out of step: process 0 applies the gradients of "
-                f"{first}, process {rank} those of {its_batch}; all must enqueue, dequeue and discard "
-                "the same batches in the same order"
+                f"{call}: the processes are out of step: process 0 works on the gradients of {first}, "
+                f"process {rank} on those of {its_batches}; all must enqueue, dequeue, accumulate and "
+                "discard the same batches in the same order"
             )
-        elif its_rates != of_first:
-            raise ValueError(
-                f"apply_gradients: the learning rates of the tables are {of_first} on process 0 and "
-                f"{its_rates} on process {rank}; compute them from what all processes have in common, "
-                "such as the number of the step"
-            )
+        for words, value in of_first.items():
+            if its_settings[words] != value:
+                raise ValueError(
+                    f"{call}: {words} {value} on process 0 and {its_settings[words]} on process {rank}; "
+                    "choose them by what all processes have in common, such as the number of the step"
+                )
 
 
 def check_starts(told: Sequence[Mapping[str, str]]) -> None:

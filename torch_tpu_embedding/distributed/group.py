@@ -124,6 +124,9 @@ class DistGroup:
         return cloned
 
     def gather(self, values: Tensor) -> Tensor:
+        if values.is_floating_point():  # messages are of int64: their bits travel
+            bits = self.gather(values.double().view(torch.int64))
+            return bits.view(torch.float64).to(values.dtype)
         parts = self._spread("gathering sizes", values)
         lengths = [len(part) for part in parts]
         if len(set(lengths)) > 1:

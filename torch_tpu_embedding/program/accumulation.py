@@ -18,6 +18,7 @@ from ..batch.padding import ROWS, PaddedSize
 from ..batch.program_shape import StackOrder, StackShape
 from ..config.resolved import Resolved
 from ..runtime import host
+from ..runtime.modes import for_tables
 from ..runtime.slices import cut, join
 from ..tables.layout import StackLayout
 from .engine import Engine
@@ -40,7 +41,7 @@ class Merger:
             members = (n for n, f in enumerate(resolved.features) if f.table_index in tables)
             self._feature.append(next(members))
 
-    @torch.no_grad()
+    @for_tables
     def merge(
         self,
         batches: Sequence[SentBatch],

@@ -191,6 +191,7 @@ class Engine:
             self.store.delta_tracker.note_changed(number, records, frozen)
         self.store.version += 1
 
+    @for_tables
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
         """The activations without the rows of samples that fill an inference batch up."""
         if batch.cut is None:
@@ -269,7 +270,7 @@ class Engine:
         """The numbers of the stacks whose rows a step changes."""
         return [n for n, stack in enumerate(self.store.stacks) if stack.rule is not None]
 
-    @torch.no_grad()
+    @for_tables
     def sum_gradients(self, batch: SentBatch, gradients: Sequence[Tensor]) -> dict[int, Tensor]:
         """The gradient of each unique record of the stacks that are trained, `[U, D]`, 0 for padding.
 

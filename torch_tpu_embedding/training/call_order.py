@@ -28,6 +28,8 @@ class Awaiting:
     looked_up: LookedUp
     activations: list[Tensor]
     """In feature order; leaves that collect `.grad`."""
+    frozen: frozenset[int] = frozenset()
+    """The tables that were frozen at the lookup: nobody has minded their gradients since."""
 
 
 class StepQueue:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import runtime
 from ..config.nest import flatten_like
-from ..distributed.group import raise_together
+from ..distributed.calls import calling
 from ..inputs.gradients import collect_gradients, warn_of_missing
 from ..program.accumulation import Merger
 from ..program.build import Tables
 from ..program.gradient_norm import check_arguments, check_device, clip_factor, total_norm
 from ..program.stack_index import LookedUp
 from ..runtime import host
+from ..runtime.modes import for_tables
+from .agreed_steps import AgreedSteps
 from .call_order import Awaiting, StepQueue
 
-T = TypeVar("T")
 Found = list[list[Tensor | None]]
 """One gradient, or None, per feature, for each batch of a step."""
+_ToClip = tuple[list[Awaiting], Found, tuple[float, float, list[Tensor]]]
+"""A step, its gradients, and the checked arguments of `clip`."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,11 @@ class _Clipped:
 class StepGradients:
     """The gradients of the batches that await their update."""
 
-    def __init__(self, tables: Tables, queue: StepQueue, pipelined: bool) -> None:
+    def __init__(
+        self, tables: Tables, queue: StepQueue, agreed: AgreedSteps, pipelined: bool
+    ) -> None:
         self._tables = tables
+        self._agreed = agreed
         self._queue = queue
         self._pipelined = pipelined
         self._warned: set[str] = set()
@@ -49,7 +55,6 @@ class StepGradients:
         self._limit: tuple[float, Tensor] | None = None
         self._clipped: dict[str | None, _Clipped] = {}
 
-    @torch.no_grad()
     def clip(
         self,
         max_norm: float,
@@ -60,15 +65,28 @@ class StepGradients:
         """As `TPUEmbedding.clip_grad_norm_`."""
         call = "clip_grad_norm_"
 
-        def check() -> tuple[list[Awaiting], Found, tuple[float, float, list[Tensor]]]:
+        def check() -> tuple[_ToClip, Mapping[str, object]]:
             step = self._queue.require_step(name, call)
             activations = [each for batch in step for each in batch.activations]
             wanted = check_arguments(max_norm, norm_type, dense_parameters, activations)
             check_device(wanted[2], self._tables.device)
-            return step, self.collect(step, None, call), wanted
+            norms = {"max_norm and norm_type are": wanted[:2]}
+            return (step, self.collect(step, None, call), wanted), norms
 
-        step, found, (limit, order, dense) = self._together(call, check)
-        looked_up = self._sum_step(step, self._of_trained_tables(found))
+        with calling(call):
+            return self._clip(name, *self._agreed.check_together(call, name, check))
+
+    @for_tables
+    def _clip(
+        self,
+        name: str | None,
+        step: Sequence[Awaiting],
+        found: Found,
+        wanted: tuple[float, float, list[Tensor]],
+    ) -> Tensor:
+        """`clip` with checked arguments: the largest norm, p, and the dense parameters."""
+        limit, order, dense = wanted
+        looked_up = self._sum_step(step, self._of_trained_tables(step, found))
         gradients = [each.grad for each in dense if each.grad is not None]
         exchange = self._tables.engine.exchange
         device = self._tables.device
@@ -83,15 +101,14 @@ class StepGradients:
         """As `TPUEmbedding.accumulate_gradients`."""
         call = "accumulate_gradients"
 
-        def check() -> tuple[Awaiting, list[Tensor | None]]:
+        def check() -> tuple[tuple[Awaiting, list[Tensor | None]], Mapping[str, object]]:
             self._require_sums(call)
             awaiting = self._queue.require_awaiting(name, call)
-            return awaiting, self.collect([awaiting], gradients, call)[0]
+            return (awaiting, self.collect([awaiting], gradients, call)[0]), {}
 
-        awaiting, found = self._together(call, check)
+        awaiting, found = self._agreed.check_together(call, name, check)
         if gradients is not None:
-            for activation, gradient in zip(awaiting.activations, found, strict=True):
-                activation.grad = None if gradient is None else gradient.clone()
+            _give(awaiting.activations, found)
         # The update reads them again: else this program would write them out.
         awaiting.looked_up.weight_records = []
         self._queue.accumulated(name)
@@ -110,18 +127,6 @@ class StepGradients:
                     "for each batch, or leave use_gradient_accumulation=True"
                 )
 
-    def _together(self, call: str, check: Callable[[], T]) -> T:
-        """Run a check that may raise: gives its result, or raises on every process if it does on one."""
-        failure: Exception | None = None
-        try:
-            found = check()
-        except Exception as error:
-            if self._tables.placement.num_shards == 1:
-                raise
-            failure = error
-        raise_together(self._tables.engine.exchange.group, call, failure)
-        return found
-
     def collect(
         self, step: Sequence[Awaiting], gradients: Any, call: str, warn: bool = False
     ) -> Found:
@@ -131,7 +136,7 @@ class StepGradients:
             gradients: of the last one, nested like feature_config; None takes the `.grad` of activations.
             warn: of those that are missing, once.
         """
-        resolved, frozen = self._tables.resolved, self._tables.frozen
+        resolved, frozen = self._tables.resolved, self._agreed.frozen_in(step)
         features = resolved.features
         given = None
         if gradients is not None:
@@ -146,9 +151,9 @@ class StepGradients:
                 warn_of_missing(features, of_batch, self._warned, frozen)
         return found
 
-    def _of_trained_tables(self, found: Found) -> Found:
+    def _of_trained_tables(self, step: Sequence[Awaiting], found: Found) -> Found:
         """The gradients without those of features of frozen tables."""
-        frozen = self._tables.frozen
+        frozen = self._agreed.frozen_in(step)
         trained = [f.table_index not in frozen for f in self._tables.resolved.features]
         return [
             [each if moves else None for each, moves in zip(of_batch, trained, strict=True)]
@@ -209,6 +214,13 @@ class StepGradients:
                 torch.tensor([limit], dtype=torch.float32, device="cpu").to(self._tables.device),
             )
         return self._limit[1]
+
+
+@for_tables
+def _give(leaves: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Let leaves have copies of gradients."""
+    for leaf, gradient in zip(leaves, gradients, strict=True):
+        leaf.grad = None if gradient is None else gradient.clone()
 
 
 def _scale(leaves: Sequence[Tensor], factor: Tensor) -> None:

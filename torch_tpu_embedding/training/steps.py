@@ -11,7 +11,6 @@ from .. import runtime
 from ..batch.batcher import Batcher
 from ..batch.sample_padding import SampleCount
 from ..config.learning_rates import check_rates, current_rates
-from ..distributed.agreement import agree_on_update
 from ..distributed.calls import calling
 from ..inputs.bags import ID_BOUNDS, Bags
 from ..inputs.gradients import make_leaf
@@ -21,6 +20,7 @@ from ..monitoring.metrics import MetricsSwitch
 from ..program.build import Tables
 from ..runtime.modes import refuse_transforms
 from ..runtime.phases import mark, timed
+from .agreed_steps import AgreedSteps
 from .call_order import Awaiting, Queued, StepQueue
 from .pipelining import Pipeline
 from .step_gradients import StepGradients
@@ -64,7 +64,8 @@ class Steps:
         self.shapes = OutputShapes(resolved, batch_size // placement.num_shards)
         self.queue = StepQueue(enqueue_depth)
         self._pipeline = Pipeline(self.queue.first) if pipelined else None
-        self.gradients = StepGradients(tables, self.queue, pipelined)
+        self._agreed = AgreedSteps(tables, self.queue)
+        self.gradients = StepGradients(tables, self.queue, self._agreed, pipelined)
         self._tables = tables
         self._metrics = metrics
         self._id_bounds = id_bounds
@@ -169,7 +170,7 @@ class Steps:
             looked_up, activations = self._pipeline.step(engine, name, queued, behind)
         activations = [make_leaf(each) for each in activations]
         runtime.allow_backward(self._tables.device)
-        self.queue.looked_up(name, Awaiting(looked_up, activations))
+        self.queue.looked_up(name, Awaiting(looked_up, activations, self._tables.frozen))
         self._step_changed(name)
         return activations
 
@@ -181,10 +182,9 @@ class Steps:
         call = "apply_gradients"
         tables = self._tables.resolved.tables
         failure: Exception | None = None
-        batch, rates = "", learning_rates or []
+        rates, step = learning_rates or [], self.queue.step_of(name)
         try:
             step = self.queue.require_step(name, call)
-            batch = step[-1].looked_up.batch.name
             if gradients is not None:
                 self.queue.require_awaiting(name, call)
             found = self.gradients.collect(step, gradients, call, warn=True)
@@ -195,12 +195,13 @@ class Steps:
                     f"apply_gradients: learning_rates must have one rate for each of the {len(tables)} "
                     f"tables, got {len(rates)}"
                 )
-            rates = check_rates(tables, rates, self._tables.frozen)
+            rates = check_rates(tables, rates, self._agreed.frozen_in(step))
         except Exception as error:
             failure = error
         engine = self._tables.engine
         with calling(call):
-            agree_on_update(engine.exchange.group, failure, batch, rates)
+            settings = {"the learning rates of the tables are": [*rates]}
+            self._agreed.agree(call, step, failure, settings)
             looked_up, of_last = self.gradients.for_update(name, step, found)
             if self._pipeline is None:
                 engine.flush()
@@ -246,9 +247,9 @@ class Steps:
             return
         for activations in self.activations_by_table:
             activations.clear()
-        frozen = self._tables.frozen
-        for batch in self.queue.step_of(None):
-            features = self._tables.resolved.features
+        step, features = self.queue.step_of(None), self._tables.resolved.features
+        frozen = self._agreed.frozen_in(step)
+        for batch in step:
             for feature, each in zip(features, batch.activations, strict=True):
                 if feature.table_index not in frozen:
                     self.activations_by_table[feature.table_index].append(each)
