@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from support.memory_shard import MemoryShard
 from torch import Tensor
 
 from torch_tpu_embedding.checkpoint.rows import field_widths
@@ -12,8 +13,6 @@ from torch_tpu_embedding.config.declared import TableConfig
 from torch_tpu_embedding.config.resolved import Table
 from torch_tpu_embedding.distributed.group import Alone, HostGroup
 from torch_tpu_embedding.optimizers import SGD, Adagrad
-
-from .memory_shard import MemoryShard
 
 
 def make_tables(rows: int) -> list[Table]:

@@ -292,7 +292,9 @@ def main(directory: Path) -> None:
         "out of step": {name: met(lambda w=w: w(other)) for name, w in OUT_OF_STEP.items()},  # type: ignore[misc]
         "loaders": many_loaders(),
         "loop": fail_in_one_loop(other),
-        "floats": make().engine.exchange.group.gather(torch.tensor([0.25, -1e-30, 3e38])).tolist(),
+        "floats": make()
+        ._tables.engine.exchange.group.gather(torch.tensor([0.25, -1e-30, 3e38]))
+        .tolist(),
         "then": met(lambda: look_up(make())),
     }
     (directory / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..distributed.agreement import check_starts
 from ..distributed.calls import digest
 from ..distributed.group import HostGroup, report_failure
+from ..inputs.bags import Bags
 from ..runtime import host
 
 
@@ -109,3 +110,13 @@ def _refuse(kinds: list[str]) -> None:
         f"{kinds[0]} on process 0 and {kinds[rank]} on process {rank}; every process must enqueue the same "
         "kinds of features in the same order"
     )
+
+
+def kinds_of(bags: list[Bags], training: bool) -> str:
+    """A text of the kinds of features in a batch, which must be equal in all processes.
+
+    Args:
+        bags: of one device.
+    """
+    kinds = [(number, each.bag is None, each.shape) for number, each in enumerate(bags)]
+    return f"{'training' if training else 'inference'}{kinds}"

@@ -23,7 +23,7 @@ from ..runtime.phases import phase, timed
 from ..runtime.slices import join
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
-from .agreement import Report, tell
+from .agreement import Report, kinds_of, tell
 from .bag_lengths import BagLengths
 from .buffers import float_buffer, incoming_positions, int_buffer
 from .occurrences import Occurrences, RoundBatch, group_occurrences, make_round_batches
@@ -234,7 +234,7 @@ class Batcher:
             padding = self._padding_of(training, times)
             report = Report(
                 error,
-                _kinds(first_part, training) if self._group.size > 1 else "",
+                kinds_of(first_part, training) if self._group.size > 1 else "",
                 {**self._starts},
                 times,
                 missing,
@@ -344,13 +344,3 @@ def _incoming_occurrences(
     return group_occurrences(
         unique.records, of_position, positions[torch.argsort(incoming.features, stable=True)]
     )
-
-
-def _kinds(bags: list[Bags], training: bool) -> str:
-    """A text of the kinds of features in a batch, which must be equal in all processes.
-
-    Args:
-        bags: of one device.
-    """
-    kinds = [(number, each.bag is None, each.shape) for number, each in enumerate(bags)]
-    return f"{'training' if training else 'inference'}{kinds}"

@@ -8,7 +8,6 @@ Letters: B batch, N ids, V vocabulary, L max_sequence_length.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +25,8 @@ from .entries import (
     read_sparse_ids,
     read_weights,
 )
+from .id_range import ids_to_keep
 
-ID_BOUNDS = ("raise", "drop", "warn_and_drop")
 NO_ID = -1
 
 
@@ -104,7 +103,7 @@ def parse(
         gains = read_weights(
             where, value, weights, sparse_ids, feature.config.validate_weights_and_indices
         )
-    kept, dropped = _kept(where, table, sparse_ids.ids, sparse_ids, None, id_bounds)
+    kept, dropped = ids_to_keep(where, table, sparse_ids.ids, sparse_ids, None, id_bounds)
     if kept is not None:
         sparse_ids = sparse_ids.select(kept)
         gains = gains[kept] if gains is not None else None
@@ -189,7 +188,7 @@ def _parse_dense(
     else:
         _check_batch(where, shape[0], batch_size)
     ids = ids.to(torch.int64)
-    kept, dropped = _kept(where, table, ids, None, shape, id_bounds)
+    kept, dropped = ids_to_keep(where, table, ids, None, shape, id_bounds)
     if kept is None:
         return Bags(ids, None, None, shape, ids.numel())
     return Bags(ids.where(kept, NO_ID), None, None, shape, int(kept.sum()), dropped)
@@ -290,55 +289,6 @@ def _first_ids(sparse_ids: SparseIds, length: int) -> tuple[Tensor, Tensor]:
     if len(number) < len(ids):
         ids = ids[torch.from_numpy(number + np.repeat(splits[:-1] - starts, lengths))]
     return ids, torch.from_numpy(target)
-
-
-def _kept(
-    where: str,
-    table: Table,
-    ids: Tensor,
-    sparse_ids: SparseIds | None,
-    dense_shape: tuple[int, ...] | None,
-    id_bounds: str,
-) -> tuple[Tensor | None, int]:
-    """A mask of the ids that are looked up, None if all are; and how many lie outside [0, V)."""
-    inside = _inside(where, table, ids, sparse_ids, dense_shape, id_bounds)
-    dropped = 0 if inside is None else len(ids) - int(inside.sum())
-    if table.padding_row is None:
-        return inside, dropped
-    real = ids != table.padding_row
-    if inside is not None:
-        return inside & real, dropped
-    return (None if bool(real.all()) else real), dropped
-
-
-def _inside(
-    where: str,
-    table: Table,
-    ids: Tensor,
-    sparse_ids: SparseIds | None,
-    dense_shape: tuple[int, ...] | None,
-    id_bounds: str,
-) -> Tensor | None:
-    """None if all ids are in [0, V), else a mask of those that are; or the error."""
-    # Without a sign a negative id is larger than any other.
-    if ids.numel() == 0 or ids.numpy().view(np.uint64).max() < table.vocabulary_size:
-        return None
-    inside = (ids >= 0) & (ids < table.vocabulary_size)
-    outside = (~inside).nonzero()[:, 0]
-    at = int(outside[0])
-    name = (
-        sparse_ids.name(at) if sparse_ids is not None else bag_name(at, dense_shape or (len(ids),))
-    )
-    more = f" ({len(outside) - 1} more like it)" if len(outside) > 1 else ""
-    found = f"{where}: id {int(ids[at])} at {name} is outside [0, {table.vocabulary_size}){more}"
-    if id_bounds == "raise":
-        raise ValueError(
-            f"{found}; correct the ids, raise vocabulary_size, or choose id_bounds='drop' or "
-            "'warn_and_drop'"
-        )
-    if id_bounds == "warn_and_drop":
-        warnings.warn(f"{found}; dropped", RuntimeWarning, stacklevel=2)
-    return inside
 
 
 def _check_batch(where: str, got: int, wanted: int | None) -> None:

@@ -12,8 +12,9 @@ from ..batch.batcher import Batcher
 from ..batch.sample_padding import SampleCount
 from ..config.learning_rates import check_rates, current_rates
 from ..distributed.calls import calling
-from ..inputs.bags import ID_BOUNDS, Bags
+from ..inputs.bags import Bags
 from ..inputs.gradients import make_leaf
+from ..inputs.id_range import ID_BOUNDS
 from ..inputs.output_shapes import OutputShapes
 from ..inputs.parse import parse_features
 from ..monitoring.metrics import MetricsSwitch
