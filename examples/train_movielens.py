@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(title)
     print(f"bias baseline: {how}")
 
-    runs = []
+    runs, fallbacks = [], tte.runtime.cpu_fallbacks()
     with stop_on_signals() as signals:
         for seed in args.seeds:
             trainer = Trainer(samples, settings_of(args, seed))
@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if stopped := stop_signal(signals):
                 return report_stop(stopped, trainer.step, directory)
     print_similar(trainer)
-    report(args, title, runs, scores)
+    report(args, title, result_lines(runs, scores, fallbacks), runs, scores)
     return 0 if args.check is None or passes(args.check, runs, scores) else 1
 
 
@@ -246,9 +246,14 @@ def settings_of(args: argparse.Namespace, seed: int) -> Settings:
     )
 
 
-def report(args: argparse.Namespace, title: str, runs: list[Run], scores: dict[str, float]) -> None:
+def report(
+    args: argparse.Namespace,
+    title: str,
+    lines: list[tuple[str, str]],
+    runs: list[Run],
+    scores: dict[str, float],
+) -> None:
     """Print the final table, and let process 0 write the files of --plot and --json."""
-    lines = result_lines(runs, scores)
     print_table(title, lines)
     if args.plot and tte.distributed.is_main():
         plot(args.plot, title, runs, scores)

@@ -272,13 +272,13 @@ def moved_and_exchanged(form: Any, inputs: list[Any], training: bool) -> dict[st
 def pretend_replicas(count: int) -> None:
     """Let this process trace as process 0 of `count` processes of a TPU, one for each chip."""
     os.environ["XLA_ALWAYS_ALLREDUCE"] = "1"  # torch_xla leaves them out where it sees one device
-    from torch_tpu_embedding import table_module
     from torch_tpu_embedding.distributed.exchange import Exchange, Process
+    from torch_tpu_embedding.program import build
 
     def process_of_tpu(device: torch.device, process_group: object) -> Exchange:
         return Process(device, MadeUpPeers(count), in_program=True)
 
-    table_module.choose_exchange = process_of_tpu  # type: ignore[assignment]
+    build.choose_exchange = process_of_tpu  # type: ignore[assignment]
 
 
 class MadeUpPeers:

@@ -23,8 +23,14 @@ class Run:
     compiles_after_warm_up: int
 
 
-def result_lines(runs: list[Run], scores: dict[str, float]) -> list[tuple[str, str]]:
-    """The final table: a name and a value on each line."""
+def result_lines(
+    runs: list[Run], scores: dict[str, float], fallbacks_before: dict[str, int]
+) -> list[tuple[str, str]]:
+    """The final table: a name and a value on each line.
+
+    Args:
+        fallbacks_before: the operators that had left the device before the runs, with their counts.
+    """
     final = [run.rmses[-1] for run in runs]
     mean = statistics.fmean(final)
     text = f"{mean:.4f}"
@@ -34,7 +40,8 @@ def result_lines(runs: list[Run], scores: dict[str, float]) -> list[tuple[str, s
     lines += [("RMSE, this model", text)]
     lines += [(f"better than {name} by", f"{score - mean:.4f}") for name, score in scores.items()]
     last = statistics.fmean(statistics.fmean(run.losses[-50:]) for run in runs)
-    fallbacks = ", ".join(tte.runtime.cpu_fallbacks()) or "none"
+    counts = tte.runtime.cpu_fallbacks().items()
+    fallbacks = [name for name, count in counts if count > fallbacks_before.get(name, 0)]
     return [
         *lines,
         ("train loss, last 50 steps", f"{last:.4f}"),
@@ -42,7 +49,7 @@ def result_lines(runs: list[Run], scores: dict[str, float]) -> list[tuple[str, s
         ("seconds per run", f"{statistics.fmean(run.seconds for run in runs):.0f}"),
         ("compiles", str(tte.runtime.compile_count())),
         ("compiles after warm-up", str(sum(run.compiles_after_warm_up for run in runs))),
-        ("operators that fell back to the host", fallbacks),
+        ("operators that fell back to the host", ", ".join(fallbacks) or "none"),
     ]
 
 

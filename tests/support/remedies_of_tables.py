@@ -120,20 +120,16 @@ def build_twice(_: Path) -> tuple[Step, ...]:
 # -- checkpoints and export ----------------------------------------------------------------------------
 
 
-@says(r"this step is complete already; save another step, or remove its directory first")
+@says(
+    r"this step is complete already; save another step, or pass overwrite=True, which replaces it"
+)
 def complete(run: Path) -> tuple[Step, ...]:
     embedding = make(device="cpu")
     checkpoint.save(embedding, run, 1)
-
-    def remove() -> None:
-        (step,) = run.glob("*1")
-        shutil.rmtree(step)
-        checkpoint.save(embedding, run, 1)
-
     return (
         lambda: checkpoint.save(embedding, run, 1),
         lambda: checkpoint.save(embedding, run, 2),
-        remove,
+        lambda: checkpoint.save(embedding, run, 1, overwrite=True),
     )
 
 

@@ -153,19 +153,27 @@ def test_scattered_rows_of_several_devices_are_those_of_blocks(
                 assert torch.equal(value, whole[name][rows])
 
 
+of_thread = threading.local()
+
+
+@pytest.fixture(autouse=True)
+def fetches_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for all threads: each would undo the patches of the others."""
+    fetch = row_windows.Windows._fetch
+
+    def counting(self: row_windows.Windows, number: int, physical: list[Tensor]) -> Tensor:
+        getattr(of_thread, "read", []).append(number)
+        return fetch(self, number, physical)
+
+    monkeypatch.setattr(row_windows.Windows, "_fetch", counting)
+
+
 @contextlib.contextmanager
 def counted_fetches() -> Iterator[list[int]]:
     """The windows that this thread reads meanwhile."""
-    read, thread, fetch = [], threading.get_ident(), row_windows.Windows._fetch
-
-    def counting(self: row_windows.Windows, number: int, physical: list[Tensor]) -> Tensor:
-        if threading.get_ident() == thread:
-            read.append(number)
-        return fetch(self, number, physical)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_windows.Windows, "_fetch", counting)
-        yield read
+    of_thread.read = read = []
+    yield read
+    of_thread.read = []
 
 
 @pytest.mark.parametrize("kind", ["CPU", "TPU"])

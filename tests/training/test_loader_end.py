@@ -173,7 +173,7 @@ def test_many_epochs_leave_no_thread_and_no_open_file(embedding: tte.TPUEmbeddin
         with pytest.raises(OSError, match="the disk is gone"):
             drain(failing(), embedding)
         assert threads() == []
-    assert open_files() == files
+    assert open_files() <= files  # those of earlier tests may have gone meanwhile
 
 
 EXIT = """

@@ -135,7 +135,7 @@ def test_a_compiled_function_may_hold_accumulation_and_clipping() -> None:
             tables.step()
             model(batch(1)).sum().backward()
             tables.zero_grad()
-            model.embedding.discard_step()
+            model.embedding.discard()
             return norm
 
         run = torch.compile(step, backend="eager") if compiled else step
