@@ -1,4 +1,4 @@
-"""What TPUEmbedding means, in plain torch loops and float64: the yardstick of the tests.
+"""The meaning of TPUEmbedding in plain torch loops and float64: the yardstick of the tests.
 
 Slow and obvious on purpose. It shares the optimizers' row formulas with the fast path (they are checked
 on their own) and nothing else: no stacks, no records, no deduplication, no gains.

@@ -247,7 +247,7 @@ class TableModule(nn.Module):
         self._metrics.disable()
 
     def metrics(self) -> dict[str, Any]:
-        """What was counted since `enable_metrics`, in this process; see docs/pipelining.md for each entry.
+        """The counts of this process since `enable_metrics`; see docs/pipelining.md for each entry.
 
         Raises:
             RuntimeError: `enable_metrics` was not called.

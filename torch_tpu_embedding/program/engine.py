@@ -47,7 +47,7 @@ from .update import (
 
 
 class Holder(Protocol):
-    """What holds updates back: the pipeline of a module."""
+    """A pipeline of a module, as far as it holds updates back."""
 
     def flush(self, engine: Engine) -> None:
         """Apply them, and leave `engine.holding`."""

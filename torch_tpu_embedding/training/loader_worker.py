@@ -40,14 +40,14 @@ class Drawn:
     features: Any
     weights: Any
     value: Any
-    """What the loop will see."""
+    """The value that the loop gets."""
     position: Any
     """The state of the data behind this batch."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """What the thread hands over: a batch, an error in its place, or the end of the data."""
+    """One hand-over of the thread to the loop: a batch, an error in its place, or the end of the data."""
 
     value: Any = None
     queued: Queued | None = None
@@ -110,7 +110,7 @@ class Worker:
 
 
 class _Work:
-    """What the thread does, and what it shares with the loop."""
+    """The work of the thread, and the state that it shares with the loop."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class _Work:
             self.at = "data"
 
     def _tell(self, stopped: bool, error: Exception | None, ended: bool) -> torch.Tensor:
-        """Whether each process has stopped, failed, come to the end `[S, 3]`; raises if one has failed."""
+        """`[S, 3]` bool: which processes have stopped, failed, come to the end; raises if one has failed."""
         mine = host.ints([stopped, error is not None, ended])
         self.at = "others"
         told = self._group.gather(mine).bool()

@@ -12,7 +12,7 @@ _SETTINGS = {
     "differentiable", "eps", "foreach", "fused", "initial_accumulator_value", "lr_decay", "maximize",
     "momentum", "nesterov", "rho", "weight_decay",
 }  # fmt: skip
-"""Those of torch's optimizers, besides lr."""
+"""The settings of torch's optimizers besides lr."""
 
 
 class TableGroup(dict[str, Any]):
