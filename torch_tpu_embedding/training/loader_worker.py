@@ -186,7 +186,7 @@ class _Work:
             self.at = "data"
 
     def _tell(self, stopped: bool, error: Exception | None, ended: bool) -> torch.Tensor:
-        """`[S, 3]` bool: which processes have stopped, failed, come to the end; raises if one has failed."""
+        """`[S, 3]` bool: the processes that have stopped, failed, ended; raises if one has failed."""
         mine = host.ints([stopped, error is not None, ended])
         self.at = "others"
         told = self._group.gather(mine).bool()
