@@ -21,13 +21,13 @@ from .monitoring.describe import describe
 from .optimizers import Optimizer
 from .program.plain_lookup import serving_embedding_lookup
 from .runtime.modes import outside_graph
-from .table_module import TableModule
+from .table_rows import TableRows
 from .tables.placement import Strategy
 from .tf_forms import REQUIRED, require_size_and_optimizer, shapes_or_size
 from .training.steps import Steps, check_options
 
 
-class TPUEmbedding(TableModule):
+class TPUEmbedding(TableRows):
     """Embedding tables on an XLA device, after `tf.tpu.experimental.embedding.TPUEmbedding`.
 
     On an XLA device a step is `enqueue` (host ids in), `dequeue` (activations out), a backward pass,

@@ -22,7 +22,7 @@ from torch_tpu_embedding.distributed.exchange import Local, Process
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.tables import layout, row_windows, shard, store
+from torch_tpu_embedding.tables import layout, row_windows, store
 from torch_tpu_embedding.tables.placement import STRATEGIES, Placement, Strategy
 from torch_tpu_embedding.tables.shard import DeviceRows
 from torch_tpu_embedding.tables.start_values import start_values
@@ -47,7 +47,6 @@ def make(group: ThreadGroup, kind: DeviceKind, strategy: Strategy) -> tuple[Engi
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_windows, "_WINDOW_BYTES", 1200)
-    monkeypatch.setattr(shard, "_BLOCK_ROWS", 7)
     monkeypatch.setattr(
         layout, "_FIELD_ROW_WIDTH", 4
     )  # on CPU a physical row for each field of a and b

@@ -8,6 +8,7 @@ Letters: P devices of a process, n rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +20,23 @@ from .layout import ArrayLayout, StackLayout
 from .placement import Placement, ceil_div
 
 _WINDOW_BYTES = 8 << 20
+_FEWEST_ROWS = 64  # physical rows of the smallest window of `read_few` and `write_few`
+
+
+@dataclass(frozen=True)
+class _Scattered:
+    """Where some rows of a table lie in an array, per device."""
+
+    places: list[Tensor]
+    """Which of the rows the device has."""
+    physical: list[Tensor]
+    """The physical rows that hold them, rising."""
+    positions: list[Tensor]
+    """The position of each of them among the records of `physical`."""
+
+    def most(self) -> int:
+        """The most physical rows of any device."""
+        return max(map(len, self.physical))
 
 
 class Windows:
@@ -66,10 +84,68 @@ class Windows:
             fields = zip(layout.fields, layout.widths, strict=True)
             for name, width in fields:
                 out[name] = torch.empty(len(rows), width, dtype=torch.float32, device="cpu")
-            for held, places, records in self._fetch_records(number, table, rows):
-                for name in layout.fields:
-                    out[name][places] = held[records, layout.lanes(name)]
+            found = self._find(layout, table, rows)
+            size = self._window_rows(layout)
+            for start in range(0, found.most(), size):
+                held = self._fetch(number, self._cut(found, start, size))
+                for records, places, at in self._parts(layout, held, found, start, size):
+                    for name in layout.fields:
+                        out[name][places] = records[at, layout.lanes(name)]
         return out
+
+    def read_few(self, table: int, rows: Tensor, field: str, most: int | None = None) -> Tensor:
+        """One field of some rows `[n]` (int64, rising) of a table: CPU `[n, width]`, a copy.
+
+        Hardly more is read than the physical rows that hold them: windows have padded sizes, and each size
+        is a program.
+
+        Args:
+            most: None, or the most rows that any process reads in this call, if all shall run the same
+                programs.
+        """
+        self._end_step()
+        number = next(n for n, layout in enumerate(self._stack.arrays) if field in layout.fields)
+        layout = self._stack.arrays[number]
+        found = self._find(layout, table, rows)
+        count = found.most() if most is None else most
+        size = self._padded(layout, count)
+        out = host.empty(len(rows), layout.widths[layout.fields.index(field)])
+        for start in range(0, count, size):
+            held = self._fetch(number, self._cut(found, start, size))
+            for records, places, at in self._parts(layout, held, found, start, size):
+                out[places] = records[at, layout.lanes(field)]
+        return out
+
+    def write_few(
+        self, table: int, rows: Tensor, values: dict[str, Tensor], most: int | None = None
+    ) -> None:
+        """Set some rows `[n]` (int64, rising) of a table; any subset of the fields.
+
+        The physical rows that hold them travel to the host and back, in windows like those of `read_few`.
+        """
+        self._end_step()
+        for number, layout in enumerate(self._stack.arrays):
+            given = [name for name in layout.fields if name in values]
+            if not given:
+                continue
+            found = self._find(layout, table, rows)
+            count = found.most() if most is None else most
+            size = self._padded(layout, count)
+            for start in range(0, count, size):
+                window = self._cut(found, start, size)
+                held = self._fetch(number, window)
+                for records, places, at in self._parts(layout, held, found, start, size):
+                    for name in given:
+                        records[at, layout.lanes(name)] = values[name][places]
+                self._repeat_last(held, found, start, size)
+                self._put(number, window, held)
+
+    def records_of(self, table: int, rows: Tensor) -> list[Tensor]:
+        """The records of some rows of a table, per device."""
+        devices = self._placement.local_devices
+        first = self._stack.first_records[self._stack.table_indices.index(table)]
+        begins = [self._placement.rows_of_device(table, device).start for device in range(devices)]
+        return [first + rows[rows % devices == begin] // devices for begin in begins]
 
     def write(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         """Set rows from `start` on; any subset of the fields."""
@@ -92,30 +168,50 @@ class Windows:
         first = self._stack.first_records[self._stack.table_indices.index(table)]
         return first + len(range(start)[of_device]), first + len(range(stop)[of_device])
 
-    def _fetch_records(
-        self, number: int, table: int, rows: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(records `[m, record_width]` of one device, which of `rows` are among them, and where)."""
-        layout = self._stack.arrays[number]
-        devices, size = self._placement.local_devices, self._window_rows(layout)
-        first = self._stack.first_records[self._stack.table_indices.index(table)]
-        places, physical, positions = [], [], []
-        for device in range(devices):
+    def _find(self, layout: ArrayLayout, table: int, rows: Tensor) -> _Scattered:
+        devices = self._placement.local_devices
+        found = _Scattered([], [], [])
+        for device, records in enumerate(self.records_of(table, rows)):
             begin = self._placement.rows_of_device(table, device).start
-            places.append((rows % devices == begin).nonzero()[:, 0])
-            records = first + rows[places[-1]] // devices
-            wanted, at = torch.unique_consecutive(records >> layout.shift, return_inverse=True)
-            physical.append(wanted)
-            positions.append(at * layout.records_per_row + records % layout.records_per_row)
-        for start in range(0, max(map(len, physical)), size):
-            parts = [wanted[start : start + size] for wanted in physical]
-            # The program is that of one size: what is left of a window is filled with the first row.
-            window = [torch.cat([part, part.new_zeros(size - len(part))]) for part in parts]
-            held = self._fetch(number, window).view(devices, -1, layout.record_width)
-            begin, end = (layout.records_per_row * row for row in (start, start + size))
-            for device in range(devices):
-                here = (positions[device] >= begin) & (positions[device] < end)
-                yield held[device], places[device][here], positions[device][here] - begin
+            found.places.append((rows % devices == begin).nonzero()[:, 0])
+            physical, at = torch.unique_consecutive(records >> layout.shift, return_inverse=True)
+            found.physical.append(physical)
+            found.positions.append(at * layout.records_per_row + records % layout.records_per_row)
+        return found
+
+    def _cut(self, found: _Scattered, start: int, size: int) -> list[Tensor]:
+        """The physical rows of a window on each device; the last one again, or row 0, fills it up."""
+        window = []
+        for physical in found.physical:
+            part = physical[start : start + size]
+            last = part[-1:] if len(part) else part.new_zeros(1)
+            window.append(torch.cat([part, last.expand(size - len(part))]))
+        return window
+
+    def _parts(
+        self, layout: ArrayLayout, held: Tensor, found: _Scattered, start: int, size: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(records of a window `[m, record_width]`, which of the rows are among them, and where), per
+        device."""
+        devices = self._placement.local_devices
+        of_device = held.view(devices, -1, layout.record_width)
+        begin, end = (layout.records_per_row * row for row in (start, start + size))
+        for device, positions in enumerate(found.positions):
+            here = (positions >= begin) & (positions < end)
+            yield of_device[device], found.places[device][here], positions[here] - begin
+
+    def _repeat_last(self, held: Tensor, found: _Scattered, start: int, size: int) -> None:
+        """Give the rows that fill a window up what the row that they repeat has now."""
+        of_device = held.view(self._placement.local_devices, size, -1)
+        for device, physical in enumerate(found.physical):
+            used = len(physical[start : start + size])
+            if used:
+                of_device[device, used:] = of_device[device, used - 1].clone()
+
+    def _padded(self, layout: ArrayLayout, count: int) -> int:
+        """Physical rows of a window for `count` of them, or for a part of them."""
+        power = 1 << max(count - 1, 0).bit_length()
+        return min(max(power, _FEWEST_ROWS), self._window_rows(layout))
 
     def _steps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         return ((at, min(at + self.size, stop)) for at in range(start, stop, self.size))

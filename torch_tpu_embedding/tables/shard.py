@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
-from ..config.resolved import Table
+from ..config.resolved import WEIGHT, Table
 from ..distributed.group import Alone, HostGroup
 from ..runtime import host
 from ..runtime.modes import for_tables
+from .access.scoring import HostScorer, Scorer
 from .placement import Strategy
 from .store import TableStore
-
-_BLOCK_ROWS = 1 << 14
 
 
 class HostRows:
@@ -44,6 +42,14 @@ class HostRows:
         """The rows of these numbers `[n]` (int64, rising): field → `[n, width]`, a copy."""
         return {name: value.detach()[rows] for name, value in self._values[table].items()}
 
+    def read_few(self, table: int, rows: Tensor, field: str, most: int | None = None) -> Tensor:
+        """One field `[n, width]` of the rows of these numbers `[n]` (int64, rising), a copy."""
+        return self._values[table][field].detach()[rows]
+
+    def scorer(self, table: int) -> HostScorer:
+        """A search among the rows of a table."""
+        return HostScorer(self._values[table][WEIGHT])
+
     @for_tables
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
         """Set rows from `start` on; any subset of the fields."""
@@ -51,7 +57,9 @@ class HostRows:
             self._values[table][name][start : start + len(value)] = value
 
     @for_tables
-    def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
+    def write_scattered(
+        self, table: int, rows: Tensor, values: dict[str, Tensor], most: int | None = None
+    ) -> None:
         """Set the rows of these numbers."""
         for name, value in values.items():
             self._values[table][name][rows] = value
@@ -106,16 +114,32 @@ class DeviceRows:
         self._flush()
         self._store.write_rows(table, start, values)
 
-    def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
-        """Set the rows of these numbers (int64, unique), a block of the table at a time."""
-        block = rows // _BLOCK_ROWS
-        for number in torch.unique(block).tolist():
-            start = number * _BLOCK_ROWS
-            chosen = block == number
-            fields = self.read_rows(table, start, min(start + _BLOCK_ROWS, len(self.ids(table))))
-            for name, value in values.items():
-                fields[name][rows[chosen] - start] = value[chosen]
-            self.write_rows(table, start, {name: fields[name] for name in values})
+    def read_few(self, table: int, rows: Tensor, field: str, most: int | None = None) -> Tensor:
+        """One field of the rows of these numbers (int64, rising): CPU `[n, width]`, a copy.
+
+        Args:
+            most: None, or the most rows that any process reads in this call.
+        """
+        self._flush()
+        return self._store.read_few(table, rows, field, most)
+
+    def scorer(self, table: int) -> Scorer:
+        """A search among the rows of a table that are held here."""
+        self._flush()
+        return self._store.scorer(table)
+
+    def write_scattered(
+        self, table: int, rows: Tensor, values: dict[str, Tensor], most: int | None = None
+    ) -> None:
+        """Set the rows of these numbers (int64, unique); any subset of the fields.
+
+        Args:
+            most: None, or the most rows that any process writes in this call.
+        """
+        self._flush()
+        rising, order = rows.sort()
+        chosen = {name: value[order] for name, value in values.items()}
+        self._store.write_few(table, rising, chosen, most)
 
     def epoch(self) -> int:
         """Set a delta mark, since which `touched_since` tells the changed rows; gives the mark's number."""

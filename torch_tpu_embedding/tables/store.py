@@ -19,6 +19,7 @@ from ..config.resolved import Resolved, field_shape
 from ..distributed.exchange import Exchange, Local
 from ..runtime import host
 from ..runtime.modes import for_tables
+from .access.scoring import Scorer
 from .delta_tracker import DeltaTracker
 from .layout import StackLayout, build_stacks
 from .placement import Placement
@@ -155,6 +156,26 @@ class TableStore:
         written = [host.arange(*windows.records(table, d, start, stop)) for d in devices]
         self.delta_tracker.note_changed(number, written)
         self._loaded()
+
+    @for_tables
+    def read_few(self, table: int, rows: Tensor, field: str, most: int | None = None) -> Tensor:
+        """One field of some rows `[n]` (int64, rising) of a table: CPU `[n, width]`, a copy; see
+        `Windows.read_few`."""
+        return self._windows[self._stack_of[table]].read_few(table, rows, field, most)
+
+    @for_tables
+    def write_few(self, table: int, rows: Tensor, values: Fields, most: int | None = None) -> None:
+        """Set some rows `[n]` (int64, rising) of a table; any subset of the fields."""
+        number = self._stack_of[table]
+        self._windows[number].write_few(table, rows, values, most)
+        self.delta_tracker.note_changed(number, self._windows[number].records_of(table, rows))
+        self._loaded()
+
+    def scorer(self, table: int) -> Scorer:
+        """A search among the rows of a table that this process holds."""
+        number = self._stack_of[table]
+        stack, array = self.stacks[number], self.arrays[number][0]
+        return Scorer(stack, array, table, self._placement, self._exchange)
 
     def changed_since(self, table: int, mark: int) -> Tensor:
         """The rows `[n]` (int64, rising) of a table that changed since the delta mark was set."""
