@@ -134,8 +134,8 @@ class TableRows(TableModule):
 
         Every device scores the rows it holds, a chunk at a time: besides queries and results it needs
         memory for a chunk of 16 MiB and its scores, however large the table is. Scores are products and
-        sums of float32, equal to those of torch to rounding. As in torch.topk, nan is the highest score; one of -inf counts
-        as the lowest finite number. The row of padding_idx is never found.
+        sums of float32, equal to those of torch to rounding. As in torch.topk, nan is the highest score;
+        one of -inf counts as the lowest finite number. The row of padding_idx is never found.
 
         Args:
             table: its name, or its TableConfig.
