@@ -250,22 +250,12 @@ class Trainer(BaseTrainer):
     def data_identity(self) -> dict[str, Any]:
         return {"training ratings": len(self.train_rows)}
 
-    def whole_table(self, name: str) -> Tensor:
-        """A small table `[V, D]` on the host, from the rows that each process holds."""
-        number, table = next(
-            (n, t) for n, t in enumerate(self.embedding.resolved.tables) if t.name == name
-        )
-        ids = self.embedding.placement.ids(number, table.vocabulary_size)
-        whole = torch.zeros(table.vocabulary_size, table.dim)
-        whole[ids.start : ids.stop : ids.step] = self.embedding.state_dict()[f"{name}.weight"]
-        return tte.distributed.gather(whole[None]).sum(0)
-
     def similar(self, movie: int, count: int = 3, least: int = 100) -> list[int]:
         """The movies whose rows of the `movie` table point most nearly the same way as that of `movie`.
 
         Movies with fewer than `least` training ratings are left out: their rows moved too little.
         """
-        rows = nn.functional.normalize(self.whole_table("movie"), dim=1)  # [movies, D]
+        rows = nn.functional.normalize(self.embedding.table_weight("movie"), dim=1)  # [movies, D]
         cosine = rows @ rows[movie]
         rated = np.bincount(self.samples.train.movie, minlength=len(self.samples.movies))
         cosine[torch.from_numpy(rated < least)] = -2.0

@@ -93,7 +93,8 @@ def test_updates_that_a_pipeline_holds_back_are_applied_first(found: list[dict[s
 
 def test_an_error_of_one_process_is_one_of_all(found: list[dict[str, Any]]) -> None:
     if len(found) == 1:
-        pytest.skip("one process")
+        assert found[0]["errors"] == [], "one process has nobody to differ from"
+        return
     outside = "ValueError: read_rows: table 'items': id 203 at position 0 is outside [0, 203)"
     beginnings = [
         outside,

@@ -139,6 +139,17 @@ def average(blocks: list[str]) -> None:
     torch.testing.assert_close(found, names["embedding"].state_dict()["user.weight"])
 
 
+def read_write_and_search(blocks: list[str]) -> None:
+    names = at_hand()
+    for block in blocks:
+        exec(block, names)
+    assert names["rows"].shape == (2, 2, 32)
+    assert names["weight"][[7, 42]].eq(0).all()
+    assert torch.equal(names["part"], names["weight"][100:150])
+    assert names["best"].shape == (10,)
+    assert not torch.isin(names["best"], names["seen"]).any()
+
+
 CHECKPOINTS = "docs/checkpoints.md"
 CASES: list[tuple[str, Callable[[list[str]], None]]] = [
     (CHECKPOINTS, save_and_load),
@@ -148,6 +159,7 @@ CASES: list[tuple[str, Callable[[list[str]], None]]] = [
     (CHECKPOINTS, import_adagrad),
     ("docs/distributed.md", train_in_processes),
     ("docs/pipelining.md", pipeline),
+    ("docs/tables.md", read_write_and_search),
     ("docs/wrappers.md", average),
 ]
 
@@ -169,6 +181,7 @@ def test_no_block_of_docs_was_added_without_a_case_that_runs_it() -> None:
         "docs/checkpoints.md": 6,
         "docs/distributed.md": 2,
         "docs/pipelining.md": 4,
+        "docs/tables.md": 4,
         "docs/wrappers.md": 2,
     }
 

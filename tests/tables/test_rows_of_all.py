@@ -35,7 +35,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "_FIELD_ROW_WIDTH", 4)  # on CPU the fields of a have rows
     monkeypatch.setattr(access, "_BLOCK_BYTES", 200)
     monkeypatch.setattr(access, "_MOST_QUERIES", 4)
-    monkeypatch.setattr(access, "_FEWEST_QUERIES", 2)
+    monkeypatch.setattr(scoring, "_FEWEST_QUERIES", 2)
     monkeypatch.setattr(scoring, "_CHUNK_BYTES", 256)
 
 

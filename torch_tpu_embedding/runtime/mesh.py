@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .xla import as_typed, bindings, device, sync
+from .xla import as_typed, bindings, device, sync, wait_for_device
 
 
 class Mesh:
@@ -78,7 +78,14 @@ class Mesh:
 
     def enter(self, value: Tensor) -> Tensor:
         """One device's part of a tensor that is split along its first dimension."""
-        bindings()._xla_mark_sharding(value, self._sharding(value.dim(), 0))
+        sharding = self._sharding(value.dim(), 0)
+        try:
+            bindings()._xla_mark_sharding(value, sharding)
+        except RuntimeError as error:
+            if "does not present on any device" not in str(error):
+                raise
+            wait_for_device()  # a result of the program that was started just now has no memory yet
+            bindings()._xla_mark_sharding(value, sharding)
         return as_typed(bindings()._spmd_full_to_shard_shape(value))
 
     def leave(self, value: Tensor) -> Tensor:

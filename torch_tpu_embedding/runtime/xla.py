@@ -114,16 +114,22 @@ def sync(wait: bool = False) -> None:
         wait: also wait until the device has finished (for timing, or before reading the clock).
     """
     import torch_xla
-    import torch_xla.core.xla_model as xm
 
     require_own_process("sync")
     _scopes.clear()  # torch_xla refuses to end a step within one
     torch_xla.sync()
     if wait:
         # sync(wait=True) of torch_xla 2.9 returns at dispatch on XLA:CPU.
-        start = time.perf_counter()
-        xm.wait_device_ops()
-        _waited[0] += time.perf_counter() - start
+        wait_for_device()
+
+
+def wait_for_device() -> None:
+    """Wait until the device has finished what was started."""
+    import torch_xla.core.xla_model as xm
+
+    start = time.perf_counter()
+    xm.wait_device_ops()
+    _waited[0] += time.perf_counter() - start
 
 
 def manual_seed(seed: int) -> None:

@@ -26,7 +26,6 @@ from .scoring import Best, Search
 
 _BLOCK_BYTES = 8 << 20
 _MOST_QUERIES = 256  # searched at once
-_FEWEST_QUERIES = 8
 _MOST_RESULTS = 1 << 22  # of a search: queries times k
 
 T = TypeVar("T")
@@ -183,8 +182,7 @@ class RowsOfAll:
 
     def _search_here(self, queries: Tensor, k: int, start: int, stop: int, cosine: bool) -> Best:
         """Scores and ids `[B, k]` of the best rows held here; -inf and -1 where there are fewer."""
-        padded_k = 1 << (k - 1).bit_length()
-        block = max(1, min(_MOST_QUERIES, _MOST_RESULTS // padded_k))
+        block = max(1, min(_MOST_QUERIES, _MOST_RESULTS // k))
         padding = self._table.padding_row
         held = self._ids
         skip = held.index(padding) if padding is not None and padding in held else -1
@@ -194,10 +192,7 @@ class RowsOfAll:
         scorer = self._held.scorer(self._number)
         found = [(host.empty(0, k), host.ints([]).view(0, k))]
         for part in torch.split(queries, block) if len(queries) else ():
-            rows = min(block, max(_FEWEST_QUERIES, 1 << (len(part) - 1).bit_length()))
-            filled = torch.cat([part, part.new_zeros(rows - len(part), part.shape[1])])
-            search = Search(filled, padded_k, first, end, skip, most, cosine)
-            scores, numbers = (each[: len(part)] for each in scorer.find(search))
+            scores, numbers = scorer.find(Search(part, k, first, end, skip, most, cosine))
             ids = torch.where(numbers >= 0, held.start + numbers * held.step, -1)
             found.append(merge(scores, ids, k))
         return torch.cat([each for each, _ in found]), torch.cat([each for _, each in found])

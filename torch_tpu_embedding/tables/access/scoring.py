@@ -23,6 +23,7 @@ from ..placement import Placement, ceil_div
 
 _CHUNK_BYTES = 16 << 20  # of the rows of a chunk, and of their scores
 _LOWEST = torch.finfo(torch.float32).min
+_FEWEST_QUERIES = 8  # of a program
 _SMALLEST_NORM = 1e-12  # as in torch.nn.functional.normalize
 
 Best = tuple[Tensor, Tensor]
@@ -73,6 +74,11 @@ def better(
 def _first(scores: Tensor, k: int, dots: bool) -> tuple[Tensor, Tensor]:
     """The highest k scores of each query, falling, and their positions; of equal ones the first."""
     if not runtime.is_accelerated(scores.device):
+        values, at = torch.topk(scores, k, dim=1)
+        if bool(((scores >= values[:, -1:]).sum(1) == k).all()):  # no others of the lowest of these
+            at = at.sort(dim=1).values
+            order = scores.gather(1, at).sort(dim=1, descending=True, stable=True)
+            return order.values, at.gather(1, order.indices)
         bits = scores.view(torch.int32).long()
         rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # in the order of the floats
         places = torch.arange(scores.shape[1], dtype=torch.int64, device=scores.device)
@@ -94,6 +100,11 @@ def normalized(rows: Tensor) -> Tensor:
 def chunk_rows(queries: int, width: int) -> int:
     """The number of rows of a chunk: a power of two."""
     return 1 << (max(1, _CHUNK_BYTES // (4 * max(queries, width))).bit_length() - 1)
+
+
+def padded(count: int) -> int:
+    """A size that grows in powers of two, for programs are made for sizes."""
+    return 1 << (count - 1).bit_length()
 
 
 def nothing(devices: int, queries: int, k: int) -> Best:
@@ -122,19 +133,23 @@ class Scorer:
         self._begins = [placement.rows_of_device(table, device).start for device in devices]
 
     def find(self, search: Search) -> Best:
-        """Scores `[B, P·k]` and rows of this process (int64) of the best rows of each device, on the host.
+        """The best rows of each device side by side, at least k of each: their scores, and their numbers
+        among the rows of this process (int64), on the host.
 
         Between processes whose devices share a program, a collective call.
         """
         if runtime.is_accelerated(self._array.device):
             runtime.sync()  # what was traced before is no part of this program
         layout, devices = self._layout, len(self._begins)
-        count = chunk_rows(len(search.queries), layout.record_width)
+        asked, padded_k = search.queries, padded(search.k)
+        few = max(_FEWEST_QUERIES, padded(len(asked))) - len(asked)
+        filled = torch.cat([asked, asked.new_zeros(few, asked.shape[1])])
+        count = chunk_rows(len(filled), layout.record_width)
         size = min(max(1, count // layout.records_per_row), layout.num_rows)
         bounds = [self._records(device, search) for device in range(devices)]
         at = [first >> layout.shift for first, _, _ in bounds]
-        queries = self._exchange.put(search.queries.repeat(devices, 1))
-        best = nothing(devices, len(search.queries), search.k)
+        queries = self._exchange.put(filled.repeat(devices, 1))
+        best = nothing(devices, len(filled), padded_k)
         best = self._exchange.put(best[0]), self._exchange.put(best[1])
         rows = ceil_div(search.most, devices) + layout.records_per_row
         for _ in range(ceil_div(rows, size * layout.records_per_row)):
@@ -145,9 +160,9 @@ class Scorer:
                 runtime.sync()
             at = [start + size for start in at]
         scores, numbers = (self._exchange.fetch(each) for each in best)
-        return self._as_rows(
-            scores.view(devices, -1, search.k), numbers.view(devices, -1, search.k)
-        )
+        shape = devices, len(filled), padded_k
+        scores, numbers = scores.view(shape)[:, : len(asked)], numbers.view(shape)[:, : len(asked)]
+        return self._as_rows(scores, numbers)
 
     def _records(self, device: int, search: Search) -> tuple[int, int, int]:
         """The records first … end - 1 of a device that are searched, and the one that is never found."""
@@ -180,7 +195,6 @@ class Scorer:
         first = start * layout.records_per_row
         records = first + torch.arange(len(rows), dtype=torch.int32, device=self._array.device)
         allowed = (records >= low) & (records < end) & (records != skip)
-        rows = torch.where(allowed[:, None], rows, 0.0)
         found = better(
             (enter(best[0]), enter(best[1])),
             enter(queries),
