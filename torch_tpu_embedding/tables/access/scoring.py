@@ -73,18 +73,8 @@ def better(
 
 def _first(scores: Tensor, k: int, dots: bool) -> tuple[Tensor, Tensor]:
     """The highest k scores of each query, falling, and their positions; of equal ones the first."""
-    if not runtime.is_accelerated(scores.device):
-        values, at = torch.topk(scores, k, dim=1)
-        if bool(((scores >= values[:, -1:]).sum(1) == k).all()):  # no others of the lowest of these
-            at = at.sort(dim=1).values
-            order = scores.gather(1, at).sort(dim=1, descending=True, stable=True)
-            return order.values, at.gather(1, order.indices)
-        bits = scores.view(torch.int32).long()
-        rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # in the order of the floats
-        places = torch.arange(scores.shape[1], dtype=torch.int64, device=scores.device)
-        at = torch.topk(rising * (1 << 32) - places, k, dim=1).indices
-        return scores.gather(1, at), at
-    if dots:  # XLA:CPU's own top-k, which is stable; its sort takes 20 times as long
+    if dots and runtime.is_accelerated(scores.device):
+        # XLA:CPU's own top-k, which is stable; its sort takes 20 times as long
         values, at = torch.topk(scores, k, dim=1)
     else:
         values, at = torch.sort(scores, dim=1, descending=True, stable=True)
@@ -225,12 +215,38 @@ class HostScorer:
 
     def find(self, search: Search) -> Best:
         """Scores `[B, k]` and numbers (int64) of the best rows."""
-        queries = search.queries
-        size = chunk_rows(*queries.shape)
-        best = nothing(1, len(queries), search.k)
+        size = chunk_rows(max(1, len(search.queries)), search.queries.shape[1])
+        scores, numbers = nothing(1, len(search.queries), search.k)
         for start in range(search.start, search.stop, size):
-            rows = self._weight[start : min(start + size, search.stop)]
-            allowed = host.arange(start, start + len(rows)) != search.skip
-            rows = normalized(rows) if search.cosine else rows
-            best = better(best, queries, rows, host.ints([start]), allowed, dots=True)
-        return best[0], best[1].long()
+            here = host.arange(start, min(start + size, search.stop))
+            rows = self._weight[start : start + len(here)]
+            if search.skip in range(start, start + len(here)):
+                here = here[here != search.skip]
+                rows = self._weight[here]
+            found = search.queries @ (normalized(rows) if search.cosine else rows).T
+            values, at = _first_on_host(found, min(search.k, len(here)))
+            values = torch.where(values == -torch.inf, _LOWEST, values)
+            best = torch.cat([scores, values], 1).sort(dim=1, descending=True, stable=True)
+            numbers = torch.cat([numbers, here[at]], 1).gather(1, best.indices)[:, : search.k]
+            scores = best.values[:, : search.k]
+        return scores, numbers
+
+
+def _first_on_host(scores: Tensor, k: int) -> Best:
+    """The highest k scores of each query, falling, and their positions; of equal ones the first.
+
+    `torch.topk` takes any of equal scores: where one that it left out equals the lowest that it took, the
+    query is sorted whole.
+    """
+    if k == scores.shape[1]:
+        best = scores.sort(dim=1, descending=True, stable=True)
+        return best.values, best.indices
+    values, at = torch.topk(scores, k + 1, dim=1)
+    tied = ~(values[:, k] < values[:, k - 1])  # also where they are nan
+    at = at[:, :k].sort(dim=1).values
+    if bool(tied.any()):
+        at[tied] = (
+            scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
+        )
+    best = scores.gather(1, at).sort(dim=1, descending=True, stable=True)
+    return best.values, at.gather(1, best.indices)
