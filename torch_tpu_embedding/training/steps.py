@@ -19,6 +19,8 @@ from ..inputs.output_shapes import OutputShapes
 from ..inputs.parse import parse_features
 from ..monitoring.metrics import MetricsSwitch
 from ..program.build import Tables
+from ..program.engine import Engine
+from ..program.stack_index import LookedUp
 from ..runtime.modes import refuse_transforms
 from ..runtime.phases import mark, timed
 from .agreed_steps import AgreedSteps
@@ -199,6 +201,7 @@ class Steps:
             rates = check_rates(tables, rates, self._agreed.frozen_in(step))
         except Exception as error:
             failure = error
+        self.queue.note("rates", name, learning_rates is not None)
         engine = self._tables.engine
         with calling(call):
             settings = {"the learning rates of the tables are": [*rates]}
@@ -211,6 +214,74 @@ class Steps:
                 self._pipeline.hold(engine, name, looked_up, of_last, rates)
             self.queue.applied(name)
             self._step_changed(name)
+        self.step_done()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the module's tables."""
+        return self._tables.engine
+
+    @property
+    def frozen(self) -> frozenset[int]:
+        """The tables that stay as they are, as positions among all tables."""
+        return self._tables.frozen
+
+    @property
+    def samples_always(self) -> bool:
+        """True if metrics sample every step."""
+        sampler = self.engine.sampler
+        return sampler is not None and sampler.always
+
+    def next_to_replay(self, name: str | None) -> Queued | None:
+        """The training batch that a step takes whose program is run again, or None if the step that comes
+        next is another one: no such batch waits, or the step before is not complete, or updates are held
+        back, or metrics sample it."""
+        engine, queued = self.engine, self.queue.waiting(name)
+        if queued is None or not queued.training or self._pipeline is not None or engine.holding:
+            return None
+        if self.queue.step_of(name) or (engine.sampler is not None and engine.sampler.due):
+            return None
+        return queued
+
+    def begin_replay(self, queued: Queued, rates: Sequence[float]) -> list[float]:
+        """Check the rates of a step whose program is run again, together with all other processes.
+
+        Args:
+            queued: its batch.
+            rates: one for each table.
+
+        Returns:
+            The rates as `Engine.update` takes them.
+
+        Raises:
+            ValueError: a rate is wrong, here or on another process, or they differ.
+        """
+        frozen = self._tables.frozen
+        checked = check_rates(self._tables.resolved.tables, rates, frozen)
+        if self.engine.exchange.group.size > 1:
+            step = [Awaiting(LookedUp(queued.sent, [], 0, 0), [], frozen)]
+            settings = {"the learning rates of the tables are": checked}
+            self._agreed.agree("apply_gradients", step, None, settings)
+        mark("step", self._count)
+        self._count += 1
+        if self.engine.sampler is not None:
+            self.engine.sampler.begin()
+        return checked
+
+    def note_replay(
+        self, name: str | None, queued: Queued, rates: Sequence[float], version: int
+    ) -> None:
+        """Take note that a batch has passed through `dequeue` and `apply`, by a program that was run again.
+        Twice does no harm.
+
+        Args:
+            version: of the tables after it.
+        """
+        self.engine.note_update(queued.sent, rates, version)
+        self.queue.replayed(name, queued)
+
+    def step_done(self) -> None:
+        """Count a step for metrics, which may call the user's callback."""
         if self._metrics.current is not None:
             self._metrics.current.step_done()
 

@@ -1,0 +1,137 @@
+"""A program of a step, run again: inputs from where they are now, results into the state, and the host's
+book-keeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .. import runtime
+from ..runtime import programs
+from ..runtime.phases import timed
+from ..training.call_order import Queued
+from ..training.steps import Steps
+from .calls import Call
+from .participants import Participants
+from .program import Program
+
+_TRIES = 10
+
+
+def run_to_end(key: bytes, inputs: list[Tensor], finish: Callable[[list[Tensor]], None]) -> None:
+    """Run a program and let `finish` have its results, also where an interrupt (Ctrl-C) comes between.
+
+    Args:
+        finish: may be called again where it was interrupted.
+    """
+    results: list[list[Tensor]] = []
+    try:
+        programs.run_again(key, inputs, results)
+        finish(results[0])
+    except BaseException:
+        for _ in range(_TRIES if results else 0):
+            try:
+                finish(results[0])
+                break
+            except BaseException:
+                continue
+        raise
+
+
+class Rerun:
+    """Runs programs again.
+
+    Args:
+        rates: gives the learning rate of each table now.
+        show_rates: is told those that a step has taken.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        participants: Participants,
+        rates: Callable[[], list[float]],
+        show_rates: Callable[[list[float]], None],
+    ) -> None:
+        self._steps = steps
+        self._participants = participants
+        self._rates = rates
+        self._show_rates = show_rates
+        self._held: list[Tensor] = []
+
+    def release(self) -> None:
+        """Let go of the memory that the last step has overwritten."""
+        self._held = []
+
+    @timed("replay")
+    def run(self, program: Program, call: Call, name: str | None, queued: Queued) -> Any:
+        """Take one step; gives what the step's function would return.
+
+        Args:
+            name, queued: the batch that it takes, which is the next one of this name.
+
+        Raises:
+            ValueError: a learning rate is wrong; nothing has changed.
+        """
+        rates = self._rates()
+        checked = self._steps.begin_replay(queued, rates)
+        inputs = self._inputs(program, call, queued, checked)
+        state, parameters = program.snapshot.state, self._participants.parameters
+        counts = [each + 1 for each in program.counters]
+        changes = self._participants.changes(program.counters)
+        version = self._steps.engine.store.version + 1
+        seed = programs.next_seed(programs.rng_seed())
+        held = [programs.memory_of(state[number]) for number, _ in program.changed]
+        outputs: list[Any] = []
+
+        def finish(results: list[Tensor]) -> None:
+            self._held = held
+            programs.set_rng_seed(seed, program.device)
+            for number, result in program.changed:
+                programs.assign(state[number], results[result])
+            for number, of_gradient in program.gradients:
+                parameters[number].grad = None if of_gradient is None else results[of_gradient]
+            if counts:
+                torch._foreach_copy_(program.counters, counts)
+                self._participants.note_step(program.counters, changes)
+            self._steps.note_replay(name, queued, checked, version)
+            self._show_rates(rates)
+            sources = {"result": results, "argument": call.leaves}
+            outputs[:] = [
+                each if kind == "value" else sources[kind][each] for kind, each in program.outputs
+            ]
+
+        run_to_end(program.key, inputs, finish)
+        self._steps.step_done()
+        return pytree.tree_unflatten(outputs, program.structure)
+
+    def _inputs(
+        self, program: Program, call: Call, queued: Queued, rates: list[float]
+    ) -> list[Tensor]:
+        """The inputs of a program, none of them pending."""
+        engine = self._steps.engine
+        lists: dict[str, list[Any]] = {
+            "state": program.snapshot.state,
+            "argument": call.leaves,
+            "batch": [queued.sent.ints, queued.sent.floats],
+            "constant": program.constants,
+        }
+        found = []
+        for kind, number in program.inputs:
+            if kind in lists:
+                found.append(lists[kind][number])
+            elif kind == "rates":
+                found.append(engine.rates_on_device(number, rates))
+            elif kind == "gradient":
+                found.append(self._participants.parameters[number].grad)
+            else:
+                found.append(programs.seed_tensor(program.device))
+        if programs.num_pending():
+            programs.settle(found)
+            if programs.num_pending():  # they may read what this step overwrites
+                runtime.sync()
+        return found
