@@ -176,6 +176,12 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
             "another one, EmbeddingOptimizer(embedding), and give it this one's state_dict()"
         )
 
+    @property
+    def _has_numbers(self) -> bool:
+        """True if every group's lr is a number, and no table's a callable."""
+        kinds = {type(group["lr"]) for group in self.param_groups}
+        return kinds <= {float} and not any(self._callables)
+
     def _show(self, rates: list[float]) -> None:
         """Let each group have the rate that its table's last update took."""
         self._shown = rates

@@ -269,11 +269,16 @@ class Replay:
 
     def _rates(self) -> list[float]:
         driver = self._driver()
-        return driver._rates() if driver is not None else self._embedding.learning_rates()
+        if driver is None:
+            return self._embedding.learning_rates()
+        set_now = [group["lr"] for group in driver.param_groups]
+        if set_now == driver._shown and driver._has_numbers:
+            return driver._shown  # checked when they were taken
+        return driver._rates()
 
     def _show_rates(self, rates: list[float]) -> None:
         driver = self._driver()
-        if driver is not None:
+        if driver is not None and driver._shown is not rates:
             driver._show(rates)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +116,8 @@ class Capture:
         known.add(call.leaves, "argument")
         known.add([queued.sent.ints, queued.sent.floats], "batch")
         known.add(gradients, "gradient")
+        before_it = [None if each is None else weakref.ref(each) for each in gradients]
+        del gradients
         watch, count = Watch(self._participants, before.on_host), self._participants.count
         seed = programs.rng_seed()
         result, calls = self._call(call)
@@ -126,7 +129,7 @@ class Capture:
             if change := before.change(self._participants):
                 raise CannotReplay(f"in it {change}")
             check_calls(calls, self._rates_known())
-            traced = _Step(self._participants, before, gradients, call, result)
+            traced = _Step(self._participants, before, before_it, call, result)
             counters = watch.counters()
             impurity = watch.impurity()
             program, inputs = self._program(traced, known, calls, counters)
@@ -204,7 +207,7 @@ class _Step:
         self,
         participants: Participants,
         before: Snapshot,
-        gradients: Sequence[Tensor | None],
+        gradients: Sequence[weakref.ref[Tensor] | None],
         call: Call,
         result: Any,
     ) -> None:
@@ -248,7 +251,7 @@ class _Step:
         return number
 
     def _gradients(
-        self, participants: Participants, before: Sequence[Tensor | None]
+        self, participants: Participants, before: Sequence[weakref.ref[Tensor] | None]
     ) -> list[tuple[int, int | None]]:
         found: list[tuple[int, int | None]] = []
         for number, (each, old) in enumerate(zip(participants.parameters, before, strict=True)):
@@ -257,10 +260,12 @@ class _Step:
                 if old is not None:
                     found.append((number, None))
             elif programs.is_on_device(now) and programs.pending([now])[0]:
+                # What backward has left may be a view, whose base would be a result, too.
+                now = each.grad = now.detach().clone()
                 root = self._root(now)
                 self._of_gradients.append((now, root))
                 found.append((number, root))
-            elif now is not old:
+            elif old is None or now is not old():
                 raise CannotReplay("it sets the gradient of a parameter to a tensor made elsewhere")
         return found
 

@@ -74,6 +74,8 @@ class Steps:
         self._id_bounds = id_bounds
         self._samples = SampleCount(resolved, batch_size, placement.num_shards)
         self._count = 0
+        self._checked: tuple[list[float], frozenset[int], list[float]] = [], frozenset(), []
+        """The rates that `begin_replay` has checked last, the tables that were frozen, and its result."""
 
     @property
     def pipelined(self) -> bool:
@@ -243,7 +245,7 @@ class Steps:
             return None
         return queued
 
-    def begin_replay(self, queued: Queued, rates: Sequence[float]) -> list[float]:
+    def begin_replay(self, queued: Queued, rates: list[float]) -> list[float]:
         """Check the rates of a step whose program is run again, together with all other processes.
 
         Args:
@@ -257,7 +259,10 @@ class Steps:
             ValueError: a rate is wrong, here or on another process, or they differ.
         """
         frozen = self._tables.frozen
-        checked = check_rates(self._tables.resolved.tables, rates, frozen)
+        before, of_frozen, checked = self._checked
+        if before != rates or of_frozen != frozen:
+            checked = check_rates(self._tables.resolved.tables, rates, frozen)
+            self._checked = [*rates], frozen, checked
         if self.engine.exchange.group.size > 1:
             step = [Awaiting(LookedUp(queued.sent, [], 0, 0), [], frozen)]
             settings = {"the learning rates of the tables are": checked}
