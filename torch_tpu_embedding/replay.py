@@ -116,6 +116,8 @@ class Replay:
             return self._first(args, kwargs)
         _, keys, _, rerun = self._parts
         queued = self._steps.next_to_replay(self._name)
+        if queued is not None and not programs.random_begins_anew(rerun.seed):
+            return self._plain(args, kwargs)
         if queued is None:
             if self._steps.samples_always:
                 self._traced_again("metrics sample every step (enable_metrics(every=1))")
@@ -167,9 +169,11 @@ class Replay:
             if word == "dequeue":
                 assert name is None or isinstance(name, str)
                 self._name = name
-        capture = Capture(self._function, self._steps, people, lambda: self._driver() is not None)
         rerun = Rerun(self._steps, people, self._rates, self._show_rates)
+        known = lambda: self._driver() is not None
+        capture = Capture(self._function, self._steps, people, rerun, known)
         self._parts = people, Keys(people), capture, rerun
+        rerun.note(shared=True)
         return result
 
     def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -184,6 +188,7 @@ class Replay:
             people.note_step(on_host, changes)
         if rerun is not None:
             rerun.release()
+            rerun.note(shared=True)
         return result
 
     def _trace(self, kept: _Kept, call: Call) -> Any:

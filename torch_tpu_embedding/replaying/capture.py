@@ -17,7 +17,7 @@ from ..training.steps import Steps
 from .calls import Call
 from .participants import Participants, Snapshot, snapshot
 from .program import Program, Source
-from .rerun import run_to_end
+from .rerun import Rerun, run_to_end
 from .watch import CannotReplay, Watch
 
 
@@ -92,8 +92,10 @@ class Capture:
         function: Callable[..., Any],
         steps: Steps,
         participants: Participants,
+        rerun: Rerun,
         rates_known: Callable[[], bool],
     ) -> None:
+        self._rerun = rerun
         self._function = function
         self._steps = steps
         self._participants = participants
@@ -107,9 +109,11 @@ class Capture:
         """
         programs.settle_all()
         before = snapshot(self._participants)
+        self._rerun.own_memory(before.state)
         for each in (*before.state, *call.tensors):
             if each.dim() == 0:
                 programs.own_memory(each)
+        memory = programs.memory_ids(before.state)
         gradients = [each.grad for each in self._participants.parameters]
         known = _Known()
         known.add(before.state, "state")
@@ -130,6 +134,7 @@ class Capture:
                 raise CannotReplay(f"in it {change}")
             check_calls(calls, self._rates_known())
             traced = _Step(self._participants, before, before_it, call, result)
+            traced.check_memory(memory)
             counters = watch.counters()
             impurity = watch.impurity()
             program, inputs = self._program(traced, known, calls, counters)
@@ -137,6 +142,7 @@ class Capture:
             runtime.sync()
             return Traced(result, None, str(why) or None)
         traced.run(program, inputs, programs.next_seed(seed))
+        self._rerun.note(shared=False)
         return Traced(result, program, None, impurity)
 
     def _call(self, call: Call) -> tuple[Any, list[tuple[object, ...]]]:
@@ -230,6 +236,32 @@ class _Step:
                 f"{others} tensors that it computes are kept by something other than its result (a list, an "
                 "attribute, a graph that was not run backward, autocast around the call); return them, "
                 "detached"
+            )
+
+    def check_memory(self, before: Sequence[int]) -> None:
+        """Make sure that nothing but the state itself has memory that the program will overwrite.
+
+        Args:
+            before: the numbers of the state's memory before the step.
+
+        Raises:
+            CannotReplay: something has.
+        """
+        state = self.snapshot.state
+        changed = {number for number, _ in self.changed}
+        kept = [number for number in range(len(state)) if number not in changed]
+        now = programs.memory_ids([state[number] for number in kept])
+        if now != [before[number] for number in kept]:
+            raise CannotReplay(
+                "it copies one tensor of the state into another as it was before the step; add a copy of the "
+                "tensor to the end of the step, or copy outside"
+            )
+        storages = {programs.storage_id(each) for each in state}
+        others = [e for e in programs.live_tensors() if programs.storage_id(e) not in storages]
+        if programs.shared_memory(others, {before[number] for number in changed}):
+            raise CannotReplay(
+                "a copy of a parameter, or of another tensor that it changes, is kept as it was before the "
+                "step; copy outside"
             )
 
     def run(self, program: Program, inputs: list[Tensor], seed: int) -> None:

@@ -3,14 +3,13 @@ book-keeping."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .. import runtime
 from ..runtime import programs
 from ..runtime.phases import timed
 from ..training.call_order import Queued
@@ -18,6 +17,7 @@ from ..training.steps import Steps
 from .calls import Call
 from .participants import Participants
 from .program import Program
+from .watch import CannotReplay
 
 _TRIES = 10
 
@@ -62,10 +62,43 @@ class Rerun:
         self._rates = rates
         self._show_rates = show_rates
         self._held: list[Tensor] = []
+        self._traces = programs.Traces()
+        self.seed = -1
+        """The seed of random numbers after the last step."""
 
     def release(self) -> None:
         """Let go of the memory that the last step has overwritten."""
         self._held = []
+
+    def note(self, shared: bool) -> None:
+        """Take note that a step has ended.
+
+        Args:
+            shared: True if it may have let tensors of the state share memory.
+        """
+        self.seed = programs.rng_seed()
+        if not shared:
+            self._traces.note()
+
+    def own_memory(self, state: Sequence[Tensor]) -> None:
+        """Compute what was traced since the last step, and see that nothing else has the memory of the dense
+        state, which a program overwrites.
+
+        Args:
+            state: as a snapshot has it, the tables' arrays first; nobody else has those.
+
+        Raises:
+            CannotReplay: a part of it is split over the devices.
+        """
+        made, copied = self._traces.look()
+        if made or programs.num_pending():
+            programs.compute_all()
+        if not copied:
+            return
+        for each in state[self._steps.engine.store.num_arrays :]:
+            if "devices=" in programs.sharding(each):
+                raise CannotReplay("a tensor of its dense state is split over the devices")
+            programs.own_memory(each)
 
     @timed("replay")
     def run(self, program: Program, call: Call, name: str | None, queued: Queued) -> Any:
@@ -79,6 +112,7 @@ class Rerun:
         """
         rates = self._rates()
         checked = self._steps.begin_replay(queued, rates)
+        self.own_memory(program.snapshot.state)
         inputs = self._inputs(program, call, queued, checked)
         state, parameters = program.snapshot.state, self._participants.parameters
         counts = [each + 1 for each in program.counters]
@@ -106,6 +140,7 @@ class Rerun:
             ]
 
         run_to_end(program.key, inputs, finish)
+        self.note(shared=False)
         self._steps.step_done()
         return pytree.tree_unflatten(outputs, program.structure)
 
@@ -130,8 +165,5 @@ class Rerun:
                 found.append(self._participants.parameters[number].grad)
             else:
                 found.append(programs.seed_tensor(program.device))
-        if programs.num_pending():
-            programs.settle(found)
-            if programs.num_pending():  # they may read what this step overwrites
-                runtime.sync()
+        programs.settle(found)  # rates, and arguments that were not computed yet
         return found

@@ -6,20 +6,21 @@ They are looked for at first use (`missing`); where one is gone, steps are trace
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import starmap
 
 import torch
 from torch import Tensor, nn
 
-from .xla import as_typed, bindings, upload
+from .xla import as_typed, bindings, device, sent, upload
 
 _BINDINGS = (
     "_check_device_tensor_need_materialization", "_check_tensor_need_materialization",
     "_get_base_seed_as_tensor", "_get_graph_hash", "_get_seed_info_id", "_get_tensors_handle",
     "_get_tensors_xla_device_data_node", "_get_xla_sharding_spec", "_run_cached_graph",
     "_set_buffer_donation", "_xla_get_rng_seed", "_xla_get_tensor_id", "_xla_set_rng_seed",
-    "_xla_sync_multi", "_xla_tensors_from_aten", "_xla_warm_up_cache",
+    "_xla_counter_value", "_xla_sync_live_tensors", "_xla_sync_multi", "_xla_tensors_from_aten",
+    "_xla_warm_up_cache",
 )  # fmt: skip
 _OF_TORCH = (
     "_from_functional_tensor", "_functionalize_commit_update", "_functionalize_replace",
@@ -69,22 +70,84 @@ def settle(tensors: Sequence[Tensor]) -> None:
 
 def settle_all() -> None:
     """End what was traced so far, upload what was noted for it, and wait for the device."""
-    import torch_xla
     import torch_xla.core.xla_model as xm
 
     xm.wait_device_ops()
+    compute_all()
     if num_pending():
-        torch_xla.sync()
-        if num_pending():  # tensors that wait for their upload; `sync` leaves them
-            known = [each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter)]
-            settle([each for each in known if is_on_device(each)])
-        xm.wait_device_ops()
+        settle(live_tensors())  # those that wait for their upload
+    xm.wait_device_ops()
+
+
+def compute_all() -> None:
+    """Compute what was traced so far. Unlike `sync` this ends no step: the random numbers go on."""
+    bindings()._xla_sync_live_tensors("", [], False)
+
+
+def live_tensors() -> list[Tensor]:
+    """All tensors on the device that Python knows."""
+    known = [each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter)]
+    return [each for each in known if is_on_device(each)]
+
+
+class Traces:
+    """Notices that something was traced, by anybody, since it was asked last.
+
+    A tensor that is a copy of another one may share its memory until a program has run, and one that was
+    copied into (`copy_`) even longer; no program may overwrite that memory.
+    """
+
+    def __init__(self) -> None:
+        self._made: int | None = None
+        self._copies: int | None = None
+
+    def look(self) -> tuple[bool, bool]:
+        """Gives whether tensors may have been made, other than by uploads, since `note`, and whether one was
+        copied into another."""
+        made, copies = _made(), _copies()
+        return made is None or made != self._made, copies != self._copies
+
+    def note(self) -> None:
+        """What was traced so far is known."""
+        self._made, self._copies = _made(), _copies()
+
+
+def _made() -> int | None:
+    """The number of tensors made so far, but for uploads; None while one is under way."""
+    begun = sent["begun"]
+    made = int(bindings()._xla_counter_value("CreateXlaTensor") or 0)
+    return made - begun if sent["done"] == begun == sent["begun"] else None
+
+
+def _copies() -> int:
+    return int(bindings()._xla_counter_value("xla::copy_") or 0)
 
 
 def memory_ids(tensors: Sequence[Tensor]) -> list[int]:
     """A number for the device memory of each tensor, none of which may be pending or being computed."""
     found: list[int] = bindings()._get_tensors_handle(tensors)
     return found
+
+
+def shared_memory(tensors: Sequence[Tensor], memory: Set[int]) -> bool:
+    """True if one of some tensors has memory with one of these numbers.
+
+    Args:
+        tensors: computed or not; their memory may be gone.
+    """
+    waits = pending(tensors)
+    found = [each for each, pends in zip(tensors, waits, strict=True) if not pends]
+    try:
+        return not memory.isdisjoint(memory_ids(found))
+    except RuntimeError:  # memory of one is gone
+        return any(not memory.isdisjoint(_memory_id(each)) for each in found)
+
+
+def _memory_id(value: Tensor) -> list[int]:
+    try:
+        return memory_ids([value])
+    except RuntimeError:
+        return []
 
 
 def tensor_id(value: Tensor) -> int:
@@ -100,9 +163,15 @@ def sharding(value: Tensor) -> str:
 
 
 def own_memory(value: Tensor) -> None:
-    """Give a scalar memory of its own: torch_xla lets those that were sent with the same value share one,
-    also with the constants of a program."""
+    """Give a tensor memory that nothing else shares. torch_xla lets scalars that were sent with the same value
+    share one, also with the constants of a program, and tensors of which one was copied into the other."""
     assign(value, upload(value.detach().cpu(), value.device))
+
+
+def storage_id(value: Tensor) -> int:
+    """A number that a tensor shares with its aliases, and with nothing else."""
+    found: int = value.untyped_storage()._cdata
+    return found
 
 
 def apply_views(tensors: Sequence[Tensor]) -> None:
@@ -176,6 +245,17 @@ def rng_seed() -> int:
 def seed_tensor(device: str) -> Tensor:
     """The seed as an input of a program."""
     return as_typed(bindings()._get_base_seed_as_tensor(device))
+
+
+def random_begins_anew(known: int) -> bool:
+    """False if random numbers were traced on the device since the last step ended: those of the next step come
+    after them.
+
+    Args:
+        known: what `rng_seed` gave after the last step.
+    """
+    seed = rng_seed()
+    return seed == known or int(seed_tensor(str(device())).item()) == seed
 
 
 def next_seed(seed: int) -> int:
