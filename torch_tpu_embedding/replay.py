@@ -20,7 +20,7 @@ from .replaying.calls import Call, Key, Keys, call_of
 from .replaying.capture import Capture, Traced
 from .replaying.participants import Participants
 from .replaying.program import Program
-from .replaying.rerun import Rerun
+from .replaying.rerun import ProgramGoneError, Rerun
 from .replaying.watch import CannotReplay
 from .runtime import programs
 from .table_module import TableModule
@@ -138,7 +138,16 @@ class Replay:
             kept.program, self.reason = None, change
         if kept.program is None or kept.due == 0:
             return self._trace(kept, call)
-        result = rerun.run(kept.program, call, self._name, queued)
+        try:
+            result = rerun.run(kept.program, call, self._name, queued)
+        except ProgramGoneError:
+            if self._embedding.placement.num_shards > 1:
+                raise  # the others have agreed to take the step
+            kept.program, self.reason = None, "torch_xla has dropped its program"
+            return self._trace(kept, call)
+        except CannotReplay as why:
+            self._traced_again(str(why), sure=True)
+            return self._plain(args, kwargs)
         kept.due -= 1
         kept.replayed += 1
         self.replayed += 1

@@ -22,15 +22,25 @@ from .watch import CannotReplay
 _TRIES = 10
 
 
+class ProgramGoneError(RuntimeError):
+    """torch_xla did not begin to run a program, which it may have dropped since."""
+
+
 def run_to_end(key: bytes, inputs: list[Tensor], finish: Callable[[list[Tensor]], None]) -> None:
     """Run a program and let `finish` have its results, also where an interrupt (Ctrl-C) comes between.
 
     Args:
         finish: may be called again where it was interrupted.
+
+    Raises:
+        ProgramGoneError: the program has not begun; nothing has changed.
     """
     results: list[list[Tensor]] = []
     try:
-        programs.run_again(key, inputs, results)
+        try:
+            programs.run_again(key, inputs, results)
+        except RuntimeError as error:
+            raise ProgramGoneError(str(error)) from error
         finish(results[0])
     except BaseException:
         for _ in range(_TRIES if results else 0):
@@ -141,7 +151,7 @@ class Rerun:
 
         run_to_end(program.key, inputs, finish)
         self.note(shared=False)
-        self._steps.step_done()
+        self._steps.end_replay()
         return pytree.tree_unflatten(outputs, program.structure)
 
     def _inputs(

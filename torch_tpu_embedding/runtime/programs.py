@@ -120,7 +120,8 @@ def _made() -> int | None:
 
 
 def _copies() -> int:
-    return int(bindings()._xla_counter_value("xla::copy_") or 0)
+    count = bindings()._xla_counter_value
+    return int(count("xla::copy") or 0) + int(count("xla::copy_") or 0)
 
 
 def memory_ids(tensors: Sequence[Tensor]) -> list[int]:

@@ -267,10 +267,6 @@ class Steps:
             step = [Awaiting(LookedUp(queued.sent, [], 0, 0), [], frozen)]
             settings = {"the learning rates of the tables are": checked}
             self._agreed.agree("apply_gradients", step, None, settings)
-        mark("step", self._count)
-        self._count += 1
-        if self.engine.sampler is not None:
-            self.engine.sampler.begin()
         return checked
 
     def note_replay(
@@ -284,6 +280,14 @@ class Steps:
         """
         self.engine.note_update(queued.sent, rates, version)
         self.queue.replayed(name, queued)
+
+    def end_replay(self) -> None:
+        """Count a step whose program was run again, as all steps are counted."""
+        mark("step", self._count)
+        self._count += 1
+        if self.engine.sampler is not None:
+            self.engine.sampler.begin()
+        self.step_done()
 
     def step_done(self) -> None:
         """Count a step for metrics, which may call the user's callback."""
