@@ -21,7 +21,7 @@ from .replaying.capture import Capture, Traced
 from .replaying.participants import Participants
 from .replaying.program import Program
 from .replaying.rerun import ProgramGoneError, Rerun
-from .replaying.watch import CannotReplay
+from .replaying.watch import CannotReplayError
 from .runtime import programs
 from .table_module import TableModule
 
@@ -70,7 +70,9 @@ class Replay:
         if not callable(function):
             raise TypeError(f"replay: train_step must be a function, got {function!r}")
         if not isinstance(embedding, TPUEmbedding):
-            raise TypeError(f"replay: embedding must be a TPUEmbedding, got {type(embedding).__name__}")
+            raise TypeError(
+                f"replay: embedding must be a TPUEmbedding, got {type(embedding).__name__}"
+            )
         if not embedding.on_accelerator:
             raise ValueError(
                 "replay: this TPUEmbedding is on the CPU, where nothing is traced; call the step itself"
@@ -84,7 +86,7 @@ class Replay:
                 raise TypeError(f"replay: modules must be modules, got {type(each).__name__}")
         self._function = function
         self._embedding = embedding
-        self._steps = embedding._steps
+        self._steps = embedding._steps.replayed
         self._verify, self._check_every = verify, check_every
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._parts: tuple[Participants, Keys, Capture, Rerun] | None = None
@@ -115,7 +117,7 @@ class Replay:
         if self._parts is None:
             return self._first(args, kwargs)
         _, keys, _, rerun = self._parts
-        queued = self._steps.next_to_replay(self._name)
+        queued = self._steps.next(self._name)
         if queued is not None and not programs.random_begins_anew(rerun.seed):
             return self._plain(args, kwargs)
         if queued is None:
@@ -125,7 +127,7 @@ class Replay:
         call = call_of(args, kwargs)
         try:
             key = keys.of(call, queued.sent, self._steps.frozen)
-        except CannotReplay as why:
+        except CannotReplayError as why:
             self._traced_again(str(why), sure=True)
             return self._plain(args, kwargs)
         kept = self._kept.setdefault(key, _Kept())
@@ -145,7 +147,7 @@ class Replay:
                 raise  # the others have agreed to take the step
             kept.program, self.reason = None, "torch_xla has dropped its program"
             return self._trace(kept, call)
-        except CannotReplay as why:
+        except CannotReplayError as why:
             self._traced_again(str(why), sure=True)
             return self._plain(args, kwargs)
         kept.due -= 1
@@ -164,9 +166,7 @@ class Replay:
         if lacking:
             self._give_up(f"this version of torch_xla has no {', '.join(lacking)}")
             return self._plain(args, kwargs)
-        people = Participants(
-            self._steps.engine, self._modules, EmbeddingOptimizer, TableModule
-        )
+        people = Participants(self._steps.engine, self._modules, EmbeddingOptimizer, TableModule)
         queue, calls = self._steps.queue, list[tuple[object, ...]]()
         queue.journal = calls
         try:
@@ -179,8 +179,15 @@ class Replay:
                 assert name is None or isinstance(name, str)
                 self._name = name
         rerun = Rerun(self._steps, people, self._rates, self._show_rates)
-        known = lambda: self._driver() is not None
-        capture = Capture(self._function, self._steps, people, rerun, known)
+        gradients = self._embedding._steps.gradients
+        capture = Capture(
+            self._function,
+            self._steps,
+            people,
+            rerun,
+            gradients,
+            lambda: self._driver() is not None,
+        )
         self._parts = people, Keys(people), capture, rerun
         rerun.note(shared=True)
         return result

@@ -222,5 +222,7 @@ def test_arguments_of_replay_are_checked() -> None:
         tte.replay(case.step, case.embedding, modules=[1])  # type: ignore[list-item]
     config = tte.FeatureConfig(tte.TableConfig(4, 2, name="t"))
     serving = tte.TPUEmbedding(config, 2, tte.SGD(0.1), device="cpu")
-    with pytest.raises(ValueError, match="on the CPU, where nothing is traced; call the step itself"):
+    with pytest.raises(
+        ValueError, match="on the CPU, where nothing is traced; call the step itself"
+    ):
         tte.replay(case.step, serving)

@@ -302,7 +302,9 @@ def test_a_dense_rate_that_changes_at_every_step_is_traced() -> None:
     def between(case: Case, k: int) -> None:
         case.dense_optimizer.param_groups[0]["lr"] = 0.01 / (1 + k)
 
-    refused(lambda case: case.step, "a hyper-parameter of an optimizer has changed", between=between)
+    refused(
+        lambda case: case.step, "a hyper-parameter of an optimizer has changed", between=between
+    )
 
 
 def test_adam_that_is_not_capturable_is_traced() -> None:

@@ -83,7 +83,7 @@ class Engine:
         self.batcher = self.make_batcher(group)
         self.spare_groups = SpareGroups(group)
         """Groups of the same processes, for threads."""
-        self._rates = [RateBuffer() for _ in self.store.stacks]
+        self.rates = [RateBuffer() for _ in self.store.stacks]
 
     def make_batcher(self, group: HostGroup) -> Batcher:
         """A batcher of its own, for a thread that prepares batches beside the others."""
@@ -189,12 +189,8 @@ class Engine:
         self.note_update(looked_up.batch, rates, self.store.version + 1)
 
     def note_update(self, batch: SentBatch, rates: Sequence[float], version: int) -> None:
-        """Take note that a batch's records were updated, in this process's program or in one run again.
-
-        Args:
-            rates: as for `update`.
-            version: of the tables after it. To note one version twice does no harm.
-        """
+        """Take note that a batch's records were updated with such rates, which made this version of the tables.
+        Twice does no harm."""
         frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
         for number, records in enumerate(batch.records):
             self.store.delta_tracker.note_changed(number, records, frozen)
@@ -347,12 +343,7 @@ class Engine:
             for index, arrays in zip(indices, self.store.arrays, strict=True)
         ]
 
-    @property
-    def rate_buffers(self) -> list[Tensor]:
-        """The device buffer of rates that each stack's last update took."""
-        return [each.held for each in self._rates]
-
     def rates_on_device(self, number: int, rates: Sequence[float]) -> Tensor:
         """The rates of a stack's tables in a device buffer, out of those of all tables."""
         tables = self.store.stacks[number].table_indices
-        return self._rates[number].hold([rates[table] for table in tables], self._device)
+        return self.rates[number].hold([rates[table] for table in tables], self._device)

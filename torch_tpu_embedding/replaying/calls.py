@@ -15,7 +15,7 @@ from ..batch.program_shape import StackOrder
 from ..program.stack_index import SentBatch
 from ..runtime import programs
 from .participants import Participants
-from .watch import CannotReplay
+from .watch import CannotReplayError
 
 Key = tuple[object, ...]
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
@@ -57,7 +57,7 @@ class Keys:
         """The key of a call with the batch that it will look up.
 
         Raises:
-            CannotReplay: an argument is of a kind whose content no key can tell.
+            CannotReplayError: an argument is of a kind whose content no key can tell.
         """
         people = self._participants
         return (
@@ -80,7 +80,7 @@ class Keys:
             elif isinstance(each, _PLAIN):
                 found += (type(each), each)
             else:
-                raise CannotReplay(
+                raise CannotReplayError(
                     f"an argument is a {type(each).__name__}, whose content may change unseen; pass tensors of "
                     "the device, numbers, texts, and dicts, lists or tuples of them"
                 )
@@ -107,11 +107,11 @@ class Keys:
 
 def _form(value: Tensor) -> Key:
     if not programs.is_on_device(value):
-        raise CannotReplay(
+        raise CannotReplayError(
             "an argument is a tensor of the host; send it before the step, by embedding.to_device"
         )
     if value.requires_grad:
-        raise CannotReplay("an argument requires grad; make it a parameter of a module")
+        raise CannotReplayError("an argument requires grad; make it a parameter of a module")
     shared = programs.sharding(value) if runtime.is_spmd() else ""
     return value.shape, value.dtype, shared
 

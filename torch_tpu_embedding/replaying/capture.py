@@ -13,12 +13,13 @@ from torch.utils import _pytree as pytree
 from .. import runtime
 from ..runtime import programs
 from ..training.call_order import Queued
-from ..training.steps import Steps
+from ..training.replayed_steps import ReplayedSteps
+from ..training.step_gradients import StepGradients
 from .calls import Call
 from .participants import Participants, Snapshot, snapshot
 from .program import Program, Source
 from .rerun import Rerun, run_to_end
-from .watch import CannotReplay, Watch
+from .watch import CannotReplayError, Watch
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,20 @@ class _Known:
         """The place of an input with this memory; None for a number that Python has put in.
 
         Raises:
-            CannotReplay: it has none.
+            CannotReplayError: it has none.
         """
         shape = f"{str(value.dtype).removeprefix('torch.')} {[*value.shape]}"
         if memory not in self._sources:
             if value.dim() == 0:
                 return None
-            raise CannotReplay(
+            raise CannotReplayError(
                 f"it reads a tensor ({shape}) that is neither an argument nor part of a module that is called "
                 "or of an optimizer, or it sends one to the device; pass it as an argument, or register it "
                 "as a buffer of a module, and name that module in replay(…, modules=[…]) if nobody calls it"
             )
         found = self._sources[memory]
         if found is None:
-            raise CannotReplay(
+            raise CannotReplayError(
                 f"two of its tensors ({shape}) share memory; give each its own (clone)"
             )
         return found
@@ -90,11 +91,13 @@ class Capture:
     def __init__(
         self,
         function: Callable[..., Any],
-        steps: Steps,
+        steps: ReplayedSteps,
         participants: Participants,
         rerun: Rerun,
+        gradients: StepGradients,
         rates_known: Callable[[], bool],
     ) -> None:
+        self._gradients = gradients
         self._rerun = rerun
         self._function = function
         self._steps = steps
@@ -128,17 +131,17 @@ class Capture:
         self._participants.note_step(before.on_host, before.changes)
         try:
             if count != self._participants.count:
-                raise CannotReplay("")  # who takes part was not known before
+                raise CannotReplayError("")  # who takes part was not known before
             watch.check()
             if change := before.change(self._participants):
-                raise CannotReplay(f"in it {change}")
+                raise CannotReplayError(f"in it {change}")
             check_calls(calls, self._rates_known())
             traced = _Step(self._participants, before, before_it, call, result)
             traced.check_memory(memory)
             counters = watch.counters()
             impurity = watch.impurity()
             program, inputs = self._program(traced, known, calls, counters)
-        except CannotReplay as why:
+        except CannotReplayError as why:
             runtime.sync()
             return Traced(result, None, str(why) or None)
         traced.run(program, inputs, programs.next_seed(seed))
@@ -162,8 +165,8 @@ class Capture:
         counters: list[Tensor],
     ) -> tuple[Program, list[Tensor]]:
         """The program of a traced step, and its inputs."""
-        known.add(self._steps.engine.rate_buffers, "rates")
-        limit = self._steps.gradients.limit_buffer
+        known.add([each.held for each in self._steps.engine.rates], "rates")
+        limit = self._gradients.limit_buffer
         limits = programs.memory_ids([limit]) if limit is not None else []
         inputs: list[Source] = []
         values: list[Tensor] = []
@@ -206,7 +209,7 @@ class _Step:
         result: what its function has returned.
 
     Raises:
-        CannotReplay: there are others, or what it returns cannot be made by a run of the program.
+        CannotReplayError: there are others, or what it returns cannot be made by a run of the program.
     """
 
     def __init__(
@@ -232,7 +235,7 @@ class _Step:
         self.outputs = [self._output(each, call, of_state) for each in leaves]
         others = programs.num_pending() - len(self.roots)
         if others:
-            raise CannotReplay(
+            raise CannotReplayError(
                 f"{others} tensors that it computes are kept by something other than its result (a list, an "
                 "attribute, a graph that was not run backward, autocast around the call); return them, "
                 "detached"
@@ -245,21 +248,21 @@ class _Step:
             before: the numbers of the state's memory before the step.
 
         Raises:
-            CannotReplay: something has.
+            CannotReplayError: something has.
         """
         state = self.snapshot.state
         changed = {number for number, _ in self.changed}
         kept = [number for number in range(len(state)) if number not in changed]
         now = programs.memory_ids([state[number] for number in kept])
         if now != [before[number] for number in kept]:
-            raise CannotReplay(
+            raise CannotReplayError(
                 "it copies one tensor of the state into another as it was before the step; add a copy of the "
                 "tensor to the end of the step, or copy outside"
             )
         storages = {programs.storage_id(each) for each in state}
         others = [e for e in programs.live_tensors() if programs.storage_id(e) not in storages]
         if programs.shared_memory(others, {before[number] for number in changed}):
-            raise CannotReplay(
+            raise CannotReplayError(
                 "a copy of a parameter, or of another tensor that it changes, is kept as it was before the "
                 "step; copy outside"
             )
@@ -298,7 +301,9 @@ class _Step:
                 self._of_gradients.append((now, root))
                 found.append((number, root))
             elif old is None or now is not old():
-                raise CannotReplay("it sets the gradient of a parameter to a tensor made elsewhere")
+                raise CannotReplayError(
+                    "it sets the gradient of a parameter to a tensor made elsewhere"
+                )
         return found
 
     def _output(self, leaf: Any, call: Call, of_state: set[int]) -> tuple[str, Any]:
@@ -308,14 +313,18 @@ class _Step:
             if leaf is each:
                 return "argument", number
         if not programs.is_on_device(leaf):
-            raise CannotReplay("it returns a tensor of the host; return it as it is on the device")
+            raise CannotReplayError(
+                "it returns a tensor of the host; return it as it is on the device"
+            )
         if leaf.requires_grad:
-            raise CannotReplay("it returns a tensor that requires grad; return loss.detach()")
+            raise CannotReplayError("it returns a tensor that requires grad; return loss.detach()")
         if not programs.pending([leaf])[0]:
-            raise CannotReplay("it returns a tensor that it does not compute; read that outside")
+            raise CannotReplayError(
+                "it returns a tensor that it does not compute; read that outside"
+            )
         root = self._root(leaf)
         if root in of_state:
-            raise CannotReplay(
+            raise CannotReplayError(
                 "it returns an alias of a tensor that it changes; return a copy (clone)"
             )
         self._results.append((leaf, root))
@@ -330,21 +339,23 @@ def check_calls(calls: Sequence[tuple[object, ...]], rates_known: bool) -> None:
         rates_known: True if rates given by hand can be found again.
 
     Raises:
-        CannotReplay: it does something else.
+        CannotReplayError: it does something else.
     """
     words = [str(each[0]) for each in calls if each[0] != "clip"]
     if "enqueue" in words:
-        raise CannotReplay(
+        raise CannotReplayError(
             "it enqueues; call enqueue (or take the loader's next batch) outside, and dequeue in the step"
         )
     if "accumulate" in words:
-        raise CannotReplay("it accumulates gradients, whose rows the host has to merge each time")
+        raise CannotReplayError(
+            "it accumulates gradients, whose rows the host has to merge each time"
+        )
     if words != ["dequeue", "rates", "apply"] or calls[0][2] is not True:
-        raise CannotReplay(
+        raise CannotReplayError(
             f"it calls {', '.join(w for w in words if w != 'rates') or 'nothing'} of the embedding; it has to "
             "dequeue one training batch and apply its gradients, once each"
         )
     if calls[-2][2] and not rates_known:
-        raise CannotReplay(
+        raise CannotReplayError(
             "it gives learning_rates to apply_gradients; let an EmbeddingOptimizer have them, in its groups"
         )

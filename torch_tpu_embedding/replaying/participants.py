@@ -159,7 +159,9 @@ class Snapshot:
         if not same(now, self.parts):
             return _changed_part(participants, now, self.parts)
         if forms_of(self.state) != self.forms:
-            return "the shape or dtype of a parameter, or of another tensor of the state, has changed"
+            return (
+                "the shape or dtype of a parameter, or of another tensor of the state, has changed"
+            )
         return None
 
 
@@ -195,9 +197,7 @@ def _equal(one: object, other: object) -> bool:
     return isinstance(one, _PLAIN) and one == other
 
 
-def _changed_part(
-    participants: Participants, now: Sequence[object], then: Sequence[object]
-) -> str:
+def _changed_part(participants: Participants, now: Sequence[object], then: Sequence[object]) -> str:
     """A sentence about what differs, with the attribute's name where there is one."""
     if len(now) == len(then):
         changed = next(a for a, b in zip(now, then, strict=True) if a is not b and not _equal(a, b))

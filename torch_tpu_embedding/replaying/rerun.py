@@ -13,11 +13,11 @@ from torch.utils import _pytree as pytree
 from ..runtime import programs
 from ..runtime.phases import timed
 from ..training.call_order import Queued
-from ..training.steps import Steps
+from ..training.replayed_steps import ReplayedSteps
 from .calls import Call
 from .participants import Participants
 from .program import Program
-from .watch import CannotReplay
+from .watch import CannotReplayError
 
 _TRIES = 10
 
@@ -62,7 +62,7 @@ class Rerun:
 
     def __init__(
         self,
-        steps: Steps,
+        steps: ReplayedSteps,
         participants: Participants,
         rates: Callable[[], list[float]],
         show_rates: Callable[[list[float]], None],
@@ -98,7 +98,7 @@ class Rerun:
             state: as a snapshot has it, the tables' arrays first; nobody else has those.
 
         Raises:
-            CannotReplay: a part of it is split over the devices.
+            CannotReplayError: a part of it is split over the devices.
         """
         made, copied = self._traces.look()
         if made or programs.num_pending():
@@ -107,7 +107,7 @@ class Rerun:
             return
         for each in state[self._steps.engine.store.num_arrays :]:
             if "devices=" in programs.sharding(each):
-                raise CannotReplay("a tensor of its dense state is split over the devices")
+                raise CannotReplayError("a tensor of its dense state is split over the devices")
             programs.own_memory(each)
 
     @timed("replay")
@@ -121,7 +121,7 @@ class Rerun:
             ValueError: a learning rate is wrong; nothing has changed.
         """
         rates = self._rates()
-        checked = self._steps.begin_replay(queued, rates)
+        checked = self._steps.begin(queued, rates)
         self.own_memory(program.snapshot.state)
         inputs = self._inputs(program, call, queued, checked)
         state, parameters = program.snapshot.state, self._participants.parameters
@@ -142,7 +142,7 @@ class Rerun:
             if counts:
                 torch._foreach_copy_(program.counters, counts)
                 self._participants.note_step(program.counters, changes)
-            self._steps.note_replay(name, queued, checked, version)
+            self._steps.note(name, queued, checked, version)
             self._show_rates(rates)
             sources = {"result": results, "argument": call.leaves}
             outputs[:] = [
@@ -151,7 +151,7 @@ class Rerun:
 
         run_to_end(program.key, inputs, finish)
         self.note(shared=False)
-        self._steps.end_replay()
+        self._steps.end()
         return pytree.tree_unflatten(outputs, program.structure)
 
     def _inputs(

@@ -13,7 +13,7 @@ from ..runtime import programs
 from .participants import Participants, same
 
 
-class CannotReplay(Exception):
+class CannotReplayError(Exception):
     """A step that cannot be replayed as it is; the message says why, as the end of a sentence."""
 
 
@@ -34,14 +34,14 @@ class Watch:
         self._ended = programs.ended_steps()
 
     def check(self) -> None:
-        """Raise CannotReplay if the step ends programs or sets rates itself."""
+        """Raise CannotReplayError if the step ends programs or sets rates itself."""
         if programs.ended_steps() != self._ended:
-            raise CannotReplay(
+            raise CannotReplayError(
                 "it ends the step itself (runtime.sync, torch_xla.sync, or an exchange between processes on "
                 "the CPU), so that it is several programs"
             )
         if not same(self._participants.rates_set(), self._rates):
-            raise CannotReplay(
+            raise CannotReplayError(
                 "it changes a hyper-parameter of an optimizer; step schedulers outside of it"
             )
 
@@ -64,14 +64,14 @@ class Watch:
         """The host tensors that the step has counted up by one.
 
         Raises:
-            CannotReplay: it has changed one otherwise.
+            CannotReplayError: it has changed one otherwise.
         """
         found = []
         for each, before in zip(self._on_host, self._values, strict=True):
             if torch.equal(each, before):
                 continue
             if each.shape != before.shape or not torch.equal(each, before + 1):
-                raise CannotReplay(
+                raise CannotReplayError(
                     "an optimizer or module changes a tensor of the host in it, by more than a count of one"
                 )
             found.append(each)

@@ -19,13 +19,12 @@ from ..inputs.output_shapes import OutputShapes
 from ..inputs.parse import parse_features
 from ..monitoring.metrics import MetricsSwitch
 from ..program.build import Tables
-from ..program.engine import Engine
-from ..program.stack_index import LookedUp
 from ..runtime.modes import refuse_transforms
 from ..runtime.phases import mark, timed
 from .agreed_steps import AgreedSteps
 from .call_order import Awaiting, Queued, StepQueue
 from .pipelining import Pipeline
+from .replayed_steps import ReplayedSteps
 from .step_gradients import StepGradients
 
 
@@ -74,8 +73,7 @@ class Steps:
         self._id_bounds = id_bounds
         self._samples = SampleCount(resolved, batch_size, placement.num_shards)
         self._count = 0
-        self._checked: tuple[list[float], frozenset[int], list[float]] = [], frozenset(), []
-        """The rates that `begin_replay` has checked last, the tables that were frozen, and its result."""
+        self.replayed = ReplayedSteps(tables, self.queue, self._agreed, pipelined, self._end_replay)
 
     @property
     def pipelined(self) -> bool:
@@ -165,8 +163,7 @@ class Steps:
             activations = engine.cut(queued.sent, activations)
             self.queue.looked_up(name, None)
             return activations
-        mark("step", self._count)
-        self._count += 1
+        self._begin_step()
         engine.flush(besides=self._pipeline)
         if self._pipeline is None:
             looked_up, activations = engine.look_up(queued.sent)
@@ -216,80 +213,18 @@ class Steps:
                 self._pipeline.hold(engine, name, looked_up, of_last, rates)
             self.queue.applied(name)
             self._step_changed(name)
-        self.step_done()
+        self._step_done()
 
-    @property
-    def engine(self) -> Engine:
-        """The engine of the module's tables."""
-        return self._tables.engine
-
-    @property
-    def frozen(self) -> frozenset[int]:
-        """The tables that stay as they are, as positions among all tables."""
-        return self._tables.frozen
-
-    @property
-    def samples_always(self) -> bool:
-        """True if metrics sample every step."""
-        sampler = self.engine.sampler
-        return sampler is not None and sampler.always
-
-    def next_to_replay(self, name: str | None) -> Queued | None:
-        """The training batch that a step takes whose program is run again, or None if the step that comes
-        next is another one: no such batch waits, or the step before is not complete, or updates are held
-        back, or metrics sample it."""
-        engine, queued = self.engine, self.queue.waiting(name)
-        if queued is None or not queued.training or self._pipeline is not None or engine.holding:
-            return None
-        if self.queue.step_of(name) or (engine.sampler is not None and engine.sampler.due):
-            return None
-        return queued
-
-    def begin_replay(self, queued: Queued, rates: list[float]) -> list[float]:
-        """Check the rates of a step whose program is run again, together with all other processes.
-
-        Args:
-            queued: its batch.
-            rates: one for each table.
-
-        Returns:
-            The rates as `Engine.update` takes them.
-
-        Raises:
-            ValueError: a rate is wrong, here or on another process, or they differ.
-        """
-        frozen = self._tables.frozen
-        before, of_frozen, checked = self._checked
-        if before != rates or of_frozen != frozen:
-            checked = check_rates(self._tables.resolved.tables, rates, frozen)
-            self._checked = [*rates], frozen, checked
-        if self.engine.exchange.group.size > 1:
-            step = [Awaiting(LookedUp(queued.sent, [], 0, 0), [], frozen)]
-            settings = {"the learning rates of the tables are": checked}
-            self._agreed.agree("apply_gradients", step, None, settings)
-        return checked
-
-    def note_replay(
-        self, name: str | None, queued: Queued, rates: Sequence[float], version: int
-    ) -> None:
-        """Take note that a batch has passed through `dequeue` and `apply`, by a program that was run again.
-        Twice does no harm.
-
-        Args:
-            version: of the tables after it.
-        """
-        self.engine.note_update(queued.sent, rates, version)
-        self.queue.replayed(name, queued)
-
-    def end_replay(self) -> None:
-        """Count a step whose program was run again, as all steps are counted."""
+    def _begin_step(self) -> None:
         mark("step", self._count)
         self._count += 1
-        if self.engine.sampler is not None:
-            self.engine.sampler.begin()
-        self.step_done()
 
-    def step_done(self) -> None:
+    def _end_replay(self) -> None:
+        """Count a step whose program was run again, as others are counted."""
+        self._begin_step()
+        self._step_done()
+
+    def _step_done(self) -> None:
         """Count a step for metrics, which may call the user's callback."""
         if self._metrics.current is not None:
             self._metrics.current.step_done()
