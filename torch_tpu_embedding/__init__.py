@@ -17,7 +17,8 @@ from .monitoring.host_trace import profile
 from .monitoring.writers import JsonLinesWriter, TensorBoardWriter
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
 from .program.plain_lookup import serving_embedding_lookup
-from .replay import Replay, ReplayError, replay
+from .replay import Replay, replay
+from .replaying.kept import ReplayError
 from .serving.export import export_serving
 from .serving.module import TPUEmbeddingForServing
 from .serving.program import export_program

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -18,6 +17,7 @@ from .embedding_optimizer import EmbeddingOptimizer
 from .io.warn import warn_caller
 from .replaying.calls import Call, Key, Keys, call_of
 from .replaying.capture import Capture, Traced
+from .replaying.kept import Kept, ReplayError
 from .replaying.participants import Participants
 from .replaying.program import Program
 from .replaying.rerun import ProgramGoneError, Rerun
@@ -28,25 +28,6 @@ from .table_module import TableModule
 _MOST_PROGRAMS = 32
 _STRIKES = 3
 _PATIENCE = 10
-
-
-class ReplayError(RuntimeError):
-    """A traced step is another program than the one that was run in its place since the last check."""
-
-
-@dataclass
-class _Kept:
-    """A program, and how far it is trusted."""
-
-    program: Program | None = None
-    agreed: int = 0
-    """Traces in a row that gave this program."""
-    due: int = 0
-    """Steps that may be replayed before the next trace."""
-    replayed: int = 0
-    """Steps replayed since the last trace."""
-    strikes: int = 0
-    """Traces in a row that could not be replayed at all."""
 
 
 class Replay:
@@ -88,7 +69,7 @@ class Replay:
         self._embedding = embedding
         self._steps = embedding._steps.replayed
         self._verify, self._check_every = verify, check_every
-        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+        self._kept: OrderedDict[Key, Kept] = OrderedDict()
         self._parts: tuple[Participants, Keys, Capture, Rerun] | None = None
         self._name: str | None = None
         self._in_a_row = 0
@@ -130,7 +111,7 @@ class Replay:
         except CannotReplayError as why:
             self._traced_again(str(why), sure=True)
             return self._plain(args, kwargs)
-        kept = self._kept.setdefault(key, _Kept())
+        kept = self._kept.setdefault(key, Kept())
         self._kept.move_to_end(key)
         if len(self._kept) > _MOST_PROGRAMS:
             self._kept.popitem(last=False)
@@ -207,7 +188,7 @@ class Replay:
             rerun.note(shared=True)
         return result
 
-    def _trace(self, kept: _Kept, call: Call) -> Any:
+    def _trace(self, kept: Kept, call: Call) -> Any:
         """A traced step whose program is kept, and compared with the one before."""
         assert self._parts is not None
         _, _, capture, rerun = self._parts
@@ -219,7 +200,7 @@ class Replay:
         self._judge(kept, traced)
         return traced.result
 
-    def _judge(self, kept: _Kept, traced: Traced) -> None:
+    def _judge(self, kept: Kept, traced: Traced) -> None:
         """Trust a program more, or less, after a trace."""
         before, replayed = kept.program, kept.replayed
         kept.program, kept.replayed, kept.due = traced.program, 0, 0
@@ -248,11 +229,11 @@ class Replay:
         self._off = True
         self._kept.clear()
         raise ReplayError(
-            f"replay: the step was traced again as a check, and {why}. The last {replayed} replayed steps may "
-            "be wrong: go back to a checkpoint from before them. The step's function has to do the same "
-            "operations whenever it is called with inputs of the same shapes; what depends on a counter, on "
-            "the clock or on a number that it reads cannot be replayed (docs/replay.md). Later calls of this "
-            "object are traced"
+            f"replay: the step was traced again as a check, and {why}. The last {replayed} replayed steps "
+            "may be wrong: go back to a checkpoint from before them. The step's function has to do the "
+            "same operations whenever it is called with inputs of the same shapes; what depends on a counter, "
+            "on the clock or on a number that it reads cannot be replayed (docs/replay.md). Later calls of "
+            "this object are traced"
         )
 
     def _traced_again(self, why: str, sure: bool = False) -> None:
@@ -270,8 +251,8 @@ class Replay:
         if not self._warned:
             self._warned = True
             warn_caller(
-                f"replay: the step runs traced, which is slower and otherwise the same: {why} (this is said "
-                "once)"
+                f"replay: the step runs traced, which is slower and otherwise the same: {why} (this is "
+                "said once)"
             )
 
     def _change(self, program: Program) -> str | None:
@@ -326,13 +307,13 @@ def replay(
     To trace a step takes the host many times longer than to run its program. A replayed call gives the same
     numbers, bit for bit, without running `train_step`: its Python side effects happen in traced calls only.
 
-    The contract: `train_step` dequeues one training batch and applies its gradients; all that it computes and
-    that is wanted it returns, detached; and it does the same operations whenever it is called with arguments
-    of the same shapes (numbers and texts: of the same values), modules in the same mode and optimizers with
-    the same hyper-parameters. What else it reads are parameters and buffers of the modules that it calls, and
-    states of optimizers. A step that does not fit is traced, with one warning that says why. A function that
-    breaks the contract in a way that no trace shows (every thousandth call does something else) cannot be
-    noticed before a check is made.
+    The contract: `train_step` dequeues one training batch and applies its gradients; all that it computes
+    and that is wanted it returns, detached; and it does the same operations whenever it is called with
+    arguments of the same shapes (numbers and texts: of the same values), modules in the same mode and
+    optimizers with the same hyper-parameters. What else it reads are parameters and buffers of the modules
+    that it calls, and states of optimizers. A step that does not fit is traced, with one warning that says
+    why. A function that breaks the contract in a way that no trace shows (every thousandth call does
+    something else) cannot be noticed before a check is made.
 
     Args:
         train_step: the function. It enqueues nothing and does not end the step.

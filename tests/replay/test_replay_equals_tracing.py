@@ -21,7 +21,7 @@ def test_200_steps_give_the_same_losses_tables_slots_weights_and_optimizer_state
     dense: str,
 ) -> None:
     rule = tte.Adam(0.01) if dense == "adam" else tte.Adagrad(0.1)
-    traced, replayed = twins(dense=dense, dropout=0.3, steps=200, tables=rule, check_every=64)
+    _, replayed = twins(dense=dense, dropout=0.3, steps=200, tables=rule, check_every=64)
     assert replayed.step.replayed >= 180
     assert replayed.step.reason == ""
 
@@ -270,7 +270,9 @@ def test_an_average_of_the_weights_in_the_step_is_a_module_that_is_named() -> No
 
         return step
 
-    modules: Callable[[Case], list[nn.Module]] = lambda case: [case.averaged]  # type: ignore[attr-defined]
+    def modules(case: Case) -> list[nn.Module]:
+        return [case.averaged]  # type: ignore[attr-defined]
+
     traced, replayed = twins(make=make, modules=modules)
     assert replayed.step.replayed > 10
     for one, two in zip(
@@ -347,4 +349,5 @@ def test_the_loader_prepares_batches_in_its_thread_meanwhile() -> None:
                 losses.append(step(numbers))
         found.append([[each.cpu() for each in losses], case.state()])
     assert_same(found[0], found[1])
-    assert step is not None and step.replayed > 25
+    assert step is not None
+    assert step.replayed > 25

@@ -173,7 +173,7 @@ def assert_same(one: Any, other: Any, place: str = "") -> None:
     """Equal, tensors bit for bit."""
     if isinstance(one, Tensor):
         assert isinstance(other, Tensor), place
-        assert one.dtype == other.dtype and one.shape == other.shape, place
+        assert (one.dtype, one.shape) == (other.dtype, other.shape), place
         assert torch.equal(one, other), place
     elif isinstance(one, dict):
         assert one.keys() == other.keys(), place

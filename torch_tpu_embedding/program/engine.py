@@ -189,8 +189,8 @@ class Engine:
         self.note_update(looked_up.batch, rates, self.store.version + 1)
 
     def note_update(self, batch: SentBatch, rates: Sequence[float], version: int) -> None:
-        """Take note that a batch's records were updated with such rates, which made this version of the tables.
-        Twice does no harm."""
+        """Take note that a batch's records were updated with such rates, which made this version of the
+        tables. Twice does no harm."""
         frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
         for number, records in enumerate(batch.records):
             self.store.delta_tracker.note_changed(number, records, frozen)

@@ -1,1 +1,1 @@
-"""A training step whose program is run again without tracing: what may change between two runs, and checks."""
+"""Training steps whose program is run again without tracing, and the checks that this is right."""

@@ -81,8 +81,8 @@ class Keys:
                 found += (type(each), each)
             else:
                 raise CannotReplayError(
-                    f"an argument is a {type(each).__name__}, whose content may change unseen; pass tensors of "
-                    "the device, numbers, texts, and dicts, lists or tuples of them"
+                    f"an argument is a {type(each).__name__}, whose content may change unseen; pass "
+                    "tensors of the device, numbers, texts, and dicts, lists or tuples of them"
                 )
         return tuple(found)
 

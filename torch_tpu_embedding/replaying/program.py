@@ -28,10 +28,11 @@ class Program:
     changed: list[tuple[int, int]]
     """The position in `snapshot.state` of each tensor that it changes, and that of its result."""
     gradients: list[tuple[int, int | None]]
-    """The position among the parameters of each whose `.grad` the step leaves another than it was, and that of
-    the result, or None for no gradient."""
+    """The position of each parameter whose `.grad` is another one after the step, and that of the result,
+    or None for no gradient."""
     outputs: list[tuple[str, Any]]
-    """The leaves of what the step returns: ('result', position), ('argument', position) or ('value', object)."""
+    """The leaves of what the step returns: ('result', position), ('argument', position) or ('value',
+    object)."""
     structure: Any
     """Puts the leaves together."""
     calls: list[tuple[object, ...]]
@@ -45,7 +46,7 @@ class Program:
         self.constant_bytes = [_bytes(each) for each in self.constants]
 
     def difference(self, other: Program) -> str | None:
-        """A sentence about how another trace of the same step differs from this one; None if it does not."""
+        """A sentence about how another trace of the same step differs from this one; None if not."""
         if self.calls != other.calls:
             return "it calls the embedding in another way from trace to trace"
         if self.key != other.key:

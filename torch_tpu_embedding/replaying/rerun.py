@@ -91,8 +91,8 @@ class Rerun:
             self._traces.note()
 
     def own_memory(self, state: Sequence[Tensor]) -> None:
-        """Compute what was traced since the last step, and see that nothing else has the memory of the dense
-        state, which a program overwrites.
+        """Compute what was traced since the last step, and see that nothing else has the memory of the
+        dense state, which a program overwrites.
 
         Args:
             state: as a snapshot has it, the tables' arrays first; nobody else has those.

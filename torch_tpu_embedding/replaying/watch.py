@@ -37,8 +37,8 @@ class Watch:
         """Raise CannotReplayError if the step ends programs or sets rates itself."""
         if programs.ended_steps() != self._ended:
             raise CannotReplayError(
-                "it ends the step itself (runtime.sync, torch_xla.sync, or an exchange between processes on "
-                "the CPU), so that it is several programs"
+                "it ends the step itself (runtime.sync, torch_xla.sync, or an exchange between processes "
+                "on the CPU), so that it is several programs"
             )
         if not same(self._participants.rates_set(), self._rates):
             raise CannotReplayError(

@@ -1,4 +1,4 @@
-"""Programs that were traced once and are run again: torch_xla's private functions for it, behind plain names.
+"""Programs that are traced once and run again: torch_xla's private functions for it, behind plain names.
 
 They are looked for at first use (`missing`); where one is gone, steps are traced as ever.
 """
@@ -102,7 +102,7 @@ class Traces:
         self._copies: int | None = None
 
     def look(self) -> tuple[bool, bool]:
-        """Gives whether tensors may have been made, other than by uploads, since `note`, and whether one was
+        """True, if tensors may have been made since `note`, other than by uploads; and true, if one was
         copied into another."""
         made, copies = _made(), _copies()
         return made is None or made != self._made, copies != self._copies
@@ -164,8 +164,8 @@ def sharding(value: Tensor) -> str:
 
 
 def own_memory(value: Tensor) -> None:
-    """Give a tensor memory that nothing else shares. torch_xla lets scalars that were sent with the same value
-    share one, also with the constants of a program, and tensors of which one was copied into the other."""
+    """Give a tensor memory that nothing else shares. torch_xla lets scalars that were sent with one value
+    share it, also with the constants of a program, and tensors of which one was copied into the other."""
     assign(value, upload(value.detach().cpu(), value.device))
 
 
@@ -249,8 +249,8 @@ def seed_tensor(device: str) -> Tensor:
 
 
 def random_begins_anew(known: int) -> bool:
-    """False if random numbers were traced on the device since the last step ended: those of the next step come
-    after them.
+    """False if random numbers were traced on the device since the last step ended: those of the next step
+    come after them.
 
     Args:
         known: what `rng_seed` gave after the last step.

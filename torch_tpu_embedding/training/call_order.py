@@ -44,7 +44,7 @@ class StepQueue:
         self._warned = False
         self._last_call: dict[str | None, str] = {}
         self.journal: list[tuple[object, ...]] | None = None
-        """Takes note of each call, while a list is here: its word, its name, and what else it is known by."""
+        """Takes note of each call while it is a list: its word, its name, and what else it is known by."""
 
     def check_room(self, name: str | None) -> None:
         """Raise RuntimeError if no further batch may wait."""
