@@ -45,8 +45,9 @@ class KnownTensors:
                 return None
             raise CannotReplayError(
                 f"it reads a tensor ({shape}) that is neither an argument nor part of a module that is "
-                "called or of an optimizer, or it sends one to the device; pass it as an argument, or register "
-                "it as a buffer of a module, and name that module in replay(…, modules=[…]) if nobody calls it"
+                "called or of an optimizer, or it sends one to the device; pass it as an argument, or "
+                "register it as a buffer of a module, and name that module in replay(…, modules=[…]) if "
+                "nobody calls it"
             )
         found = self._sources[memory]
         if found is None:
