@@ -232,8 +232,8 @@ class Replay:
             f"replay: the step was traced again as a check, and {why}. The last {replayed} replayed steps "
             "may be wrong: go back to a checkpoint from before them. The step's function has to do the "
             "same operations whenever it is called with inputs of the same shapes; what depends on a "
-            "counter, on the clock or on a number that it reads cannot be replayed (docs/replay.md). Later calls of "
-            "this object are traced"
+            "counter, on the clock or on a number that it reads cannot be replayed (docs/replay.md). Later "
+            "calls of this object are traced"
         )
 
     def _traced_again(self, why: str, sure: bool = False) -> None:

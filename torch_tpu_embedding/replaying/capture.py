@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from .known_tensors import KnownTensors
 from .participants import Participants, snapshot
 from .program import Program, Source
 from .rerun import Rerun
-from .traced_step import TracedStep, check_calls
+from .traced_step import TracedStep, check_calls, without_views
 from .watch import CannotReplayError, Watch
 
 
@@ -83,7 +83,7 @@ class Capture:
         del gradients
         watch, count = Watch(self._participants, before.on_host), self._participants.count
         seed = programs.rng_seed()
-        result, calls = self._call(call)
+        result, calls = self._call(call, before.state)
         self._participants.note_step(before.on_host, before.changes)
         try:
             if count != self._participants.count:
@@ -100,16 +100,22 @@ class Capture:
         except CannotReplayError as why:
             runtime.sync()
             return Traced(result, None, str(why) or None)
+        except (
+            RuntimeError
+        ) as error:  # of torch_xla; what is wrong with the step itself is raised again
+            runtime.sync()
+            return Traced(result, None, f"torch_xla cannot tell its inputs: {error}")
         traced.run(program, inputs, programs.next_seed(seed))
         self._rerun.note(shared=False)
         return Traced(result, program, None, impurity)
 
-    def _call(self, call: Call) -> tuple[Any, list[tuple[object, ...]]]:
+    def _call(self, call: Call, state: Sequence[Tensor]) -> tuple[Any, list[tuple[object, ...]]]:
+        """What the function returns, and the calls of the queue in it."""
         queue, calls = self._steps.queue, list[tuple[object, ...]]()
         queue.journal = calls
         try:
             with self._participants.watching():
-                return self._function(*call.args, **call.kwargs), calls
+                return without_views(self._function(*call.args, **call.kwargs), state), calls
         finally:
             queue.journal = None
 

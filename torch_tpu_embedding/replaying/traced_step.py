@@ -147,6 +147,24 @@ class TracedStep:
         return "result", root
 
 
+def without_views(result: Any, state: Sequence[Tensor]) -> Any:
+    """What a step has returned, with copies in place of views: the base of a view would be a result, too.
+
+    Args:
+        state: whose aliases are left as they are.
+    """
+    storages = {programs.storage_id(each) for each in state}
+
+    def copied(leaf: object) -> object:
+        if not isinstance(leaf, Tensor) or not programs.is_on_device(leaf) or leaf.requires_grad:
+            return leaf
+        if programs.storage_id(leaf) in storages or not programs.pending([leaf])[0]:
+            return leaf
+        return leaf.detach().clone()
+
+    return pytree.tree_map(copied, result)
+
+
 def check_calls(calls: Sequence[tuple[object, ...]], rates_known: bool) -> None:
     """Check that a step looks up one training batch that waited before, and applies its gradients.
 
