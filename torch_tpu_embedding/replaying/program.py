@@ -68,7 +68,7 @@ class Program:
     def _numbers(self, other: Program) -> str:
         for one, two in zip(self.constants, other.constants, strict=True):
             if _bytes(one) != _bytes(two) and one.numel() == 1:
-                return f" ({one.item()} before, {two.item()} now)"
+                return f" ({one.cpu().item()} before, {two.cpu().item()} now)"
         return ""
 
 

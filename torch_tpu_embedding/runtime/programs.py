@@ -256,7 +256,7 @@ def random_begins_anew(known: int) -> bool:
         known: what `rng_seed` gave after the last step.
     """
     seed = rng_seed()
-    return seed == known or int(seed_tensor(str(device())).item()) == seed
+    return seed == known or int(seed_tensor(str(device())).cpu()) == seed
 
 
 def next_seed(seed: int) -> int:
