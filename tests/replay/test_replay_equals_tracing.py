@@ -95,6 +95,16 @@ def test_learning_rates_of_tables_may_change_at_every_step() -> None:
     assert replayed.step.replayed > 10
 
 
+def test_a_dense_rate_in_a_tensor_of_the_device_may_change_at_every_step() -> None:
+    def schedule(case: Case, k: int) -> None:
+        (group,) = case.dense_optimizer.param_groups
+        group["lr"].fill_(0.01 / (1 + k))  # as torch's schedulers do with a tensor
+        tte.runtime.sync()
+
+    _, replayed = twins(between=schedule, dense="adam with its rate on the device")
+    assert replayed.step.replayed > 10
+
+
 def test_rates_of_callables_are_read_once_a_step() -> None:
     reads = []
 
@@ -299,7 +309,7 @@ def test_metrics_deltas_and_checkpoints_see_the_same(tmp_path: Path) -> None:
             if k in (15, 20):
                 checkpoint.save(case.embedding, directory, step=k, since=k - 5)
 
-        found = run(replayed, between=between)
+        found = run(replayed, between=between, steps=36)
         for each in (*reports, found.case.embedding.metrics()):
             for name in ("host_ms", "device_wait_ms", "compiles"):
                 del each[name]
