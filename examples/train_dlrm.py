@@ -25,7 +25,14 @@ from typing import Any
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
-from common.command_line import at_least, between, check_outputs, write_results
+from common.command_line import (
+    add_replay_option,
+    at_least,
+    between,
+    check_outputs,
+    replays,
+    write_results,
+)
 from common.preemption import (
     PREEMPTED,
     report_stop,
@@ -157,6 +164,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=at_least(0), default=0, metavar="N", help=text)
     text = "read the rows of the next step while this one runs; tables are one step older then"
     add("--pipelined", action="store_true", help=text)
+    add_replay_option(group, "with one process, unless --pipelined")
     text = "do not train the dense-only model beside"
     add("--no-baseline", dest="baseline", action="store_false", help=text)
 
@@ -222,6 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
         trainer = Trainer(log, settings)
         args.steps = args.steps or args.epochs * trainer.order.batches
+        if replays(args):
+            trainer.replay_steps()
         resume(args.checkpoint, trainer)
     except (OSError, ValueError) as error:
         print(f"train_dlrm.py: error: {error}", file=sys.stderr)

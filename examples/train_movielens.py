@@ -24,7 +24,13 @@ from pathlib import Path
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
-from common.command_line import at_least, between, check_outputs, write_results
+from common.command_line import (
+    add_replay_option,
+    at_least,
+    between,
+    check_outputs,
+    write_results,
+)
 from common.preemption import (
     PREEMPTED,
     report_stop,
@@ -159,6 +165,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seeds", type=seed_list, default=[0], metavar="N,N,…", help=text)
     text = "read the rows of the next step while this one runs; tables are one step older then"
     add("--pipelined", action="store_true", help=text)
+    add_replay_option(
+        group, "no: its dense learning rate, a number of the program, changes at each step"
+    )
 
     group = parser.add_argument_group("reports and checkpoints")
     add = group.add_argument
@@ -222,6 +231,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with stop_on_signals() as signals:
         for seed in args.seeds:
             trainer = Trainer(samples, settings_of(args, seed))
+            if args.replay:
+                trainer.replay_steps()
             if seed == args.seeds[0]:
                 print(trainer.embedding.describe())
             directory = checkpoint_directory(args, seed)

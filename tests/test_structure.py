@@ -19,6 +19,7 @@ FLOORS = (
     {"batch"},
     {"program"},
     {"training", "monitoring"},
+    {"replaying"},
     {""},
     {"serving"},
 )

@@ -17,6 +17,8 @@ from .monitoring.host_trace import profile
 from .monitoring.writers import JsonLinesWriter, TensorBoardWriter
 from .optimizers import FTRL, SGD, Adagrad, AdagradMomentum, Adam, RowWiseAdagrad
 from .program.plain_lookup import serving_embedding_lookup
+from .replay import Replay, replay
+from .replaying.kept import ReplayError
 from .serving.export import export_serving
 from .serving.module import TPUEmbeddingForServing
 from .serving.program import export_program
@@ -35,6 +37,8 @@ __all__ = [
     "JsonLinesWriter",
     "QuantizationConfig",
     "Ragged",
+    "Replay",
+    "ReplayError",
     "RowIdInitializer",
     "RowWiseAdagrad",
     "TPUEmbedding",
@@ -47,6 +51,7 @@ __all__ = [
     "export_program",
     "export_serving",
     "profile",
+    "replay",
     "runtime",
     "serving_embedding_lookup",
 ]

@@ -85,9 +85,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
             agree_on_step(processes, "apply_gradients", error, "", {})  # raises, on the others too
             raise
         self._embedding.apply_gradients(learning_rates=rates)
-        self._shown = rates
-        for group, rate in zip(self.param_groups, rates, strict=True):
-            group["lr"] = rate
+        self._show(rates)
         return result
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -177,6 +175,18 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
             "EmbeddingOptimizer: it drives one embedding and can be neither copied nor pickled; make "
             "another one, EmbeddingOptimizer(embedding), and give it this one's state_dict()"
         )
+
+    @property
+    def _has_numbers(self) -> bool:
+        """True if every group's lr is a number, and no table's a callable."""
+        kinds = {type(group["lr"]) for group in self.param_groups}
+        return kinds <= {float} and not any(self._callables)
+
+    def _show(self, rates: list[float]) -> None:
+        """Let each group have the rate that its table's last update took."""
+        self._shown = rates
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _rates(self) -> list[float]:
         read = self._embedding.learning_rates()

@@ -41,6 +41,21 @@ def between(low: float, high: float) -> Callable[[str], float]:
     return number
 
 
+def add_replay_option(group: argparse._ArgumentGroup, default: str) -> None:
+    """Add --replay and --no-replay, which `replays` reads."""
+    text = "run most steps from their compiled program, without tracing: the same numbers for a tenth of "
+    text += f"the host's time (default: {default})"
+    group.add_argument("--replay", action=argparse.BooleanOptionalAction, help=text)
+
+
+def replays(args: argparse.Namespace) -> bool:
+    """True if steps shall be replayed: as asked, else where it can be done. Pipelined steps, and those of
+    several CPU processes, are traced whatever is asked."""
+    if args.replay is not None:
+        return bool(args.replay)
+    return not args.pipelined and tte.distributed.world_size() == 1
+
+
 def check_outputs(*, plot: Path | None, results: Path | None) -> None:
     """Make sure, before a long training, that its results can be written; a collective call.
 

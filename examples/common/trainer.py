@@ -7,7 +7,8 @@ A step of training looks as in any program that uses `TPUEmbedding`:
     ...                                    # loss, backward, and a step of each optimizer
     tte.runtime.sync()                     # runs all of it on the device, as one program
 
-Each example writes the middle, its `train_step`, in its own model.py. All around it is here: the count of
+Each example writes the middle, its `train_step`, in its own model.py. With --replay most steps run the
+program again without that Python code, see `BaseTrainer.replay_steps`. All around it is here: the count of
 steps, predictions for held-out samples, the state that a checkpoint holds beside the tables, and a loop
 that evaluates, saves and measures without compiling anything after its first steps.
 
@@ -66,6 +67,7 @@ class BaseTrainer(ABC):
         self.step = 0
         self.history: dict[str, list[Any]] = {"loss": [], "evaluations": []}
         self.seconds = {"training": 0.0, "all": 0.0}
+        self._replayed: tte.Replay | None = None
 
     @abstractmethod
     def cut(self, rows: np.ndarray) -> Batch:
@@ -99,8 +101,16 @@ class BaseTrainer(ABC):
     def data_identity(self) -> dict[str, Any]:
         """Facts about the data that must be the same for a run to continue another."""
 
+    def replay_steps(self) -> None:
+        """From now on trace only the first steps, and a few others as a check; the numbers are the same."""
+        self._replayed = tte.replay(self.train_step, self.embedding)
+
     def advance(self) -> Tensor:
         """Train on the next batch; the loss is a device scalar, computed when it is fetched."""
+        if self._replayed is not None:
+            replayed: Tensor = self._replayed(next(self.batches))  # ends the step, too
+            self.step += 1
+            return replayed
         # `train_step` is a function of its own so that activations and gradients are gone before `sync`:
         # a tensor that is still referenced there becomes an output of the program, which XLA must keep.
         loss = self.train_step(next(self.batches))

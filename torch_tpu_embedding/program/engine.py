@@ -83,7 +83,7 @@ class Engine:
         self.batcher = self.make_batcher(group)
         self.spare_groups = SpareGroups(group)
         """Groups of the same processes, for threads."""
-        self._rates = [RateBuffer() for _ in self.store.stacks]
+        self.rates = [RateBuffer() for _ in self.store.stacks]
 
     def make_batcher(self, group: HostGroup) -> Batcher:
         """A batcher of its own, for a thread that prepares batches beside the others."""
@@ -186,10 +186,15 @@ class Engine:
         # Parts of a device's program must be gone here, for these programs end on their own.
         for number, per_occurrence in waiting.items():
             self._update_each(number, looked_up.batch, per_occurrence, rates)
+        self.note_update(looked_up.batch, rates, self.store.version + 1)
+
+    def note_update(self, batch: SentBatch, rates: Sequence[float], version: int) -> None:
+        """Take note that a batch's records were updated with such rates, which made this version of the
+        tables. Twice does no harm."""
         frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
-        for number, records in enumerate(looked_up.batch.records):
+        for number, records in enumerate(batch.records):
             self.store.delta_tracker.note_changed(number, records, frozen)
-        self.store.version += 1
+        self.store.version = version
 
     @for_tables
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
@@ -236,7 +241,7 @@ class Engine:
             if read_before and stack.reads_must_come_first:
                 feature = indices[number].shape.order.spans[0].feature_index
                 gradient = after(gradient, self.exchange.enter(read_before[feature]))
-            parts, rate = self._enter(number), self._rates_on_device(number, rates)
+            parts, rate = self._enter(number), self.rates_on_device(number, rates)
             if stack.rule.moves_all_rows:
                 apply_to_all_rows(parts, indices[number], gradient, rate)
             else:
@@ -250,7 +255,7 @@ class Engine:
         self, number: int, batch: SentBatch, gradients: Tensor, rates: Sequence[float]
     ) -> None:
         """Update a stack once for each occurrence of an id, round batch by round batch."""
-        rate = self._rates_on_device(number, rates)
+        rate = self.rates_on_device(number, rates)
         self._end_program()
         for round_batch in batch.round_batches[number]:
             self._apply_round_batch(number, round_batch, gradients, rate)
@@ -338,6 +343,7 @@ class Engine:
             for index, arrays in zip(indices, self.store.arrays, strict=True)
         ]
 
-    def _rates_on_device(self, number: int, rates: Sequence[float]) -> Tensor:
+    def rates_on_device(self, number: int, rates: Sequence[float]) -> Tensor:
+        """The rates of a stack's tables in a device buffer, out of those of all tables."""
         tables = self.store.stacks[number].table_indices
-        return self._rates[number].hold([rates[table] for table in tables], self._device)
+        return self.rates[number].hold([rates[table] for table in tables], self._device)

@@ -36,9 +36,19 @@ class NormSampler:
         self._pending: tuple[list[int], Tensor] | None = None
         self._known: Norms = {}
 
+    @property
+    def due(self) -> bool:
+        """True if the update that begins next is to be sampled."""
+        return self._updates % self._every == 1 % self._every
+
+    @property
+    def always(self) -> bool:
+        """True if every update is sampled."""
+        return self._every == 1
+
     def begin(self) -> bool:
         """Count an update that begins now; returns True if it is to be sampled."""
-        due = self._updates % self._every == 1 % self._every
+        due = self.due
         self._updates += 1
         if due:
             self.read()

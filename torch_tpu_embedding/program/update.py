@@ -198,9 +198,14 @@ class RateBuffer:
     def hold(self, values: Sequence[float], device: torch.device) -> Tensor:
         """A buffer `[tables]` of these rates, the one held before if they are the same."""
         if self._values != tuple(values):
-            self._values = tuple(values)
-            tensor = torch.tensor(self._values, dtype=torch.float32, device="cpu")
+            tensor = torch.tensor([*values], dtype=torch.float32, device="cpu")
             self._on_device = tensor.to(device)
+            self._values = tuple(values)  # last: an interrupt leaves no value without its buffer
+        return self._on_device
+
+    @property
+    def held(self) -> Tensor:
+        """The buffer that `hold` gave last; an empty one of the host if there is none."""
         return self._on_device
 
 

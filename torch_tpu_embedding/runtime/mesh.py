@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .xla import as_typed, bindings, device, sync, wait_for_device
+from .xla import as_typed, bindings, device, send, sync, wait_for_device
 
 
 class Mesh:
@@ -41,8 +41,7 @@ class Mesh:
             return value.to(device())
         names = ("x", *[None] * (value.dim() - 1))
         spec = xs.ShardingSpec(self._mesh, names, minibatch=True).xla_spec(value)
-        (out,) = bindings()._xla_tensors_from_aten([value], [str(device())], [spec])
-        return as_typed(out)
+        return send(value, str(device()), spec)
 
     def zeros(self, shape: Sequence[int]) -> Tensor:
         """Zeros of this shape on every device, split along the first dimension."""

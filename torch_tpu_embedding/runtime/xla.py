@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -102,8 +103,22 @@ def upload(value: Tensor, target: torch.device) -> Tensor:
     if not is_accelerated(target):
         return value.to(target)
     require_own_process("to_device")
-    (out,) = bindings()._xla_tensors_from_aten([value], [str(target)], None)
+    return send(value, str(target), None)
+
+
+def send(value: Tensor, target: str, sharding: Any) -> Tensor:
+    """Copy a host tensor to a device now, or its parts to several; counted, see `programs.Traces`."""
+    with _counting:
+        sent["begun"] += 1
+    (out,) = bindings()._xla_tensors_from_aten([value], [target], [sharding] if sharding else None)
+    with _counting:
+        sent["done"] += 1
     return as_typed(out)
+
+
+sent = {"begun": 0, "done": 0}
+"""How many uploads were begun by `send`, and how many are done."""
+_counting = threading.Lock()
 
 
 @timed("sync")

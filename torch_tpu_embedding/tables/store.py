@@ -135,6 +135,11 @@ class TableStore:
                     found[table][name][there].copy_(lane)
         return found
 
+    @property
+    def num_arrays(self) -> int:
+        """The number of arrays of all stacks."""
+        return sum(len(of_stack) for of_stack in self.arrays)
+
     @for_tables
     def read_rows(self, table: int, start: int, stop: int) -> Fields:
         """The rows start … stop-1 of a table: field → CPU `[n, width]`, a copy."""

@@ -43,6 +43,8 @@ class StepQueue:
         self._cleared: set[str | None] = set()
         self._warned = False
         self._last_call: dict[str | None, str] = {}
+        self.journal: list[tuple[object, ...]] | None = None
+        """Takes note of each call while it is a list: its word, its name, and what else it is known by."""
 
     def check_room(self, name: str | None) -> None:
         """Raise RuntimeError if no further batch may wait."""
@@ -80,7 +82,13 @@ class StepQueue:
             self._warned = True
         self.drop_step(name)
 
+    def note(self, *call: object) -> None:
+        """Write a call into the journal, if there is one."""
+        if self.journal is not None:
+            self.journal.append(call)
+
     def push(self, name: str | None, batch: Queued) -> None:
+        self.note("enqueue", name)
         self._waiting.setdefault(name, deque()).append(batch)
 
     def remove(self, batch: Queued | None) -> None:
@@ -98,6 +106,11 @@ class StepQueue:
             self.check_applied(name, "dequeue")
         return waiting[0]
 
+    def waiting(self, name: str | None) -> Queued | None:
+        """The batch that would be looked up next, whether it is its turn or not; None if there is none."""
+        waiting = self._waiting.get(name)
+        return waiting[0] if waiting else None
+
     def after(self, queued: Queued) -> Queued | None:
         """The batch that waits behind this one under the same name."""
         for waiting in self._waiting.values():
@@ -111,6 +124,7 @@ class StepQueue:
 
     def looked_up(self, name: str | None, awaiting: Awaiting | None) -> None:
         """The next batch waits no longer; a training batch now awaits its gradients."""
+        self.note("dequeue", name, awaiting is not None)
         self._waiting[name].popleft()
         self._last_call[name] = "inference" if awaiting is None else "training"
         if awaiting is not None:
@@ -149,6 +163,7 @@ class StepQueue:
 
     def accumulated(self, name: str | None) -> None:
         """The batch that awaits its gradients has them; it waits for others."""
+        self.note("accumulate", name)
         self._accumulated.setdefault(name, []).append(self._awaiting.pop(name))
         self._cleared.discard(name)
         self._last_call[name] = "accumulate"
@@ -157,19 +172,32 @@ class StepQueue:
         """The gradients of the step were cleared: what was accumulated is gone, and the batch that awaits
         them may be followed by another if it has had some."""
         awaiting = self._awaiting.get(name)
+        if self.step_of(name):
+            self.note("clear", name)
         if self._accumulated.pop(name, None) and awaiting is None:
             self._last_call[name] = "dropped"
         if awaiting is not None and any(each.grad is not None for each in awaiting.activations):
             self._cleared.add(name)
 
     def applied(self, name: str | None) -> None:
-        self.drop_step(name)
+        self.note("apply", name)
+        self._forget(name)
+        self._last_call[name] = "apply"
+
+    def replayed(self, name: str | None, batch: Queued) -> None:
+        """A batch was looked up and its gradients applied, by a program run again. Twice does no harm."""
+        if self.waiting(name) is batch:
+            self._waiting[name].popleft()
         self._last_call[name] = "apply"
 
     def drop_step(self, name: str | None) -> None:
         """Forget the batches whose gradients have not been applied."""
         if self.step_of(name):
+            self.note("drop", name)
             self._last_call[name] = "dropped"
+        self._forget(name)
+
+    def _forget(self, name: str | None) -> None:
         self._awaiting.pop(name, None)
         self._accumulated.pop(name, None)
         self._cleared.discard(name)

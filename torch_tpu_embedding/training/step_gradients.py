@@ -86,6 +86,7 @@ class StepGradients:
     ) -> Tensor:
         """`clip` with checked arguments: the largest norm, p, and the dense parameters."""
         limit, order, dense = wanted
+        self._queue.note("clip", name, limit, order)
         looked_up = self._sum_step(step, self._of_trained_tables(step, found))
         gradients = [each.grad for each in dense if each.grad is not None]
         exchange = self._tables.engine.exchange
@@ -168,6 +169,11 @@ class StepGradients:
         if looked_up is None:
             looked_up = step[0].looked_up if len(step) == 1 else self._sum_step(step, found)
         return looked_up, _filled(step[-1], found[-1])
+
+    @property
+    def limit_buffer(self) -> Tensor | None:
+        """The device buffer of the largest norm that `clip` was given last, if it was called."""
+        return self._limit[1] if self._limit is not None else None
 
     def forget_clipped(self, name: str | None) -> None:
         """The step of `name` is another one than `clip` was called for."""

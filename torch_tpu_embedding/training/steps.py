@@ -24,6 +24,7 @@ from ..runtime.phases import mark, timed
 from .agreed_steps import AgreedSteps
 from .call_order import Awaiting, Queued, StepQueue
 from .pipelining import Pipeline
+from .replayed_steps import ReplayedSteps
 from .step_gradients import StepGradients
 
 
@@ -72,6 +73,7 @@ class Steps:
         self._id_bounds = id_bounds
         self._samples = SampleCount(resolved, batch_size, placement.num_shards)
         self._count = 0
+        self.replayed = ReplayedSteps(tables, self.queue, self._agreed, pipelined, self._end_replay)
 
     @property
     def pipelined(self) -> bool:
@@ -161,8 +163,7 @@ class Steps:
             activations = engine.cut(queued.sent, activations)
             self.queue.looked_up(name, None)
             return activations
-        mark("step", self._count)
-        self._count += 1
+        self._begin_step()
         engine.flush(besides=self._pipeline)
         if self._pipeline is None:
             looked_up, activations = engine.look_up(queued.sent)
@@ -199,6 +200,7 @@ class Steps:
             rates = check_rates(tables, rates, self._agreed.frozen_in(step))
         except Exception as error:
             failure = error
+        self.queue.note("rates", name, learning_rates is not None)
         engine = self._tables.engine
         with calling(call):
             settings = {"the learning rates of the tables are": [*rates]}
@@ -211,6 +213,19 @@ class Steps:
                 self._pipeline.hold(engine, name, looked_up, of_last, rates)
             self.queue.applied(name)
             self._step_changed(name)
+        self._step_done()
+
+    def _begin_step(self) -> None:
+        mark("step", self._count)
+        self._count += 1
+
+    def _end_replay(self) -> None:
+        """Count a step whose program was run again, as others are counted."""
+        self._begin_step()
+        self._step_done()
+
+    def _step_done(self) -> None:
+        """Count a step for metrics, which may call the user's callback."""
         if self._metrics.current is not None:
             self._metrics.current.step_done()
 

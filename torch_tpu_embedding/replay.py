@@ -1,0 +1,333 @@
+"""Replay: a training step that is traced a few times, and then run again from its compiled program.
+
+What it needs, checks and refuses: docs/replay.md.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from . import runtime
+from .embedding import TPUEmbedding
+from .embedding_optimizer import EmbeddingOptimizer
+from .io.warn import warn_caller
+from .replaying.calls import Call, Key, Keys, call_of
+from .replaying.capture import Capture, Traced
+from .replaying.kept import Kept, ReplayError
+from .replaying.participants import Participants
+from .replaying.program import Program
+from .replaying.rerun import ProgramGoneError, Rerun
+from .replaying.watch import CannotReplayError
+from .runtime import programs
+from .table_module import TableModule
+
+_MOST_PROGRAMS = 32
+_STRIKES = 3
+_PATIENCE = 10
+
+
+class Replay:
+    """A training step to call in place of its function: it traces a few calls, and replays the others.
+
+        step = tte.replay(train_step, embedding)
+        for numbers in batches:  # an EmbeddingLoader's, or after `embedding.enqueue`
+            loss = step(numbers)  # one whole step; no `runtime.sync` after it
+
+    Made by `replay`, which documents it.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        embedding: TPUEmbedding,
+        modules: Iterable[nn.Module] = (),
+        verify: int = 8,
+        check_every: int = 256,
+    ) -> None:
+        if not callable(function):
+            raise TypeError(f"replay: train_step must be a function, got {function!r}")
+        if not isinstance(embedding, TPUEmbedding):
+            raise TypeError(
+                f"replay: embedding must be a TPUEmbedding, got {type(embedding).__name__}"
+            )
+        if not embedding.on_accelerator:
+            raise ValueError(
+                "replay: this TPUEmbedding is on the CPU, where nothing is traced; call the step itself"
+            )
+        for name, value in (("verify", verify), ("check_every", check_every)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"replay: {name} must be an int of at least 1, got {value!r}")
+        self._modules = [*modules]
+        for each in self._modules:
+            if not isinstance(each, nn.Module):
+                raise TypeError(f"replay: modules must be modules, got {type(each).__name__}")
+        self._function = function
+        self._embedding = embedding
+        self._steps = embedding._steps.replayed
+        self._verify, self._check_every = verify, check_every
+        self._kept: OrderedDict[Key, Kept] = OrderedDict()
+        self._parts: tuple[Participants, Keys, Capture, Rerun] | None = None
+        self._name: str | None = None
+        self._in_a_row = 0
+        self._warned = False
+        self._off = False
+        self.traced = 0
+        """Steps traced so far."""
+        self.replayed = 0
+        """Steps replayed so far."""
+        self.reason = ""
+        """Why the step traced last was not replayed, or is not yet; empty if there is nothing to say."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Take one step, and end it.
+
+        Returns:
+            What the step's function returns.
+
+        Raises:
+            ReplayError: this step was traced to check the replays before it, and is another program. It
+                has run; the steps since the last check may be wrong.
+            Exception: any that the function, `dequeue` or `apply_gradients` raises.
+        """
+        if self._off:
+            return self._plain(args, kwargs)
+        if self._parts is None:
+            return self._first(args, kwargs)
+        _, keys, _, rerun = self._parts
+        queued = self._steps.next(self._name)
+        if queued is not None and not rerun.random_begins_anew():
+            return self._plain(args, kwargs)
+        if queued is None:
+            if self._steps.samples_always:
+                self._traced_again("metrics sample every step (enable_metrics(every=1))")
+            return self._plain(args, kwargs)
+        call = call_of(args, kwargs)
+        try:
+            key = keys.of(call, queued.sent, self._steps.frozen)
+        except CannotReplayError as why:
+            self._traced_again(str(why), sure=True)
+            return self._plain(args, kwargs)
+        kept = self._kept.setdefault(key, Kept())
+        self._kept.move_to_end(key)
+        if len(self._kept) > _MOST_PROGRAMS:
+            self._kept.popitem(last=False)
+        if kept.strikes >= _STRIKES:
+            return self._plain(args, kwargs)
+        if kept.program is not None and (change := self._change(kept.program)):
+            kept.program, self.reason = None, change
+        if kept.program is None or kept.due == 0:
+            return self._trace(kept, call)
+        try:
+            result = rerun.run(kept.program, call, self._name, queued)
+        except ProgramGoneError:
+            if self._embedding.placement.num_shards > 1:
+                raise  # the others have agreed to take the step
+            kept.program, self.reason = None, "torch_xla has dropped its program"
+            return self._trace(kept, call)
+        except CannotReplayError as why:
+            self._traced_again(str(why), sure=True)
+            return self._plain(args, kwargs)
+        kept.due -= 1
+        kept.replayed += 1
+        self.replayed += 1
+        self._in_a_row = 0
+        return result
+
+    def _first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A traced step that shows who takes part."""
+        if self._steps.pipelined:
+            self._give_up("execution is pipelined, which keeps gradients from one step to the next")
+            return self._plain(args, kwargs)
+        arrays = self._steps.engine.store.arrays
+        lacking = programs.missing(arrays[0][0])
+        if lacking:
+            self._give_up(f"this version of torch_xla has no {', '.join(lacking)}")
+            return self._plain(args, kwargs)
+        people = Participants(self._steps.engine, self._modules, EmbeddingOptimizer, TableModule)
+        queue, calls = self._steps.queue, list[tuple[object, ...]]()
+        queue.journal = calls
+        try:
+            with people.watching():
+                result = self._plain(args, kwargs)
+        finally:
+            queue.journal = None
+        for word, name, *_ in calls:
+            if word == "dequeue":
+                assert name is None or isinstance(name, str)
+                self._name = name
+        rerun = Rerun(self._steps, people, self._rates, self._show_rates)
+        gradients = self._embedding._steps.gradients
+        capture = Capture(
+            self._function,
+            self._steps,
+            people,
+            rerun,
+            gradients,
+            lambda: self._driver() is not None,
+        )
+        self._parts = people, Keys(people), capture, rerun
+        rerun.note(shared=True)
+        return result
+
+    def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A traced step, as without replay."""
+        people, rerun = (self._parts[0], self._parts[3]) if self._parts else (None, None)
+        on_host = people.on_host() if people is not None else []
+        changes = people.changes(on_host) if people is not None else []
+        self.traced += 1
+        result = self._function(*args, **kwargs)
+        runtime.sync()
+        if people is not None:
+            people.note_step(on_host, changes)
+        if rerun is not None:
+            rerun.release()
+            rerun.note(shared=True)
+        return result
+
+    def _trace(self, kept: Kept, call: Call) -> Any:
+        """A traced step whose program is kept, and compared with the one before."""
+        assert self._parts is not None
+        _, _, capture, rerun = self._parts
+        queued = self._steps.queue.waiting(self._name)
+        assert queued is not None
+        rerun.release()
+        self.traced += 1
+        traced = capture.trace(call, queued)
+        self._judge(kept, traced)
+        return traced.result
+
+    def _judge(self, kept: Kept, traced: Traced) -> None:
+        """Trust a program more, or less, after a trace."""
+        before, replayed = kept.program, kept.replayed
+        kept.program, kept.replayed, kept.due = traced.program, 0, 0
+        if traced.program is None:
+            kept.agreed = 0
+            if traced.reason is not None:
+                kept.strikes += 1
+                self._fail_check(replayed, traced.reason)
+                self._traced_again(traced.reason, sure=kept.strikes >= _STRIKES)
+            return
+        kept.strikes = 0
+        change = before.difference(traced.program) if before is not None else None
+        if change is not None:
+            self._fail_check(replayed, change)
+        why = change or traced.impurity
+        kept.agreed = 0 if traced.impurity else 1 if change or before is None else kept.agreed + 1
+        if kept.agreed >= self._verify:
+            kept.due = min(2 ** min(kept.agreed - self._verify, 62), self._check_every)
+            self.reason = ""
+            return
+        self._traced_again(why or self.reason)
+
+    def _fail_check(self, replayed: int, why: str) -> None:
+        if not replayed:
+            return
+        self._off = True
+        self._kept.clear()
+        raise ReplayError(
+            f"replay: the step was traced again as a check, and {why}. The last {replayed} replayed steps "
+            "may be wrong: go back to a checkpoint from before them. The step's function has to do the "
+            "same operations whenever it is called with inputs of the same shapes; what depends on a "
+            "counter, on the clock or on a number that it reads cannot be replayed (docs/replay.md). Later "
+            "calls of this object are traced"
+        )
+
+    def _traced_again(self, why: str, sure: bool = False) -> None:
+        """Note that a step was traced; warn if it will always be so."""
+        self.reason = why
+        self._in_a_row += 1
+        if why and (sure or self._in_a_row >= _PATIENCE * self._verify):
+            self._warn(why)
+
+    def _give_up(self, why: str) -> None:
+        self._off, self.reason = True, why
+        self._warn(why)
+
+    def _warn(self, why: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warn_caller(
+                f"replay: the step runs traced, which is slower and otherwise the same: {why} (this is "
+                "said once)"
+            )
+
+    def _change(self, program: Program) -> str | None:
+        assert self._parts is not None
+        return program.snapshot.change(self._parts[0])
+
+    def _driver(self) -> EmbeddingOptimizer | None:
+        """The EmbeddingOptimizer that takes this embedding's steps, if there is exactly one."""
+        assert self._parts is not None
+        found = [
+            each
+            for each in self._parts[0].table_optimizers
+            if isinstance(each, EmbeddingOptimizer) and each._embedding is self._embedding
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def _rates(self) -> list[float]:
+        driver = self._driver()
+        if driver is None:
+            return self._embedding.learning_rates()
+        set_now = [group["lr"] for group in driver.param_groups]
+        if set_now == driver._shown and driver._has_numbers:
+            return driver._shown  # checked when they were taken
+        return driver._rates()
+
+    def _show_rates(self, rates: list[float]) -> None:
+        driver = self._driver()
+        if driver is not None and driver._shown is not rates:
+            driver._show(rates)
+
+
+def replay(
+    train_step: Callable[..., Any],
+    embedding: TPUEmbedding,
+    *,
+    modules: Iterable[nn.Module] = (),
+    verify: int = 8,
+    check_every: int = 256,
+) -> Replay:
+    """Make a training step that is traced a few times, and then run again from its compiled program.
+
+        def train_step(numbers):
+            loss = model(numbers, embedding.dequeue()).mean()
+            loss.backward()
+            dense_optimizer.step()
+            embedding_optimizer.step()
+            dense_optimizer.zero_grad()
+            return loss.detach()
+
+        step = tte.replay(train_step, embedding)
+
+    To trace a step takes the host many times longer than to run its program. A replayed call gives the same
+    numbers, bit for bit, without running `train_step`: its Python side effects happen in traced calls only.
+
+    The contract: `train_step` dequeues one training batch and applies its gradients; all that it computes
+    and that is wanted it returns, detached; and it does the same operations whenever it is called with
+    arguments of the same shapes (numbers and texts: of the same values), modules in the same mode and
+    optimizers with the same hyper-parameters. What else it reads are parameters and buffers of the modules
+    that it calls, and states of optimizers. A step that does not fit is traced, with one warning that says
+    why. A function that breaks the contract in a way that no trace shows (every thousandth call does
+    something else) cannot be noticed before a check is made.
+
+    Args:
+        train_step: the function. It enqueues nothing and does not end the step.
+        embedding: the TPUEmbedding that it dequeues from, on an XLA device.
+        modules: those whose tensors it uses without calling them (an average of the weights).
+        verify: traces in a row that must agree before the first replay.
+        check_every: replays between two checks, in which a step is traced and compared; at first a check
+            comes after 1, 2, 4, … replays.
+
+    Returns:
+        An object that is called in place of `train_step`, and ends the step itself. Its `traced` and
+        `replayed` count steps, `reason` says why the last step was traced.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, or the embedding is on the CPU.
+    """
+    return Replay(train_step, embedding, modules, verify, check_every)

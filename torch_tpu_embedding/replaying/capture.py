@@ -1,0 +1,163 @@
+"""A step, traced as ever, and run as a program that can be run again."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .. import runtime
+from ..runtime import programs
+from ..training.call_order import Queued
+from ..training.replayed_steps import ReplayedSteps
+from ..training.step_gradients import StepGradients
+from .calls import Call
+from .known_tensors import KnownTensors
+from .participants import Participants, snapshot
+from .program import Program, Source
+from .rerun import Rerun
+from .traced_step import TracedStep, check_calls, without_views
+from .watch import CannotReplayError, Watch
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A step that was traced and has run."""
+
+    result: Any
+    """What its function has returned."""
+    program: Program | None
+    """None if it cannot be run again."""
+    reason: str | None = None
+    """Why not, as the end of a sentence; None if that is but for now."""
+    impurity: str | None = None
+    """A reason to trust no single trace of it."""
+
+
+class Capture:
+    """Traces steps of one function.
+
+    Args:
+        rates_known: True if rates that a step gives by hand are those of an EmbeddingOptimizer.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        steps: ReplayedSteps,
+        participants: Participants,
+        rerun: Rerun,
+        gradients: StepGradients,
+        rates_known: Callable[[], bool],
+    ) -> None:
+        self._gradients = gradients
+        self._rerun = rerun
+        self._function = function
+        self._steps = steps
+        self._participants = participants
+        self._rates_known = rates_known
+
+    def trace(self, call: Call, queued: Queued) -> Traced:
+        """Take one step.
+
+        Args:
+            queued: the batch that it will look up.
+        """
+        programs.settle_all()
+        before = snapshot(self._participants)
+        self._rerun.own_memory(before.state)
+        for each in (*before.state, *call.tensors):
+            if each.dim() == 0:
+                programs.own_memory(each)
+        memory = programs.memory_ids(before.state)
+        gradients = [each.grad for each in self._participants.parameters]
+        known = KnownTensors()
+        known.add(before.state, "state")
+        known.add(call.leaves, "argument")
+        known.add([queued.sent.ints, queued.sent.floats], "batch")
+        known.add(gradients, "gradient")
+        before_it = [None if each is None else weakref.ref(each) for each in gradients]
+        del gradients
+        watch, count = Watch(self._participants, before.on_host), self._participants.count
+        seed = programs.rng_seed()
+        result, calls = self._call(call, before.state)
+        self._participants.note_step(before.on_host, before.changes)
+        try:
+            if count != self._participants.count:
+                raise CannotReplayError("")  # who takes part was not known before
+            watch.check()
+            if change := before.change(self._participants):
+                raise CannotReplayError(f"in it {change}")
+            check_calls(calls, self._rates_known())
+            traced = TracedStep(self._participants, before, before_it, call, result)
+            traced.check_memory(memory)
+            counters = watch.counters()
+            impurity = watch.impurity()
+            program, inputs = self._program(traced, known, calls, counters)
+        except CannotReplayError as why:
+            runtime.sync()
+            return Traced(result, None, str(why) or None)
+        except (
+            RuntimeError
+        ) as error:  # of torch_xla; what is wrong with the step itself is raised again
+            runtime.sync()
+            return Traced(result, None, f"torch_xla cannot tell its inputs: {error}")
+        traced.run(program, inputs, programs.next_seed(seed))
+        self._rerun.note(shared=False)
+        return Traced(result, program, None, impurity)
+
+    def _call(self, call: Call, state: Sequence[Tensor]) -> tuple[Any, list[tuple[object, ...]]]:
+        """What the function returns, and the calls of the queue in it."""
+        queue, calls = self._steps.queue, list[tuple[object, ...]]()
+        queue.journal = calls
+        try:
+            with self._participants.watching():
+                return without_views(self._function(*call.args, **call.kwargs), state), calls
+        finally:
+            queue.journal = None
+
+    def _program(
+        self,
+        traced: TracedStep,
+        known: KnownTensors,
+        calls: list[tuple[object, ...]],
+        counters: list[Tensor],
+    ) -> tuple[Program, list[Tensor]]:
+        """The program of a traced step, and its inputs."""
+        known.add([each.held for each in self._steps.engine.rates], "rates")
+        limit = self._gradients.limit_buffer
+        limits = programs.memory_ids([limit]) if limit is not None else []
+        inputs: list[Source] = []
+        values: list[Tensor] = []
+        constants: list[Tensor] = []
+        donated: list[Tensor] = []
+        written = {("state", number) for number, _ in traced.changed}
+        for value, memory, is_seed in programs.inputs_of(traced.roots):
+            values.append(value)
+            if is_seed:
+                inputs.append(("seed", 0))
+                continue
+            source = None if memory in limits else known.source(memory, value)
+            if source is None:
+                source = "constant", len(constants)
+                constants.append(value)
+            elif source in written:
+                donated.append(value)
+            inputs.append(source)
+        program = Program(
+            programs.compiled(traced.roots, donated),
+            inputs,
+            constants,
+            traced.snapshot,
+            traced.changed,
+            traced.gradients,
+            traced.outputs,
+            traced.structure,
+            calls,
+            counters,
+            str(traced.roots[0].device),
+        )
+        return program, values

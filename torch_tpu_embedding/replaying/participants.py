@@ -1,0 +1,208 @@
+"""The modules and optimizers that take part in a step, and all of them that decides what its program is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import is_
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+
+from ..program.engine import Engine
+from ..runtime import programs
+
+_PLAIN = (bool, int, float, str)
+
+
+class Participants:
+    """Modules and optimizers, found by watching steps that are traced.
+
+    Args:
+        engine: of the tables, whose arrays belong to the state.
+        modules: those that the user names, because nobody calls them.
+        table_optimizer: the type of the optimizers that only drive the tables.
+        tables: the type of the modules that hold tables.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        modules: Iterable[nn.Module],
+        table_optimizer: type[Optimizer],
+        tables: type[nn.Module],
+    ) -> None:
+        self._engine = engine
+        self._skipped = tables
+        self._table_optimizer = table_optimizer
+        self._roots: list[nn.Module] = []
+        self.modules: list[nn.Module] = []
+        """All of them, those within others too."""
+        self.parameters: list[nn.Parameter] = []
+        self.optimizers: list[Optimizer] = []
+        self.table_optimizers: list[Optimizer] = []
+        self._by_steps: dict[int, int] = {}
+        for each in modules:
+            self._add_module(each)
+
+    @property
+    def count(self) -> int:
+        """Grows when a step shows another participant."""
+        return len(self._roots) + len(self.optimizers) + len(self.table_optimizers)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note the modules that are called in this context, and the optimizers that take a step."""
+        hooks = [
+            register_module_forward_pre_hook(lambda module, _: self._add_module(module)),
+            register_optimizer_step_pre_hook(lambda optimizer, *_: self._add_optimizer(optimizer)),
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self.refresh()
+
+    def refresh(self) -> None:
+        """List modules and parameters anew: a module may have got other parts."""
+        self.modules = [*dict.fromkeys(each for root in self._roots for each in root.modules())]
+        groups = [group for each in self.optimizers for group in each.param_groups]
+        found = [each for module in self.modules for each in module._parameters.values()]
+        found += [each for group in groups for each in group["params"]]
+        self.parameters = [*{id(each): each for each in found if each is not None}.values()]
+
+    def _add_module(self, module: nn.Module) -> None:
+        if isinstance(module, self._skipped) or any(module is each for each in self.modules):
+            return
+        self._roots.append(module)
+        self.refresh()
+
+    def _add_optimizer(self, optimizer: Optimizer) -> None:
+        own = isinstance(optimizer, self._table_optimizer)
+        known = self.table_optimizers if own else self.optimizers
+        if not any(optimizer is each for each in known):
+            known.append(optimizer)
+
+    def on_host(self) -> list[Tensor]:
+        """The host tensors among parts and settings, each once."""
+        found = (*self.parts(), *self.settings())
+        tensors = {id(each): each for each in found if isinstance(each, Tensor)}
+        return [each for each in tensors.values() if each.device.type == "cpu"]
+
+    def changes(self, on_host: Sequence[Tensor]) -> list[int]:
+        """How often each of some host tensors was changed in place, but for the changes by steps."""
+        return [each._version - self._by_steps.get(id(each), 0) for each in on_host]
+
+    def note_step(self, on_host: Sequence[Tensor], changes: Sequence[int]) -> None:
+        """Take note that a step alone has changed host tensors since `changes` gave these counts."""
+        for each, count in zip(on_host, changes, strict=True):
+            self._by_steps[id(each)] = each._version - count
+
+    def parts(self) -> list[object]:
+        """All objects and values of which a change may make another program: the tables' arrays, attributes
+        and tensors of modules, and the optimizers' parameters and states."""
+        found: list[object] = [array for arrays in self._engine.store.arrays for array in arrays]
+        for module in self.modules:
+            found += module.__dict__.values()
+            found += module._parameters.values()
+            found += module._buffers.values()
+            found += module._modules.values()
+            found.append(len(module._forward_hooks) + len(module._forward_pre_hooks))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                found += group["params"]
+            for state in optimizer.state.values():
+                found += state.values()
+        return found
+
+    def settings(self) -> list[object]:
+        """The hyper-parameters of the optimizers, whose values are in the program."""
+        return [
+            value
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for key, value in group.items()
+            if key != "params"
+        ]
+
+    def rates_set(self) -> list[object]:
+        """All numbers that a schedule might set, to see that the step itself does not."""
+        groups = [group for each in self.table_optimizers for group in each.param_groups]
+        return [*self.settings(), *(group["lr"] for group in groups)]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The participants' parts at one moment, to be compared with those of a later one."""
+
+    parts: list[object]
+    settings: list[object]
+    state: list[Tensor]
+    """The device tensors among them, each once."""
+    forms: list[object]
+    """Their shapes and dtypes."""
+    on_host: list[Tensor]
+    """The tensors of the host among them, each once."""
+    changes: list[int]
+    """How often each of these had been changed, but for the changes by steps."""
+
+    def change(self, participants: Participants) -> str | None:
+        """The way in which the participants have changed since; None if they have not."""
+        if not same(participants.settings(), self.settings):
+            return "a hyper-parameter of an optimizer has changed"
+        if participants.changes(self.on_host) != self.changes:
+            return "a tensor of the host has been changed"
+        now = participants.parts()
+        if not same(now, self.parts):
+            return _changed_part(participants, now, self.parts)
+        if forms_of(self.state) != self.forms:
+            return (
+                "the shape or dtype of a parameter, or of another tensor of the state, has changed"
+            )
+        return None
+
+
+def snapshot(participants: Participants) -> Snapshot:
+    """The participants as they are now."""
+    parts, settings = participants.parts(), participants.settings()
+    tensors = {id(each): each for each in (*parts, *settings) if isinstance(each, Tensor)}
+    state = [each for each in tensors.values() if programs.is_on_device(each)]
+    on_host = participants.on_host()
+    changes = participants.changes(on_host)
+    return Snapshot(parts, settings, state, forms_of(state), on_host, changes)
+
+
+def forms_of(tensors: Sequence[Tensor]) -> list[object]:
+    """The shape and dtype of each tensor."""
+    return [(each.shape, each.dtype) for each in tensors]
+
+
+def same(now: Sequence[object], then: Sequence[object]) -> bool:
+    """True if two lists hold the same objects, or equal numbers and texts in their place."""
+    if len(now) != len(then):
+        return False
+    if all(map(is_, now, then)):
+        return True
+    return all(a is b or _equal(a, b) for a, b in zip(now, then, strict=True))
+
+
+def _equal(one: object, other: object) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, tuple) and isinstance(other, tuple):  # betas
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return isinstance(one, _PLAIN) and one == other
+
+
+def _changed_part(participants: Participants, now: Sequence[object], then: Sequence[object]) -> str:
+    """A sentence about what differs, with the attribute's name where there is one."""
+    if len(now) == len(then):
+        changed = next(a for a, b in zip(now, then, strict=True) if a is not b and not _equal(a, b))
+        for module in participants.modules:
+            for name, value in module.__dict__.items():
+                if value is changed and isinstance(value, _PLAIN):
+                    return f"attribute {name!r} of a {type(module).__name__} has changed"
+    return "modules, parameters or optimizer states have been replaced"

@@ -1,0 +1,182 @@
+"""A program of a step, run again: inputs from where they are now, results into the state, and the host's
+book-keeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..runtime import programs
+from ..runtime.phases import timed
+from ..training.call_order import Queued
+from ..training.replayed_steps import ReplayedSteps
+from .calls import Call
+from .participants import Participants
+from .program import Program
+from .watch import CannotReplayError
+
+_TRIES = 10
+
+
+class ProgramGoneError(RuntimeError):
+    """torch_xla did not begin to run a program, which it may have dropped since."""
+
+
+def run_to_end(key: bytes, inputs: list[Tensor], finish: Callable[[list[Tensor]], None]) -> None:
+    """Run a program and let `finish` have its results, also where an interrupt (Ctrl-C) comes between.
+
+    Args:
+        finish: may be called again where it was interrupted.
+
+    Raises:
+        ProgramGoneError: the program has not begun; nothing has changed.
+    """
+    results: list[list[Tensor]] = []
+    try:
+        try:
+            programs.run_again(key, inputs, results)
+        except RuntimeError as error:
+            raise ProgramGoneError(str(error)) from error
+        finish(results[0])
+    except BaseException:
+        for _ in range(_TRIES if results else 0):
+            try:
+                finish(results[0])
+                break
+            except BaseException:
+                continue
+        raise
+
+
+class Rerun:
+    """Runs programs again.
+
+    Args:
+        rates: gives the learning rate of each table now.
+        show_rates: is told those that a step has taken.
+    """
+
+    def __init__(
+        self,
+        steps: ReplayedSteps,
+        participants: Participants,
+        rates: Callable[[], list[float]],
+        show_rates: Callable[[list[float]], None],
+    ) -> None:
+        self._steps = steps
+        self._participants = participants
+        self._rates = rates
+        self._show_rates = show_rates
+        self._held: list[Tensor] = []
+        self._traces = programs.Traces()
+        self._seed = self._ended = 0
+
+    def release(self) -> None:
+        """Let go of the memory that the last step has overwritten."""
+        self._held = []
+
+    def note(self, shared: bool) -> None:
+        """Take note that a step has ended.
+
+        Args:
+            shared: True if it may have let tensors of the state share memory.
+        """
+        self._seed, self._ended = programs.rng_seed(), programs.ended_steps()
+        if not shared:
+            self._traces.note()
+
+    def random_begins_anew(self) -> bool:
+        """False if the random numbers of the next step are not the first ones since the last step."""
+        return programs.random_begins_anew(self._seed, self._ended)
+
+    def own_memory(self, state: Sequence[Tensor]) -> None:
+        """Compute what was traced since the last step, and see that nothing else has the memory of the
+        dense state, which a program overwrites.
+
+        Args:
+            state: as a snapshot has it, the tables' arrays first; nobody else has those.
+
+        Raises:
+            CannotReplayError: a part of it is split over the devices.
+        """
+        made, copied = self._traces.look()
+        if made or programs.num_pending():
+            programs.compute_all()
+        if not copied:
+            return
+        for each in state[self._steps.engine.store.num_arrays :]:
+            if "devices=" in programs.sharding(each):
+                raise CannotReplayError("a tensor of its dense state is split over the devices")
+            programs.own_memory(each)
+
+    @timed("replay")
+    def run(self, program: Program, call: Call, name: str | None, queued: Queued) -> Any:
+        """Take one step; gives what the step's function would return.
+
+        Args:
+            name, queued: the batch that it takes, which is the next one of this name.
+
+        Raises:
+            ValueError: a learning rate is wrong; nothing has changed.
+        """
+        rates = self._rates()
+        checked = self._steps.begin(queued, rates)
+        self.own_memory(program.snapshot.state)
+        inputs = self._inputs(program, call, queued, checked)
+        state, parameters = program.snapshot.state, self._participants.parameters
+        counts = [each + 1 for each in program.counters]
+        changes = self._participants.changes(program.counters)
+        version = self._steps.engine.store.version + 1
+        seed = programs.next_seed(programs.rng_seed())
+        held = [programs.memory_of(state[number]) for number, _ in program.changed]
+        outputs: list[Any] = []
+
+        def finish(results: list[Tensor]) -> None:
+            self._held = held
+            programs.set_rng_seed(seed, program.device)
+            for number, result in program.changed:
+                programs.assign(state[number], results[result])
+            for number, of_gradient in program.gradients:
+                parameters[number].grad = None if of_gradient is None else results[of_gradient]
+            if counts:
+                torch._foreach_copy_(program.counters, counts)
+                self._participants.note_step(program.counters, changes)
+            self._steps.note(name, queued, checked, version)
+            self._show_rates(rates)
+            sources = {"result": results, "argument": call.leaves}
+            outputs[:] = [
+                each if kind == "value" else sources[kind][each] for kind, each in program.outputs
+            ]
+
+        run_to_end(program.key, inputs, finish)
+        self.note(shared=False)
+        self._steps.end()
+        return pytree.tree_unflatten(outputs, program.structure)
+
+    def _inputs(
+        self, program: Program, call: Call, queued: Queued, rates: list[float]
+    ) -> list[Tensor]:
+        """The inputs of a program, none of them pending."""
+        engine = self._steps.engine
+        lists: dict[str, list[Any]] = {
+            "state": program.snapshot.state,
+            "argument": call.leaves,
+            "batch": [queued.sent.ints, queued.sent.floats],
+            "constant": program.constants,
+        }
+        found = []
+        for kind, number in program.inputs:
+            if kind in lists:
+                found.append(lists[kind][number])
+            elif kind == "rates":
+                found.append(engine.rates_on_device(number, rates))
+            elif kind == "gradient":
+                found.append(self._participants.parameters[number].grad)
+            else:
+                found.append(programs.seed_tensor(program.device))
+        programs.settle(found)  # rates, and arguments that were not computed yet
+        return found
