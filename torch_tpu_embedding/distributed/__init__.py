@@ -1,6 +1,7 @@
 """Several processes under torchrun: how they find each other, share a batch, and add up dense gradients."""
 
 from .api import (
+    all_gather,
     gather,
     initialize,
     is_main,
@@ -13,6 +14,7 @@ from .api import (
 )
 
 __all__ = [
+    "all_gather",
     "gather",
     "initialize",
     "is_main",

@@ -23,6 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from .. import runtime
 from ..runtime import host
+from .all_gather import check_value, gather_with_gradient
 from .calls import calling
 from .group import TIMEOUT, HostGroup, host_group, set_timeout
 from .rendezvous import fresh_store
@@ -162,6 +163,42 @@ def gather(value: Tensor) -> Tensor:
     with calling("gather"):
         parts: list[Tensor] = _group().gather_objects(value)
     return torch.cat(parts)
+
+
+def all_gather(tensor: Tensor) -> Tensor:
+    """A tensor of each process, joined along the first dimension in every process; differentiable.
+
+    For losses in which the samples of all processes meet, such as a softmax over the items of the whole
+    batch, here for the samples `mine` of `local_positions`, whose `users` and `items` are `[B / S, D]`:
+
+        scores = users @ distributed.all_gather(items).T  # [B / S, B]
+        loss = functional.cross_entropy(scores, embedding.to_device(mine))
+        (loss / distributed.num_replicas()).backward()
+
+    The gradient is *summed*: backward gives this process's tensor the sum, over all processes, of their
+    gradients for it (a reduce-scatter). That is the rule of `sum_gradients` and of the tables, so with each
+    loss a mean over the own samples, divided by `num_replicas()`, all gradients are those of the mean over
+    the whole batch, and S processes train what one process with the whole batch trains.
+
+    A collective call, and so is its backward: every process must let the result take part in its loss.
+    Alone, and under SPMD, where tensors are those of the whole batch already, it returns its argument.
+
+    Args:
+        tensor: `[n, …]` on any device, of one shape and dtype in all processes, and needing a gradient in
+            all of them or in none.
+
+    Returns:
+        `[S · n, …]`, process 0's part first, on the same device.
+
+    Raises:
+        TypeError, ValueError: it is no tensor, or one without dimensions; or, on all processes alike, the
+            processes gave tensors that differ in shape, dtype or need of a gradient.
+    """
+    value = check_value(tensor)
+    if num_replicas() == 1:
+        return value
+    in_program = runtime.is_accelerated(value.device) and runtime.device_kind() == "TPU"
+    return gather_with_gradient(value, _group(), in_program)
 
 
 def _group() -> HostGroup:

@@ -3,6 +3,7 @@
 from .mesh import Mesh
 from .xla import (
     DeviceKind,
+    all_gather,
     all_to_all,
     allow_backward,
     annotate,
@@ -19,6 +20,7 @@ from .xla import (
     num_processes,
     one_device_is_enough,
     platform,
+    reduce_scatter,
     require_own_process,
     sum_over_processes,
     sync,
@@ -32,6 +34,7 @@ from .xla import (
 __all__ = [
     "DeviceKind",
     "Mesh",
+    "all_gather",
     "all_to_all",
     "allow_backward",
     "annotate",
@@ -48,6 +51,7 @@ __all__ = [
     "num_processes",
     "one_device_is_enough",
     "platform",
+    "reduce_scatter",
     "require_own_process",
     "sum_over_processes",
     "sync",

@@ -239,6 +239,25 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return total
 
 
+def all_gather(values: Tensor, count: int) -> Tensor:
+    """`[n, …]` of the device of each of `count` processes → `[count · n, …]` on each, in the program."""
+    import torch_xla.core.xla_model as xm
+
+    joined: Tensor = xm.all_gather(values, groups=[[*range(count)]], pin_layout=False)
+    _order_no_more(values)
+    return joined
+
+
+def reduce_scatter(values: Tensor, count: int) -> Tensor:
+    """`[count · n, …]` of the device of each of `count` processes → their sum's part `[n, …]` for this one,
+    in the program."""
+    import torch_xla.core.xla_model as xm
+
+    part: Tensor = xm.reduce_scatter("sum", values, 1.0, 0, count, pin_layout=False)
+    _order_no_more(values)
+    return part
+
+
 def _order_no_more(values: Tensor) -> None:
     """Drop the token by which torch_xla makes the next collective wait for the last one.
 
