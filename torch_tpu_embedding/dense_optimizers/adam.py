@@ -21,8 +21,8 @@ from .sent_numbers import Number
 class Adam(DenseOptimizer):
     """`torch.optim.Adam` for dense parameters, traced fast.
 
-    Its steps are equal to those of torch.optim to the bit on the CPU. On XLA devices the corrections for the
-    first steps are computed in float32, exact to 1e-6 of them, and so is the change of a step.
+    Its steps are equal to those of torch.optim to the bit on the CPU. On XLA devices the corrections of
+    the first steps are computed in float32, exact to 1e-6 of them, and so is the change of a step.
 
     Args:
         params: parameters, or groups of them, as torch.optim takes them.
