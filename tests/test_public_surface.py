@@ -16,7 +16,7 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 
 LIST = Path(__file__).with_name("public_surface.txt")
-MODULES = ("", ".checkpoint", ".distributed", ".optimizers", ".runtime")
+MODULES = ("", ".checkpoint", ".dense_optimizers", ".distributed", ".optimizers", ".runtime")
 
 
 def signature(value: object) -> str:
@@ -60,7 +60,14 @@ def test_the_public_surface_is_the_one_that_was_decided() -> None:
 
 
 def test_every_public_name_exists_and_is_documented() -> None:
-    for module in (tte, checkpoint, tte.distributed, tte.optimizers, tte.runtime):
+    for module in (
+        tte,
+        checkpoint,
+        tte.dense_optimizers,
+        tte.distributed,
+        tte.optimizers,
+        tte.runtime,
+    ):
         for name in module.__all__:
             value = getattr(module, name)
             if inspect.isclass(value) or inspect.isroutine(value):

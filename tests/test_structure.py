@@ -13,7 +13,7 @@ import torch_tpu_embedding as tte
 PACKAGE = Path(tte.__file__).parent
 REPOSITORY = PACKAGE.parent
 FLOORS = (
-    {"optimizers", "runtime", "io"},
+    {"optimizers", "dense_optimizers", "runtime", "io"},
     {"config", "distributed"},
     {"tables", "inputs"},
     {"batch"},

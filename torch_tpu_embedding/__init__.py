@@ -1,10 +1,10 @@
 """Large embedding tables for PyTorch on TPU: TensorFlow's TPUEmbedding, ported to PyTorch/XLA.
 
-Public are the names of this module and of `checkpoint`, `distributed`, `optimizers` and `runtime`, as
-tests/public_surface.txt lists them; every other module and name may move in any release.
+Public are the names of this module and of `checkpoint`, `dense_optimizers`, `distributed`, `optimizers` and
+`runtime`, as tests/public_surface.txt lists them; every other module and name may move in any release.
 """
 
-from . import distributed, runtime
+from . import dense_optimizers, distributed, runtime
 from .config.declared import FeatureConfig, TableConfig
 from .config.initializers import RowIdInitializer
 from .config.quantization import QuantizationConfig
@@ -47,6 +47,7 @@ __all__ = [
     "TensorBoardWriter",
     "config_from_dict",
     "config_to_dict",
+    "dense_optimizers",
     "distributed",
     "export_program",
     "export_serving",

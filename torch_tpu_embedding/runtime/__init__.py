@@ -1,6 +1,7 @@
 """The seam to the accelerator backend: all that imports torch_xla lies in this folder."""
 
 from .mesh import Mesh
+from .out_of_place import trace_out_of_place
 from .xla import (
     DeviceKind,
     all_gather,
@@ -56,6 +57,7 @@ __all__ = [
     "sum_over_processes",
     "sync",
     "times_changed",
+    "trace_out_of_place",
     "upload",
     "use_one_device",
     "use_spmd",
