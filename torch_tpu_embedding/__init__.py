@@ -4,7 +4,7 @@ Public are the names of this module and of `checkpoint`, `distributed`, `optimiz
 tests/public_surface.txt lists them; every other module and name may move in any release.
 """
 
-from . import distributed, runtime
+from . import checkpoint, distributed, optimizers, runtime
 from .config.declared import FeatureConfig, TableConfig
 from .config.initializers import RowIdInitializer
 from .config.quantization import QuantizationConfig
@@ -41,11 +41,13 @@ __all__ = [
     "TPUEmbeddingForServing",
     "TableConfig",
     "TensorBoardWriter",
+    "checkpoint",
     "config_from_dict",
     "config_to_dict",
     "distributed",
     "export_program",
     "export_serving",
+    "optimizers",
     "profile",
     "runtime",
     "serving_embedding_lookup",

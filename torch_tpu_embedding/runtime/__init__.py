@@ -1,6 +1,7 @@
 """The seam to the accelerator backend: all that imports torch_xla lies in this folder."""
 
 from .mesh import Mesh
+from .program_cache import cache_compiled_programs
 from .xla import (
     DeviceKind,
     all_to_all,
@@ -35,6 +36,7 @@ __all__ = [
     "all_to_all",
     "allow_backward",
     "annotate",
+    "cache_compiled_programs",
     "compile_count",
     "cpu_fallbacks",
     "device",

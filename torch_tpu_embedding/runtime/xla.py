@@ -1,4 +1,4 @@
-"""The seam to the accelerator backend: only this file and `mesh.py` import torch_xla.
+"""The seam to the accelerator backend: nothing outside this folder imports torch_xla.
 
 Everything else in the package is plain ATen operators on tensors, so a second backend means a second
 version of these few functions. The import happens on first use: configuration, input checking and CPU
@@ -36,6 +36,9 @@ def allow_backward(target: torch.device) -> None:
     Autograd makes a queue for each device at the first backward of the process; one that comes later, where
     the process began with work on the CPU, has none, and every backward on it fails. Without threads of its
     own autograd needs none: then all of backward runs in the thread that calls it.
+
+    Args:
+        target: the XLA device.
     """
     if not _has_queue(target):
         torch.autograd.set_multithreading_enabled(False)
@@ -56,8 +59,16 @@ def _has_queue(target: torch.device) -> bool:
 
 
 def require_own_process(call: str) -> None:
-    """Raise RuntimeError in a process that was forked from one that uses the device: XLA's threads are not
-    in it, and whatever it asks of the device waits for ever."""
+    """Refuse a call in a process that was forked from one that uses the device.
+
+    XLA's threads are not in it, and whatever it asks of the device waits for ever.
+
+    Args:
+        call: the name of the call, for the message.
+
+    Raises:
+        RuntimeError: this is such a process.
+    """
     if _forked:
         raise RuntimeError(
             f"{call}: this process was forked from one that uses the XLA device, which it cannot use; let "
@@ -72,7 +83,11 @@ os.register_at_fork(after_in_child=lambda: _forked.extend(_started))
 
 
 def is_accelerated(target: torch.device) -> bool:
-    """True if programs on `target` are traced and compiled; False for an ordinary CPU tensor's device."""
+    """True if programs on a device are traced and compiled; False for an ordinary CPU tensor's device.
+
+    Args:
+        target: the device.
+    """
     return target.type == "xla"
 
 
@@ -98,6 +113,13 @@ def upload(value: Tensor, target: torch.device) -> Tensor:
 
     `.to` on an XLA device only notes the tensor for later, and where another thread ends a step meanwhile,
     the device gets other data (seen in torch_xla 2.9).
+
+    Args:
+        value: the host tensor.
+        target: the device.
+
+    Raises:
+        RuntimeError: in a process that was forked from one that uses the device.
     """
     if not is_accelerated(target):
         return value.to(target)
@@ -127,7 +149,11 @@ def sync(wait: bool = False) -> None:
 
 
 def manual_seed(seed: int) -> None:
-    """Seed the device's random numbers (dropout), which `torch.manual_seed` does not reach."""
+    """Seed the device's random numbers (dropout), which `torch.manual_seed` does not reach.
+
+    Args:
+        seed: an int; with several processes another one in each, or all have the same masks.
+    """
     import torch_xla
 
     torch_xla.manual_seed(seed)
@@ -153,7 +179,11 @@ def wait_seconds() -> float:
 
 
 def is_computed(value: Tensor) -> bool:
-    """True if a device tensor's program has been started, so that reading the tensor starts none."""
+    """True if a device tensor's program has been started, so that reading the tensor starts none.
+
+    Args:
+        value: an XLA tensor.
+    """
     return not bindings()._check_tensor_need_materialization([value])[0]
 
 
@@ -161,6 +191,9 @@ def times_changed(value: Tensor) -> int:
     """The number of times that a device tensor's memory was changed in place, through any alias.
 
     torch's own version counter misses changes of `value.data`.
+
+    Args:
+        value: an XLA tensor.
     """
     if torch._is_functional_tensor(value):
         count: int = torch._functionalize_mutation_counter(value)
@@ -173,6 +206,9 @@ def annotate(name: str) -> Iterator[None]:
     """Name the operators traced in this context for torch_xla's profiler, as `xp.Trace` does.
 
     Its own class tries to import jax at every call. The name ends where the program does (`sync`).
+
+    Args:
+        name: shown by the profiler.
     """
     profiler = bindings().profiler
     _scopes.append(profiler.scope_pusher(name))
@@ -200,7 +236,15 @@ def cpu_fallbacks() -> dict[str, int]:
 
 
 def all_to_all(blocks: Tensor, count: int) -> Tensor:
-    """Exchange the blocks `[count, …]` of one device with the other processes' devices, in the program."""
+    """Exchange blocks of one device with the other processes' devices, in the program.
+
+    Args:
+        blocks: `[count, …]`; block k goes to process k.
+        count: the number of processes.
+
+    Returns:
+        `[count, …]`; block k came from process k.
+    """
     import torch_xla.core.xla_model as xm
 
     # Pinned layouts would make every replica's program another one.
@@ -210,7 +254,11 @@ def all_to_all(blocks: Tensor, count: int) -> Tensor:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of a device tensor over the processes' devices, in the program."""
+    """The sum of a device tensor over the processes' devices, in the program.
+
+    Args:
+        values: of one shape in every process.
+    """
     import torch_xla.core.xla_model as xm
 
     total: Tensor = xm.all_reduce("sum", values, pin_layout=False)
