@@ -160,7 +160,7 @@ def test_the_python_blocks_of_docs_run(
     case(blocks_of(name))
 
 
-def test_no_block_was_added_to_these_pages_without_a_case_that_runs_it() -> None:
+def test_no_block_of_docs_was_added_without_a_case_that_runs_it() -> None:
     """Two need a library of their own, and are run by none: TensorFlow's `restore` in checkpoints.md (it is
     tested by test_tensorflow.py), Lightning's module in wrappers.md (by test_training_libraries.py). The
     blocks of all other pages run in their order: test_pages.py."""

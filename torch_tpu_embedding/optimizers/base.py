@@ -19,6 +19,7 @@ from torch import Tensor
 from ..runtime.bounds import bounded
 
 LearningRate = float | Callable[[], float]
+"""A number, or a callable without arguments that is read at each update."""
 Slots = dict[str, Tensor]
 SlotFn = Callable[[Tensor, list[str], list[Callable[..., Tensor]]], Mapping[str, Tensor]]
 

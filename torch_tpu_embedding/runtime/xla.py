@@ -20,6 +20,7 @@ from torch import Tensor
 from .phases import timed
 
 DeviceKind = Literal["CPU", "TPU"]
+"""The kinds of device for which tables are laid out."""
 
 
 def device() -> torch.device:
