@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_the_notebook_is_made_of_the_page() -> None:
     assert json.loads(NOTEBOOK.read_text()) == notebook()
 
 
-def test_the_script_learns_and_the_second_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+def test_the_script_learns_and_goes_on_behind_its_last_checkpoint(tmp_path: Path) -> None:
     shown = re.search(r"```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert shown
     form = re.compile(r"epoch (\d): (\d+\.\d)% right, (\d+) programs compiled")
@@ -88,7 +89,11 @@ def test_the_script_learns_and_the_second_run_has_nothing_left_to_do(tmp_path: P
         assert abs(float(mine[2]) - float(told[2])) < 2
         assert mine[3] == told[3]
     assert (tmp_path / "first_steps.png").stat().st_size > 0
-    assert run_script(tmp_path) == []
+    shutil.rmtree(tmp_path / "first_steps_run" / "step-4")
+    again = [form.fullmatch(line) for line in run_script(tmp_path)]
+    assert [mine and mine[1] for mine in again] == ["4"]
+    assert again[0]
+    assert abs(float(again[0][2]) - float(expected[4][2])) < 2  # type: ignore[index]
 
 
 def test_the_notebook_runs(tmp_path: Path) -> None:
