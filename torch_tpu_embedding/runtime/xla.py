@@ -31,34 +31,6 @@ def device() -> torch.device:
     return torch.device(torch_xla.device())
 
 
-def allow_backward(target: torch.device) -> None:
-    """Make `backward()` of this thread reach an XLA device whose client was started late.
-
-    Autograd makes a queue for each device at the first backward of the process; one that comes later, where
-    the process began with work on the CPU, has none, and every backward on it fails. Without threads of its
-    own autograd needs none: then all of backward runs in the thread that calls it.
-
-    Args:
-        target: the XLA device.
-    """
-    if not _has_queue(target):
-        torch.autograd.set_multithreading_enabled(False)
-
-
-@cache
-def _has_queue(target: torch.device) -> bool:
-    with torch.inference_mode(False), torch.autograd.set_multithreading_enabled(True):
-        # traced, and never run
-        tried = torch.zeros(1, dtype=torch.float32, device=target, requires_grad=True)
-        try:
-            (tried + tried).backward()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            if "device_ready_queues" not in str(error):
-                raise
-            return False
-    return True
-
-
 def require_own_process(call: str) -> None:
     """Refuse a call in a process that was forked from one that uses the device.
 
@@ -97,16 +69,6 @@ def device_kind() -> DeviceKind:
     import torch_xla.runtime as xr
 
     return "TPU" if xr.device_type() == "TPU" else "CPU"
-
-
-def platform() -> str:
-    """The platform that `PJRT_DEVICE` names, without starting it."""
-    return os.environ.get("PJRT_DEVICE", "").upper()
-
-
-def num_processes() -> int:
-    """The number of processes that torchrun started (`WORLD_SIZE`); 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def upload(value: Tensor, target: torch.device) -> Tensor:
@@ -275,41 +237,6 @@ def _order_no_more(values: Tensor) -> None:
     way in every replica.
     """
     bindings()._set_all_reduce_token(str(values.device), None)
-
-
-def init_process_group() -> None:
-    """Connect the processes of a TPU that has one for each chip, through torch_xla's own backend."""
-    import torch.distributed as dist
-    import torch_xla.distributed.xla_backend  # noqa: F401 (registers it)
-
-    dist.init_process_group("xla", init_method="xla://")
-
-
-def use_spmd() -> None:
-    """From now on one process drives all its devices with partitioned programs. Before any tensor."""
-    import torch_xla.runtime as xr
-
-    xr.use_spmd()
-
-
-def use_one_device() -> None:
-    """This process shall use one device, whatever it sees."""
-    _one_device.append(True)
-
-
-def one_device_is_enough() -> bool:
-    """True once `use_one_device` was called."""
-    return bool(_one_device)
-
-
-_one_device: list[bool] = []
-
-
-def is_spmd() -> bool:
-    """True once `use_spmd` was called."""
-    import torch_xla.runtime as xr
-
-    return bool(xr.is_spmd())
 
 
 def local_device_ids() -> list[int]:
