@@ -4,7 +4,7 @@ Public are the names of this module and of `checkpoint`, `dense_optimizers`, `di
 `runtime`, as tests/public_surface.txt lists them; every other module and name may move in any release.
 """
 
-from . import dense_optimizers, distributed, runtime
+from . import checkpoint, dense_optimizers, distributed, optimizers, runtime
 from .config.declared import FeatureConfig, TableConfig
 from .config.initializers import RowIdInitializer
 from .config.quantization import QuantizationConfig
@@ -45,12 +45,14 @@ __all__ = [
     "TPUEmbeddingForServing",
     "TableConfig",
     "TensorBoardWriter",
+    "checkpoint",
     "config_from_dict",
     "config_to_dict",
     "dense_optimizers",
     "distributed",
     "export_program",
     "export_serving",
+    "optimizers",
     "profile",
     "replay",
     "runtime",

@@ -137,7 +137,7 @@ class TPUEmbedding(TableRows):
                 KeyedJaggedTensor in place of a dict, its JaggedTensor in place of a leaf, with weights.
             weights: None, or nested like feature_config; each leaf None (all 1) or the kind of its
                 feature with floating-point values that do not require grad.
-            training: whether `apply_gradients` will follow. If not, the batch may have any number of
+            training: True if `apply_gradients` will follow. If not, the batch may have any number of
                 samples: it is filled up to a multiple of the batch size, and its activations are cut.
             name: batches of different names have queues of their own; give the same name to `dequeue`
                 and `apply_gradients`.
@@ -152,6 +152,9 @@ class TPUEmbedding(TableRows):
     @outside_graph
     def dequeue(self, name: str | None = None) -> Any:
         """The activations of the oldest enqueued batch, nested like feature_config.
+
+        Args:
+            name: as given to `enqueue`.
 
         Returns:
             float32 device tensors `[B, D]`, or `[B, L, D]` for sequence features, or an output shape
@@ -253,7 +256,8 @@ class TPUEmbedding(TableRows):
         times the activations and gradients of a batch. Each K is one more program.
 
         Args:
-            gradients, name: as for `apply_gradients`.
+            gradients: as for `apply_gradients`.
+            name: as given to `enqueue`.
 
         Raises:
             TypeError, ValueError: a gradient has the wrong nest, shape, dtype or device.
@@ -272,6 +276,17 @@ class TPUEmbedding(TableRows):
         """`enqueue` and `dequeue` in one; a training batch while `self.training`.
 
         On the CPU the plain differentiable lookup of `serving_embedding_lookup`.
+
+        Args:
+            features: as for `enqueue`.
+            weights: as for `enqueue`.
+
+        Returns:
+            As `dequeue` does.
+
+        Raises:
+            TypeError, ValueError: the input is wrong; tables and queue are as before.
+            RuntimeError: batches wait in the queue, or the last training batch awaits its gradients.
         """
         if not self.on_accelerator:
             return serving_embedding_lookup(
@@ -289,8 +304,12 @@ class TPUEmbedding(TableRows):
 
     @outside_graph
     def discard(self, name: str | None = None) -> None:
-        """Forget the batches of `name` that wait, the one that awaits gradients (to skip a step), and those
-        accumulated."""
+        """Forget the batches that wait, the one that awaits gradients (to skip a step), and those
+        accumulated; no table has changed.
+
+        Args:
+            name: as given to `enqueue`.
+        """
         self._steps.discard(name)
 
     def learning_rates(self) -> list[float]:

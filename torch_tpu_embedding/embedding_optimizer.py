@@ -93,6 +93,9 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
 
         Gradients kept by `accumulate_gradients` are dropped. A batch whose gradients are cleared may get
         new ones, or be followed by the next forward, with one warning.
+
+        Args:
+            set_to_none: False fills the activations' `.grad` with zeros instead.
         """
         self._embedding._steps.mark_cleared()
         super().zero_grad(set_to_none)
@@ -114,6 +117,9 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only the constructor adds groups.
+
+        Args:
+            param_group: in no later call.
 
         Raises:
             ValueError: at every later call.
@@ -140,6 +146,9 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave.
+
+        Args:
+            state_dict: of an optimizer of the same tables, in the same order.
 
         Raises:
             ValueError: it is of other tables, or has settings that these groups have not.

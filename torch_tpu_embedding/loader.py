@@ -35,8 +35,8 @@ class EmbeddingLoader:
         batches: a `torch.utils.data.DataLoader`, or any iterable that can be iterated once per epoch.
         embedding: on an XLA device.
         depth: how many batches may be ready, besides the one in preparation.
-        features, weights: what of a batch `enqueue` would be given; None for the batch itself and for no
-            weights.
+        features: batch → the features that `enqueue` would be given; None for the batch itself.
+        weights: batch → the weights that `enqueue` would be given; None for no weights.
         prepare: called in the thread with each batch; what it returns is what the loop sees. The place to
             move labels to the device, with `embedding.to_device`: torch_xla's own `.to` is not safe in a
             thread. None leaves the batch as it is.
@@ -123,7 +123,12 @@ class EmbeddingLoader:
         return {"batches": self._yielded, "data": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin the next iteration at a place that `state_dict` gave."""
+        """Begin the next iteration at a place that `state_dict` gave.
+
+        Args:
+            state: as saved; the data must be the same, and without a state of its own come in the same
+                order.
+        """
         self._yielded, self._position = state["batches"], state["data"]
         self._skip = 0
         if state["data"] is None:

@@ -38,6 +38,13 @@ class Replay:
             loss = step(numbers)  # one whole step; no `runtime.sync` after it
 
     Made by `replay`, which documents it.
+
+    Args:
+        function: the step, as given to `replay`.
+        embedding: as for `replay`.
+        modules: as for `replay`.
+        verify: as for `replay`.
+        check_every: as for `replay`.
     """
 
     def __init__(

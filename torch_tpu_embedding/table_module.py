@@ -10,16 +10,16 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import runtime
-from .config.declared import TableConfig
 from .config.resolved import WEIGHT, resolve
 from .inputs.host_values import map_tensors
 from .monitoring.metrics import MetricsSwitch
 from .optimizers import Optimizer
 from .program.build import Tables
 from .runtime.modes import for_tables, outside_graph
+from .table_state import TableState
 from .tables import state_dict as logical_state
 from .tables.placement import Strategy
 from .tables.shard import DeviceRows, HostRows
@@ -28,7 +28,7 @@ from .tables.staying import refuse_to_copy, refuse_to_move
 from .tables.table_parameters import TableParameters
 
 
-class TableModule(nn.Module):
+class TableModule(TableState):
     """Tables of a feature configuration, or this process's rows of them: state_dict, freezing, metrics.
 
     Args:
@@ -65,17 +65,11 @@ class TableModule(nn.Module):
         )
         self.device = self._tables.device
         self.placement = self._tables.placement
-        """Which rows of each table this process holds."""
         self.id_bounds = id_bounds
         self._metrics = MetricsSwitch(self._tables, id_bounds)
         self._rows: DeviceRows | HostRows | None = None
         if not self.on_accelerator:
             self._make_parameters()
-
-    @property
-    def on_accelerator(self) -> bool:
-        """True on an XLA device (train), False on the CPU (serve)."""
-        return self._tables.on_accelerator
 
     @property
     def shard(self) -> DeviceRows | HostRows:
@@ -92,17 +86,6 @@ class TableModule(nn.Module):
                 held = [{f: self._held(k) for f, k in fields(table).items()} for table in tables]
                 self._rows = HostRows(tables, held)
         return self._rows
-
-    @outside_graph
-    def flush(self) -> None:
-        """Apply the gradients that pipelined execution holds back, in this object or in another one on the
-        same tables; a collective call.
-
-        `state_dict`, `load_state_dict`, checkpoints, the lookup of an inference batch and the end of an
-        `EmbeddingLoader` do it themselves. Training batches that wait, or that the loader has ready, read
-        their rows first: what they compute does not depend on when others look at the tables.
-        """
-        self._tables.flush()
 
     @outside_graph
     def to_device(self, value: Any) -> Any:
@@ -128,9 +111,10 @@ class TableModule(nn.Module):
 
     @outside_graph
     def to_host(self, value: Any) -> Any:
-        """This process's part of a device tensor `[samples, …]`, or of dicts, lists and tuples of them.
+        """This process's part of a device tensor, on the host. Under SPMD this ends the step.
 
-        Under SPMD this ends the step.
+        Args:
+            value: `[samples, …]`, or dicts, lists and tuples of such.
 
         Raises:
             TypeError: something else is in it.
@@ -140,44 +124,6 @@ class TableModule(nn.Module):
         exchange = self._tables.exchange
         fetch = Tensor.cpu if exchange is None else exchange.fetch
         return map_tensors(value, fetch, "to_host")
-
-    @property
-    def embedding_tables(self) -> dict[TableConfig, Tensor]:
-        """The tables by their config, `[V, D]` parameters (CPU only).
-
-        Raises:
-            RuntimeError: on an XLA device, where a table is no single tensor; use `state_dict`.
-        """
-        if self.on_accelerator:
-            raise RuntimeError(
-                "embedding_tables: on an XLA device the tables are not single tensors; read them with "
-                "state_dict(), or load that into a TPUEmbedding with device='cpu'"
-            )
-        return {
-            table.config: self._held(f"{table.name}.{WEIGHT}") for table in self.resolved.tables
-        }
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load tables and slots after checking every entry; a refused state changes nothing.
-
-        Args:
-            state_dict: as `state_dict` gives it: CPU tensors under `<table>.weight` and `<table>.<slot>`,
-                whole tables `[V, D]` or the rows that this process holds.
-            strict: False loads the entries that fit by name and reports the rest.
-            assign: must be False; the values are always copied.
-
-        Returns:
-            `missing_keys` and `unexpected_keys`, as `nn.Module.load_state_dict` does.
-
-        Raises:
-            RuntimeError: listing every entry that is missing, unexpected or wrong.
-        """
-        plan = logical_state.plan_load(self.resolved, self.placement, state_dict, "", assign)
-        if plan.errors or (strict and (plan.missing or plan.unexpected)):
-            raise RuntimeError(plan.message())
-        return super().load_state_dict(state_dict, strict)
 
     @property
     def frozen_tables(self) -> tuple[str, ...]:
@@ -212,13 +158,20 @@ class TableModule(nn.Module):
     def unfreeze(self, *tables: str) -> None:
         """Let frozen tables train again, with the slots that they had, from the next lookup on.
 
-        A batch that was looked up before leaves them as they are. Arguments and errors of `freeze`.
+        A batch that was looked up before leaves them as they are.
+
+        Args:
+            tables: names, as for `freeze`, with its errors.
         """
         self._set_frozen(self.resolved.positions("unfreeze", tables), False)
 
     @outside_graph
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """`freeze` all tables, or `unfreeze` all."""
+        """`freeze` all tables, or `unfreeze` all.
+
+        Args:
+            requires_grad: False freezes.
+        """
         self._set_frozen(range(len(self.resolved.tables)), not requires_grad)
         return self
 
@@ -271,52 +224,6 @@ class TableModule(nn.Module):
         """
         refuse_to_copy(self.device)
         return super().__getstate__()  # type: ignore[no-untyped-call]
-
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        self.flush()
-        if self.on_accelerator:
-            held = logical_state.retrieve(self.resolved, self._tables.engine.store)
-        else:
-            held = {key: self._held(key) for key in logical_state.all_keys(self.resolved)}
-        for key, value in held.items():
-            destination[prefix + key] = value if keep_vars else value.detach()
-        destination[prefix + logical_state.EXTRA_KEY] = logical_state.extra_state(
-            self.resolved, self.placement
-        )
-
-    def _load_from_state_dict(
-        self,
-        state: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        assign = local_metadata.get("assign_to_params_buffers", False)
-        plan = logical_state.plan_load(self.resolved, self.placement, state, prefix, assign)
-        missing_keys += plan.missing
-        unexpected_keys += plan.unexpected
-        error_msgs += plan.errors
-        if plan.errors:
-            return  # torch raises what was reported; these tables have not changed
-        self.flush()
-        if self.on_accelerator:
-            self._tables.engine.store.replace(plan.values)
-            return
-        with torch.no_grad():
-            for table, fields in plan.values.items():
-                for field, value in fields.items():
-                    self._held(f"{self.resolved.tables[table].name}.{field}").copy_(value)
-
-    def _held(self, key: str) -> Tensor:
-        """A table or slot of CPU mode by its checkpoint key."""
-        table, _, field = key.rpartition(".")
-        held: Tensor = getattr(self._modules[table], field)
-        return held
 
     def _frozen(self) -> frozenset[int]:
         """The frozen tables, as positions in `resolved.tables`."""

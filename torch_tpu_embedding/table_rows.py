@@ -103,7 +103,8 @@ class TableRows(TableModule):
 
         Args:
             table: its name, or its TableConfig.
-            start, stop: the ids start … stop-1, the same in all processes; None for the end of the table.
+            start: the first id, the same in all processes.
+            stop: the id after the last one, the same in all processes; None for the end of the table.
             slot: None for the weights, or the name of a slot variable of the table's optimizer.
 
         Returns:
@@ -142,7 +143,8 @@ class TableRows(TableModule):
             queries: finite float32 numbers `[…, D]`: a tensor on the host or on the embedding's device
                 (then taken as by `to_host`), or a numpy array. Each process gives its own, or none.
             k: the number of rows for each query, at most as many as are searched.
-            start, stop: search only the ids start … stop-1; None for the end of the table.
+            start: search only ids from this one on.
+            stop: search only ids before this one; None for the end of the table.
             metric: 'dot', or 'cosine' for the cosine of the angle (0 for a row or query of zeros).
 
         Returns:

@@ -31,11 +31,15 @@ Slots = Literal["require", "skip", "match"]
 
 @dataclass(frozen=True)
 class Loaded:
-    """The step that `load` has loaded, and what was saved beside its tables."""
+    """The step that `load` has loaded, and what was saved beside its tables.
+
+    Args:
+        step: the number of the step.
+        extra: as given to `save`, or None.
+    """
 
     step: int
     extra: Any
-    """As given to `save`, or None."""
 
 
 def load(
@@ -55,6 +59,8 @@ def load(
     The number of processes and the strategy may be others than those of the save.
 
     Args:
+        embedding: a TPUEmbedding, or anything else that has a `shard`.
+        directory: of the run, as given to `save`.
         step: None takes the newest complete one.
         tables: names, in the embedding, of those to load; None takes all, which must then be those of
             the checkpoint too.

@@ -34,27 +34,58 @@ class Shard(Protocol):
         """The way in which ids are dealt to processes: 'mod' or 'div'."""
 
     def ids(self, table: int) -> range:
-        """The ids held here, in storage order; may be empty."""
+        """The ids held here, in storage order; may be empty.
+
+        Args:
+            table: the position in `tables`.
+        """
 
     def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
         """Rows start … stop-1, counted through `ids(table)`: field → CPU float32
-        `[stop - start, width]`, a fresh copy."""
+        `[stop - start, width]`, a fresh copy.
+
+        Args:
+            table: the position in `tables`.
+            start: the first local row.
+            stop: the local row after the last one.
+        """
 
     def read_scattered(self, table: int, rows: Tensor) -> dict[str, Tensor]:
-        """The rows of these local numbers (int64, rising): field → CPU float32 `[n, width]`, a fresh
-        copy."""
+        """The rows of some local numbers: field → CPU float32 `[n, width]`, a fresh copy.
+
+        Args:
+            table: the position in `tables`.
+            rows: local numbers `[n]`, int64, rising.
+        """
 
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:
-        """Set rows from `start` on; any subset of the fields."""
+        """Set rows from `start` on.
+
+        Args:
+            table: the position in `tables`.
+            start: the first local row.
+            values: field → float32 `[n, width]`, for any of the fields.
+        """
 
     def write_scattered(self, table: int, rows: Tensor, values: dict[str, Tensor]) -> None:
-        """Set the rows of these local numbers (int64, unique)."""
+        """Set the rows of some local numbers.
+
+        Args:
+            table: the position in `tables`.
+            rows: local numbers `[n]`, int64, each once.
+            values: field → float32 `[n, width]`, for any of the fields.
+        """
 
     def epoch(self) -> int:
         """Set a delta mark, since which `touched_since` tells the changed rows; gives the mark's number."""
 
     def touched_since(self, table: int, epoch: int) -> Tensor:
-        """Local numbers (int64, rising) of the rows changed since the delta mark `epoch` was set."""
+        """Local numbers (int64, rising) of the rows changed since a delta mark was set.
+
+        Args:
+            table: the position in `tables`.
+            epoch: the mark, as `epoch()` gave it.
+        """
 
 
 class HasShard(Protocol):

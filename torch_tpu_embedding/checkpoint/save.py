@@ -66,7 +66,9 @@ def save(
     blocks of rows; with `asynchronous` a copy of this process's rows.
 
     Args:
+        embedding: a TPUEmbedding, or anything else that has a `shard`.
         directory: of the run, seen by all processes; in a local or mounted file system.
+        step: the number of the step, at least 0.
         extra: tensors, numbers, strings, numpy's numbers and arrays, and dicts, lists and tuples of them
             (dense model, optimizer, place in the data); that of process 0 is saved.
         keep_last: once this step is complete, keep it and the newest before it, this many in all

@@ -48,13 +48,17 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class TableSource:
-    """One table to be written."""
+    """One table to be written.
+
+    Args:
+        fields: 'weight' `[V, D]`, and slots by their names, `[V, D]` or `[V, 1]`. float32 is kept
+            bit for bit, other floats are converted.
+        optimizer: the optimizer that the slots belong to; a mapping is taken as another index has
+            it.
+    """
 
     fields: Mapping[str, RowSource]
-    """'weight' `[V, D]`, and slots by their names, `[V, D]` or `[V, 1]`. float32 is kept bit for bit,
-    other floats are converted."""
     optimizer: Optimizer | Mapping[str, Any] | None = None
-    """The optimizer that the slots belong to; a mapping is taken as another index has it."""
 
 
 def write_tables(
@@ -72,7 +76,15 @@ def write_tables(
     """Write `directory/step-<step>/` as `num_shards` processes would have saved it, reading every row once.
 
     Args:
-        tables: name → its fields. For the other arguments see `save`.
+        directory: of the run; made if it is not there.
+        step: the number of the step, at least 0.
+        tables: name → its fields.
+        extra: as for `save`.
+        num_shards: S, the number of processes as which to write.
+        strategy: 'mod' or 'div', which ids go to which shard; as `sharding` of TPUEmbedding.
+        keep_last: as for `save`.
+        overwrite: as for `save`.
+        max_file_bytes: size of the tensors in a file.
 
     Raises:
         FileExistsError: the step is complete already, and `overwrite` is not set.

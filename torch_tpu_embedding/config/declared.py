@@ -25,34 +25,39 @@ class TableConfig:
     Tables compare by identity: two configs with equal fields are two tables. The object is never
     changed by the library.
 
+    Args:
+        vocabulary_size: V, the number of rows; ids are 0 … V-1. Each device holds 2^31 - 8 rows of
+            a table at the most.
+        dim: D, the length of one embedding vector.
+        initializer: gives the start values `[V, D]`: a callable (shape, dtype) → tensor, a factory
+            such as `torch.zeros`, or a function of `torch.nn.init`. None: a normal with standard
+            deviation 1/√D, cut at two deviations.
+        optimizer: this table's own optimizer; None takes the one given to `TPUEmbedding`.
+        combiner: the combination of the rows of one bag into one vector: 'mean' Σwe/Σw, 'sum' Σwe,
+            'sqrtn' Σwe/√Σw². Ignored for dense and sequence features, whose bags hold one id.
+        name: the table's name in checkpoints and messages; None becomes `table_<position>`.
+        quantization_config: rounds the rows as they are looked up, as a table in low precision
+            would; the table stays.
+        dtype: the dtype of the table; only torch.float32.
+        padding_idx: an id that stands for no id, as in `torch.nn.EmbeddingBag`: a pooled feature
+            leaves it out (a mean does not count it), a dense feature or a place of a sequence gets
+            zeros, and its row, which starts as zeros, is neither read nor trained. A negative one
+            counts from the end: -1 is the row V-1. (Where the data has the id -1 itself, choose
+            `id_bounds="drop"`.)
+
     Raises:
         ValueError: a field is out of range, naming the field, the value and what is allowed.
     """
 
     vocabulary_size: int
-    """V: the number of rows; ids are 0 … V-1. Each device holds 2^31 - 8 rows of a table at the most."""
     dim: int
-    """D: the length of one embedding vector."""
     initializer: Initializer | None = field(default=None, kw_only=True)
-    """Gives the start values `[V, D]`: a callable (shape, dtype) → tensor, a factory such as
-    `torch.zeros`, or a function of `torch.nn.init`. None: a normal with standard deviation 1/√D, cut at
-    two deviations."""
     optimizer: Optimizer | None = field(default=None, kw_only=True)
-    """This table's own optimizer; None takes the one given to `TPUEmbedding`."""
     combiner: str = field(default="mean", kw_only=True)
-    """The combination of the rows of one bag into one vector: 'mean' Σwe/Σw, 'sum' Σwe, 'sqrtn' Σwe/√Σw².
-    Ignored for dense and sequence features, whose bags hold one id."""
     name: str | None = field(default=None, kw_only=True)
-    """The table's name in checkpoints and messages; None becomes `table_<position>`."""
     quantization_config: QuantizationConfig | None = field(default=None, kw_only=True)
-    """Rounds the rows as they are looked up, as a table in low precision would; the table stays."""
     dtype: torch.dtype = field(default=torch.float32, kw_only=True)
-    """The dtype of the table; only torch.float32."""
     padding_idx: int | None = field(default=None, kw_only=True)
-    """An id that stands for no id, as in `torch.nn.EmbeddingBag`: a pooled feature leaves it out (a mean
-    does not count it), a dense feature or a place of a sequence gets zeros, and its row, which starts as
-    zeros, is neither read nor trained. A negative one counts from the end: -1 is the row V-1. (Where the
-    data has the id -1 itself, choose `id_bounds="drop"`.)"""
 
     def __post_init__(self) -> None:
         _require_int("TableConfig", "vocabulary_size", self.vocabulary_size, 1)
@@ -92,26 +97,32 @@ class TableConfig:
 class FeatureConfig:
     """One input feature, after `tf.tpu.experimental.embedding.FeatureConfig`.
 
+    Args:
+        table: the table that this feature looks up; several features may share one.
+        max_sequence_length: L. 0 combines the ids of a sample into one vector `[B, D]`; above 0 it
+            is a sequence feature, one vector per position `[B, L, D]`, longer samples cut, shorter
+            ones padded with zeros.
+        validate_weights_and_indices: False trusts the weights and saves the check that they are
+            finite and do not cancel. Ids are checked in any case, for one out of range would touch
+            another table's row.
+        output_shape: shape of the activations without D; None takes it from `build` or from the
+            first input. It may begin with another number than the batch size.
+        name: the feature's name in messages; None takes its place in feature_config, as in
+            'user/age'.
+        is_weighted: False leaves out whatever weights come with the ids of this feature, as
+            TorchRec's collections with `is_weighted=False` do; a KeyedJaggedTensor that has weights
+            has them for all keys.
+
     Raises:
         ValueError: a field has the wrong type or is out of range.
     """
 
     table: TableConfig
-    """The table that this feature looks up; several features may share one."""
     max_sequence_length: int = field(default=0, kw_only=True)
-    """0: the ids of a sample are combined into one vector `[B, D]`. L > 0: a sequence feature, one
-    vector per position `[B, L, D]`, longer samples cut, shorter ones padded with zeros."""
     validate_weights_and_indices: bool = field(default=True, kw_only=True)
-    """False trusts the weights and saves the check that they are finite and do not cancel. Ids are
-    checked in any case, for one out of range would touch another table's row."""
     output_shape: Sequence[int] | None = field(default=None, kw_only=True)
-    """Shape of the activations without D; None takes it from `build` or from the first input. It may
-    begin with another number than the batch size."""
     name: str | None = field(default=None, kw_only=True)
-    """The feature's name in messages; None takes its place in feature_config, as in 'user/age'."""
     is_weighted: bool = field(default=True, kw_only=True)
-    """False leaves out whatever weights come with the ids of this feature, as TorchRec's collections with
-    `is_weighted=False` do; a KeyedJaggedTensor that has weights has them for all keys."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.table, TableConfig):

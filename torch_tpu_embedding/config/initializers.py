@@ -12,9 +12,13 @@ from torch import Tensor
 class RowIdInitializer:
     """Fills row i with offset + i, after `tf.tpu.experimental.embedding.RowIdInitializer`: for tests.
 
-    >>> RowIdInitializer(10)((2, 3), torch.float32)
-    tensor([[10., 10., 10.],
-            [11., 11., 11.]])
+    Args:
+        offset: the value of row 0.
+
+    Examples:
+        >>> RowIdInitializer(10)((2, 3), torch.float32)
+        tensor([[10., 10., 10.],
+                [11., 11., 11.]])
     """
 
     offset: int = 0

@@ -17,16 +17,18 @@ class QuantizationConfig:
 
     Each row is rounded before the combiner; gradients pass as if it were not (straight-through).
 
+    Args:
+        num_buckets: n, the number of values that there are; at least 2.
+        lower: the lowest value; what is below becomes it.
+        upper: the highest value; what is above becomes it.
+
     Raises:
         ValueError: fewer than two buckets, or the bounds are not finite and rising.
     """
 
     num_buckets: int
-    """n: how many values there are; at least 2."""
     lower: float
-    """The lowest value; what is below becomes it."""
     upper: float
-    """The highest value; what is above becomes it."""
 
     def __post_init__(self) -> None:
         count = self.num_buckets

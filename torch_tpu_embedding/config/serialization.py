@@ -26,7 +26,8 @@ def config_to_dict(feature_config: Any, optimizer: Optimizer | None = None) -> d
     `{"callable": name}`, and `config_from_dict` asks for it.
 
     Args:
-        feature_config, optimizer: as for TPUEmbedding.
+        feature_config: a FeatureConfig, or a nest of them (dict, list, tuple).
+        optimizer: for tables that have none of their own, or None.
     """
     resolved = resolve(feature_config, optimizer)
     features = []

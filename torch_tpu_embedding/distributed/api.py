@@ -36,7 +36,7 @@ def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> Non
     uses only one of them without it.
 
     Args:
-        spmd: whether this process drives several devices with one partitioned program. None decides: yes on
+        spmd: True drives several devices with one partitioned program. None decides: so on
             a TPU with one process per host, and on CPU where `CPU_NUM_DEVICES` asks for several devices.
             False: one device, however many there are.
         timeout: how long a process waits for another that is alive but does not come. One that dies is
@@ -143,8 +143,12 @@ def local_positions(count: int, batch_size: int) -> tuple[Tensor, Tensor]:
         batch are filled with its first samples again, so that it has about as many ids as others: give
         those no weight in the loss. Their ids are looked up anyway, so they change nothing.
 
-    >>> local_positions(3, 4)
-    (tensor([0, 1, 2, 0]), tensor([ True,  True,  True, False]))
+    Raises:
+        ValueError: B is not divisible by S, or `count` is not in 1 … B.
+
+    Examples:
+        >>> local_positions(3, 4)
+        (tensor([0, 1, 2, 0]), tensor([ True,  True,  True, False]))
     """
     if batch_size % world_size() or not 0 < count <= batch_size:
         raise ValueError(
@@ -157,7 +161,11 @@ def local_positions(count: int, batch_size: int) -> tuple[Tensor, Tensor]:
 
 
 def gather(value: Tensor) -> Tensor:
-    """A host tensor of each process, of equal shapes, joined along the first dimension in every process."""
+    """A host tensor of each process, joined along the first dimension in every process; a collective call.
+
+    Args:
+        value: a CPU tensor, of the same shape and dtype in every process; no gradient passes.
+    """
     if world_size() == 1:
         return value
     with calling("gather"):

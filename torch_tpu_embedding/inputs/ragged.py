@@ -22,21 +22,24 @@ class Ragged:
     A sequence of its samples: `len(ragged)` is B, iteration gives each as a tensor, an index gives one of
     them or a Ragged of some.
 
-    >>> ragged = Ragged.from_lists([[7, 8], [], [9]])
-    >>> ragged.row_splits
-    tensor([0, 2, 2, 3])
-    >>> ragged[0], ragged[1:], ragged[[2, 0]].to_lists()
-    (tensor([7, 8]), Ragged(2 samples, 1 values, torch.int64), [[9], [7, 8]])
+    Args:
+        values: `[N]`, ids (integers) or weights (floating point), on the host.
+        row_splits: `[B + 1]` integers: from 0, never falling, to N.
 
     Raises:
         TypeError: a part is not a tensor.
         ValueError: a part is not on the host, not flat, or the splits do not cover the values.
+
+    Examples:
+        >>> ragged = Ragged.from_lists([[7, 8], [], [9]])
+        >>> ragged.row_splits
+        tensor([0, 2, 2, 3])
+        >>> ragged[0], ragged[1:], ragged[[2, 0]].to_lists()
+        (tensor([7, 8]), Ragged(2 samples, 1 values, torch.int64), [[9], [7, 8]])
     """
 
     values: Tensor
-    """`[N]`: ids (integers) or weights (floating point)."""
     row_splits: Tensor
-    """`[B + 1]` integers: from 0, never falling, to N."""
 
     def __post_init__(self) -> None:
         for name in ("values", "row_splits"):
@@ -65,7 +68,16 @@ class Ragged:
 
     @classmethod
     def from_lengths(cls, values: Tensor, lengths: Tensor) -> Ragged:
-        """From flat values `[N]` and the number of values of each sample `[B]`, integers."""
+        """From flat values and the number of values of each sample.
+
+        Args:
+            values: `[N]`, all samples end to end.
+            lengths: `[B]` integers, which add up to N.
+
+        Raises:
+            TypeError: a part is not a tensor.
+            ValueError: lengths are not flat integers, or do not add up to N.
+        """
         if not isinstance(lengths, Tensor):
             raise TypeError(f"Ragged: lengths must be a torch.Tensor, got {type(lengths).__name__}")
         if lengths.dim() != 1 or lengths.dtype not in (torch.int64, torch.int32):
@@ -98,6 +110,9 @@ class Ragged:
     def cat(cls, parts: Sequence[Ragged]) -> Ragged:
         """The samples of all parts, one part after another.
 
+        Args:
+            parts: at least one, with values of one dtype.
+
         Raises:
             ValueError: there is no part.
         """
@@ -108,7 +123,7 @@ class Ragged:
 
     @property
     def batch_size(self) -> int:
-        """B."""
+        """B, the number of samples."""
         return len(self.row_splits) - 1
 
     def __len__(self) -> int:

@@ -33,6 +33,11 @@ class JsonLinesWriter:
             self._file.flush()
 
     def close(self) -> None:
+        """Close the file.
+
+        Raises:
+            OSError: what was left could not be written.
+        """
         with naming(self._path):
             self._file.close()
 
@@ -66,6 +71,7 @@ class TensorBoardWriter:
             self._writer.add_scalar(name, value, metrics["step"])
 
     def close(self) -> None:
+        """Write out what TensorBoard's writer holds, and close it."""
         self._writer.close()
 
 

@@ -16,15 +16,35 @@ class Adagrad(SlottedOptimizer):
 
     Source: Duchi et al. 2011, in the form of TPUEmbedding (the accumulator starts above zero instead).
 
-    >>> adagrad = Adagrad(0.1)
-    >>> rows = {"accumulators": torch.full((1, 1), 0.1)}
-    >>> adagrad.step(torch.ones(1, 1), rows, torch.full((1, 1), 3.0), torch.tensor([0.1]))
-    (tensor([[-0.0994]]), {'accumulators': tensor([[9.]])})
+    Args:
+        learning_rate: A number, or a callable without arguments that is read at each
+            `apply_gradients` (tables that hold the same callable share one call).
+        use_gradient_accumulation: True: gradients of one id are summed over the whole step, then
+            the row gets one update. False: an update per occurrence of the id, in batch order,
+            which takes several device programs a step.
+        clip_weight_min: lower bound of the weights of updated rows.
+        clip_weight_max: upper bound of the weights of updated rows.
+        weight_decay_factor: updated rows lose this share of their weight before the step: w ← w −
+            factor·w.
+        multiply_weight_decay_factor_by_learning_rate: True: the share lost is factor·learning_rate.
+        clipvalue: bounds of each element of the summed gradient: c for (−c, c), or (min, max) with
+            None for open.
+        low_dimensional_packing_status: accepted for TF's sake; narrow rows are always packed here,
+            and safely for every optimizer.
+        slot_variable_creation_fn: `fn(table, slot_names, slot_initializers)` gives the start values
+            of the slots as a dict name → tensor `[V, D]`; `table` is the initial weight, each
+            initializer a callable (shape, dtype).
+        initial_accumulator_value: the start value of accumulators; must be above 0.
+
+    Examples:
+        >>> adagrad = Adagrad(0.1)
+        >>> rows = {"accumulators": torch.full((1, 1), 0.1)}
+        >>> adagrad.step(torch.ones(1, 1), rows, torch.full((1, 1), 3.0), torch.tensor([0.1]))
+        (tensor([[-0.0994]]), {'accumulators': tensor([[9.]])})
     """
 
     learning_rate: LearningRate = 0.001
     initial_accumulator_value: float = field(default=0.1, kw_only=True)
-    """The start value of accumulators; must be above 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,17 +74,37 @@ class RowWiseAdagrad(SlottedOptimizer):
 
     Source: Gupta et al. 2014, "Training highly multiclass classifiers", section 3.2.
 
-    >>> rowwise = RowWiseAdagrad(0.1)
-    >>> rows = {"accumulators": torch.full((1, 1), 0.1)}
-    >>> rowwise.step(torch.ones(1, 2), rows, torch.tensor([[3.0, 1.0]]), torch.tensor([0.1]))
-    (tensor([[-0.1328, -0.0443]]), {'accumulators': tensor([[5.]])})
+    Args:
+        learning_rate: A number, or a callable without arguments that is read at each
+            `apply_gradients` (tables that hold the same callable share one call).
+        use_gradient_accumulation: True: gradients of one id are summed over the whole step, then
+            the row gets one update. False: an update per occurrence of the id, in batch order,
+            which takes several device programs a step.
+        clip_weight_min: lower bound of the weights of updated rows.
+        clip_weight_max: upper bound of the weights of updated rows.
+        weight_decay_factor: updated rows lose this share of their weight before the step: w ← w −
+            factor·w.
+        multiply_weight_decay_factor_by_learning_rate: True: the share lost is factor·learning_rate.
+        clipvalue: bounds of each element of the summed gradient: c for (−c, c), or (min, max) with
+            None for open.
+        low_dimensional_packing_status: accepted for TF's sake; narrow rows are always packed here,
+            and safely for every optimizer.
+        slot_variable_creation_fn: `fn(table, slot_names, slot_initializers)` gives the start values
+            of the slots as a dict name → tensor `[V, D]`; `table` is the initial weight, each
+            initializer a callable (shape, dtype).
+        initial_accumulator_value: the start value of accumulators; above 0, or 0 with an epsilon.
+        epsilon: added to the root.
+
+    Examples:
+        >>> rowwise = RowWiseAdagrad(0.1)
+        >>> rows = {"accumulators": torch.full((1, 1), 0.1)}
+        >>> rowwise.step(torch.ones(1, 2), rows, torch.tensor([[3.0, 1.0]]), torch.tensor([0.1]))
+        (tensor([[-0.1328, -0.0443]]), {'accumulators': tensor([[5.]])})
     """
 
     learning_rate: LearningRate = 0.001
     initial_accumulator_value: float = field(default=0.1, kw_only=True)
-    """The start value of accumulators; above 0, or 0 with an epsilon."""
     epsilon: float = field(default=0.0, kw_only=True)
-    """Added to the root."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,23 +141,43 @@ class AdagradMomentum(SlottedOptimizer):
 
     Source: TPUEmbedding's AdagradMomentum (accumulators start at 0).
 
-    >>> momentum = AdagradMomentum(0.1, momentum=0.9)
-    >>> zero = {"accumulators": torch.zeros(1, 1), "momenta": torch.zeros(1, 1)}
-    >>> momentum.step(torch.ones(1, 1), zero, torch.full((1, 1), 4.0), torch.tensor([0.1]))[0]
-    tensor([[-0.1000]])
+    Args:
+        learning_rate: A number, or a callable without arguments that is read at each
+            `apply_gradients` (tables that hold the same callable share one call).
+        use_gradient_accumulation: True: gradients of one id are summed over the whole step, then
+            the row gets one update. False: an update per occurrence of the id, in batch order,
+            which takes several device programs a step.
+        clip_weight_min: lower bound of the weights of updated rows.
+        clip_weight_max: upper bound of the weights of updated rows.
+        weight_decay_factor: updated rows lose this share of their weight before the step: w ← w −
+            factor·w.
+        multiply_weight_decay_factor_by_learning_rate: True: the share lost is factor·learning_rate.
+        clipvalue: bounds of each element of the summed gradient: c for (−c, c), or (min, max) with
+            None for open.
+        low_dimensional_packing_status: accepted for TF's sake; narrow rows are always packed here,
+            and safely for every optimizer.
+        slot_variable_creation_fn: `fn(table, slot_names, slot_initializers)` gives the start values
+            of the slots as a dict name → tensor `[V, D]`; `table` is the initial weight, each
+            initializer a callable (shape, dtype).
+        momentum: share of the momentum that stays, in [0, 1).
+        use_nesterov: True if the step looks ahead by one momentum.
+        exponent: the root taken of the accumulator: 2 is the square root; above 0.
+        beta2: decay of the accumulator, in (0, 1]; 1 sums up as Adagrad does.
+        epsilon: added to the accumulator before the root; above 0.
+
+    Examples:
+        >>> momentum = AdagradMomentum(0.1, momentum=0.9)
+        >>> zero = {"accumulators": torch.zeros(1, 1), "momenta": torch.zeros(1, 1)}
+        >>> momentum.step(torch.ones(1, 1), zero, torch.full((1, 1), 4.0), torch.tensor([0.1]))[0]
+        tensor([[-0.1000]])
     """
 
     learning_rate: LearningRate = 0.001
     momentum: float = field(default=0.0, kw_only=True)
-    """Share of the momentum that stays, in [0, 1)."""
     use_nesterov: bool = field(default=False, kw_only=True)
-    """True if the step looks ahead by one momentum."""
     exponent: float = field(default=2.0, kw_only=True)
-    """The root taken of the accumulator: 2 is the square root; above 0."""
     beta2: float = field(default=1.0, kw_only=True)
-    """Decay of the accumulator, in (0, 1]; 1 sums up as Adagrad does."""
     epsilon: float = field(default=1e-10, kw_only=True)
-    """Added to the accumulator before the root; above 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

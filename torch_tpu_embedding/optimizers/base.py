@@ -19,6 +19,7 @@ from torch import Tensor
 from ..runtime.bounds import bounded
 
 LearningRate = float | Callable[[], float]
+"""A number, or a callable without arguments that is read at each update."""
 Slots = dict[str, Tensor]
 SlotFn = Callable[[Tensor, list[str], list[Callable[..., Tensor]]], Mapping[str, Tensor]]
 
@@ -29,26 +30,32 @@ class Optimizer:
 
     One step on a row does, in this order: clip the gradient (`clipvalue`), decay the weight, apply the
     rule of the subclass, clip the weight.
+
+    Args:
+        learning_rate: A number, or a callable without arguments that is read at each
+            `apply_gradients` (tables that hold the same callable share one call).
+        use_gradient_accumulation: True: gradients of one id are summed over the whole step, then
+            the row gets one update. False: an update per occurrence of the id, in batch order,
+            which takes several device programs a step.
+        clip_weight_min: lower bound of the weights of updated rows.
+        clip_weight_max: upper bound of the weights of updated rows.
+        weight_decay_factor: updated rows lose this share of their weight before the step: w ← w −
+            factor·w.
+        multiply_weight_decay_factor_by_learning_rate: True: the share lost is factor·learning_rate.
+        clipvalue: bounds of each element of the summed gradient: c for (−c, c), or (min, max) with
+            None for open.
+        low_dimensional_packing_status: accepted for TF's sake; narrow rows are always packed here,
+            and safely for every optimizer.
     """
 
     learning_rate: LearningRate = 0.01
-    """A number, or a callable without arguments that is read at each `apply_gradients` (tables that
-    hold the same callable share one call)."""
     use_gradient_accumulation: bool = field(default=True, kw_only=True)
-    """True: gradients of one id are summed over the whole step, then the row gets one update. False: an
-    update per occurrence of the id, in batch order, which takes several device programs a step."""
     clip_weight_min: float | None = field(default=None, kw_only=True)
-    """Lower bound of the weights of updated rows."""
     clip_weight_max: float | None = field(default=None, kw_only=True)
-    """Upper bound of the weights of updated rows."""
     weight_decay_factor: float | None = field(default=None, kw_only=True)
-    """Updated rows lose this share of their weight before the step: w ← w − factor·w."""
     multiply_weight_decay_factor_by_learning_rate: bool | None = field(default=None, kw_only=True)
-    """True: the share lost is factor·learning_rate."""
     clipvalue: float | tuple[float | None, float | None] | None = field(default=None, kw_only=True)
-    """Bounds of each element of the summed gradient: c for (−c, c), or (min, max) with None for open."""
     low_dimensional_packing_status: bool = field(default=False, kw_only=True)
-    """Accepted for TF's sake; narrow rows are always packed here, and safely for every optimizer."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -118,7 +125,12 @@ class Optimizer:
         return {}
 
     def slot_width(self, name: str, dim: int) -> int:
-        """Numbers that a slot keeps for each row: D, or 1 for a slot of the whole row."""
+        """Numbers that a slot keeps for each row: D, or 1 for a slot of the whole row.
+
+        Args:
+            name: of the slot.
+            dim: D.
+        """
         return dim
 
     @property
@@ -144,15 +156,27 @@ class Optimizer:
         """The rule alone: changes of weights and slots.
 
         Args:
-            w: weights `[U, D]`, already decayed. slots: name → `[U, D]`. g: gradients `[U, D]`.
+            w: weights `[U, D]`, already decayed.
+            slots: name → `[U, D]`, or `[U, 1]` for a slot of the whole row.
+            g: gradients `[U, D]`, summed over the step and clipped.
             lr: learning rates `[U, 1]` or `[1]`.
+
+        Returns:
+            What to add to the weights `[U, D]`, and to each slot, by name.
         """
         raise NotImplementedError
 
     def step(self, w: Tensor, slots: Slots, g: Tensor, lr: Tensor) -> tuple[Tensor, Slots]:
         """Changes of weights and slots for one update, clipping and decay included.
 
-        Arguments as in `update`, with `w` as it stands in the table.
+        Args:
+            w: weights `[U, D]`, as they stand in the table.
+            slots: name → `[U, D]`, or `[U, 1]` for a slot of the whole row.
+            g: gradients `[U, D]`, summed over the step.
+            lr: learning rates `[U, 1]` or `[1]`.
+
+        Returns:
+            What to add to the weights `[U, D]`, and to each slot, by name.
         """
         low, high = self.gradient_bounds
         if low is not None or high is not None:
@@ -172,11 +196,29 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class SlottedOptimizer(Optimizer):
-    """An optimizer that keeps state beside each weight."""
+    """An optimizer that keeps state beside each weight.
+
+    Args:
+        learning_rate: A number, or a callable without arguments that is read at each
+            `apply_gradients` (tables that hold the same callable share one call).
+        use_gradient_accumulation: True: gradients of one id are summed over the whole step, then
+            the row gets one update. False: an update per occurrence of the id, in batch order,
+            which takes several device programs a step.
+        clip_weight_min: lower bound of the weights of updated rows.
+        clip_weight_max: upper bound of the weights of updated rows.
+        weight_decay_factor: updated rows lose this share of their weight before the step: w ← w −
+            factor·w.
+        multiply_weight_decay_factor_by_learning_rate: True: the share lost is factor·learning_rate.
+        clipvalue: bounds of each element of the summed gradient: c for (−c, c), or (min, max) with
+            None for open.
+        low_dimensional_packing_status: accepted for TF's sake; narrow rows are always packed here,
+            and safely for every optimizer.
+        slot_variable_creation_fn: `fn(table, slot_names, slot_initializers)` gives the start values
+            of the slots as a dict name → tensor `[V, D]`; `table` is the initial weight, each
+            initializer a callable (shape, dtype).
+    """
 
     slot_variable_creation_fn: SlotFn | None = field(default=None, kw_only=True)
-    """`fn(table, slot_names, slot_initializers)` gives the start values of the slots as a dict name →
-    tensor `[V, D]`; `table` is the initial weight, each initializer a callable (shape, dtype)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

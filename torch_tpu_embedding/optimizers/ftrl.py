@@ -25,27 +25,49 @@ class FTRL(SlottedOptimizer):
 
     Source: McMahan et al. 2013, "Ad click prediction: a view from the trenches", in TPUEmbedding's form.
 
-    >>> ftrl = FTRL(0.1, initial_accumulator_value=1.0)
-    >>> rows = {"accumulators": torch.ones(1, 1), "linears": torch.zeros(1, 1)}
-    >>> ftrl.step(torch.zeros(1, 1), rows, torch.full((1, 1), 3.0), torch.tensor([0.1]))[0]
-    tensor([[-0.0949]])
+    Args:
+        learning_rate: A number, or a callable without arguments that is read at each
+            `apply_gradients` (tables that hold the same callable share one call).
+        use_gradient_accumulation: True: gradients of one id are summed over the whole step, then
+            the row gets one update. False: an update per occurrence of the id, in batch order,
+            which takes several device programs a step.
+        clip_weight_min: lower bound of the weights of updated rows.
+        clip_weight_max: upper bound of the weights of updated rows.
+        weight_decay_factor: updated rows lose this share of their weight before the step: w ← w −
+            factor·w.
+        multiply_weight_decay_factor_by_learning_rate: True: the share lost is factor·learning_rate.
+        clipvalue: bounds of each element of the summed gradient: c for (−c, c), or (min, max) with
+            None for open.
+        low_dimensional_packing_status: accepted for TF's sake; narrow rows are always packed here,
+            and safely for every optimizer.
+        slot_variable_creation_fn: `fn(table, slot_names, slot_initializers)` gives the start values
+            of the slots as a dict name → tensor `[V, D]`; `table` is the initial weight, each
+            initializer a callable (shape, dtype).
+        learning_rate_power: the power of the accumulator by which the rate falls; at most 0.
+        l1_regularization_strength: l1: weights with |L| below it become exactly 0.
+        l2_regularization_strength: l2: pulls weights to 0.
+        beta: added to a'ᵖ, as the paper's β.
+        initial_accumulator_value: the start value of accumulators; above 0, or 0 with
+            `allow_zero_accumulator`.
+        multiply_linear_by_learning_rate: keep L·lr in the slot instead of L.
+        allow_zero_accumulator: take an accumulator of 0; where the divisor is 0 too, the weight is
+            0.
+
+    Examples:
+        >>> ftrl = FTRL(0.1, initial_accumulator_value=1.0)
+        >>> rows = {"accumulators": torch.ones(1, 1), "linears": torch.zeros(1, 1)}
+        >>> ftrl.step(torch.zeros(1, 1), rows, torch.full((1, 1), 3.0), torch.tensor([0.1]))[0]
+        tensor([[-0.0949]])
     """
 
     learning_rate: LearningRate = 0.001
     learning_rate_power: float = field(default=-0.5, kw_only=True)
-    """The power of the accumulator by which the rate falls; at most 0."""
     l1_regularization_strength: float = field(default=0.0, kw_only=True)
-    """l1: weights with |L| below it become exactly 0."""
     l2_regularization_strength: float = field(default=0.0, kw_only=True)
-    """l2: pulls weights to 0."""
     beta: float = field(default=0.0, kw_only=True)
-    """Added to a'ᵖ, as the paper's β."""
     initial_accumulator_value: float = field(default=0.1, kw_only=True)
-    """The start value of accumulators; above 0, or 0 with `allow_zero_accumulator`."""
     multiply_linear_by_learning_rate: bool = field(default=False, kw_only=True)
-    """Keep L·lr in the slot instead of L."""
     allow_zero_accumulator: bool = field(default=False, kw_only=True)
-    """Take an accumulator of 0; where the divisor is 0 too, the weight is 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,8 +32,11 @@ class Mesh:
     def put(self, value: Tensor) -> Tensor:
         """Copy a host tensor to this process's devices, split along its first dimension.
 
-        Its size must be divisible by the number of those devices; the result has the size of all
-        processes together.
+        Args:
+            value: its first size must be divisible by the number of those devices.
+
+        Returns:
+            A tensor that has the first size of all processes together.
         """
         import torch_xla.distributed.spmd as xs
 
@@ -44,12 +47,19 @@ class Mesh:
         return send(value, str(device()), spec)
 
     def zeros(self, shape: Sequence[int]) -> Tensor:
-        """Zeros of this shape on every device, split along the first dimension."""
+        """Zeros on every device, in a tensor split along the first dimension.
+
+        Args:
+            shape: of one device's part.
+        """
         size = (shape[0] * self.num_devices, *shape[1:])
         return self.split(torch.zeros(size, device=device(), dtype=torch.float32), 0)
 
     def fetch(self, value: Tensor) -> Tensor:
         """This process's part of a tensor, split along its first dimension, on the host.
+
+        Args:
+            value: a device tensor of all processes; this ends the step.
 
         Raises:
             ValueError: several processes cannot share it evenly.
@@ -70,13 +80,22 @@ class Mesh:
         return torch.cat([data.cpu() for data, _ in shards])
 
     def split(self, value: Tensor, dim: int | None) -> Tensor:
-        """Have a tensor laid out over the devices along `dim`, or whole on each device if `dim` is None."""
+        """A tensor laid out over the devices along a dimension, or whole on each device.
+
+        Args:
+            value: a device tensor.
+            dim: the dimension, or None for whole.
+        """
         out = value + 0  # a node of its own: marking changes the tensor it is given
         bindings()._xla_mark_sharding(out, self._sharding(value.dim(), dim))
         return out
 
     def enter(self, value: Tensor) -> Tensor:
-        """One device's part of a tensor that is split along its first dimension."""
+        """One device's part of a tensor that is split along its first dimension.
+
+        Args:
+            value: of all devices; its first size is a multiple of their number.
+        """
         sharding = self._sharding(value.dim(), 0)
         try:
             bindings()._xla_mark_sharding(value, sharding)
@@ -88,7 +107,11 @@ class Mesh:
         return as_typed(bindings()._spmd_full_to_shard_shape(value))
 
     def leave(self, value: Tensor) -> Tensor:
-        """The tensor of which each device has the part `value`, along the first dimension."""
+        """The tensor of which each device has a part, along the first dimension.
+
+        Args:
+            value: one device's part.
+        """
         known = bindings()
         known._mark_manual_sharding(value, self._manual)
         shape = torch.Size([value.shape[0] * self.num_devices, *value.shape[1:]])
@@ -96,7 +119,14 @@ class Mesh:
         return as_typed(known._spmd_shard_to_full_shape(value, sharding, shape, value.dtype))
 
     def all_to_all(self, blocks: Tensor) -> Tensor:
-        """Exchange the blocks `[devices, …]` of one device with the others, by a change of their layout."""
+        """Exchange blocks of one device with the others, by a change of their layout.
+
+        Args:
+            blocks: `[devices, …]`; block k goes to device k.
+
+        Returns:
+            `[devices, …]`; block k came from device k.
+        """
         whole = self.leave(blocks[None])  # [from, to, …], split along `from`
         swapped = self.split(whole, 1).transpose(0, 1)
         return self.enter(self.split(swapped, 0))[0]

@@ -1,9 +1,11 @@
-"""The end of a caller's modes: a mode switched on for other code must not stick to the tables."""
+"""Torch's modes: one that a caller has switched on for other code must not stick to the tables, and one of
+autograd's is switched off where a backward would not reach the device."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from functools import cache
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -61,3 +63,31 @@ def outside_graph(function: Callable[P, R]) -> Callable[P, R]:
     skip = compiler._FrameExecStrategy(compiler._FrameAction.SKIP, compiler._FrameAction.SKIP)
     compiler.set_code_exec_strategy(function.__code__, skip)
     return function
+
+
+def allow_backward(target: torch.device) -> None:
+    """Make `backward()` of this thread reach an XLA device whose client was started late.
+
+    Autograd makes a queue for each device at the first backward of the process; one that comes later, where
+    the process began with work on the CPU, has none, and every backward on it fails. Without threads of its
+    own autograd needs none: then all of backward runs in the thread that calls it.
+
+    Args:
+        target: the XLA device.
+    """
+    if not _has_queue(target):
+        torch.autograd.set_multithreading_enabled(False)
+
+
+@cache
+def _has_queue(target: torch.device) -> bool:
+    with torch.inference_mode(False), torch.autograd.set_multithreading_enabled(True):
+        # traced, and never run
+        tried = torch.zeros(1, dtype=torch.float32, device=target, requires_grad=True)
+        try:
+            (tried + tried).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if "device_ready_queues" not in str(error):
+                raise
+            return False
+    return True

@@ -1,4 +1,4 @@
-"""The seam to the accelerator backend: only this file and `mesh.py` import torch_xla.
+"""The seam to the accelerator backend: nothing outside this folder imports torch_xla.
 
 Everything else in the package is plain ATen operators on tensors, so a second backend means a second
 version of these few functions. The import happens on first use: configuration, input checking and CPU
@@ -21,6 +21,7 @@ from torch import Tensor
 from .phases import timed
 
 DeviceKind = Literal["CPU", "TPU"]
+"""The kinds of device for which tables are laid out."""
 
 
 def device() -> torch.device:
@@ -31,34 +32,17 @@ def device() -> torch.device:
     return torch.device(torch_xla.device())
 
 
-def allow_backward(target: torch.device) -> None:
-    """Make `backward()` of this thread reach an XLA device whose client was started late.
-
-    Autograd makes a queue for each device at the first backward of the process; one that comes later, where
-    the process began with work on the CPU, has none, and every backward on it fails. Without threads of its
-    own autograd needs none: then all of backward runs in the thread that calls it.
-    """
-    if not _has_queue(target):
-        torch.autograd.set_multithreading_enabled(False)
-
-
-@cache
-def _has_queue(target: torch.device) -> bool:
-    with torch.inference_mode(False), torch.autograd.set_multithreading_enabled(True):
-        # traced, and never run
-        tried = torch.zeros(1, dtype=torch.float32, device=target, requires_grad=True)
-        try:
-            (tried + tried).backward()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            if "device_ready_queues" not in str(error):
-                raise
-            return False
-    return True
-
-
 def require_own_process(call: str) -> None:
-    """Raise RuntimeError in a process that was forked from one that uses the device: XLA's threads are not
-    in it, and whatever it asks of the device waits for ever."""
+    """Refuse a call in a process that was forked from one that uses the device.
+
+    XLA's threads are not in it, and whatever it asks of the device waits for ever.
+
+    Args:
+        call: the name of the call, for the message.
+
+    Raises:
+        RuntimeError: this is such a process.
+    """
     if _forked:
         raise RuntimeError(
             f"{call}: this process was forked from one that uses the XLA device, which it cannot use; let "
@@ -73,7 +57,11 @@ os.register_at_fork(after_in_child=lambda: _forked.extend(_started))
 
 
 def is_accelerated(target: torch.device) -> bool:
-    """True if programs on `target` are traced and compiled; False for an ordinary CPU tensor's device."""
+    """True if programs on a device are traced and compiled; False for an ordinary CPU tensor's device.
+
+    Args:
+        target: the device.
+    """
     return target.type == "xla"
 
 
@@ -84,21 +72,18 @@ def device_kind() -> DeviceKind:
     return "TPU" if xr.device_type() == "TPU" else "CPU"
 
 
-def platform() -> str:
-    """The platform that `PJRT_DEVICE` names, without starting it."""
-    return os.environ.get("PJRT_DEVICE", "").upper()
-
-
-def num_processes() -> int:
-    """The number of processes that torchrun started (`WORLD_SIZE`); 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def upload(value: Tensor, target: torch.device) -> Tensor:
     """Copy a host tensor to a device now; from any thread.
 
     `.to` on an XLA device only notes the tensor for later, and where another thread ends a step meanwhile,
     the device gets other data (seen in torch_xla 2.9).
+
+    Args:
+        value: the host tensor.
+        target: the device.
+
+    Raises:
+        RuntimeError: in a process that was forked from one that uses the device.
     """
     if not is_accelerated(target):
         return value.to(target)
@@ -148,7 +133,11 @@ def wait_for_device() -> None:
 
 
 def manual_seed(seed: int) -> None:
-    """Seed the device's random numbers (dropout), which `torch.manual_seed` does not reach."""
+    """Seed the device's random numbers (dropout), which `torch.manual_seed` does not reach.
+
+    Args:
+        seed: an int; with several processes another one in each, or all have the same masks.
+    """
     import torch_xla
 
     torch_xla.manual_seed(seed)
@@ -174,7 +163,11 @@ def wait_seconds() -> float:
 
 
 def is_computed(value: Tensor) -> bool:
-    """True if a device tensor's program has been started, so that reading the tensor starts none."""
+    """True if a device tensor's program has been started, so that reading the tensor starts none.
+
+    Args:
+        value: an XLA tensor.
+    """
     return not bindings()._check_tensor_need_materialization([value])[0]
 
 
@@ -182,6 +175,9 @@ def times_changed(value: Tensor) -> int:
     """The number of times that a device tensor's memory was changed in place, through any alias.
 
     torch's own version counter misses changes of `value.data`.
+
+    Args:
+        value: an XLA tensor.
     """
     if torch._is_functional_tensor(value):
         count: int = torch._functionalize_mutation_counter(value)
@@ -194,6 +190,9 @@ def annotate(name: str) -> Iterator[None]:
     """Name the operators traced in this context for torch_xla's profiler, as `xp.Trace` does.
 
     Its own class tries to import jax at every call. The name ends where the program does (`sync`).
+
+    Args:
+        name: shown by the profiler.
     """
     profiler = bindings().profiler
     _scopes.append(profiler.scope_pusher(name))
@@ -221,7 +220,15 @@ def cpu_fallbacks() -> dict[str, int]:
 
 
 def all_to_all(blocks: Tensor, count: int) -> Tensor:
-    """Exchange the blocks `[count, …]` of one device with the other processes' devices, in the program."""
+    """Exchange blocks of one device with the other processes' devices, in the program.
+
+    Args:
+        blocks: `[count, …]`; block k goes to process k.
+        count: the number of processes.
+
+    Returns:
+        `[count, …]`; block k came from process k.
+    """
     import torch_xla.core.xla_model as xm
 
     # Pinned layouts would make every replica's program another one.
@@ -231,7 +238,11 @@ def all_to_all(blocks: Tensor, count: int) -> Tensor:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of a device tensor over the processes' devices, in the program."""
+    """The sum of a device tensor over the processes' devices, in the program.
+
+    Args:
+        values: of one shape in every process.
+    """
     import torch_xla.core.xla_model as xm
 
     total: Tensor = xm.all_reduce("sum", values, pin_layout=False)
@@ -240,7 +251,15 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 def all_gather(values: Tensor, count: int) -> Tensor:
-    """`[n, …]` of the device of each of `count` processes → `[count · n, …]` on each, in the program."""
+    """Join device tensors of all processes' devices along the first dimension, in the program.
+
+    Args:
+        values: `[n, …]`, of one shape in every process.
+        count: the number of processes.
+
+    Returns:
+        `[count · n, …]`, the same on each device.
+    """
     import torch_xla.core.xla_model as xm
 
     joined: Tensor = xm.all_gather(values, groups=[[*range(count)]], pin_layout=False)
@@ -249,8 +268,15 @@ def all_gather(values: Tensor, count: int) -> Tensor:
 
 
 def reduce_scatter(values: Tensor, count: int) -> Tensor:
-    """`[count · n, …]` of the device of each of `count` processes → their sum's part `[n, …]` for this one,
-    in the program."""
+    """The part for this process of the sum of device tensors over the processes' devices, in the program.
+
+    Args:
+        values: `[count · n, …]`, of one shape in every process.
+        count: the number of processes.
+
+    Returns:
+        `[n, …]`.
+    """
     import torch_xla.core.xla_model as xm
 
     part: Tensor = xm.reduce_scatter("sum", values, 1.0, 0, count, pin_layout=False)
@@ -266,41 +292,6 @@ def _order_no_more(values: Tensor) -> None:
     way in every replica.
     """
     bindings()._set_all_reduce_token(str(values.device), None)
-
-
-def init_process_group() -> None:
-    """Connect the processes of a TPU that has one for each chip, through torch_xla's own backend."""
-    import torch.distributed as dist
-    import torch_xla.distributed.xla_backend  # noqa: F401 (registers it)
-
-    dist.init_process_group("xla", init_method="xla://")
-
-
-def use_spmd() -> None:
-    """From now on one process drives all its devices with partitioned programs. Before any tensor."""
-    import torch_xla.runtime as xr
-
-    xr.use_spmd()
-
-
-def use_one_device() -> None:
-    """This process shall use one device, whatever it sees."""
-    _one_device.append(True)
-
-
-def one_device_is_enough() -> bool:
-    """True once `use_one_device` was called."""
-    return bool(_one_device)
-
-
-_one_device: list[bool] = []
-
-
-def is_spmd() -> bool:
-    """True once `use_spmd` was called."""
-    import torch_xla.runtime as xr
-
-    return bool(xr.is_spmd())
 
 
 def local_device_ids() -> list[int]:

@@ -21,7 +21,8 @@ class TPUEmbeddingForServing(TPUEmbedding):
     Args:
         feature_config: a FeatureConfig, or a nest of them (dict, list, tuple).
         optimizer: None for weights alone; an optimizer for its slots too.
-        id_bounds, seed: as for TPUEmbedding.
+        id_bounds: as for TPUEmbedding.
+        seed: as for TPUEmbedding.
     """
 
     def __init__(

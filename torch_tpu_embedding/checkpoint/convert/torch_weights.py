@@ -41,6 +41,7 @@ def import_modules(embedding: HasShard, modules: Mapping[str, Weights]) -> None:
     weights here, and by the number of ids in FBGEMM and TorchRec: docs/checkpoints.md says what to do.
 
     Args:
+        embedding: a TPUEmbedding, or anything else that has a `shard`.
         modules: table name → nn.Embedding, nn.EmbeddingBag, or a tensor or numpy array (a memory map too)
             `[V, D]`; other floats than float32 are converted.
 
@@ -60,6 +61,7 @@ def import_state_dict(
     `…emb_l.<number>.weight`, and every key that `rename` names. Otherwise as `import_modules`.
 
     Args:
+        embedding: a TPUEmbedding, or anything else that has a `shard`.
         state: key → tensor or numpy array.
         rename: name there (`<table>`, `<number>`, or a whole key) → name in the embedding.
 
@@ -129,8 +131,10 @@ def export_table(
 
     Args:
         reader: what `checkpoint.open` gave.
+        table: its name in the checkpoint.
         path: ends in `.safetensors` (its key is `<table>.<field>`) or `.npy`; an existing file is
             replaced once the new one is complete.
+        field: 'weight', or the name of a slot.
 
     Raises:
         ValueError: the path ends otherwise.

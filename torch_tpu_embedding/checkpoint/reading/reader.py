@@ -49,6 +49,7 @@ class Reader:
 
     Args:
         root: the directory of the run, absolute.
+        step: the number of the step.
 
     Raises:
         CheckpointError: an index is missing or damaged.
@@ -71,6 +72,12 @@ class Reader:
     def read(self, table: str, field: str, start: int, stop: int) -> Tensor:
         """Rows of the ids start … stop-1: float32 `[stop - start, width]`.
 
+        Args:
+            table: a name in `tables`.
+            field: 'weight', or the name of a slot.
+            start: the first id.
+            stop: the id after the last one.
+
         Raises:
             KeyError: there is no such table or field, with those that there are.
             IndexError: the ids leave 0 … V-1.
@@ -78,7 +85,13 @@ class Reader:
         return self.read_ids(table, field, range(start, stop))
 
     def read_ids(self, table: str, field: str, ids: range) -> Tensor:
-        """Rows of the ids of a rising range; raises as `read` does."""
+        """Rows of the ids of a rising range: float32 `[len(ids), width]`; raises as `read` does.
+
+        Args:
+            table: a name in `tables`.
+            field: 'weight', or the name of a slot.
+            ids: rising, within 0 … V-1.
+        """
         entry = self.tables.get(table)
         if entry is None or field not in entry.fields:
             have = [
@@ -96,7 +109,12 @@ class Reader:
         return torch.from_numpy(out)
 
     def rows(self, table: str, field: str) -> Rows:
-        """A field as something to slice, such as `write_tables` takes."""
+        """A field as something to slice, such as `write_tables` takes.
+
+        Args:
+            table: a name in `tables`.
+            field: 'weight', or the name of a slot.
+        """
         return Rows(self, table, field)
 
     def extra(self) -> Any:
@@ -105,12 +123,23 @@ class Reader:
         return None if name is None else unpack(self._chain[-1].path / name)
 
     def check(self, fields: Iterable[Field] | None = None) -> None:
-        """Check headers and shapes of all or some fields, and that each id is there exactly once."""
+        """Check headers and shapes of all or some fields, and that each id is there exactly once.
+
+        Args:
+            fields: pairs (table, field); None for all.
+
+        Raises:
+            CheckpointError: a file is not as the index says, or an id is missing or there twice.
+        """
         for step in self._chain:
             step.check(self._fields(fields))
 
     def files(self, fields: Iterable[Field] | None = None) -> list[tuple[StepFiles, str]]:
-        """The files of all or some fields, with the extra file."""
+        """The files of all or some fields, with the extra file.
+
+        Args:
+            fields: pairs (table, field); None for all.
+        """
         chosen = [
             (step, name) for step in self._chain for name in step.files_of(self._fields(fields))
         ]
@@ -121,6 +150,9 @@ class Reader:
     @staticmethod
     def verify(files: Iterable[tuple[StepFiles, str]]) -> None:
         """Hash some of `files()`, a few at a time.
+
+        Args:
+            files: any of those that `files()` gives.
 
         Raises:
             CheckpointError: a file differs from the one that was written.

@@ -19,7 +19,14 @@ _NICE = 19
 
 
 class SaveHandle:
-    """One save. `wait()` returns when the step is complete, or raises what went wrong."""
+    """One save. `wait()` returns when the step is complete, or raises what went wrong.
+
+    Args:
+        embedding: the one that is saved; only a weak reference to it is kept.
+        directory: of the run, absolute.
+        step: the number of the step.
+        rank: of this process.
+    """
 
     def __init__(self, embedding: HasShard, directory: Path, step: int, rank: int) -> None:
         self.step = step
@@ -30,7 +37,11 @@ class SaveHandle:
         self._thread: threading.Thread | None = None
 
     def start(self, work: Callable[[], None]) -> None:
-        """Run `work` in a thread that the interpreter waits for at its end."""
+        """Run `work` in a thread that the interpreter waits for at its end.
+
+        Args:
+            work: the writing half of the save; what it raises, `wait` raises.
+        """
         self._thread = threading.Thread(target=self._run, args=(work,), name="checkpoint-save")
         with _lock:
             self._thread.start()
@@ -57,7 +68,13 @@ class SaveHandle:
             raise error
 
     def concerns(self, embedding: HasShard, directory: Path | None, rank: int) -> bool:
-        """True if a call for `embedding`, in `directory`, has to wait for this save."""
+        """True if a call for `embedding`, in `directory`, has to wait for this save.
+
+        Args:
+            embedding: of the call.
+            directory: of the call, or None if it has none.
+            rank: of this process.
+        """
         same_place = self.directory == directory and self._rank == rank
         return self._embedding() is embedding or same_place
 
@@ -95,6 +112,9 @@ def wait_before(embedding: HasShard, directory: Path | None = None) -> None:
 
 def wait(directory: str | os.PathLike[str] | None = None) -> None:
     """Wait for the background saves of this process, all or those in one directory.
+
+    Args:
+        directory: of a run; None for all.
 
     Raises:
         CheckpointError, OSError: a save failed, and no other call has raised its error.
