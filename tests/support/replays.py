@@ -16,8 +16,14 @@ Step = Callable[..., Any]
 
 
 def dense_optimizer(kind: str, model: nn.Module) -> torch.optim.Optimizer:
-    """An optimizer of torch by a short name."""
+    """An optimizer of torch by a short name, or of `tte.dense_optimizers` by its own."""
     parameters = [*model.parameters()]
+    if kind in ("SGD", "Adagrad", "Adam", "AdamW"):
+        options = {"momentum": 0.9} if kind == "SGD" else {}
+        made: torch.optim.Optimizer = getattr(tte.dense_optimizers, kind)(
+            parameters, 0.01, **options
+        )
+        return made
     if kind == "sgd":
         return torch.optim.SGD(parameters, 0.01)
     if kind == "momentum":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
+from ..dense_optimizers.base import DenseOptimizer
 from ..program.engine import Engine
 from ..runtime import programs
 
@@ -120,18 +121,38 @@ class Participants:
 
     def settings(self) -> list[object]:
         """The hyper-parameters of the optimizers, whose values are in the program."""
-        return [
-            value
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for key, value in group.items()
-            if key != "params"
-        ]
+        found: list[object] = []
+        for optimizer in self.optimizers:
+            sent: frozenset[str] = frozenset()
+            if isinstance(optimizer, DenseOptimizer):
+                sent = optimizer.rates.names
+                found.append(optimizer.rates.structure())
+            for group in optimizer.param_groups:
+                found += [v for key, v in group.items() if key != "params" and key not in sent]
+        return found
 
     def rates_set(self) -> list[object]:
         """All numbers that a schedule might set, to see that the step itself does not."""
-        groups = [group for each in self.table_optimizers for group in each.param_groups]
-        return [*self.settings(), *(group["lr"] for group in groups)]
+        dense = [group for each in self.optimizers for group in each.param_groups]
+        tables = [group for each in self.table_optimizers for group in each.param_groups]
+        found = [v for group in dense for key, v in group.items() if key != "params"]
+        return [*found, *(group["lr"] for group in tables)]
+
+    def send_numbers(self) -> None:
+        """Bring what `dense_optimizers` have on the device up to their groups' values.
+
+        Raises:
+            ValueError: one of these is wrong.
+        """
+        for each in self.optimizers:
+            if isinstance(each, DenseOptimizer):
+                each.send_rates()
+
+    def sent_numbers(self) -> list[Tensor]:
+        """The vectors in which `dense_optimizers` have their hyper-parameters on the device."""
+        kind = DenseOptimizer
+        sent = [each.rates.vectors() for each in self.optimizers if isinstance(each, kind)]
+        return [vector for of_one in sent for vector in of_one.values()]
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ class Rerun:
             ValueError: a learning rate is wrong; nothing has changed.
         """
         rates = self._rates()
+        self._participants.send_numbers()
         checked = self._steps.begin(queued, rates)
         self.own_memory(program.snapshot.state)
         inputs = self._inputs(program, call, queued, checked)
@@ -167,6 +168,7 @@ class Rerun:
             "argument": call.leaves,
             "batch": [queued.sent.ints, queued.sent.floats],
             "constant": program.constants,
+            "numbers": self._participants.sent_numbers(),
         }
         found = []
         for kind, number in program.inputs:
