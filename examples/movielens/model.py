@@ -173,9 +173,7 @@ class Trainer(BaseTrainer):
             self.order, lambda positions: self.cut(self.train_rows[positions]), self.embedding
         )
 
-        # capturable: Adam's step count stays on the device. On the host it would be a constant of the
-        # program, and every step another program to compile.
-        dense = torch.optim.Adam(self.model.parameters(), settings.dense_lr, capturable=True)
+        dense = tte.dense_optimizers.Adam(self.model.parameters(), settings.dense_lr)
         self.optimizers = {"tables": tte.EmbeddingOptimizer(self.embedding), "dense": dense}
         # Both optimizers are torch optimizers, so torch's schedulers drive both: a straight line to 0.
         self.schedulers = {
