@@ -60,6 +60,9 @@ class Adagrad(DenseOptimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with the defaults for what it does not say.
 
+        Args:
+            param_group: its parameters under "params", and values of the constructor's arguments by name.
+
         Raises:
             TypeError, ValueError: one of its values is wrong; it has not been added.
         """

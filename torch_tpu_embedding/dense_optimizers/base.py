@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,13 @@ class DenseOptimizer(torch.optim.Optimizer):
 
     rates: SentNumbers
     _sent_names: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # **others takes what is refused, for errors that say why: not for editors and help()
+        _, *shown = inspect.signature(cls.__init__).parameters.values()
+        named = [each for each in shown if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        cls.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
 
     def __init__(
         self, params: Iterable[Any], defaults: dict[str, Any], others: dict[str, Any]
@@ -83,6 +91,9 @@ class DenseOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with the defaults for what it does not say.
 
+        Args:
+            param_group: its parameters under "params", and values of the constructor's arguments by name.
+
         Raises:
             TypeError, ValueError: one of its values is wrong; it has not been added.
         """
@@ -100,6 +111,9 @@ class DenseOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state that this optimizer or torch.optim's of the same name gave.
+
+        Args:
+            state_dict: what `state_dict` of one of these gave.
 
         Raises:
             ValueError: it has other groups, or is of a differentiable optimizer.
