@@ -164,7 +164,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=at_least(0), default=0, metavar="N", help=text)
     text = "read the rows of the next step while this one runs; tables are one step older then"
     add("--pipelined", action="store_true", help=text)
-    add_replay_option(group, "with one process, unless --pipelined")
+    add_replay_option(group)
     text = "do not train the dense-only model beside"
     add("--no-baseline", dest="baseline", action="store_false", help=text)
 

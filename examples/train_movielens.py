@@ -29,6 +29,7 @@ from common.command_line import (
     at_least,
     between,
     check_outputs,
+    replays,
     write_results,
 )
 from common.preemption import (
@@ -165,9 +166,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seeds", type=seed_list, default=[0], metavar="N,N,…", help=text)
     text = "read the rows of the next step while this one runs; tables are one step older then"
     add("--pipelined", action="store_true", help=text)
-    add_replay_option(
-        group, "no: its dense learning rate, a number of the program, changes at each step"
-    )
+    add_replay_option(group)
 
     group = parser.add_argument_group("reports and checkpoints")
     add = group.add_argument
@@ -231,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with stop_on_signals() as signals:
         for seed in args.seeds:
             trainer = Trainer(samples, settings_of(args, seed))
-            if args.replay:
+            if replays(args):
                 trainer.replay_steps()
             if seed == args.seeds[0]:
                 print(trainer.embedding.describe())

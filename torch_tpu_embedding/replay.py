@@ -106,7 +106,7 @@ class Replay:
             return self._first(args, kwargs)
         _, keys, _, rerun = self._parts
         queued = self._steps.next(self._name)
-        if queued is not None and not rerun.random_begins_anew():
+        if queued is not None and not programs.random_begins_anew(rerun.seed):
             return self._plain(args, kwargs)
         if queued is None:
             if self._steps.samples_always:

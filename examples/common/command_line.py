@@ -41,10 +41,10 @@ def between(low: float, high: float) -> Callable[[str], float]:
     return number
 
 
-def add_replay_option(group: argparse._ArgumentGroup, default: str) -> None:
+def add_replay_option(group: argparse._ArgumentGroup) -> None:
     """Add --replay and --no-replay, which `replays` reads."""
     text = "run most steps from their compiled program, without tracing: the same numbers for a tenth of "
-    text += f"the host's time (default: {default})"
+    text += "the host's time (default: with one process, unless --pipelined)"
     group.add_argument("--replay", action=argparse.BooleanOptionalAction, help=text)
 
 

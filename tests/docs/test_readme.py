@@ -150,6 +150,22 @@ def read_write_and_search(blocks: list[str]) -> None:
     assert not torch.isin(names["best"], names["seen"]).any()
 
 
+def replay(blocks: list[str]) -> None:
+    names = at_hand()
+    head, embedding = names["head"], names["embedding"]
+    names |= {
+        "model": lambda numbers, rows: head(rows["user"]) + numbers,
+        "dense_optimizer": tte.dense_optimizers.SGD(head.parameters(), 0.1),
+        "embedding_optimizer": tte.EmbeddingOptimizer(embedding),
+        "loader": tte.EmbeddingLoader(
+            [names["ids"]] * 12, embedding, prepare=lambda _: embedding.to_device(torch.ones(2, 1))
+        ),
+    }
+    exec(blocks[0], names)
+    assert names["step"].replayed > 0
+    assert float(names["loss"]) >= 0
+
+
 CHECKPOINTS = "docs/checkpoints.md"
 CASES: list[tuple[str, Callable[[list[str]], None]]] = [
     (CHECKPOINTS, save_and_load),
@@ -159,6 +175,7 @@ CASES: list[tuple[str, Callable[[list[str]], None]]] = [
     (CHECKPOINTS, import_adagrad),
     ("docs/distributed.md", train_in_processes),
     ("docs/pipelining.md", pipeline),
+    ("docs/replay.md", replay),
     ("docs/tables.md", read_write_and_search),
     ("docs/wrappers.md", average),
 ]
@@ -180,6 +197,7 @@ def test_no_block_of_docs_was_added_without_a_case_that_runs_it() -> None:
         "docs/checkpoints.md": 6,
         "docs/distributed.md": 2,
         "docs/pipelining.md": 4,
+        "docs/replay.md": 1,
         "docs/tables.md": 4,
         "docs/wrappers.md": 2,
     }

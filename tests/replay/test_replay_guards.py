@@ -404,18 +404,3 @@ def test_weights_copied_into_another_tensor_stay_there() -> None:
             tte.runtime.sync()
             found.append([k, target.cpu().tolist(), [each.cpu().tolist() for each in best]])
     assert found[:16] == found[16:]
-
-
-def test_random_numbers_drawn_outside_are_those_that_a_traced_run_draws() -> None:
-    noise = []
-
-    def between(case: Case, k: int) -> None:
-        if k in (10, 11, 17):
-            noise.append(torch.rand(2, device=case.embedding.device))
-        if k in (13, 19):
-            tte.runtime.manual_seed(k)
-
-    _, replayed = twins(between=between, dropout=0.3)
-    assert replayed.step.replayed > 8
-    drawn = [each.cpu().tolist() for each in noise]
-    assert drawn[:3] == drawn[3:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -26,13 +27,20 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
 }
 
 
-def trained(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], inside: bool) -> Any:
+SIZES = itertools.count(1001)
+"""Sizes that no other program of the process has: a program that is there already shows no count."""
+
+
+def trained(
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], inside: bool, size: int
+) -> Any:
     """Weights, state and the number of arguments that a program updates in place, after 30 steps."""
     held = parameters(tte.runtime.device())
+    held.append(nn.Parameter(torch.ones(size).to(tte.runtime.device())))
     tte.runtime.sync()
     optimizer, drawn = make(held), gradients()
     for _ in range(30):
-        for each, gradient in zip(held, next(drawn), strict=True):
+        for each, gradient in zip(held, [*next(drawn), torch.ones(size)], strict=True):
             each.grad = gradient.to(each.device)
         with tte.runtime.trace_out_of_place() if inside else nullcontext():
             optimizer.step()
@@ -50,8 +58,9 @@ def trained(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], inside:
 def test_an_optimizers_weights_and_state_are_equal_to_the_bit_and_as_much_is_updated_in_place(
     name: str,
 ) -> None:
-    weights, state, donors = trained(OPTIMIZERS[name], inside=False)
-    ours, our_state, our_donors = trained(OPTIMIZERS[name], inside=True)
+    size = next(SIZES)
+    weights, state, donors = trained(OPTIMIZERS[name], inside=False, size=size)
+    ours, our_state, our_donors = trained(OPTIMIZERS[name], inside=True, size=size)
     assert_equal(ours, weights)
     assert_equal(our_state, state)
     assert our_donors == donors >= len(weights)

@@ -30,9 +30,6 @@ def dense_optimizer(kind: str, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, 0.01, momentum=0.9)
     if kind == "adagrad":
         return torch.optim.Adagrad(parameters, 0.01)
-    if kind == "adam with its rate on the device":
-        rate = torch.tensor(0.01).to(parameters[0].device)
-        return torch.optim.Adam(parameters, rate, capturable=True)
     return torch.optim.Adam(parameters, 0.01, capturable=kind == "adam")
 
 

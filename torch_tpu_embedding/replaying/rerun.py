@@ -73,7 +73,8 @@ class Rerun:
         self._show_rates = show_rates
         self._held: list[Tensor] = []
         self._traces = programs.Traces()
-        self._seed = self._ended = 0
+        self.seed = -1
+        """The seed of random numbers after the last step."""
 
     def release(self) -> None:
         """Let go of the memory that the last step has overwritten."""
@@ -85,13 +86,9 @@ class Rerun:
         Args:
             shared: True if it may have let tensors of the state share memory.
         """
-        self._seed, self._ended = programs.rng_seed(), programs.ended_steps()
+        self.seed = programs.rng_seed()
         if not shared:
             self._traces.note()
-
-    def random_begins_anew(self) -> bool:
-        """False if the random numbers of the next step are not the first ones since the last step."""
-        return programs.random_begins_anew(self._seed, self._ended)
 
     def own_memory(self, state: Sequence[Tensor]) -> None:
         """Compute what was traced since the last step, and see that nothing else has the memory of the

@@ -12,7 +12,7 @@ from itertools import starmap
 import torch
 from torch import Tensor, nn
 
-from .xla import as_typed, bindings, sent, upload
+from .xla import as_typed, bindings, device, sent, upload
 
 _BINDINGS = (
     "_check_device_tensor_need_materialization", "_check_tensor_need_materialization",
@@ -248,24 +248,15 @@ def seed_tensor(device: str) -> Tensor:
     return as_typed(bindings()._get_base_seed_as_tensor(device))
 
 
-def random_begins_anew(known: int, ended: int) -> bool:
-    """False if random numbers were traced on the device since the last step ended, so that those of the
-    next step come after them, or if they were seeded.
-
-    To ask for the seed's tensor would disturb numbers that are traced already; so this computes the seed.
+def random_begins_anew(known: int) -> bool:
+    """False if random numbers were traced on the device since the last step ended: those of the next step
+    come after them.
 
     Args:
-        known: what `rng_seed` gave after the last step. ended: what `ended_steps` gave.
+        known: what `rng_seed` gave after the last step.
     """
     seed = rng_seed()
-    if seed == known:
-        return True
-    for _ in range(min(ended_steps() - ended, _MOST_STEPS)):
-        known = next_seed(known)
-    return seed == known
-
-
-_MOST_STEPS = 10_000
+    return seed == known or int(seed_tensor(str(device())).cpu()) == seed
 
 
 def next_seed(seed: int) -> int:
@@ -280,7 +271,9 @@ def set_rng_seed(seed: int, device: str) -> None:
 
 def ended_steps() -> int:
     """How often a step was ended in this process."""
-    return int(bindings()._xla_counter_value("MarkStep") or 0)
+    import torch_xla.debug.metrics as met
+
+    return int(met.counter_value("MarkStep") or 0)
 
 
 def reads() -> int:
