@@ -144,15 +144,16 @@ class Participants:
         Raises:
             ValueError: one of these is wrong.
         """
-        for each in self.optimizers:
-            if isinstance(each, DenseOptimizer):
-                each.send_rates()
+        for each in self._with_sent_numbers():
+            each.send_rates()
 
     def sent_numbers(self) -> list[Tensor]:
         """The vectors in which `dense_optimizers` have their hyper-parameters on the device."""
-        kind = DenseOptimizer
-        sent = [each.rates.vectors() for each in self.optimizers if isinstance(each, kind)]
-        return [vector for of_one in sent for vector in of_one.values()]
+        sent = [each.rates.vectors().values() for each in self._with_sent_numbers()]
+        return [vector for of_one in sent for vector in of_one]
+
+    def _with_sent_numbers(self) -> list[DenseOptimizer]:
+        return [each for each in self.optimizers if isinstance(each, DenseOptimizer)]
 
 
 @dataclass(frozen=True)
