@@ -241,6 +241,6 @@ class TableRows(TableModule):
 
 
 def _common(table: Table, **others: object) -> dict[str, object]:
-    """What all processes must give alike, by the words that precede it in a message."""
+    """The arguments that all processes must give alike, by the words that precede each in a message."""
     found: dict[str, object] = {"the table is": repr(table.name)}
     return found | {f"{name} is": repr(value) for name, value in others.items()}

@@ -194,7 +194,7 @@ def whole_tables(found: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What one process has trained, with the whole batch."""
+    """The results of one process that has trained with the whole batch."""
     folder = tmp_path_factory.mktemp("alone")
     run_worker([WORKER, str(folder)])
     return read(folder, 1)

@@ -20,7 +20,7 @@ CASES = ["mod CPU", "div TPU"]
 def found(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Any]]:
-    """What each process met."""
+    """The results of each process."""
     folder = tmp_path_factory.mktemp("rows")
     if request.param == "2 devices":
         done = subprocess.run(

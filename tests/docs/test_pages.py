@@ -23,7 +23,7 @@ class Block(NamedTuple):
 
     text: str
     needs: str | None
-    """What it cannot run without, a library as a rule; it is compiled at least."""
+    """The thing that a block cannot run without, a library as a rule; it is compiled at least."""
 
 
 def blocks(page: Path) -> list[Block]:

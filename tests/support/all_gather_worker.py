@@ -1,4 +1,4 @@
-"""What test_all_gather.py runs: a model of two towers with in-batch negatives, trained for a few steps.
+"""The processes of test_all_gather.py: two towers with in-batch negatives, trained for a few steps.
 
 `all_gather_worker.py FOLDER` under torchrun, alone, or with CPU_NUM_DEVICES; each process writes
 `rank-<rank>.json`. `all_gather_worker.py replicas FOLDER S` is the program of a process for each chip, with
@@ -89,7 +89,7 @@ def ids_of(embedding: tte.TPUEmbedding, number: int) -> list[int]:
 
 
 def replicas(count: int) -> list[Any]:
-    """What each of so many replicas gets from a join in the program, and from its backward."""
+    """The results of a join in the program, and of its backward, in each of so many replicas."""
     import torch_xla
     from torch_xla._internal import pjrt
     from worlds import Board, ThreadGroup

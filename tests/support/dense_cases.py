@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import torch_tpu_embedding as tte
 
 SHAPES = ((7, 13), (7,), (3, 7), (5,))
-"""Of the parameters; all have different sizes."""
+"""Shapes of the parameters; all have different sizes."""
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.01}),
     ("SGD", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.01, "nesterov": True}),

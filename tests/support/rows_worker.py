@@ -35,7 +35,7 @@ def queries() -> Tensor:
 
 
 def part(values: Tensor) -> slice:
-    """What this process takes of some values; the last process takes none."""
+    """This process's part of some values; the last process takes none."""
     processes = 1 if tte.runtime.is_spmd() else distributed.world_size()
     if processes == 1:
         return slice(None)
@@ -60,7 +60,7 @@ def make(strategy: Strategy, layout: DeviceKind, pipelined: bool = False) -> tte
 
 
 def calls(strategy: Strategy, layout: DeviceKind) -> dict[str, Any]:
-    """What each call gives."""
+    """The result of each call."""
     embedding = make(strategy, layout)
     found: dict[str, Any] = {}
 
@@ -100,7 +100,7 @@ def held_updates() -> dict[str, Any]:
 
 
 def errors() -> list[str]:
-    """What this process meets where one process is wrong, or they differ."""
+    """The errors of this process where one process is wrong, or they differ."""
     embedding, rank, found = make("mod", "CPU"), distributed.rank(), []
     values = torch.full((1, 5), float(rank))
     for call in (

@@ -28,7 +28,7 @@ class Traced:
     """A step that was traced and has run."""
 
     result: Any
-    """What its function has returned."""
+    """The results of the step's function."""
     program: Program | None
     """None if it cannot be run again."""
     reason: str | None = None
@@ -110,7 +110,7 @@ class Capture:
         return Traced(result, program, None, impurity)
 
     def _call(self, call: Call, state: Sequence[Tensor]) -> tuple[Any, list[tuple[object, ...]]]:
-        """What the function returns, and the calls of the queue in it."""
+        """Run the step's function; gives its results, and the calls of the embedding's queue in it."""
         queue, calls = self._steps.queue, list[tuple[object, ...]]()
         queue.journal = calls
         try:

@@ -18,7 +18,7 @@ from .watch import CannotReplayError
 
 
 class TracedStep:
-    """What a traced step will write: the tensors that are pending after it.
+    """The tensors that a traced step will write: those that are pending after it.
 
     Args:
         gradients: those of the parameters before it.
@@ -148,7 +148,7 @@ class TracedStep:
 
 
 def without_views(result: Any, state: Sequence[Tensor]) -> Any:
-    """What a step has returned, with copies in place of views: the base of a view would be a result, too.
+    """A step's results, with copies in place of views: the base of a view would be a result, too.
 
     Args:
         state: whose aliases are left as they are.

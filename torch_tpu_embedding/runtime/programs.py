@@ -108,7 +108,7 @@ class Traces:
         return made is None or made != self._made, copies != self._copies
 
     def note(self) -> None:
-        """What was traced so far is known."""
+        """Take all that was traced so far as known."""
         self._made, self._copies = _made(), _copies()
 
 

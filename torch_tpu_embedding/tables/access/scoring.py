@@ -33,7 +33,7 @@ none."""
 
 @dataclass(frozen=True)
 class Search:
-    """What to look for, and among which rows of those that a process holds."""
+    """A search for the best rows: the queries, and the range of this process's rows to look in."""
 
     queries: Tensor
     """`[B, D]` float32 on the host."""
