@@ -7,7 +7,7 @@
 
 Read dlrm/model.py first (the model, its tables, its step), then dlrm/data.py (the log, and its batches) and
 common/trainer.py (the loop around a step); dlrm/report.py has metrics, table and plot, and common/ the
-rest that both examples share. This file is the program around them: options, and a report.
+rest that the examples share. This file is the program around them: options, and a report.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 
 Read movielens/data.py first (the split, the histories, the baselines), then movielens/model.py (the tables,
 the model, its step) and common/trainer.py (the loop around a step); movielens/report.py has table and plot,
-and common/ the rest that both examples share. This file is the program around them: options, and a report.
+and common/ the rest that the examples share. This file is the program around them: options, and a report.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from common.command_line import (
     at_least,
     between,
     check_outputs,
+    print_table,
     replays,
+    seed_list,
     write_results,
 )
 from common.preemption import (
@@ -44,7 +46,7 @@ from common.processes import connect
 from common.trainer import Schedule, train
 from movielens.data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
 from movielens.model import Settings, Trainer
-from movielens.report import Run, plot, print_table, result_lines
+from movielens.report import Run, plot, result_lines
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.io.paths import path_option
@@ -127,14 +129,6 @@ the files of --data, as GroupLens publishes them ({URL}):
 exit status: 0, 1 if --check fails, 2 if data or checkpoint are missing or wrong, 130 after Ctrl-C,
 {PREEMPTED} after SIGTERM with --checkpoint: all is saved, run the same command again.
 """
-
-
-def seed_list(text: str) -> list[int]:
-    """An option type: whole numbers separated by commas, each once."""
-    seeds = [at_least(0)(part) for part in text.split(",")]
-    if len(set(seeds)) < len(seeds):
-        raise argparse.ArgumentTypeError(f"{text!r} names a seed twice")
-    return seeds
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

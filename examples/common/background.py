@@ -1,6 +1,6 @@
 """Training batches in a seeded order, prepared by a thread, with a position in the data that can be saved.
 
-Both examples train through `EmbeddingLoader`: while the device works on a step, a thread cuts the next
+The examples train through `EmbeddingLoader`: while the device works on a step, a thread cuts the next
 batches, checks and deduplicates their ids, and sends them.
 
 Shape letters: B batch, R rows of the training data.

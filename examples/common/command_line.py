@@ -1,4 +1,4 @@
-"""Parts of both examples' command lines: types of options, and the files that a run writes at its end."""
+"""Parts of the examples' command lines: types of options, and what a run prints and writes at its end."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ def between(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return number
+
+
+def seed_list(text: str) -> list[int]:
+    """An option type: whole numbers separated by commas, each once."""
+    seeds = [at_least(0)(part) for part in text.split(",")]
+    if len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"{text!r} names a seed twice")
+    return seeds
 
 
 def add_replay_option(group: argparse._ArgumentGroup) -> None:
@@ -110,3 +118,11 @@ def write_results(path: Path, args: argparse.Namespace, content: dict[str, Any])
     options = {key: str(v) if isinstance(v, Path) else v for key, v in vars(args).items()}
     path.write_text(json.dumps({"options": options, **content}, indent=1) + "\n")
     print(f"results: {path}")
+
+
+def print_table(title: str, lines: list[tuple[str, str]]) -> None:
+    """Two columns of plain text under a title."""
+    left, right = (max(len(line[column]) for line in lines) for column in (0, 1))
+    print(f"\n{title}\n{'-' * max(left + right + 3, len(title))}")
+    for name, text in lines:
+        print(f"{name:<{left}}   {text:>{right}}")

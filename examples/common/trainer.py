@@ -1,4 +1,4 @@
-"""The training that both examples share: `BaseTrainer`, a model with its tables and batches, and `train`.
+"""The training that the examples share: `BaseTrainer`, a model with its tables and batches, and `train`.
 
 A step of training looks as in any program that uses `TPUEmbedding`:
 

@@ -53,14 +53,6 @@ def result_lines(
     ]
 
 
-def print_table(title: str, lines: list[tuple[str, str]]) -> None:
-    """Two columns of plain text under a title."""
-    left, right = (max(len(line[column]) for line in lines) for column in (0, 1))
-    print(f"\n{title}\n{'-' * max(left + right + 3, len(title))}")
-    for name, text in lines:
-        print(f"{name:<{left}}   {text:>{right}}")
-
-
 def plot(path: Path, title: str, runs: list[Run], scores: dict[str, float]) -> None:
     """Training loss of each step and held-out RMSE of each epoch, as one picture."""
     import matplotlib

@@ -1,0 +1,1 @@
+"""The retrieval example: data, model, baselines, report, export; ../train_retrieval.py is the program."""
