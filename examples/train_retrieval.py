@@ -147,7 +147,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--checkpoint", type=path_option, metavar="DIR", help=text)
     text = "write what serve_retrieval.py answers from, of the last seed"
     add("--export", type=path_option, metavar="DIR", help=text)
-    return parser.parse_args(argv)
+    text = "the user tables of --export as 8-bit codes, about a quarter of the bytes (default: float32)"
+    add("--quantize", choices=["int8"], help=text)
+    args = parser.parse_args(argv)
+    if args.quantize and not args.export:
+        parser.error("--quantize is of the export; give --export DIR too")
+    return args
 
 
 def load(args: argparse.Namespace) -> tuple[Samples, str]:
@@ -203,9 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 runs.append(train_seed(trainer, directory, signals))
             if stopped := stop_signal(signals):
                 return report_stop(stopped, trainer.step, directory)
-    if args.export:
-        export(trainer, args.export)
-        print(f"export: {args.export}")
+    if args.export and (line := export(trainer, args.export, args.quantize)):
+        print(line)
     report(args, title, runs, scores)
     return 0
 

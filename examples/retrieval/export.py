@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -35,17 +36,25 @@ class UserTower(nn.Module):
         return vectors
 
 
-def export(trainer: Trainer, directory: Path) -> None:
-    """Write the files; a collective call, for which process 0 writes."""
+def export(trainer: Trainer, directory: Path, quantize: Literal["int8"] | None = None) -> str:
+    """Write the files; a collective call, for which process 0 writes.
+
+    Args:
+        quantize: "int8" for user tables of 8-bit codes.
+
+    Returns:
+        A line for the console.
+    """
     _, vectors = trainer.vectors()
     serving = trainer.serving()
     if not tte.distributed.is_main():
-        return
+        return ""
     directory.mkdir(parents=True, exist_ok=True)
     settings, samples = trainer.settings, trainer.samples
     towers = TwoTowers(settings.dim, settings.temperature)
     towers.load_state_dict({name: each.cpu() for name, each in trainer.model.state_dict().items()})
-    tower = UserTower(tte.export_serving(serving), towers).eval()
+    tables = tte.export_serving(serving, quantize=quantize)
+    tower = UserTower(tables, towers).eval()
     example = {"user": torch.tensor([0]), "watched": tte.Ragged.from_lists([[0]])}
     tte.export_program(tower, directory / "user_tower.pt2", example)
     index = {"ids": torch.arange(len(vectors)), "vectors": vectors.contiguous()}
@@ -53,6 +62,9 @@ def export(trainer: Trainer, directory: Path) -> None:
     save_file(_watched(samples), directory / "users.safetensors")
     about = {"titles": samples.movies.titles, "recent": samples.recent}
     (directory / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+    held = sum(each.nbytes for each in tables.state_dict().values())
+    whole = sum(each.nbytes for each in tte.export_serving(serving).state_dict().values())
+    return f"export: {directory}, user tables of {held:,} bytes ({held / whole:.0%} of float32)"
 
 
 def _watched(samples: Samples) -> dict[str, Tensor]:

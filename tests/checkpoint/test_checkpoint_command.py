@@ -51,8 +51,11 @@ def test_inspect_shows_steps_tables_slots_bytes_and_norms(run, capsys):
     assert "complete steps: 1, 2; never finished: 5" in text
     assert "step 1: 1 shards (mod), 3 files, " in text
     assert "  user (optimizer Adagrad)\n    weight                   20 x 4      norm " in text
+    whole = 4 * sum(fields["weight"].numel() for fields in values(1).values())
+    assert f"for serving: weights of {whole:,} bytes, " in text
     assert main(["inspect", str(run), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
+    assert result["step"]["serving_bytes"]["float32"] == whole
     assert (result["complete"], result["incomplete"]) == ([1, 2], [5])
     assert (result["step"]["step"], result["step"]["base"]) == (2, 1)
     (user, item) = result["step"]["tables"]

@@ -276,6 +276,26 @@ def test_served_movies_are_the_best_of_the_trained_model(tmp_path: Path) -> None
         np.testing.assert_allclose(scores, wanted[best], rtol=1e-4, atol=1e-5)
 
 
+def test_an_export_in_8_bits_serves_nearly_the_same_scores(tmp_path: Path) -> None:
+    samples = Samples(*(data := synthetic(40, 60, 20)), hold_out(data[0]))
+    trainer = Trainer(samples, Settings(batch_size=64, dim=16))
+    trainer.advance()
+    trainer.batches.close()
+    exact, small = tmp_path / "exact", tmp_path / "small"
+    assert export(trainer, exact).endswith("(100% of float32)")
+    line = export(trainer, small, "int8")
+    assert line.startswith(f"export: {small}, user tables of ")
+    assert line.endswith("(39% of float32)")
+    scores = [serve_retrieval.Server(each).top_k(3, np.arange(5), 10)[0] for each in (exact, small)]
+    np.testing.assert_allclose(*scores, atol=0.02)
+
+
+def test_the_8_bits_are_of_the_export(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--quantize", "int8")
+    assert "--quantize is of the export; give --export DIR too" in capsys.readouterr().err
+
+
 def test_serving_needs_neither_torch_xla_nor_this_package(alone: Path) -> None:
     code = (
         "import sys, serve_retrieval; status = serve_retrieval.main(sys.argv[1:]); "

@@ -55,6 +55,11 @@ def _inspect(args: argparse.Namespace) -> tuple[int, Any, str]:
                 else ""
             )
             lines.append(f"    {name:<14} {field['shape'][0]:>12,} x {field['shape'][1]:<5}{norm}")
+    whole, small = step["serving_bytes"]["float32"], step["serving_bytes"]["int8"]
+    lines.append(
+        f"for serving: weights of {whole:,} bytes, {small:,} as int8 ({small / whole:.0%}; "
+        "export_serving(quantize='int8'))"
+    )
     return 0, result, "\n".join(lines)
 
 

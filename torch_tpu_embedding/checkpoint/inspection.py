@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config.resolved import WEIGHT
 from ..tables.placement import Strategy
 from .errors import CheckpointError
 from .format.index import TableEntry
@@ -51,9 +52,21 @@ def inspect(directory: Path, step: int | None, norms: bool) -> dict[str, Any]:
             "files": len(index.files),
             "bytes": sum(entry.bytes for entry in index.files.values()),
             "extra": index.files[index.extra].bytes if index.extra else None,
+            "serving_bytes": _serving_bytes(reader),
             "tables": [_table(reader, entry, norms) for entry in reader.tables.values()],
         }
     return result
+
+
+def _serving_bytes(reader: Reader) -> dict[str, int]:
+    """What the weights alone take: in float32, and as `export_serving(quantize="int8")` holds them."""
+    shapes = [(each.vocabulary_size, each.fields[WEIGHT]) for each in reader.tables.values()]
+    return {
+        "float32": sum(4 * rows * width for rows, width in shapes),
+        "int8": sum(
+            rows * min(width + 8, 4 * width) for rows, width in shapes
+        ),  # and a scale and an offset a row
+    }
 
 
 def _table(reader: Reader, entry: TableEntry, norms: bool) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..config.quantization import quantize
 from ..config.resolved import WEIGHT, Feature, Table
 from ..embedding import TPUEmbedding
 from ..inputs.ragged import Ragged
 from ..runtime import host
+from .int8 import LEAST_DIM, Int8Embedding
 
 Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 
@@ -24,13 +24,14 @@ Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 class ServingModule(nn.Module):
     """The lookup of a trained embedding, without torch_xla and without this package's state.
 
-    `tables` holds an `nn.Embedding` per table, by name with '.' as '_', and with '_' behind it where the
-    name is that of a method or attribute of modules, such as 'items'. A quantized table is exported
-    rounded. Ids outside [0, V) do what `id_bounds` of the embedding says: RuntimeError, or no row
-    ('warn_and_drop' drops without a word, for a program cannot warn). Weights are not checked.
+    `tables` holds an `nn.Embedding` per table (an `Int8Embedding` if so wished), by name with '.' as '_',
+    and with '_' behind it where the name is that of a method or attribute of modules, such as 'items'. A
+    table with a `quantization_config` is exported rounded. Ids outside [0, V) do what `id_bounds` of the
+    embedding says: RuntimeError, or no row ('warn_and_drop' drops without a word, for a program cannot
+    warn). Weights are not checked.
     """
 
-    def __init__(self, embedding: TPUEmbedding) -> None:
+    def __init__(self, embedding: TPUEmbedding, int8: bool = False) -> None:
         super().__init__()
         if embedding.placement.num_shards > 1:
             raise ValueError(
@@ -50,8 +51,12 @@ class ServingModule(nn.Module):
             padding = table.padding_row
             if padding is not None:
                 weight = weight.index_fill(0, host.ints([padding]), 0.0)
-            self.tables[key] = nn.Embedding(
-                weight.shape[0], weight.shape[1], padding, _weight=weight, _freeze=True
+            self.tables[key] = (
+                Int8Embedding(weight, table.name)
+                if int8 and weight.shape[1] >= LEAST_DIM
+                else nn.Embedding(
+                    weight.shape[0], weight.shape[1], padding, _weight=weight, _freeze=True
+                )
             )
         for feature in embedding.resolved.features:
             if feature.name in self._features:
@@ -115,9 +120,9 @@ class ServingModule(nn.Module):
         if shape is not None and math.prod(shape) != splits.shape[0] - 1:
             length = math.prod(shape) // (splits.shape[0] - 1)  # rows of a sequence, as in training
         if length:
-            out = _sequence(module.weight, ids, inside, splits, length)
+            out = _sequence(module, ids, inside, splits, length)
         else:
-            out = _pooled(module.weight, ids, inside, splits, table.combiner, *weights)
+            out = _pooled(module, ids, inside, splits, table.combiner, *weights)
         return out if shape is None else out.reshape(*shape, out.shape[-1])
 
 
@@ -167,19 +172,19 @@ def _require(condition: Tensor, message: str) -> None:
     torch.ops.aten._assert_async.msg(condition, message)
 
 
-def _sequence(table: Tensor, ids: Tensor, inside: Tensor, splits: Tensor, length: int) -> Tensor:
+def _sequence(table: nn.Module, ids: Tensor, inside: Tensor, splits: Tensor, length: int) -> Tensor:
     """`[B, L, D]`; zeros beyond the end of a sample and where the id is not `inside`."""
     place = splits[:-1, None] + torch.arange(length, dtype=torch.int64, device=splits.device)
     # torch.export wants an id to gather even where all samples are empty: a last one, in no place
     place = place.where(place < splits[1:, None], ids.shape[0])
     padded = torch.cat([ids, ids.new_zeros(1)])
     there = torch.cat([inside, inside.new_zeros(1)])
-    rows = functional.embedding(padded[place], table)
+    rows: Tensor = table(padded[place])
     return rows.where(there[place][:, :, None], 0.0)
 
 
 def _pooled(
-    table: Tensor,
+    table: nn.Module,
     ids: Tensor,
     inside: Tensor,
     splits: Tensor,
@@ -191,8 +196,9 @@ def _pooled(
     number = torch.arange(ids.shape[0], dtype=torch.int64, device=ids.device)
     bag = torch.searchsorted(splits[1:].contiguous(), number, right=True)
     bag = bag.where(inside, bags - 1)
-    w = torch.ones_like(ids, dtype=table.dtype) if weights is None else weights
-    gain = w.to(table.dtype)
+    rows: Tensor = table(ids)
+    w = torch.ones_like(ids, dtype=rows.dtype) if weights is None else weights
+    gain = w.to(rows.dtype)
     if combiner != "sum":
         exact = w.to(torch.float64)
         powers = exact if combiner == "mean" else exact * exact
@@ -200,6 +206,5 @@ def _pooled(
         if combiner == "sqrtn":
             divisor = divisor.sqrt()
         of_id = divisor.index_select(0, bag)
-        gain = torch.where(of_id == 0, 0.0, exact / of_id).to(table.dtype)
-    rows = table.index_select(0, ids) * gain[:, None]
-    return table.new_zeros(bags, table.shape[1]).index_add(0, bag, rows)[:-1]
+        gain = torch.where(of_id == 0, 0.0, exact / of_id).to(rows.dtype)
+    return rows.new_zeros(bags, rows.shape[1]).index_add(0, bag, rows * gain[:, None])[:-1]
