@@ -51,7 +51,7 @@ def test_inspect_shows_steps_tables_slots_bytes_and_norms(
     assert main(["inspect", str(run), "--step", "1"]) == 0
     text = capsys.readouterr().out
     assert "complete steps: 1, 2; never finished: 5" in text
-    assert "step 1: 1 shards (mod), 3 files, " in text
+    assert "step 1: 1 shard (mod), 3 files, " in text
     assert "  user (optimizer Adagrad)\n    weight                   20 x 4      norm " in text
     assert main(["inspect", str(run), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

@@ -362,9 +362,11 @@ def test_sparse_ids_of_higher_rank_are_combined_over_the_last_dimension() -> Non
 
 
 def test_an_id_outside_the_vocabulary_is_placed_within_its_sample() -> None:
-    with pytest.raises(ValueError, match="id 12 at sample 1, place 0, position 3 is outside"):
+    with pytest.raises(
+        ValueError, match="id 12 at sample 1, output position 0, position 3 is outside"
+    ):
         parsed(rank3({(1, 0, 3): 12}))
-    with pytest.raises(ValueError, match="id -1 at sample 1, place 0 is outside"):
+    with pytest.raises(ValueError, match="id -1 at sample 1, output position 0 is outside"):
         parsed(tensor([[[1], [2]], [[-1], [4]]]))
 
 
