@@ -47,10 +47,10 @@ class OneTable(MemoryShard):
             {name: torch.rand(rows, width, generator=generator) for name, width in widths.items()}
         ]
 
-    def epoch(self) -> int:
+    def set_mark(self) -> int:
         return 0
 
-    def touched_since(self, table: int, epoch: int) -> Tensor:
+    def changed_since(self, table: int, mark: int) -> Tensor:
         return torch.arange(0)
 
 

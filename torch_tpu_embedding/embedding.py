@@ -179,7 +179,7 @@ class TPUEmbedding(TableRows):
         """Update the rows looked up by the training batch dequeued last, and by those of which
         `accumulate_gradients` has kept the gradients before it, one optimizer step per id.
 
-        Gradients of all places of an id are summed, over samples and features of its table, never
+        Gradients of all lookups of an id are summed, over samples and features of its table, never
         averaged. A feature without a gradient counts as zero: its rows still take a step (which moves
         them under Adam or weight decay), with one warning, as in TF.
 
@@ -211,8 +211,8 @@ class TPUEmbedding(TableRows):
             embedding.clip_grad_norm_(1.0, dense_parameters=head.parameters())
 
         The norm is that of torch's dense autograd: of each id of each table that has an optimizer the
-        gradients of all its places are summed first, over samples, features, accumulated batches, devices
-        and processes. (`torch.nn.utils.clip_grad_norm_` on activations measures each place by itself, and
+        gradients of all its lookups are summed first, over samples, features, accumulated batches, devices
+        and processes. (`torch.nn.utils.clip_grad_norm_` on activations measures each lookup by itself, and
         those of this process alone.) A table with use_gradient_accumulation=False counts by its sums, too;
         a frozen one does not count.
 

@@ -81,8 +81,8 @@ class ReferenceEmbedding:
                             yield feature.table_index, row, of_place
                 else:
                     sample = self._without_padding(feature, sample)
-                    for place, (row, _) in enumerate(sample):
-                        gain = self._gain(feature, sample, place)
+                    for position, (row, _) in enumerate(sample):
+                        gain = self._gain(feature, sample, position)
                         yield feature.table_index, row, of_sample * gain
 
     def _step(self, index: int, row: int, gradient: Tensor, rate: float) -> None:
@@ -105,13 +105,13 @@ class ReferenceEmbedding:
         length = feature.max_sequence_length
         if length:
             out = table.new_zeros(length, table.shape[1])
-            for place, (row, _) in enumerate(sample[:length]):
-                out[place] = self._row(feature, row)
+            for position, (row, _) in enumerate(sample[:length]):
+                out[position] = self._row(feature, row)
             return out
         out = table.new_zeros(table.shape[1])
         sample = self._without_padding(feature, sample)
-        for place, (row, _) in enumerate(sample):
-            out += self._row(feature, row) * self._gain(feature, sample, place)
+        for position, (row, _) in enumerate(sample):
+            out += self._row(feature, row) * self._gain(feature, sample, position)
         return out
 
     def _is_padding(self, feature: Feature, row: int) -> bool:
@@ -127,7 +127,7 @@ class ReferenceEmbedding:
         value = self.state[f"{table.name}.{WEIGHT}"][row]
         return quantize(value, table.config.quantization_config)
 
-    def _gain(self, feature: Feature, sample: Sample, place: int) -> float:
+    def _gain(self, feature: Feature, sample: Sample, position: int) -> float:
         weights = [weight for _, weight in sample]
         combiner = self.resolved.table_of(feature).combiner
         divisor = {
@@ -135,4 +135,4 @@ class ReferenceEmbedding:
             "mean": math.fsum(weights),
             "sqrtn": math.sqrt(math.fsum(weight * weight for weight in weights)),
         }[combiner]
-        return weights[place] / divisor if divisor else 0.0
+        return weights[position] / divisor if divisor else 0.0

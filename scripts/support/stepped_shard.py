@@ -45,7 +45,7 @@ class SteppedShard(MemoryShard):
     def __init__(self, tables: Sequence[Table], group: HostGroup) -> None:
         super().__init__(tables, group)
         self.step = 0
-        self._epochs: list[int] = []
+        self._marks: list[int] = []
         self.set_step(0)
 
     def set_step(self, step: int) -> None:
@@ -74,12 +74,12 @@ class SteppedShard(MemoryShard):
         ids = self.ids(table)
         return torch.arange(ids.start, max(ids.start, ids.stop), ids.step)
 
-    def epoch(self) -> int:
-        self._epochs.append(self.step)
-        return len(self._epochs) - 1
+    def set_mark(self) -> int:
+        self._marks.append(self.step)
+        return len(self._marks) - 1
 
-    def touched_since(self, table: int, epoch: int) -> Tensor:
-        changed = last_change(self._ids(table), self.step) > self._epochs[epoch]
+    def changed_since(self, table: int, mark: int) -> Tensor:
+        changed = last_change(self._ids(table), self.step) > self._marks[mark]
         return changed.nonzero()[:, 0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import Never
 
 import pytest
 from checkpoint_fakes import FakeEmbedding
@@ -18,8 +19,10 @@ from torch_tpu_embedding.checkpoint.writing import attempts, retention
 pytestmark = pytest.mark.usefixtures("no_syncs")
 
 
-def test_without_links_the_index_is_renamed_if_its_name_is_free(tmp_path, monkeypatch):
-    def refuse(*args, **kwargs):
+def test_without_links_the_index_is_renamed_if_its_name_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Path, **kwargs: bool) -> Never:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("os.link", refuse)
@@ -31,12 +34,14 @@ def test_without_links_the_index_is_renamed_if_its_name_is_free(tmp_path, monkey
     assert (tmp_path / "ticket").exists()
 
 
-def test_a_link_that_was_made_and_reported_as_failed_is_a_complete_step(tmp_path, monkeypatch):
+def test_a_link_that_was_made_and_reported_as_failed_is_a_complete_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a network file system does that sends a request twice, or loses the answer."""
     real = os.link
     for step, error in enumerate((FileExistsError(17, "exists"), OSError(5, "I/O error"))):
 
-        def link(*args, error=error, **kwargs):
+        def link(*args: Path, error: FileExistsError | OSError = error, **kwargs: bool) -> Never:
             real(*args, **kwargs)
             raise error
 
@@ -46,11 +51,13 @@ def test_a_link_that_was_made_and_reported_as_failed_is_a_complete_step(tmp_path
         assert len([*(tmp_path / f"step-{step}").iterdir()]) == 4
 
 
-def test_a_delta_whose_base_another_job_removes_is_not_complete(tmp_path, monkeypatch):
+def test_a_delta_whose_base_another_job_removes_is_not_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embedding = three_steps(tmp_path)
     real = durable.link
 
-    def link(source, target):
+    def link(source: Path, target: Path) -> None:
         (tmp_path / "step-3/model.safetensors.index.json").unlink()
         real(source, target)
 
@@ -63,14 +70,14 @@ def test_a_delta_whose_base_another_job_removes_is_not_complete(tmp_path, monkey
 
 
 def test_a_step_that_another_job_takes_back_and_restores_meanwhile_is_not_taken_for_dead(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save("old", tmp_path, 1)
     step = tmp_path / "step-1"
     save_id = attempts.published(step).save_id
     real, found = durable.remove, []
 
-    def remove(path):
+    def remove(path: Path) -> bool:
         if path.name == f"index-{save_id}.json" and not found:
             found.append(real(path))  # there is none, for the step is complete
             monkeypatch.setattr(durable, "remove", real)
@@ -86,12 +93,14 @@ def test_a_step_that_another_job_takes_back_and_restores_meanwhile_is_not_taken_
     assert checkpoint.complete_steps(tmp_path) == [] or whose(tmp_path, 1) == "old"
 
 
-def test_a_base_that_another_job_took_back_is_restored_by_the_delta_on_it(tmp_path, monkeypatch):
+def test_a_base_that_another_job_took_back_is_restored_by_the_delta_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embedding = three_steps(tmp_path)
     save_id = attempts.published(tmp_path / "step-3").save_id
     real = durable.link
 
-    def link(source, target):
+    def link(source: Path, target: Path) -> None:
         monkeypatch.setattr(durable, "link", real)
         assert attempts.revoke(tmp_path / "step-3", save_id)
         real(source, target)
@@ -116,7 +125,9 @@ def chain_and_full_step(run: Path) -> dict[int, Base]:
 
 
 @pytest.mark.parametrize("dead", [None, 1, 2, 3])
-def test_a_base_is_there_with_all_that_it_stands_on_or_not_at_all(tmp_path, dead):
+def test_a_base_is_there_with_all_that_it_stands_on_or_not_at_all(
+    tmp_path: Path, dead: int | None
+) -> None:
     bases = chain_and_full_step(tmp_path)
     for step in (4, 3, 2, 1):
         assert attempts.revoke(tmp_path / f"step-{step}", bases[step].save_id)
@@ -131,12 +142,12 @@ def test_a_base_is_there_with_all_that_it_stands_on_or_not_at_all(tmp_path, dead
 
 @pytest.mark.parametrize("restored", [1, 2, 3, 4])
 def test_a_step_that_another_job_restores_while_it_is_being_removed_keeps_what_it_stands_on(
-    tmp_path, monkeypatch, restored
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored: int
+) -> None:
     bases = chain_and_full_step(tmp_path)
     real, calls = retention.steps_by_state, itertools.count()
 
-    def steps_by_state(directory):
+    def steps_by_state(directory: Path) -> tuple[list[int], list[int]]:
         if next(calls) == 1:  # the look for deltas after the indexes were taken away
             assert checkpoint.complete_steps(tmp_path) == [5, 6]
             attempts.restore(tmp_path / f"step-{restored}", bases[restored].save_id)
@@ -150,7 +161,9 @@ def test_a_step_that_another_job_restores_while_it_is_being_removed_keeps_what_i
         whose(tmp_path, step)
 
 
-def test_a_step_whose_ticket_was_left_beside_its_index_can_still_be_removed(tmp_path, monkeypatch):
+def test_a_step_whose_ticket_was_left_beside_its_index_can_still_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The job died between giving the index its name and removing the first one."""
     save("old", tmp_path, 1)
     save_id = attempts.published(tmp_path / "step-1").save_id

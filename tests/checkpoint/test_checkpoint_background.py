@@ -7,15 +7,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Never
 
 import pytest
 import torch
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 from places import ROOT, SLOW
-from worlds import run_processes
+from worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable
+from torch_tpu_embedding.checkpoint.save import _Job
 from torch_tpu_embedding.checkpoint.writing import begin, commit
 from torch_tpu_embedding.distributed import lost_peers
 from torch_tpu_embedding.distributed.group import DistGroup, PeerError
@@ -25,11 +29,11 @@ TABLES = [table("user", 20), table("item", 5, 2)]
 
 
 @pytest.fixture
-def gate(monkeypatch):
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Holds back every sync of a file until it is set."""
     event, real = threading.Event(), durable.sync_file
 
-    def slow(descriptor):
+    def slow(descriptor: int) -> None:
         assert event.wait(10 * SLOW)
         real(descriptor)
 
@@ -39,8 +43,8 @@ def gate(monkeypatch):
 
 
 @pytest.fixture
-def full_disk(monkeypatch):
-    def full(descriptor, data):
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    def full(descriptor: int, data: memoryview) -> Never:
         raise OSError(28, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +52,9 @@ def full_disk(monkeypatch):
         yield patch
 
 
-def test_training_goes_on_and_the_rows_of_the_call_are_saved(tmp_path, gate):
+def test_training_goes_on_and_the_rows_of_the_call_are_saved(
+    tmp_path: Path, gate: threading.Event
+) -> None:
     values = random_values(TABLES)
     embedding = FakeEmbedding(TABLES, values=values)
     extra = {"w": torch.ones(2)}
@@ -64,10 +70,10 @@ def test_training_goes_on_and_the_rows_of_the_call_are_saved(tmp_path, gate):
     assert_same(whole([embedding.shard]), values)
 
 
-def test_several_processes_save_in_the_background_without_collectives(tmp_path):
+def test_several_processes_save_in_the_background_without_collectives(tmp_path: Path) -> None:
     values = random_values(TABLES)
 
-    def work(group):
+    def work(group: ThreadGroup) -> None:
         embedding = FakeEmbedding(TABLES, group, values=values)
         handle = checkpoint.save(embedding, tmp_path, 1, asynchronous=True)
         group.gather_objects = None  # training is busy with it
@@ -80,7 +86,7 @@ def test_several_processes_save_in_the_background_without_collectives(tmp_path):
     assert_same(whole([embedding.shard]), values)
 
 
-def test_the_next_save_and_load_wait(tmp_path, gate):
+def test_the_next_save_and_load_wait(tmp_path: Path, gate: threading.Event) -> None:
     embedding = FakeEmbedding(TABLES, values=random_values(TABLES))
     checkpoint.save(embedding, tmp_path, 1, asynchronous=True)
     threading.Timer(0.1, gate.set).start()
@@ -89,7 +95,7 @@ def test_the_next_save_and_load_wait(tmp_path, gate):
     assert checkpoint.load(FakeEmbedding(TABLES), tmp_path).step == 2  # another, same directory
 
 
-def test_wait_waits_for_one_directory_or_all(tmp_path, gate):
+def test_wait_waits_for_one_directory_or_all(tmp_path: Path, gate: threading.Event) -> None:
     checkpoint.save(FakeEmbedding(TABLES), tmp_path / "a", 1, asynchronous=True)
     checkpoint.wait(tmp_path / "b")
     assert checkpoint.complete_steps(tmp_path / "a") == []
@@ -100,7 +106,9 @@ def test_wait_waits_for_one_directory_or_all(tmp_path, gate):
 
 
 @pytest.mark.parametrize("call", ["save", "load", "wait", "handle"])
-def test_a_failure_in_the_background_is_raised_once_at_the_next_call(tmp_path, full_disk, call):
+def test_a_failure_in_the_background_is_raised_once_at_the_next_call(
+    tmp_path: Path, full_disk: pytest.MonkeyPatch, call: str
+) -> None:
     embedding = FakeEmbedding(TABLES)
     handle = checkpoint.save(embedding, tmp_path, 1, asynchronous=True)
     while not handle.done():
@@ -139,7 +147,7 @@ for name in ("good", "bad"):
 """
 
 
-def test_the_end_of_the_program_waits_and_shows_a_failure(tmp_path):
+def test_the_end_of_the_program_waits_and_shows_a_failure(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, timeout=20 * SLOW,
@@ -153,13 +161,13 @@ def test_the_end_of_the_program_waits_and_shows_a_failure(tmp_path):
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_background_save_does_not_wait_for_a_process_that_is_known_to_be_gone(
-    tmp_path, monkeypatch, lost
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
     monkeypatch.setattr(commit, "_GRACE_S", 0.2)
     monkeypatch.setattr(lost_peers, "_reason", None)
     real = save_module._Job.run
 
-    def run(job):
+    def run(job: _Job) -> None:
         if job.attempt.rank == lost:
             return  # killed
         real(job)
@@ -167,7 +175,7 @@ def test_a_background_save_does_not_wait_for_a_process_that_is_known_to_be_gone(
     monkeypatch.setattr(save_module._Job, "run", run)
     errors = []
 
-    def work(group):
+    def work(group: ThreadGroup) -> None:
         embedding = FakeEmbedding(TABLES, group)
         handle = checkpoint.save(embedding, tmp_path, 1, asynchronous=True, timeout=600)
         if group.rank == 2:
@@ -189,12 +197,12 @@ def test_a_background_save_does_not_wait_for_a_process_that_is_known_to_be_gone(
 
 
 def test_a_background_save_is_complete_if_the_lost_process_had_written_its_part(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lost_peers, "_reason", "process 1 lost another process")
     values = random_values(TABLES)
 
-    def work(group):
+    def work(group: ThreadGroup) -> None:
         embedding = FakeEmbedding(TABLES, group, values=values)
         checkpoint.save(embedding, tmp_path, 1, asynchronous=True).wait()
 
@@ -205,11 +213,13 @@ def test_a_background_save_is_complete_if_the_lost_process_had_written_its_part(
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_processes_with_different_directories_are_told_at_once(tmp_path, monkeypatch, asynchronous):
+def test_processes_with_different_directories_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
     monkeypatch.setattr(begin, "_TICKET_TIMEOUT_S", 0.1)
     errors = []
 
-    def work(group, names=("a", "b")):
+    def work(group: ThreadGroup, names: tuple[str, str] = ("a", "b")) -> None:
         embedding = FakeEmbedding(TABLES, group)
         run = tmp_path / names[group.rank]
         try:

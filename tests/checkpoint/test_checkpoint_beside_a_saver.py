@@ -7,14 +7,16 @@ import itertools
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
-from worlds import run_processes
+from checkpoint_fakes import FakeEmbedding, FakeShard, assert_same, random_values, table, whole
+from worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.errors import StepRemovedError
 from torch_tpu_embedding.checkpoint.format import extra, regular, safetensors_file
+from torch_tpu_embedding.checkpoint.load import _Opened
 from torch_tpu_embedding.checkpoint.reading import open_files, reader
 
 TABLES = [table("user", 20), table("item", 5, 2)]
@@ -35,7 +37,7 @@ def chain(run: Path) -> None:
 
 
 @pytest.fixture
-def opened(monkeypatch):
+def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The paths that were opened for reading; `at` says before which of them `then` is called."""
 
     class Opened(list):
@@ -43,7 +45,7 @@ def opened(monkeypatch):
 
     found, real = Opened(), safetensors_file.open_regular
 
-    def watched(path):
+    def watched(path: Path) -> int | None:
         if len(found) == found.at:
             found.at = -1
             found.then()
@@ -55,14 +57,16 @@ def opened(monkeypatch):
     return found
 
 
-def test_a_load_reads_on_when_the_step_is_removed_once_all_was_checked(tmp_path, monkeypatch):
+def test_a_load_reads_on_when_the_step_is_removed_once_all_was_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chain(tmp_path)
     wanted = FakeEmbedding(TABLES)
     checkpoint.load(wanted, tmp_path)
     load = importlib.import_module("torch_tpu_embedding.checkpoint.load")
     real = load._fill
 
-    def fill(*args):
+    def fill(*args: Path | FakeEmbedding | _Opened) -> None:
         for path in [*tmp_path.glob("step-*/*")]:
             path.unlink()
         real(*args)
@@ -75,8 +79,8 @@ def test_a_load_reads_on_when_the_step_is_removed_once_all_was_checked(tmp_path,
 
 @pytest.mark.parametrize("given", [None, 1])
 def test_a_step_removed_at_any_moment_of_a_load_gives_the_newer_one_or_an_error(
-    tmp_path, opened, given
-):
+    tmp_path: Path, opened: Any, given: int | None
+) -> None:
     told, texts = set(), set()
     for at in itertools.count():
         run = tmp_path / str(at)
@@ -103,18 +107,20 @@ def test_a_step_removed_at_any_moment_of_a_load_gives_the_newer_one_or_an_error(
     }
 
 
-def test_a_removed_step_is_opened_anew_as_the_newest_and_by_all_processes(tmp_path, opened):
+def test_a_removed_step_is_opened_anew_as_the_newest_and_by_all_processes(
+    tmp_path: Path, opened: Any
+) -> None:
     save(tmp_path, 1)
     lock = threading.Lock()
     opened.at = 12
 
-    def then():
+    def then() -> None:
         with lock:
             save(tmp_path, 2, keep_last=1)
 
     opened.then = then
 
-    def work(group):
+    def work(group: ThreadGroup) -> tuple[int, FakeShard]:
         embedding = FakeEmbedding(TABLES, group)
         step = checkpoint.load(embedding, tmp_path).step
         return step, embedding.shard
@@ -125,7 +131,9 @@ def test_a_removed_step_is_opened_anew_as_the_newest_and_by_all_processes(tmp_pa
     assert_same(whole([shard for _, shard in results]), random_values(TABLES, *steps))
 
 
-def test_open_takes_the_newer_step_when_the_newest_is_removed_meanwhile(tmp_path, opened):
+def test_open_takes_the_newer_step_when_the_newest_is_removed_meanwhile(
+    tmp_path: Path, opened: Any
+) -> None:
     save(tmp_path, 1)
     opened.at, opened.then = 3, lambda: save(tmp_path, 2, keep_last=1)
     with checkpoint.open(tmp_path) as found:
@@ -139,8 +147,8 @@ def test_open_takes_the_newer_step_when_the_newest_is_removed_meanwhile(tmp_path
 
 
 def test_more_files_than_may_be_open_are_opened_again_but_their_headers_are_read_once(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chain(tmp_path)
     headers = []
     real = safetensors_file.TensorFile._header
@@ -172,7 +180,7 @@ def test_more_files_than_may_be_open_are_opened_again_but_their_headers_are_read
             found.read("user", "weight", 0, 20)
 
 
-def test_reading_beside_a_publishing_job_is_always_right(tmp_path):
+def test_reading_beside_a_publishing_job_is_always_right(tmp_path: Path) -> None:
     """A delta every few milliseconds with keep_last=1, read by others all the time."""
     embedding = FakeEmbedding(TABLES, values=random_values(TABLES, 1))
     done, errors = threading.Event(), []
@@ -181,7 +189,7 @@ def test_reading_beside_a_publishing_job_is_always_right(tmp_path):
             rows.fill_(0)
     checkpoint.save(embedding, tmp_path, 0, {"at": 0})
 
-    def publish():
+    def publish() -> None:
         try:
             for step in range(1, 16):
                 embedding.shard.train(range(20), step)

@@ -27,7 +27,7 @@ def values(seed: int) -> dict[str, dict[str, torch.Tensor]]:
 
 
 @pytest.fixture
-def run(tmp_path) -> Path:
+def run(tmp_path: Path) -> Path:
     """Step 1, step 2 with one row changed as a delta, and step 5 that never finished."""
     embedding = FakeEmbedding(TABLES, values=values(1))
     checkpoint.save(embedding, tmp_path, 1, {"position": 3})
@@ -45,11 +45,13 @@ def flip(run: Path) -> Path:
     return path
 
 
-def test_inspect_shows_steps_tables_slots_bytes_and_norms(run, capsys):
+def test_inspect_shows_steps_tables_slots_bytes_and_norms(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", str(run), "--step", "1"]) == 0
     text = capsys.readouterr().out
     assert "complete steps: 1, 2; never finished: 5" in text
-    assert "step 1: 1 shards (mod), 3 files, " in text
+    assert "step 1: 1 shard (mod), 3 files, " in text
     assert "  user (optimizer Adagrad)\n    weight                   20 x 4      norm " in text
     whole = 4 * sum(fields["weight"].numel() for fields in values(1).values())
     assert f"for serving: weights of {whole:,} bytes, " in text
@@ -67,7 +69,9 @@ def test_inspect_shows_steps_tables_slots_bytes_and_norms(run, capsys):
     assert "norm" not in capsys.readouterr().out
 
 
-def test_verify_is_0_for_good_and_1_for_bad_files(run, capsys):
+def test_verify_is_0_for_good_and_1_for_bad_files(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["verify", str(run)]) == 0
     assert "step 1: good, 3 files hashed" in capsys.readouterr().out
     path = flip(run)
@@ -81,7 +85,9 @@ def test_verify_is_0_for_good_and_1_for_bad_files(run, capsys):
     assert "step 2: BAD" in capsys.readouterr().out
 
 
-def test_diff_counts_rows_and_the_largest_difference(run, capsys):
+def test_diff_counts_rows_and_the_largest_difference(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["diff", str(run), str(run), "--step-a", "1", "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert not result["same"]
@@ -99,7 +105,9 @@ def test_diff_counts_rows_and_the_largest_difference(run, capsys):
     assert "user.weight: shapes [20, 4] and [3, 4]" in text
 
 
-def test_reshard_writes_a_full_step_for_another_number_of_shards(run, capsys):
+def test_reshard_writes_a_full_step_for_another_number_of_shards(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = run / "out"
     assert main(["reshard", str(run), str(out), "--shards", "3", "--strategy", "div"]) == 0
     assert "wrote step 2" in capsys.readouterr().out
@@ -114,7 +122,9 @@ def test_reshard_writes_a_full_step_for_another_number_of_shards(run, capsys):
     assert "this step is complete already" in capsys.readouterr().err
 
 
-def test_what_cannot_be_used_is_status_2_with_the_reason(run, tmp_path, capsys):
+def test_what_cannot_be_used_is_status_2_with_the_reason(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", str(tmp_path / "nowhere")]) == 2
     said = capsys.readouterr().err
     assert said.startswith("python -m torch_tpu_embedding.checkpoint: ")
@@ -126,14 +136,14 @@ def test_what_cannot_be_used_is_status_2_with_the_reason(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", [[], ["inspect"], ["verify"], ["diff"], ["reshard"]])
-def test_every_command_has_help(command, capsys):
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*command, "--help"])
     assert caught.value.code == 0
     assert "usage: python -m torch_tpu_embedding.checkpoint" in capsys.readouterr().out
 
 
-def test_it_runs_as_a_module_without_torch_xla(run):
+def test_it_runs_as_a_module_without_torch_xla(run: Path) -> None:
     code = (
         "import sys, runpy; sys.modules['torch_xla'] = None\n"
         f"sys.argv = ['x', 'verify', {str(run)!r}]\n"

@@ -6,14 +6,16 @@ import errno
 import itertools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any, Never
 
 import pytest
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 from crashes import OPERATIONS, Killed, deaths
 from places import SLOW
-from worlds import run_processes
+from worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable
@@ -50,7 +52,9 @@ def killed_at_each_operation(directory: Path, **options: object) -> Iterator[Pat
 
 
 @pytest.mark.parametrize("keep_last", [None, 1])
-def test_a_save_killed_at_any_operation_leaves_the_newest_complete_step_intact(tmp_path, keep_last):
+def test_a_save_killed_at_any_operation_leaves_the_newest_complete_step_intact(
+    tmp_path: Path, keep_last: int | None
+) -> None:
     seen = set()
     for run in killed_at_each_operation(tmp_path, keep_last=keep_last, max_file_bytes=200):
         step, found = load(run)
@@ -61,7 +65,7 @@ def test_a_save_killed_at_any_operation_leaves_the_newest_complete_step_intact(t
     assert seen == {1, 2}
 
 
-def test_after_a_crash_the_same_step_can_be_saved_and_leftovers_go(tmp_path):
+def test_after_a_crash_the_same_step_can_be_saved_and_leftovers_go(tmp_path: Path) -> None:
     for run in killed_at_each_operation(tmp_path):
         (run / "step-9").mkdir()
         (run / "step-9/notes.txt").write_text("not ours")
@@ -74,12 +78,12 @@ def test_after_a_crash_the_same_step_can_be_saved_and_leftovers_go(tmp_path):
         assert len([*(run / "step-3").iterdir()]) == 3
 
 
-def test_parts_of_a_dead_attempt_are_never_taken_for_those_of_the_next(tmp_path):
+def test_parts_of_a_dead_attempt_are_never_taken_for_those_of_the_next(tmp_path: Path) -> None:
     """A dead attempt of two processes left both manifests; the next must wait for its own."""
 
     real = durable.write_file
 
-    def full(path, content):
+    def full(path: Path, content: bytes) -> None:
         if "index" in path.name or "failed" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, content)
@@ -109,18 +113,18 @@ def test_parts_of_a_dead_attempt_are_never_taken_for_those_of_the_next(tmp_path)
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_full_disk_on_one_process_is_an_error_on_all_and_leaves_no_step(
-    tmp_path, asynchronous, failing
-):
+    tmp_path: Path, asynchronous: bool, failing: int
+) -> None:
     real = durable.write_all
 
-    def full(descriptor, data):
+    def full(descriptor: int, data: memoryview) -> None:
         if f"-{failing:05d}-of-" in os.readlink(f"/proc/self/fd/{descriptor}"):
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor, data)
 
     errors = {}
 
-    def work(group):
+    def work(group: ThreadGroup) -> None:
         try:
             checkpoint.save(
                 FakeEmbedding(TABLES, group),
@@ -141,7 +145,7 @@ def test_a_full_disk_on_one_process_is_an_error_on_all_and_leaves_no_step(
     assert not [*(tmp_path / "step-5").glob("*.safetensors*")]
 
 
-def test_a_process_that_never_comes_is_a_timeout_that_names_it(tmp_path):
+def test_a_process_that_never_comes_is_a_timeout_that_names_it(tmp_path: Path) -> None:
     from torch_tpu_embedding.checkpoint.writing import commit, shard_writer
 
     attempt = shard_writer.SaveAttempt(tmp_path, "0123456789ab", 0, 2)
@@ -157,10 +161,12 @@ def test_a_process_that_never_comes_is_a_timeout_that_names_it(tmp_path):
         commit.finish(second, job, 0.01)
 
 
-def test_a_file_that_shrank_before_the_index_is_an_error(tmp_path, monkeypatch):
+def test_a_file_that_shrank_before_the_index_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = durable.sync_directory
 
-    def shrink(path):
+    def shrink(path: Path) -> None:
         for each in path.glob("weight-*.safetensors"):
             os.truncate(each, 10)
         real(path)
@@ -171,7 +177,7 @@ def test_a_file_that_shrank_before_the_index_is_an_error(tmp_path, monkeypatch):
     assert checkpoint.complete_steps(tmp_path) == []
 
 
-def test_keep_last_neither_counts_nor_removes_damaged_steps(tmp_path):
+def test_keep_last_neither_counts_nor_removes_damaged_steps(tmp_path: Path) -> None:
     for step in (0, 1, 2):
         checkpoint.save(embedding(step), tmp_path, step)
     (tmp_path / "step-2/model.safetensors.index.json").write_text("{")
@@ -180,8 +186,10 @@ def test_keep_last_neither_counts_nor_removes_damaged_steps(tmp_path):
     assert checkpoint.complete_steps(tmp_path) == [1, 2, 3]
 
 
-def test_failing_to_tidy_up_warns_for_the_step_is_complete(tmp_path, monkeypatch):
-    def fail(path):
+def test_failing_to_tidy_up_warns_for_the_step_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> Never:
         raise PermissionError(f"not yours: {path}")
 
     monkeypatch.setattr(durable, "remove", fail)
@@ -190,25 +198,27 @@ def test_failing_to_tidy_up_warns_for_the_step_is_complete(tmp_path, monkeypatch
     assert load(tmp_path)[0] == 0
 
 
-def test_everything_is_synced_before_the_index_gets_its_name(tmp_path, monkeypatch):
+def test_everything_is_synced_before_the_index_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A power cut loses what was not synced: files before their rename, the directory before the index."""
     log: list[tuple[str, str]] = []
     names = ("sync_file", "rename", "link", "sync_directory")
     real = {name: getattr(durable, name) for name in names}
 
-    def sync_file(descriptor):
+    def sync_file(descriptor: int) -> None:
         log.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
         real["sync_file"](descriptor)
 
-    def rename(source, target):
+    def rename(source: Path, target: Path) -> None:
         log.append(("rename", target.name))
         real["rename"](source, target)
 
-    def link(source, target):
+    def link(source: Path, target: Path) -> None:
         log.append(("link", f"{source.name} {target.name}"))
         real["link"](source, target)
 
-    def sync_directory(path):
+    def sync_directory(path: Path) -> None:
         log.append(("directory", path.name))
         real["sync_directory"](path)
 
@@ -232,13 +242,13 @@ def test_everything_is_synced_before_the_index_gets_its_name(tmp_path, monkeypat
 
 
 def test_a_step_whose_last_sync_fails_is_complete_and_no_older_one_is_removed(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It can be loaded, so that to save it again would fail; but a power cut may take it."""
     checkpoint.save(embedding(1), tmp_path, 1)
     real = durable.sync_directory
 
-    def fail(path):
+    def fail(path: Path) -> None:
         if (path / "model.safetensors.index.json").exists():
             raise OSError(errno.EIO, "Input/output error")
         real(path)
@@ -258,8 +268,8 @@ def test_a_step_whose_last_sync_fails_is_complete_and_no_older_one_is_removed(
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_no_failing_operation_makes_a_complete_step_count_as_failed_or_the_reverse(
-    tmp_path, no_syncs, name, asynchronous
-):
+    tmp_path: Path, no_syncs: None, name: str, asynchronous: bool
+) -> None:
     """Each call of each operation, on either of two processes, fails once with an I/O error."""
     for number in itertools.count():
         run = tmp_path / f"{number}"
@@ -267,12 +277,17 @@ def test_no_failing_operation_makes_a_complete_step_count_as_failed_or_the_rever
         calls, raised = itertools.count(), []
         real = getattr(durable, name)
 
-        def fail(*args, calls=calls, real=real, number=number):
+        def fail(
+            *args: int | Path | memoryview,
+            calls: count = calls,
+            real: Callable[..., Any] = real,
+            number: int = number,
+        ) -> int | None:
             if next(calls) == number:
                 raise OSError(errno.EIO, "Input/output error")
             return real(*args)
 
-        def work(group, run=run, raised=raised):
+        def work(group: ThreadGroup, run: Path = run, raised: list[Any] = raised) -> None:
             values = random_values(TABLES, 2)
             each = FakeEmbedding(TABLES, group, values=values)
             try:

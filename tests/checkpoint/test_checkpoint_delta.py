@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from checkpoint_fakes import FakeEmbedding, FakeShard, assert_same, random_values, table, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import run_processes
+from worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module
@@ -18,11 +18,11 @@ from torch_tpu_embedding.optimizers import SGD, Adam
 TABLES = [table("user", 30), table("item", 7, 2, SGD())]
 
 
-def clone(values):
+def clone(values: dict[str, dict[str, torch.Tensor]]) -> dict[str, dict[str, torch.Tensor]]:
     return {name: {f: v.clone() for f, v in fields.items()} for name, fields in values.items()}
 
 
-def load_whole(directory: Path, **options):
+def load_whole(directory: Path, **options: int) -> dict[str, dict[str, torch.Tensor]]:
     embedding = FakeEmbedding(TABLES)
     checkpoint.load(embedding, directory, **options)
     return whole([embedding.shard])
@@ -36,12 +36,19 @@ def load_whole(directory: Path, **options):
     block=st.integers(1, 300), file=st.integers(1, 300),
 )  # fmt: skip
 def test_a_chain_of_deltas_loads_as_the_tables_stood(
-    tmp_path_factory, rounds, size, to, strategy, asynchronous, block, file
-):
+    tmp_path_factory: pytest.TempPathFactory,
+    rounds: list[tuple[set[int], bool]],
+    size: int,
+    to: int,
+    strategy: str,
+    asynchronous: bool,
+    block: int,
+    file: int,
+) -> None:
     run, values = tmp_path_factory.mktemp("run"), random_values(TABLES)
     snapshots = [[None] * size for _ in range(len(rounds) + 1)]
 
-    def work(group):
+    def work(group: ThreadGroup) -> None:
         embedding = FakeEmbedding(TABLES, group, strategy, values)
         checkpoint.save(embedding, run, 0)
         snapshots[0][group.rank] = FakeEmbedding(TABLES, group, strategy, values).shard
@@ -67,7 +74,7 @@ def test_a_chain_of_deltas_loads_as_the_tables_stood(
             reader = checkpoint.open(run, step)
             assert_same({t: {f: reader.rows(t, f)[:] for f in wanted[t]} for t in wanted}, wanted)
 
-        def load(group):
+        def load(group: ThreadGroup) -> FakeShard:
             embedding = FakeEmbedding(TABLES, group, "mod")
             checkpoint.load(embedding, run)
             return embedding.shard
@@ -75,7 +82,7 @@ def test_a_chain_of_deltas_loads_as_the_tables_stood(
         assert_same(whole(run_processes(to, load)), whole(snapshots[-1]))
 
 
-def test_a_delta_holds_the_changed_rows_only(tmp_path):
+def test_a_delta_holds_the_changed_rows_only(tmp_path: Path) -> None:
     embedding = FakeEmbedding(TABLES, values=random_values(TABLES))
     checkpoint.save(embedding, tmp_path, 0)
     embedding.shard.train([3, 5])
@@ -91,7 +98,7 @@ def test_a_delta_holds_the_changed_rows_only(tmp_path):
     assert_same(load_whole(tmp_path), whole([embedding.shard]))
 
 
-def test_an_optimizer_that_moves_all_rows_makes_full_deltas(tmp_path):
+def test_an_optimizer_that_moves_all_rows_makes_full_deltas(tmp_path: Path) -> None:
     rule = Adam(sum_inside_sqrt=True, lazy_adam=False)
     assert rule.moves_all_rows
     embedding = FakeEmbedding([table("user", 6, 2, rule)])
@@ -100,7 +107,7 @@ def test_an_optimizer_that_moves_all_rows_makes_full_deltas(tmp_path):
     assert {piece.rows for piece in checkpoint.open(tmp_path).index.pieces} == {6}
 
 
-def test_a_step_that_this_run_did_not_save_or_load_cannot_be_a_base(tmp_path):
+def test_a_step_that_this_run_did_not_save_or_load_cannot_be_a_base(tmp_path: Path) -> None:
     checkpoint.save(FakeEmbedding(TABLES), tmp_path, 0)
     embedding = FakeEmbedding(TABLES)
     text = (
@@ -117,7 +124,7 @@ def test_a_step_that_this_run_did_not_save_or_load_cannot_be_a_base(tmp_path):
     assert_same(load_whole(tmp_path), whole([embedding.shard]))
 
 
-def test_a_base_that_is_gone_or_was_saved_anew_is_refused(tmp_path):
+def test_a_base_that_is_gone_or_was_saved_anew_is_refused(tmp_path: Path) -> None:
     embedding = FakeEmbedding(TABLES)
     checkpoint.save(embedding, tmp_path, 0)
     index = tmp_path / "step-0/model.safetensors.index.json"
@@ -129,7 +136,7 @@ def test_a_base_that_is_gone_or_was_saved_anew_is_refused(tmp_path):
         checkpoint.save(embedding, tmp_path, 1, since=0)
 
 
-def test_a_chain_with_a_missing_or_replaced_base_does_not_load(tmp_path):
+def test_a_chain_with_a_missing_or_replaced_base_does_not_load(tmp_path: Path) -> None:
     embedding = FakeEmbedding(TABLES)
     checkpoint.save(embedding, tmp_path, 0)
     embedding.shard.train([1])
@@ -146,7 +153,7 @@ def test_a_chain_with_a_missing_or_replaced_base_does_not_load(tmp_path):
         load_whole(tmp_path, fall_back=True)
 
 
-def test_a_list_of_ids_that_was_tampered_with_is_refused_even_unverified(tmp_path):
+def test_a_list_of_ids_that_was_tampered_with_is_refused_even_unverified(tmp_path: Path) -> None:
     embedding = FakeEmbedding(TABLES)
     checkpoint.save(embedding, tmp_path, 0)
     embedding.shard.train([1, 2])
@@ -159,7 +166,7 @@ def test_a_list_of_ids_that_was_tampered_with_is_refused_even_unverified(tmp_pat
         load_whole(tmp_path, verify=False)
 
 
-def test_keep_last_keeps_the_newest_and_what_their_deltas_stand_on(tmp_path):
+def test_keep_last_keeps_the_newest_and_what_their_deltas_stand_on(tmp_path: Path) -> None:
     embedding = FakeEmbedding(TABLES, values=random_values(TABLES))
     save = checkpoint.save
     save(embedding, tmp_path, 0)
@@ -176,14 +183,14 @@ def test_keep_last_keeps_the_newest_and_what_their_deltas_stand_on(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["step-5", "step-6"]
 
 
-def test_keep_last_leaves_later_steps_alone(tmp_path):
+def test_keep_last_leaves_later_steps_alone(tmp_path: Path) -> None:
     for step in (0, 1, 9):
         checkpoint.save(FakeEmbedding(TABLES), tmp_path, step)
     checkpoint.save(FakeEmbedding(TABLES), tmp_path, 5, keep_last=1)
     assert checkpoint.complete_steps(tmp_path) == [5, 9]
 
 
-def test_changed_blocks_reads_only_rows_that_changed_in_bounded_blocks():
+def test_changed_blocks_reads_only_rows_that_changed_in_bounded_blocks() -> None:
     embedding = FakeEmbedding([table("user", 100)])
     read = []
     real = embedding.shard.read_scattered

@@ -6,17 +6,20 @@ import json
 import re
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from checkpoint_fakes import FakeEmbedding, FakeShard, assert_same, random_values, table, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import run_processes
+from worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format.index import _digest
+from torch_tpu_embedding.config.resolved import Table
 from torch_tpu_embedding.distributed.group import OutOfStepError
 from torch_tpu_embedding.optimizers import SGD, Adagrad, Adam, RowWiseAdagrad
 
@@ -25,7 +28,7 @@ INDEX = "model.safetensors.index.json"
 
 
 @pytest.fixture
-def run(tmp_path) -> Path:
+def run(tmp_path: Path) -> Path:
     """Steps 1 and 2, complete."""
     for step in (1, 2):
         checkpoint.save(
@@ -50,7 +53,7 @@ def load_error(run: Path, **options: object) -> str:
     return str(caught.value)
 
 
-def edit_index(run: Path, change) -> None:
+def edit_index(run: Path, change: Callable[..., Any]) -> None:
     """Change the index of step 2 and sign it anew."""
     path = run / "step-2" / INDEX
     body = json.loads(path.read_text())
@@ -59,7 +62,7 @@ def edit_index(run: Path, change) -> None:
     path.write_text(json.dumps({**body, "sha256": _digest(body)}))
 
 
-def test_a_missing_file_is_named_with_the_remedy(run):
+def test_a_missing_file_is_named_with_the_remedy(run: Path) -> None:
     path = data_file(run)
     path.unlink()
     assert load_error(run) == (
@@ -68,7 +71,7 @@ def test_a_missing_file_is_named_with_the_remedy(run):
     )
 
 
-def test_a_truncated_file_is_named_with_both_sizes(run):
+def test_a_truncated_file_is_named_with_both_sizes(run: Path) -> None:
     path = data_file(run)
     size = path.stat().st_size
     with open(path, "r+b") as file:
@@ -78,7 +81,7 @@ def test_a_truncated_file_is_named_with_both_sizes(run):
     )
 
 
-def test_a_flipped_bit_is_found_and_names_file_and_keys(run):
+def test_a_flipped_bit_is_found_and_names_file_and_keys(run: Path) -> None:
     path = data_file(run)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -88,7 +91,7 @@ def test_a_flipped_bit_is_found_and_names_file_and_keys(run):
     assert "(it holds user.weight, item.weight); restore it from a copy" in text
 
 
-def test_verify_false_does_not_hash(run):
+def test_verify_false_does_not_hash(run: Path) -> None:
     path = data_file(run)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -96,12 +99,12 @@ def test_verify_false_does_not_hash(run):
     assert checkpoint.load(FakeEmbedding(TABLES), run, verify=False).step == 2
 
 
-def test_files_that_are_not_read_are_not_hashed(run):
+def test_files_that_are_not_read_are_not_hashed(run: Path) -> None:
     data_file(run, "accumulators").unlink()
     assert checkpoint.load(FakeEmbedding(TABLES), run, slots="skip").step == 2
 
 
-def test_a_foreign_file_of_the_right_size_is_an_error(run):
+def test_a_foreign_file_of_the_right_size_is_an_error(run: Path) -> None:
     path = data_file(run)
     path.write_bytes(bytes(path.stat().st_size))
     assert f"{path}: damaged or foreign, its header is not safetensors" in load_error(run)
@@ -116,7 +119,7 @@ def test_a_foreign_file_of_the_right_size_is_an_error(run):
     )
 
 
-def test_a_damaged_extra_file_is_an_error(run):
+def test_a_damaged_extra_file_is_an_error(run: Path) -> None:
     (path,) = (run / "step-2").glob("extra-*.pt")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
@@ -128,7 +131,9 @@ def test_a_damaged_extra_file_is_an_error(run):
 
 @settings(max_examples=40)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_no_flipped_bit_anywhere_in_the_index_changes_what_is_loaded(tmp_path_factory, place, bit):
+def test_no_flipped_bit_anywhere_in_the_index_changes_what_is_loaded(
+    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int
+) -> None:
     run = tmp_path_factory.mktemp("run")
     values = random_values(TABLES)
     checkpoint.save(FakeEmbedding(TABLES, values=values), run, 0)
@@ -145,7 +150,7 @@ def test_no_flipped_bit_anywhere_in_the_index_changes_what_is_loaded(tmp_path_fa
         assert_same(whole([embedding.shard]), values)
 
 
-def test_an_index_of_something_else_is_foreign(run):
+def test_an_index_of_something_else_is_foreign(run: Path) -> None:
     path = run / "step-2" / INDEX
     path.write_text('{"metadata": {}, "weight_map": {}}')
     assert load_error(run) == (
@@ -156,39 +161,41 @@ def test_an_index_of_something_else_is_foreign(run):
     assert f"{path}: damaged, not readable as JSON" in load_error(run)
 
 
-def test_a_later_format_version_says_what_to_install(run):
+def test_a_later_format_version_says_what_to_install(run: Path) -> None:
     edit_index(run, lambda ours: ours.update(version=9))
     assert "format version 9, but this version reads 1; install the version of" in load_error(run)
 
 
-def test_file_names_cannot_leave_the_directory(run):
-    def escape(ours):
+def test_file_names_cannot_leave_the_directory(run: Path) -> None:
+    def escape(ours: dict[str, Any]) -> None:
         ours["files"]["../../secret"] = {"bytes": 1, "sha256": ""}
 
     edit_index(run, escape)
     assert "file name '../../secret' leaves the directory" in load_error(run)
 
 
-def test_an_id_that_is_missing_or_twice_is_named(run):
-    def shorten(ours):
+def test_an_id_that_is_missing_or_twice_is_named(run: Path) -> None:
+    def shorten(ours: dict[str, Any]) -> None:
         ours["pieces"] = [piece for piece in ours["pieces"] if piece["key"] != "item.weight"]
 
     edit_index(run, shorten)
     assert "item.weight: no rows at all" in load_error(run)
 
-    def double(ours):
+    def double(ours: dict[str, Any]) -> None:
         ours["pieces"] += [piece for piece in ours["pieces"] if piece["key"] == "user.weight"]
 
     edit_index(run, double)
     assert "user.weight: id 0 is there twice" in load_error(run)
 
 
-def test_a_renamed_step_directory_is_noticed(run):
+def test_a_renamed_step_directory_is_noticed(run: Path) -> None:
     shutil.copytree(run / "step-2", run / "step-3")
     assert "it is the index of step 2; rename the directory back" in load_error(run)
 
 
-def test_a_step_that_is_not_there_is_an_error_with_those_that_are(run, tmp_path):
+def test_a_step_that_is_not_there_is_an_error_with_those_that_are(
+    run: Path, tmp_path: Path
+) -> None:
     (run / "step-7").mkdir()
     assert load_error(run, step=7) == (
         f"{run}: no complete step 7 (complete are [1, 2], begun but never finished [7]); check the "
@@ -197,7 +204,7 @@ def test_a_step_that_is_not_there_is_an_error_with_those_that_are(run, tmp_path)
     assert "no checkpoint to load (no step is complete)" in load_error(tmp_path / "nowhere")
 
 
-def test_fall_back_takes_the_older_step_and_warns(run):
+def test_fall_back_takes_the_older_step_and_warns(run: Path) -> None:
     data_file(run).unlink()
     embedding = FakeEmbedding(TABLES)
     with pytest.warns(UserWarning, match="step 2 cannot be loaded, step 1 is tried: .*missing"):
@@ -210,20 +217,20 @@ def test_fall_back_takes_the_older_step_and_warns(run):
         assert f"{run / 'step-1' / INDEX}: damaged" in load_error(run, fall_back=True)
 
 
-def test_fall_back_does_not_hide_that_tables_do_not_fit(run):
+def test_fall_back_does_not_hide_that_tables_do_not_fit(run: Path) -> None:
     embedding = FakeEmbedding([table("user", 20), table("item", 5, 3)])
     with pytest.raises(ValueError, match="'item': dim 2 in the checkpoint, 3 in the embedding"):
         checkpoint.load(embedding, run, fall_back=True)
 
 
-def test_damage_seen_by_one_process_is_an_error_on_all_and_all_fall_back(run):
+def test_damage_seen_by_one_process_is_an_error_on_all_and_all_fall_back(run: Path) -> None:
     data = data_file(run)
     content = bytearray(data.read_bytes())
     content[-1] ^= 1
     data.write_bytes(content)
     seen = []
 
-    def work(group):
+    def work(group: ThreadGroup) -> FakeShard:
         embedding = FakeEmbedding(TABLES, group)
         try:
             checkpoint.load(embedding, run)
@@ -240,7 +247,7 @@ def test_damage_seen_by_one_process_is_an_error_on_all_and_all_fall_back(run):
     assert_same(whole(shards), random_values(TABLES, 1))
 
 
-def test_another_optimizers_slots_are_an_error_that_names_both(run):
+def test_another_optimizers_slots_are_an_error_that_names_both(run: Path) -> None:
     for rule, mine in ((Adam(), "momenta of width 4, velocities of width 4"), (SGD(), "none"),
                        (RowWiseAdagrad(), "accumulators of width 1")):  # fmt: skip
         tables = [table("user", 20, 4, rule), table("item", 5, 2)]
@@ -258,7 +265,7 @@ def test_another_optimizers_slots_are_an_error_that_names_both(run):
         assert not found["item"]["accumulators"].any()
 
 
-def test_slots_match_loads_those_that_both_have(run):
+def test_slots_match_loads_those_that_both_have(run: Path) -> None:
     tables = [table("user", 20, 4, Adam()), table("item", 5, 2)]
     embedding = FakeEmbedding(tables)
     checkpoint.load(embedding, run, slots="match")
@@ -268,7 +275,7 @@ def test_slots_match_loads_those_that_both_have(run):
     assert not found["user"]["momenta"].any()
 
 
-def test_a_vocabulary_of_another_size_loads_by_explicit_choice_only(run):
+def test_a_vocabulary_of_another_size_loads_by_explicit_choice_only(run: Path) -> None:
     wanted = random_values(TABLES, 2)
     for rows in (13, 29):
         tables = [table("user", rows), table("item", 5, 2)]
@@ -278,7 +285,11 @@ def test_a_vocabulary_of_another_size_loads_by_explicit_choice_only(run):
         ):
             checkpoint.load(FakeEmbedding(tables), run)
 
-        def work(group, tables=tables, start=start):
+        def work(
+            group: ThreadGroup,
+            tables: list[Table] = tables,
+            start: dict[str, dict[str, torch.Tensor]] = start,
+        ) -> FakeShard:
             embedding = FakeEmbedding(tables, group, "div", start)
             checkpoint.load(embedding, run, resize="allow")
             return embedding.shard
@@ -290,7 +301,7 @@ def test_a_vocabulary_of_another_size_loads_by_explicit_choice_only(run):
             assert_same({"": {"": values[both:]}}, {"": {"": start["user"][field][both:]}})
 
 
-def test_a_subset_and_renamed_tables(run):
+def test_a_subset_and_renamed_tables(run: Path) -> None:
     wanted = random_values(TABLES, 2)
     embedding = FakeEmbedding([table("member", 20), table("item", 5, 2)])
     with pytest.raises(ValueError) as caught:
@@ -316,7 +327,7 @@ def test_a_subset_and_renamed_tables(run):
         ({"step": -1}, "step must be an int of at least 0, got -1"),
     ],
 )
-def test_wrong_arguments_of_load(run, options, text):
+def test_wrong_arguments_of_load(run: Path, options: dict[str, Any], text: str) -> None:
     assert re.search(text, load_error(run, **options))
 
 
@@ -330,13 +341,15 @@ def test_wrong_arguments_of_load(run, options, text):
         (3, {"extra": {"f": Path("x")}}, "extra must hold tensors, numbers, strings"),
     ],
 )
-def test_wrong_arguments_of_save(run, step, options, text):
+def test_wrong_arguments_of_save(
+    run: Path, step: str | int, options: dict[str, dict[str, Path] | float], text: str
+) -> None:
     with pytest.raises(ValueError, match=text):
         checkpoint.save(FakeEmbedding(TABLES), run, step, **options)
     assert checkpoint.complete_steps(run) == [1, 2]
 
 
-def test_a_complete_step_is_not_overwritten(run):
+def test_a_complete_step_is_not_overwritten(run: Path) -> None:
     with pytest.raises(
         FileExistsError, match="step-2: this step is complete already; save another"
     ):
@@ -348,7 +361,7 @@ def test_a_complete_step_is_not_overwritten(run):
     assert_same(whole([embedding.shard]), random_values(TABLES, 2))
 
 
-def test_processes_that_save_different_steps_are_told(tmp_path):
+def test_processes_that_save_different_steps_are_told(tmp_path: Path) -> None:
     with pytest.raises(OutOfStepError, match=r"checkpoint\.save of step 4', '.* of step 5'"):
         run_processes(
             2,
@@ -358,7 +371,7 @@ def test_processes_that_save_different_steps_are_told(tmp_path):
         )
 
 
-def test_a_directory_that_cannot_be_written_is_an_error(tmp_path):
+def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         checkpoint.save(FakeEmbedding(TABLES), tmp_path / "file", 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,13 @@ def assert_equal(found: Any, wanted: Any) -> None:
 
 @settings(max_examples=30)
 @given(extra=VALUES)
-def test_what_is_saved_comes_back_types_included(tmp_path_factory, extra):
+def test_what_is_saved_comes_back_types_included(
+    tmp_path_factory: pytest.TempPathFactory, extra: Any
+) -> None:
     assert_equal(there_and_back(extra, tmp_path_factory.mktemp("extra")), extra)
 
 
-def test_a_metric_of_numpy_goes_through_save_and_load(tmp_path):
+def test_a_metric_of_numpy_goes_through_save_and_load(tmp_path: Path) -> None:
     tables = [table("t", 2, 2)]
     extra = {"epoch": 1, "auc": np.mean([0.7, 0.8]), "curve": np.linspace(0, 1, 5)[::-2]}
     checkpoint.save(FakeEmbedding(tables), tmp_path, 1, extra)
@@ -79,7 +82,7 @@ def test_a_metric_of_numpy_goes_through_save_and_load(tmp_path):
         assert_equal(reader.extra(), extra)
 
 
-def test_the_state_of_numpys_and_torchs_generators_comes_back(tmp_path):
+def test_the_state_of_numpys_and_torchs_generators_comes_back(tmp_path: Path) -> None:
     one, other = np.random.RandomState(3), np.random.RandomState(4)
     rng = np.random.default_rng(3)
     found = there_and_back(
@@ -94,7 +97,7 @@ def test_the_state_of_numpys_and_torchs_generators_comes_back(tmp_path):
     torch.set_rng_state(found["torch"])
 
 
-def test_numbers_of_numpy_as_keys_find_the_same(tmp_path):
+def test_numbers_of_numpy_as_keys_find_the_same(tmp_path: Path) -> None:
     counts = {np.int64(3): 7, np.float32(0.1): np.int64(8)}
     found = there_and_back(counts, tmp_path)
     assert {type(key) for key in found} == {int, float}
@@ -126,7 +129,9 @@ class Progress:
         ({Path("k"): 1}, "pathlib.PosixPath"),
     ],
 )
-def test_what_cannot_be_taken_is_named_with_its_way_and_type(tmp_path, value, kind):
+def test_what_cannot_be_taken_is_named_with_its_way_and_type(
+    tmp_path: Path, value: Any, kind: str
+) -> None:
     extra = {"model": {"w": torch.zeros(2)}, "loop": [1, {"best": value}]}
     with pytest.raises(ValueError) as caught:
         checkpoint.save(FakeEmbedding([table("t", 2, 2)]), tmp_path, 1, extra)
@@ -141,12 +146,12 @@ def test_what_cannot_be_taken_is_named_with_its_way_and_type(tmp_path, value, ki
     assert checkpoint.complete_steps(tmp_path) == []
 
 
-def test_remedies_work(tmp_path):
+def test_remedies_work(tmp_path: Path) -> None:
     for value in (dict(Point(1, 2)._asdict()), dataclasses.asdict(Progress(3)), str(Path("x"))):
         assert_equal(there_and_back({"best": value}, tmp_path), {"best": value})
 
 
-def test_a_structure_that_holds_itself_or_is_too_deep_is_an_error():
+def test_a_structure_that_holds_itself_or_is_too_deep_is_an_error() -> None:
     circle: dict[str, Any] = {"a": [1]}
     circle["a"].append(circle)
     with pytest.raises(ValueError, match=re.escape("extra['a'][1] holds itself")):
@@ -160,7 +165,7 @@ def test_a_structure_that_holds_itself_or_is_too_deep_is_an_error():
     assert pack([twice, twice])
 
 
-def test_a_tensor_without_values_is_an_error_that_names_it():
+def test_a_tensor_without_values_is_an_error_that_names_it() -> None:
     with pytest.raises(
         ValueError, match=re.escape("extra['w']: a tensor on meta that cannot be copied")
     ):
@@ -168,14 +173,16 @@ def test_a_tensor_without_values_is_an_error_that_names_it():
 
 
 @pytest.mark.parametrize("of", [torch.zeros, np.zeros])
-def test_a_view_is_written_without_the_rest_of_its_storage(tmp_path, of):
+def test_a_view_is_written_without_the_rest_of_its_storage(
+    tmp_path: Path, of: Callable[..., Any]
+) -> None:
     big = of((100_000, 8))
     for view in (big[5:6], big[:, 2][:10], big[:0], big.T[3, ::20_000]):
         assert len(pack({"row": view})) < 5000
         assert_equal(there_and_back({"row": view}, tmp_path), {"row": view})
 
 
-def test_an_expanded_tensor_stays_small_and_one_used_twice_is_written_once(tmp_path):
+def test_an_expanded_tensor_stays_small_and_one_used_twice_is_written_once(tmp_path: Path) -> None:
     assert len(pack(torch.zeros(1).expand(1 << 30))) < 5000
     one = torch.rand(10_000)
     assert len(pack([one] * 5)) < 45_000
@@ -184,7 +191,7 @@ def test_an_expanded_tensor_stays_small_and_one_used_twice_is_written_once(tmp_p
     assert tied["a"].data_ptr() == tied["b"].data_ptr()
 
 
-def test_a_file_that_is_no_data_is_an_error_without_terminal_codes(tmp_path):
+def test_a_file_that_is_no_data_is_an_error_without_terminal_codes(tmp_path: Path) -> None:
     path = tmp_path / "extra.pt"
     torch.save(Progress(3), path)
     with pytest.raises(
@@ -194,7 +201,7 @@ def test_a_file_that_is_no_data_is_an_error_without_terminal_codes(tmp_path):
     assert "\x1b" not in str(caught.value)
 
 
-def test_what_has_a_state_dict_is_refused_with_that_as_remedy(tmp_path):
+def test_what_has_a_state_dict_is_refused_with_that_as_remedy(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 1)
     for each in (model, torch.optim.SGD(model.parameters(), 0.1)):
         with pytest.raises(ValueError, match=r"extra\['model'\] is, .* give its state_dict\(\)$"):

@@ -10,6 +10,7 @@ import socket
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
@@ -22,7 +23,7 @@ TABLES = [table("user", 20), table("item", 5, 2)]
 
 
 @pytest.fixture
-def run(tmp_path) -> Path:
+def run(tmp_path: Path) -> Path:
     """Step 1, and step 2, a delta on it."""
     embedding = FakeEmbedding(TABLES, values=random_values(TABLES, 1))
     checkpoint.save(embedding, tmp_path / "run", 1, {"at": 1})
@@ -69,7 +70,9 @@ STANDS_IN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("kind", STANDS_IN)
 @pytest.mark.parametrize("file", ["weight-*", "ids-*", "accumulators-*", "extra-*", "model.*"])
-def test_what_is_no_regular_file_is_an_error_that_names_it_and_never_a_wait(run, kind, file):
+def test_what_is_no_regular_file_is_an_error_that_names_it_and_never_a_wait(
+    run: Path, kind: str, file: str
+) -> None:
     make, text = STANDS_IN[kind]
     (path,) = (run / "step-2").glob(file)
     path.unlink()
@@ -92,7 +95,7 @@ def test_what_is_no_regular_file_is_an_error_that_names_it_and_never_a_wait(run,
     assert str(path) in found["steps"][0]["errors"][0]
 
 
-def test_a_file_of_another_size_is_not_hashed(run):
+def test_a_file_of_another_size_is_not_hashed(run: Path) -> None:
     (path,) = (run / "step-2").glob("extra-*")
     os.truncate(path, 1 << 43)  # takes no room, and days to hash
     with pytest.raises(
@@ -108,7 +111,9 @@ def victim(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "file"])
-def test_nothing_is_written_into_what_stood_there_before(tmp_path, kind, monkeypatch):
+def test_nothing_is_written_into_what_stood_there_before(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every file that a save creates, foreseen by somebody else."""
     precious = victim(tmp_path)
     real, names = durable.create, []
@@ -117,7 +122,7 @@ def test_nothing_is_written_into_what_stood_there_before(tmp_path, kind, monkeyp
     for number in range(len(names)):
         seen = iter(range(len(names)))
 
-        def foreseen(path, number=number, seen=seen):
+        def foreseen(path: Path, number: int = number, seen: Any = seen) -> int | None:
             if next(seen) == number:
                 if kind == "link":
                     path.symlink_to(precious)
@@ -138,11 +143,13 @@ def test_nothing_is_written_into_what_stood_there_before(tmp_path, kind, monkeyp
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
-def test_the_index_is_not_written_into_what_took_the_place_of_its_file(tmp_path, monkeypatch, link):
+def test_the_index_is_not_written_into_what_took_the_place_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: Callable[..., Any]
+) -> None:
     precious = victim(tmp_path)
     real = durable.open_empty
 
-    def swapped(path):
+    def swapped(path: Path) -> None:
         path.unlink()
         link(precious, path)
         return real(path)
@@ -154,7 +161,7 @@ def test_the_index_is_not_written_into_what_took_the_place_of_its_file(tmp_path,
     assert checkpoint.complete_steps(tmp_path / "run") == []
 
 
-def test_exports_write_through_no_foreseen_link(run, tmp_path):
+def test_exports_write_through_no_foreseen_link(run: Path, tmp_path: Path) -> None:
     precious = victim(tmp_path)
     for name in ("user.npy", "user.safetensors"):
         (tmp_path / (name + ".tmp")).symlink_to(precious)
@@ -169,7 +176,7 @@ def test_exports_write_through_no_foreseen_link(run, tmp_path):
     assert precious.read_text() == "precious"
 
 
-def test_keep_last_and_overwrite_remove_nothing_through_a_link(run, tmp_path):
+def test_keep_last_and_overwrite_remove_nothing_through_a_link(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     checkpoint.save(FakeEmbedding(TABLES), other, 0)
     checkpoint.save(FakeEmbedding(TABLES), other, 9)
@@ -187,7 +194,7 @@ def test_keep_last_and_overwrite_remove_nothing_through_a_link(run, tmp_path):
     assert leftover.exists()
 
 
-def test_a_save_does_not_write_through_a_linked_step(run, tmp_path):
+def test_a_save_does_not_write_through_a_linked_step(run: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (run / "step-3").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(
@@ -199,7 +206,7 @@ def test_a_save_does_not_write_through_a_linked_step(run, tmp_path):
     assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
-def test_a_step_behind_links_to_regular_files_loads(run, tmp_path):
+def test_a_step_behind_links_to_regular_files_loads(run: Path, tmp_path: Path) -> None:
     """As download caches lay them out."""
     (tmp_path / "blobs").mkdir()
     (tmp_path / "copy/step-1").mkdir(parents=True)

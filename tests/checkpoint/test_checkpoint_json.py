@@ -32,7 +32,7 @@ JSONS = st.sampled_from(
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory) -> Path:
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Step 1, and step 2 as a delta on it with an extra file."""
     run = tmp_path_factory.mktemp("clean")
     embedding = FakeEmbedding(TABLES, values=random_values(TABLES))
@@ -43,7 +43,7 @@ def clean(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(clean, tmp_path) -> Path:
+def run(clean: Path, tmp_path: Path) -> Path:
     shutil.copytree(clean, tmp_path / "run")
     return tmp_path / "run"
 
@@ -109,8 +109,8 @@ def outcome(read: Callable[[], object]) -> object:
 @settings(max_examples=18)
 @given(data=st.data())
 def test_any_entry_of_an_index_with_any_json_value_is_good_or_an_error_that_names_the_file(
-    clean, tmp_path_factory, data
-):
+    clean: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     run = tmp_path_factory.mktemp("json") / "run"
     shutil.copytree(clean, run)
     wanted = load(run)[1]
@@ -142,8 +142,8 @@ def same_header(header: Any, content: bytes) -> bool:
 @settings(max_examples=30)
 @given(data=st.data())
 def test_any_entry_of_a_header_with_any_json_value_is_an_error_that_names_the_file(
-    clean, tmp_path_factory, data
-):
+    clean: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     run = tmp_path_factory.mktemp("header") / "run"
     shutil.copytree(clean, run)
     path = data.draw(st.sampled_from(sorted(run.glob("step-*/*.safetensors"))))
@@ -189,7 +189,9 @@ ENTRIES = [
 
 
 @pytest.mark.parametrize(("at", "value", "message"), ENTRIES)
-def test_an_entry_of_a_wrong_type_is_named(run, at, value, message):
+def test_an_entry_of_a_wrong_type_is_named(
+    run: Path, at: tuple[str | int, ...], value: Any, message: str
+) -> None:
     path = run / "step-2" / INDEX
     body = json.loads(path.read_text())
     put(body, at, value)
@@ -205,7 +207,7 @@ def test_an_entry_of_a_wrong_type_is_named(run, at, value, message):
              '{"checkpoint": 1e999}', '{"checkpoint": []}', '{"checkpoint": {"format": 1e999}}']
 )  # fmt: skip
 @pytest.mark.parametrize("what", ["index", "header"])
-def test_deep_nesting_and_infinities_never_escape(run, what, text):
+def test_deep_nesting_and_infinities_never_escape(run: Path, what: str, text: str) -> None:
     """Neither `fall_back`, nor `verify`, nor a save whose own step is complete."""
     path = run / "step-2" / INDEX
     if what == "index":
@@ -226,7 +228,7 @@ def test_deep_nesting_and_infinities_never_escape(run, what, text):
     assert checkpoint.load(FakeEmbedding(TABLES), run).step == 3
 
 
-def test_what_a_reader_would_refuse_is_not_written(tmp_path):
+def test_what_a_reader_would_refuse_is_not_written(tmp_path: Path) -> None:
     rows = {"weight": torch.zeros(2, 2)}
     for tables, message in (
         ({0: rows}, "a table's name must be a string that is not empty, got 0"),
@@ -245,7 +247,7 @@ def test_what_a_reader_would_refuse_is_not_written(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_the_schema_takes_every_index_and_header_that_is_written(run):
+def test_the_schema_takes_every_index_and_header_that_is_written(run: Path) -> None:
     for step in (1, 2):
         index = read_index(run / f"step-{step}" / INDEX)
         for name, entry in index.files.items():

@@ -6,6 +6,7 @@ import errno
 import os
 import warnings
 from pathlib import Path
+from typing import Any, Never
 
 import pytest
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
@@ -29,7 +30,7 @@ def fail_at(patch: pytest.MonkeyPatch, call: str, turn: int) -> None:
     """Let a call of `os` that changes or reads a file fail at its turn, counted from 0."""
     real, turns = getattr(os, call), iter(range(1000))
 
-    def failing(*args):
+    def failing(*args: list[Any] | int | memoryview) -> int | None:
         if next(turns) == turn:
             raise OSError(errno.ENOSPC, FULL)
         return real(*args)
@@ -39,7 +40,7 @@ def fail_at(patch: pytest.MonkeyPatch, call: str, turn: int) -> None:
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
 @pytest.mark.parametrize("turn", range(8))
-def test_a_full_disk_during_a_save_names_the_file(run, call, turn):
+def test_a_full_disk_during_a_save_names_the_file(run: Path, call: str, turn: int) -> None:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
         fail_at(patch, call, turn)
         try:
@@ -56,7 +57,9 @@ def test_a_full_disk_during_a_save_names_the_file(run, call, turn):
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
 @pytest.mark.parametrize("name", ["user.npy", "user.safetensors"])
-def test_a_full_disk_during_an_export_names_the_file_and_leaves_the_old_one(run, call, name):
+def test_a_full_disk_during_an_export_names_the_file_and_leaves_the_old_one(
+    run: Path, call: str, name: str
+) -> None:
     path = run.parent / name
     path.write_text("old")
     with checkpoint.open(run) as reader, pytest.MonkeyPatch.context() as patch:
@@ -68,7 +71,7 @@ def test_a_full_disk_during_an_export_names_the_file_and_leaves_the_old_one(run,
     assert sorted(each.name for each in run.parent.iterdir()) == ["run", name]
 
 
-def test_a_file_that_cannot_be_read_is_named(run):
+def test_a_file_that_cannot_be_read_is_named(run: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         fail_at(patch, "preadv", 0)
         with pytest.raises(OSError, match=FULL) as caught:
@@ -77,7 +80,7 @@ def test_a_file_that_cannot_be_read_is_named(run):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
-def test_a_full_disk_during_writing_of_metrics_or_a_trace_names_the_file():
+def test_a_full_disk_during_writing_of_metrics_or_a_trace_names_the_file() -> Never:
     writer = tte.JsonLinesWriter("/dev/full")
     with pytest.raises(OSError, match=f"{FULL}: '/dev/full'"):
         writer({"step": 1})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
+from typing import Never
 
 import pytest
 import torch
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 from crashes import Killed, deaths
 from places import SLOW
-from worlds import run_processes
+from worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format.steps import INDEX_NAME
@@ -20,13 +22,13 @@ NEW = 1000
 pytestmark = pytest.mark.usefixtures("no_syncs")
 
 
-def save(run, step, seed=None, **options) -> FakeEmbedding:
+def save(run: Path, step: int, seed: int | None = None, **options: int) -> FakeEmbedding:
     embedding = FakeEmbedding(TABLES, values=random_values(TABLES, step if seed is None else seed))
     checkpoint.save(embedding, run, step, {"seed": step if seed is None else seed}, **options)
     return embedding
 
 
-def seed_of(run, step=None) -> tuple[int, int]:
+def seed_of(run: Path, step: int | None = None) -> tuple[int, int]:
     """The step that loads, and what it was saved from; all its rows must be that."""
     embedding = FakeEmbedding(TABLES)
     loaded = checkpoint.load(embedding, run, step)
@@ -35,14 +37,16 @@ def seed_of(run, step=None) -> tuple[int, int]:
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Path:
     """Steps 100, 110, 120, 200."""
     for step in (100, 110, 120, 200):
         save(tmp_path, step)
     return tmp_path
 
 
-def test_saving_before_a_complete_step_warns_and_the_remedy_makes_load_take_the_new_one(run):
+def test_saving_before_a_complete_step_warns_and_the_remedy_makes_load_take_the_new_one(
+    run: Path,
+) -> None:
     with pytest.warns(
         UserWarning, match=r"step 105 is saved, but \[110, 120, 200\] are complete too, and"
     ):
@@ -53,7 +57,7 @@ def test_saving_before_a_complete_step_warns_and_the_remedy_makes_load_take_the_
     assert checkpoint.complete_steps(run) == [100, 105, 106]
 
 
-def test_warnings_point_at_the_line_of_the_caller(run):
+def test_warnings_point_at_the_line_of_the_caller(run: Path) -> None:
     rows = checkpoint.TableSource({"weight": torch.zeros(3, 2)})
     embedding = FakeEmbedding(TABLES)
     (run / "step-200" / INDEX_NAME).write_text("{}")
@@ -67,7 +71,7 @@ def test_warnings_point_at_the_line_of_the_caller(run):
         assert {each.filename for each in found} == {__file__}
 
 
-def test_a_complete_step_is_replaced_and_all_later_ones_go(run):
+def test_a_complete_step_is_replaced_and_all_later_ones_go(run: Path) -> None:
     with pytest.raises(
         FileExistsError, match="step-110: this step is complete already; save another ste"
     ):
@@ -83,8 +87,8 @@ def test_a_complete_step_is_replaced_and_all_later_ones_go(run):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_several_processes_replace_a_step(run, asynchronous):
-    def work(group):
+def test_several_processes_replace_a_step(run: Path, asynchronous: bool) -> None:
+    def work(group: ThreadGroup) -> None:
         embedding = FakeEmbedding(TABLES, group, values=random_values(TABLES, NEW))
         checkpoint.save(
             embedding,
@@ -102,7 +106,7 @@ def test_several_processes_replace_a_step(run, asynchronous):
     assert checkpoint.complete_steps(run) == [100, 110]
 
 
-def test_processes_that_do_not_agree_on_overwrite_are_told(tmp_path):
+def test_processes_that_do_not_agree_on_overwrite_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="overwrite=True on process 1, but False on process 0"):
         run_processes(
             2,
@@ -112,7 +116,9 @@ def test_processes_that_do_not_agree_on_overwrite_are_told(tmp_path):
         )
 
 
-def test_a_replacing_save_that_dies_at_any_operation_leaves_the_old_step_or_the_new_one(tmp_path):
+def test_a_replacing_save_that_dies_at_any_operation_leaves_the_old_step_or_the_new_one(
+    tmp_path: Path,
+) -> None:
     seen = set()
     for last in range(10**6):
         run = tmp_path / str(last)
@@ -139,8 +145,10 @@ def test_a_replacing_save_that_dies_at_any_operation_leaves_the_old_step_or_the_
     assert seen == {2, NEW}
 
 
-def test_a_failed_replacing_save_leaves_everything_as_it_was(run, monkeypatch):
-    def full(descriptor, data):
+def test_a_failed_replacing_save_leaves_everything_as_it_was(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: memoryview) -> Never:
         raise OSError(28, "No space left on device")
 
     before = sorted(path.name for path in run.rglob("[!.]*"))
@@ -154,14 +162,16 @@ def test_a_failed_replacing_save_leaves_everything_as_it_was(run, monkeypatch):
     assert seed_of(run) == (200, 200)
 
 
-def test_a_damaged_later_step_is_named_before_anything_is_written(run):
+def test_a_damaged_later_step_is_named_before_anything_is_written(run: Path) -> None:
     (run / "step-200/model.safetensors.index.json").write_text("{")
     with pytest.raises(checkpoint.CheckpointError, match=r"step-200.*damaged"):
         save(run, 110, NEW, overwrite=True)
     assert seed_of(run, 110) == (110, 110)
 
 
-def test_deltas_of_the_branch_that_was_given_up_go_and_new_ones_stand_on_the_new_step(tmp_path):
+def test_deltas_of_the_branch_that_was_given_up_go_and_new_ones_stand_on_the_new_step(
+    tmp_path: Path,
+) -> None:
     embedding = save(tmp_path, 1)
     for step in (2, 3, 4):
         embedding.shard.train([step])
@@ -176,7 +186,9 @@ def test_deltas_of_the_branch_that_was_given_up_go_and_new_ones_stand_on_the_new
 
 
 @pytest.mark.parametrize("since", [3, 4])
-def test_a_delta_since_no_earlier_step_is_refused_for_it_could_never_be_loaded(tmp_path, since):
+def test_a_delta_since_no_earlier_step_is_refused_for_it_could_never_be_loaded(
+    tmp_path: Path, since: int
+) -> None:
     embedding = save(tmp_path, 3)
     checkpoint.save(embedding, tmp_path, 4)
     with pytest.raises(
@@ -186,7 +198,7 @@ def test_a_delta_since_no_earlier_step_is_refused_for_it_could_never_be_loaded(t
     assert checkpoint.complete_steps(tmp_path) == [3, 4]
 
 
-def test_write_tables_replaces_and_drops_too(run):
+def test_write_tables_replaces_and_drops_too(run: Path) -> None:
     values = random_values(TABLES, NEW)
     checkpoint.write_tables(run, 110, values, extra={"seed": NEW}, num_shards=2, overwrite=True)
     assert checkpoint.complete_steps(run) == [100, 110]

@@ -20,7 +20,7 @@ from checkpoint_fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import SLOW
-from worlds import run_processes
+from worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module
@@ -37,16 +37,26 @@ TABLES = st.lists(
 ).map(lambda each: [table(f"t{i}", rows, dim, rule) for i, (rows, dim, rule) in enumerate(each)])
 
 
-def save_all(tables, values, directory, step, size, strategy, **options):
-    def work(group):
+def save_all(
+    tables: list[Table],
+    values: dict[str, dict[str, torch.Tensor]],
+    directory: Path,
+    step: int,
+    size: int,
+    strategy: str,
+    **options: dict[str, int] | int,
+) -> None:
+    def work(group: ThreadGroup) -> None:
         embedding = FakeEmbedding(tables, group, strategy, values)
         checkpoint.save(embedding, directory, step, timeout=10 * SLOW, **options)
 
     run_processes(size, work)
 
 
-def load_all(tables: list[Table], directory: Path, size: int, strategy: str, **options):
-    def work(group) -> FakeShard:
+def load_all(
+    tables: list[Table], directory: Path, size: int, strategy: str, **options: int | None
+) -> dict[str, dict[str, torch.Tensor]]:
+    def work(group: ThreadGroup) -> FakeShard:
         embedding = FakeEmbedding(tables, group, strategy)
         checkpoint.load(embedding, directory, **options)
         return embedding.shard
@@ -60,8 +70,16 @@ def load_all(tables: list[Table], directory: Path, size: int, strategy: str, **o
     block=st.integers(1, 300), file=st.integers(1, 400), seed=st.integers(0, 9),
 )  # fmt: skip
 def test_any_shards_to_any_shards_is_the_identity(
-    tmp_path_factory, tables, size, to, strategy, to_strategy, block, file, seed
-):
+    tmp_path_factory: pytest.TempPathFactory,
+    tables: list[Table],
+    size: int,
+    to: int,
+    strategy: str,
+    to_strategy: str,
+    block: int,
+    file: int,
+    seed: int,
+) -> None:
     directory = tmp_path_factory.mktemp("run")
     values = random_values(tables, seed)
     with pytest.MonkeyPatch.context() as patch:
@@ -78,7 +96,7 @@ def test_any_shards_to_any_shards_is_the_identity(
             assert_same({"": {"": torch.cat(parts)}}, {"": {"": wanted}})
 
 
-def test_a_checkpoint_of_one_process_reads_like_any_safetensors_checkpoint(tmp_path):
+def test_a_checkpoint_of_one_process_reads_like_any_safetensors_checkpoint(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     tables = [table("user", 10), table("item", 5)]
@@ -98,7 +116,7 @@ def test_a_checkpoint_of_one_process_reads_like_any_safetensors_checkpoint(tmp_p
     assert index["checkpoint"]["tables"]["user"]["optimizer"]["class"] == "Adagrad"
 
 
-def test_nothing_but_data_files_and_the_index_remains(tmp_path):
+def test_nothing_but_data_files_and_the_index_remains(tmp_path: Path) -> None:
     tables = [table("user", 10)]
     save_all(tables, random_values(tables), tmp_path, 0, 3, "mod", extra={"position": 5})
     names = sorted(path.name.split("-")[0] for path in (tmp_path / "step-0").iterdir())
@@ -107,7 +125,7 @@ def test_nothing_but_data_files_and_the_index_remains(tmp_path):
     )
 
 
-def test_weights_and_slots_lie_in_different_files_of_bounded_size(tmp_path):
+def test_weights_and_slots_lie_in_different_files_of_bounded_size(tmp_path: Path) -> None:
     tables = [table("user", 100, 4)]
     checkpoint.save(
         FakeEmbedding(tables, values=random_values(tables)), tmp_path, 0, max_file_bytes=320
@@ -117,7 +135,7 @@ def test_weights_and_slots_lie_in_different_files_of_bounded_size(tmp_path):
     assert len([*(tmp_path / "step-0").glob("accumulators-*.safetensors")]) == 5
 
 
-def test_extra_comes_back_and_tensors_of_it_are_on_the_cpu(tmp_path):
+def test_extra_comes_back_and_tensors_of_it_are_on_the_cpu(tmp_path: Path) -> None:
     embedding = FakeEmbedding([table("user", 10)])
     extra = {
         "model": {"w": torch.arange(3.0, requires_grad=True)},
@@ -134,7 +152,7 @@ def test_extra_comes_back_and_tensors_of_it_are_on_the_cpu(tmp_path):
     assert checkpoint.load(embedding, tmp_path).extra is None
 
 
-def test_the_newest_complete_step_is_loaded_unless_one_is_named(tmp_path):
+def test_the_newest_complete_step_is_loaded_unless_one_is_named(tmp_path: Path) -> None:
     tables = [table("user", 10)]
     for step in (9, 10, 2):
         checkpoint.save(FakeEmbedding(tables, values=random_values(tables, step)), tmp_path, step)
@@ -145,7 +163,7 @@ def test_the_newest_complete_step_is_loaded_unless_one_is_named(tmp_path):
         assert_same(found, random_values(tables, wanted))
 
 
-def test_a_table_with_fewer_rows_than_shards(tmp_path):
+def test_a_table_with_fewer_rows_than_shards(tmp_path: Path) -> None:
     tables = [table("tiny", 3, 1), table("one", 1)]
     values = random_values(tables)
     save_all(tables, values, tmp_path, 0, 8, "mod")
@@ -156,7 +174,9 @@ def test_a_table_with_fewer_rows_than_shards(tmp_path):
     st.integers(0, 20), st.integers(1, 9), st.integers(1, 12),
     st.integers(0, 20), st.integers(1, 9), st.integers(1, 12),
 )  # fmt: skip
-def test_overlap_of_two_ranges_is_the_intersection(a, step, n, b, other_step, m):
+def test_overlap_of_two_ranges_is_the_intersection(
+    a: int, step: int, n: int, b: int, other_step: int, m: int
+) -> None:
     wanted, held = range(a, a + n * step, step), range(b, b + m * other_step, other_step)
     places = _overlap(wanted, held)
     both = sorted({*wanted} & {*held})
@@ -168,7 +188,9 @@ def test_overlap_of_two_ranges_is_the_intersection(a, step, n, b, other_step, m)
 
 
 @given(st.integers(1, 30), st.integers(1, 5), st.lists(st.integers(1, 4), max_size=12), st.data())
-def test_coverage_finds_every_missing_and_doubled_id(rows, shards, cuts, data):
+def test_coverage_finds_every_missing_and_doubled_id(
+    rows: int, shards: int, cuts: list[int], data: st.DataObject
+) -> None:
     held = []
     for shard in range(shards):
         ids = range(shard, rows, shards)
@@ -190,12 +212,12 @@ def test_coverage_finds_every_missing_and_doubled_id(rows, shards, cuts, data):
     )
 
 
-def test_peak_memory_is_blocks_not_tables(tmp_path):
+def test_peak_memory_is_blocks_not_tables(tmp_path: Path) -> None:
     """Every read is bounded: the largest block asked of the shard is the block size."""
     asked = []
 
     class Watched(FakeShard):
-        def read_rows(self, number, start, stop):
+        def read_rows(self, number: int, start: int, stop: int) -> dict[str, torch.Tensor]:
             asked.append(stop - start)
             return super().read_rows(number, start, stop)
 
@@ -208,7 +230,7 @@ def test_peak_memory_is_blocks_not_tables(tmp_path):
     assert max(asked) == 100
 
 
-def test_write_tables_writes_what_a_reader_and_an_embedding_read(tmp_path):
+def test_write_tables_writes_what_a_reader_and_an_embedding_read(tmp_path: Path) -> None:
     tables = [table("user", 21, 3), table("item", 2)]
     values = random_values(tables)
     sources = {
@@ -229,7 +251,7 @@ def test_write_tables_writes_what_a_reader_and_an_embedding_read(tmp_path):
             assert reader.tables["item"].optimizer is None
 
 
-def test_write_tables_converts_other_floats_and_refuses_other_shapes(tmp_path):
+def test_write_tables_converts_other_floats_and_refuses_other_shapes(tmp_path: Path) -> None:
     half = torch.rand(5, 2).bfloat16()
     checkpoint.write_tables(tmp_path, 0, {"t": {"weight": half}})
     assert torch.equal(checkpoint.open(tmp_path).read("t", "weight", 1, 3), half[1:3].float())
@@ -244,7 +266,7 @@ def test_write_tables_converts_other_floats_and_refuses_other_shapes(tmp_path):
     assert checkpoint.complete_steps(tmp_path) == [0]
 
 
-def test_a_reader_names_what_it_does_not_hold(tmp_path):
+def test_a_reader_names_what_it_does_not_hold(tmp_path: Path) -> None:
     checkpoint.write_tables(tmp_path, 0, {"t": {"weight": torch.zeros(5, 2)}})
     reader = checkpoint.open(tmp_path)
     with pytest.raises(KeyError, match=r"step 0 holds no t\.linears; it holds t\.weight"):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from checkpoint_fakes import FakeEmbedding, FakeShard, assert_same, random_values, table, whole
 from safetensors.torch import load_file
 from torch import nn
-from worlds import run_processes
+from worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module
@@ -19,16 +20,16 @@ TABLES = [table("user", 20), table("item", 5, 2)]
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_module, "BLOCK_BYTES", 50)
 
 
 @pytest.mark.parametrize("strategy", ["mod", "div"])
-def test_modules_become_weights_and_slots_stay(strategy):
+def test_modules_become_weights_and_slots_stay(strategy: str) -> None:
     modules = {"user": nn.Embedding(20, 4), "item": nn.EmbeddingBag(5, 2).to(torch.bfloat16)}
     start = random_values(TABLES)
 
-    def work(group):
+    def work(group: ThreadGroup) -> FakeShard:
         embedding = FakeEmbedding(TABLES, group, strategy, start)
         checkpoint.import_modules(embedding, modules)
         return embedding.shard
@@ -39,7 +40,7 @@ def test_modules_become_weights_and_slots_stay(strategy):
     assert_same(found, {name: {"accumulators": start[name]["accumulators"]} for name in start})
 
 
-def test_torchrec_keys_become_weights():
+def test_torchrec_keys_become_weights() -> None:
     state = {
         "model.ebc.embedding_bags.user.weight": torch.rand(20, 4),
         "seq.embeddings.thing.weight": torch.rand(5, 2),
@@ -54,12 +55,12 @@ def test_torchrec_keys_become_weights():
 
 
 @pytest.mark.parametrize("strategy", ["mod", "div"])
-def test_arrays_of_numpy_become_weights_memory_maps_too(tmp_path, strategy):
+def test_arrays_of_numpy_become_weights_memory_maps_too(tmp_path: Path, strategy: str) -> None:
     rng = np.random.default_rng(0)
     user, item = rng.random((20, 4)), rng.random((5, 2), np.float32).astype(">f4")
     np.save(tmp_path / "user.npy", user)
 
-    def work(group):
+    def work(group: ThreadGroup) -> FakeShard:
         embedding = FakeEmbedding(TABLES, group, strategy)
         mapped = np.load(tmp_path / "user.npy", mmap_mode="r")
         checkpoint.import_modules(embedding, {"user": mapped, "item": item})
@@ -76,7 +77,7 @@ def test_arrays_of_numpy_become_weights_memory_maps_too(tmp_path, strategy):
     assert torch.equal(whole([embedding.shard])["item"]["weight"], found["item"]["weight"])
 
 
-def test_dlrms_numbered_tables_and_keys_of_any_name_are_imported_by_rename():
+def test_dlrms_numbered_tables_and_keys_of_any_name_are_imported_by_rename() -> None:
     state = {
         "module.emb_l.0.weight": torch.rand(20, 4),
         "module.emb_l.1.weight": torch.rand(5, 2),
@@ -96,7 +97,7 @@ def test_dlrms_numbered_tables_and_keys_of_any_name_are_imported_by_rename():
     assert torch.equal(whole([embedding.shard])["user"]["weight"], model["user_table"].weight)
 
 
-def test_a_table_without_a_name_here_and_a_rename_of_nothing_are_errors():
+def test_a_table_without_a_name_here_and_a_rename_of_nothing_are_errors() -> None:
     embedding = FakeEmbedding(TABLES)
     state = {"emb_l.0.weight": torch.rand(20, 4)}
     with pytest.raises(ValueError) as caught:
@@ -112,8 +113,8 @@ def test_a_table_without_a_name_here_and_a_rename_of_nothing_are_errors():
     assert not whole([embedding.shard])["user"]["weight"].any()
 
 
-def test_an_import_that_fails_on_one_process_fails_on_all():
-    def work(group):
+def test_an_import_that_fails_on_one_process_fails_on_all() -> None:
+    def work(group: ThreadGroup) -> None:
         state = {} if group.rank else {"embeddings.user.weight": torch.rand(20, 4)}
         checkpoint.import_state_dict(FakeEmbedding(TABLES, group), state)
 
@@ -121,7 +122,7 @@ def test_an_import_that_fails_on_one_process_fails_on_all():
         run_processes(2, work)
 
 
-def test_rows_that_are_no_floats_are_not_written_as_some(tmp_path):
+def test_rows_that_are_no_floats_are_not_written_as_some(tmp_path: Path) -> None:
     for rows in (torch.ones(2, 2, dtype=torch.int64), np.ones((2, 2), np.int32), np.ones((2, 2), bool),
                  torch.ones(2, 2, dtype=torch.complex64)):  # fmt: skip
         with pytest.raises(
@@ -132,7 +133,7 @@ def test_rows_that_are_no_floats_are_not_written_as_some(tmp_path):
     checkpoint.write_tables(tmp_path, 1, {"t": {"weight": np.ones((2, 2), np.int32).astype(float)}})
 
 
-def test_what_does_not_fit_is_named_and_nothing_changes():
+def test_what_does_not_fit_is_named_and_nothing_changes() -> None:
     embedding = FakeEmbedding(TABLES)
     given = {
         "user": nn.Embedding(19, 4), "film": torch.zeros(2, 2), "item": torch.zeros(5, 2, dtype=int)
@@ -156,7 +157,7 @@ def test_what_does_not_fit_is_named_and_nothing_changes():
         checkpoint.import_state_dict(embedding, state)
 
 
-def test_an_import_ends_what_deltas_could_stand_on(tmp_path):
+def test_an_import_ends_what_deltas_could_stand_on(tmp_path: Path) -> None:
     embedding = FakeEmbedding(TABLES)
     checkpoint.save(embedding, tmp_path, 0, asynchronous=True)
     checkpoint.import_modules(embedding, {"user": torch.ones(20, 4)})
@@ -167,7 +168,7 @@ def test_an_import_ends_what_deltas_could_stand_on(tmp_path):
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_one_table_becomes_one_file(tmp_path, shards):
+def test_one_table_becomes_one_file(tmp_path: Path, shards: int) -> None:
     values = random_values(TABLES)
     checkpoint.write_tables(tmp_path, 0, values, num_shards=shards)
     with checkpoint.open(tmp_path) as reader:

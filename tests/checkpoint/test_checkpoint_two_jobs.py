@@ -57,7 +57,7 @@ class Straggler:
         self._patch.undo()
 
     def _counted(self, real: Callable) -> Callable:
-        def operation(*args):
+        def operation(*args: int | Path | memoryview) -> int | None:
             if threading.current_thread() is self._thread:
                 if not self._left:
                     self.standing.set()
@@ -101,11 +101,11 @@ def newest(run: Path) -> int:
 
 @pytest.mark.parametrize(("keep_last", "delta"), [(None, True), (2, False), (2, True)])
 def test_a_straggler_at_any_operation_takes_nothing_from_the_job_that_replaced_it(
-    tmp_path, keep_last, delta
-):
+    tmp_path: Path, keep_last: int | None, delta: bool
+) -> None:
     errors = set()
 
-    def work(run, embedding):
+    def work(run: Path, embedding: FakeEmbedding) -> None:
         save("old", run, 4, embedding, keep_last=1, since=3 if delta else None)
 
     for run, straggler in standing_at_each_operation(tmp_path, three_steps, work):
@@ -133,13 +133,13 @@ def test_a_straggler_at_any_operation_takes_nothing_from_the_job_that_replaced_i
 
 @pytest.mark.parametrize("base", ["newest", "older"])
 def test_a_straggler_that_cannot_see_that_it_was_replaced_takes_no_later_step_away(
-    tmp_path, monkeypatch, base
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str
+) -> None:
     """A network file system may show it an old listing; then names and links alone must do."""
     monkeypatch.setattr(writer.Claim, "holds", lambda self: True)
     monkeypatch.setattr(writer.Claim, "require", lambda self: None)
 
-    def work(run, embedding):
+    def work(run: Path, embedding: FakeEmbedding) -> None:
         save("old", run, 4, embedding, keep_last=1)
 
     for run, straggler in standing_at_each_operation(tmp_path, three_steps, work):
@@ -158,11 +158,11 @@ def test_a_straggler_that_cannot_see_that_it_was_replaced_takes_no_later_step_aw
             assert 4 in after
 
 
-def test_a_straggler_at_any_operation_and_a_job_that_saves_the_same_step(tmp_path):
+def test_a_straggler_at_any_operation_and_a_job_that_saves_the_same_step(tmp_path: Path) -> None:
     """One of them is told that the step is complete, and it is that one's; or both fail, and it is not."""
     told = set()
 
-    def work(run, embedding):
+    def work(run: Path, embedding: FakeEmbedding) -> None:
         save("old", run, 4, embedding, keep_last=2)
 
     for run, straggler in standing_at_each_operation(tmp_path, three_steps, work):
@@ -189,11 +189,11 @@ def test_a_straggler_at_any_operation_and_a_job_that_saves_the_same_step(tmp_pat
     assert told == {"old", "new"}
 
 
-def test_a_straggler_at_any_operation_and_a_run_that_went_back_and_on(tmp_path):
-    def work(run, embedding):
+def test_a_straggler_at_any_operation_and_a_run_that_went_back_and_on(tmp_path: Path) -> None:
+    def work(run: Path, embedding: FakeEmbedding) -> None:
         save("old", run, 4, embedding, keep_last=1)
 
-    def before(run):
+    def before(run: Path) -> FakeEmbedding:
         embedding = three_steps(run)
         save("old", run, 9, FakeEmbedding(TABLES))  # of an earlier branch
         checkpoint.load(embedding, run, 3)
@@ -212,17 +212,17 @@ def test_a_straggler_at_any_operation_and_a_run_that_went_back_and_on(tmp_path):
         assert after[-3:] == [2, 3, 4]
 
 
-def test_a_job_at_any_operation_is_not_robbed_by_an_older_one(tmp_path):
+def test_a_job_at_any_operation_is_not_robbed_by_an_older_one(tmp_path: Path) -> None:
     """The straggler is the newer job here: the older one meets its claim, and leaves its files alone."""
     jobs = {}
 
-    def before(run):
+    def before(run: Path) -> FakeEmbedding:
         jobs[run] = three_steps(run)
         embedding = FakeEmbedding(TABLES)
         checkpoint.load(embedding, run)
         return embedding
 
-    def work(run, embedding):
+    def work(run: Path, embedding: FakeEmbedding) -> None:
         save("new", run, 5, embedding, since=3)
 
     for run, straggler in standing_at_each_operation(tmp_path, before, work):
@@ -241,7 +241,9 @@ def test_a_job_at_any_operation_is_not_robbed_by_an_older_one(tmp_path):
             whose(run, step)
 
 
-def test_the_job_that_began_last_saves_and_the_other_is_told_which_and_what_to_do(tmp_path):
+def test_the_job_that_began_last_saves_and_the_other_is_told_which_and_what_to_do(
+    tmp_path: Path,
+) -> None:
     old, new = FakeEmbedding(TABLES), FakeEmbedding(TABLES)
     save("old", tmp_path, 1, old)
     save("new", tmp_path, 2, new)
@@ -261,7 +263,7 @@ def test_the_job_that_began_last_saves_and_the_other_is_told_which_and_what_to_d
     assert len([*tmp_path.glob(".writer-*")]) == 1
 
 
-def test_a_killed_job_locks_nobody_out(tmp_path):
+def test_a_killed_job_locks_nobody_out(tmp_path: Path) -> None:
     save("old", tmp_path, 1)
     (tmp_path / ".writer-00000007-0123456789ab.json").write_text("")  # it died while it wrote this
     save("new", tmp_path, 2)
@@ -269,7 +271,7 @@ def test_a_killed_job_locks_nobody_out(tmp_path):
     assert [whose(tmp_path, 1), whose(tmp_path, 2)] == ["old", "new"]
 
 
-def test_no_round_of_the_campaign_of_two_jobs_loses_a_step(tmp_path):
+def test_no_round_of_the_campaign_of_two_jobs_loses_a_step(tmp_path: Path) -> None:
     """Processes that are stopped and killed at random moments; `--rounds 200` is for the documents."""
     script = SCRIPTS / "checkpoint_two_jobs.py"
     report = tmp_path / "report.json"

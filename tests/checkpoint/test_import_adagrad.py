@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from checkpoint_fakes import FakeEmbedding, table
@@ -32,7 +34,7 @@ def go_on(
 
 
 @pytest.mark.parametrize("seen", [0, 3])
-def test_torchs_adagrad_goes_on(seen):
+def test_torchs_adagrad_goes_on(seen: int) -> None:
     module = nn.Embedding(ROWS, DIM)
     optimizer = torch.optim.Adagrad(module.parameters(), LR)
     steps = gradients(8)
@@ -47,7 +49,7 @@ def test_torchs_adagrad_goes_on(seen):
     assert torch.allclose(found, module.weight, atol=1e-6)
 
 
-def test_weights_and_slots_of_torch_are_taken_along_through_a_step(tmp_path):
+def test_weights_and_slots_of_torch_are_taken_along_through_a_step(tmp_path: Path) -> None:
     module = nn.Embedding(ROWS, DIM)
     optimizer = torch.optim.Adagrad(module.parameters(), LR)
     module.weight.grad = gradients(1)[0]
@@ -66,7 +68,7 @@ def test_weights_and_slots_of_torch_are_taken_along_through_a_step(tmp_path):
 
 
 @pytest.mark.parametrize("row_wise", [False, True])
-def test_fbgemms_adagrad_goes_on(row_wise):
+def test_fbgemms_adagrad_goes_on(row_wise: bool) -> None:
     """Its formula is a ← a + g², or mean(g²) of the row; w ← w − lr·g/(√a + 1e-8)."""
     weight, accumulators = torch.rand(ROWS, DIM), torch.zeros(ROWS, 1 if row_wise else DIM)
     theirs, momentum1 = weight.clone(), accumulators.clone()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
-from worlds import run_processes
+from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
@@ -75,7 +75,7 @@ ELSEWHERE = {
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory but for a checkpoint named 'source', which is home too."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -83,7 +83,7 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_every_public_callable_with_a_path_is_tried_below():
+def test_every_public_callable_with_a_path_is_tried_below() -> None:
     found = set()
     for prefix, module in (("tte", tte), ("checkpoint", checkpoint)):
         for name in module.__all__:
@@ -97,7 +97,9 @@ def test_every_public_callable_with_a_path_is_tried_below():
 
 @pytest.mark.parametrize("as_path", [False, True])
 @pytest.mark.parametrize("name", CALLS)
-def test_an_address_is_refused_with_the_remedy_and_nothing_is_written(here, name, as_path):
+def test_an_address_is_refused_with_the_remedy_and_nothing_is_written(
+    here: Path, name: str, as_path: bool
+) -> None:
     for address in ADDRESSES:
         with pytest.raises(ValueError) as caught:
             CALLS[name](Path(address) if as_path else address)
@@ -107,7 +109,7 @@ def test_an_address_is_refused_with_the_remedy_and_nothing_is_written(here, name
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_an_empty_path_and_a_number_are_refused(here, name):
+def test_an_empty_path_and_a_number_are_refused(here: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"the path is empty; give '\.' for the current directory"):
         CALLS[name]("")
     for wrong in (7, b"run"):
@@ -119,7 +121,7 @@ def test_an_empty_path_and_a_number_are_refused(here, name):
     "form", ["~/{}", "file://{home}/{}", "file:{home}/{}", "file://localhost{home}/{}"]
 )
 @pytest.mark.parametrize("name", CALLS)
-def test_home_and_file_addresses_are_understood(here, name, form):
+def test_home_and_file_addresses_are_understood(here: Path, name: str, form: str) -> None:
     reads = name in (
         "checkpoint.load",
         "checkpoint.open",
@@ -132,7 +134,9 @@ def test_home_and_file_addresses_are_understood(here, name, form):
     assert sorted(each.name for each in here.iterdir()) == expected
 
 
-def test_tensorboard_gets_home_expanded_and_addresses_as_they_are(here, monkeypatch):
+def test_tensorboard_gets_home_expanded_and_addresses_as_they_are(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = types.ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = lambda folder: folder
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
@@ -143,14 +147,14 @@ def test_tensorboard_gets_home_expanded_and_addresses_as_they_are(here, monkeypa
         assert tte.TensorBoardWriter(given)._writer == wanted
 
 
-def test_a_local_directory_with_such_a_name_is_taken_by_its_absolute_path(here):
+def test_a_local_directory_with_such_a_name_is_taken_by_its_absolute_path(here: Path) -> None:
     run = here / "gs:" / "~" / "run"
     checkpoint.save(FakeEmbedding(TABLES), run, 1)
     assert checkpoint.complete_steps(str(run)) == [1]
 
 
-def test_an_address_on_one_process_is_an_error_on_all(here):
-    def work(group):
+def test_an_address_on_one_process_is_an_error_on_all(here: Path) -> None:
+    def work(group: ThreadGroup) -> None:
         run = "gs://bucket/run" if group.rank else "run"
         checkpoint.save(FakeEmbedding(TABLES, group), run, 1)
 
@@ -174,7 +178,7 @@ def test_an_address_on_one_process_is_an_error_on_all(here):
         ("file:///a%20b", None),
     ],
 )
-def test_other_forms(path, message):
+def test_other_forms(path: str, message: str | None) -> None:
     if message is None:
         assert local_path(path) == Path({"file:///": "/", "file:///a%20b": "/a b"}[path])
         return
@@ -182,7 +186,9 @@ def test_other_forms(path, message):
         local_path(path)
 
 
-def test_the_command_line_refuses_and_understands_the_same(here, capsys):
+def test_the_command_line_refuses_and_understands_the_same(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for command in (
         ["inspect", "gs://b"], ["verify", "gs://b"], ["diff", "gs://b", "source"],
         ["diff", "source", "gs://b"], ["reshard", "gs://b", "out", "--shards", "2"],
@@ -200,7 +206,7 @@ def test_the_command_line_refuses_and_understands_the_same(here, capsys):
         path_option("gs://b")
 
 
-def test_the_directory_of_a_step_is_refused_naming_the_one_above(here):
+def test_the_directory_of_a_step_is_refused_naming_the_one_above(here: Path) -> None:
     step = here / "source/step-1"
     message = re.escape(
         f"{step}: one step, not the directory of a run; give the directory above it, "
@@ -221,6 +227,6 @@ def test_the_directory_of_a_step_is_refused_naming_the_one_above(here):
         checkpoint.load(embedding, index)
 
 
-def test_complete_steps_takes_what_save_takes(here):
+def test_complete_steps_takes_what_save_takes(here: Path) -> None:
     assert checkpoint.complete_steps("source") == checkpoint.complete_steps(here / "source") == [1]
     assert checkpoint.complete_steps("nowhere") == []

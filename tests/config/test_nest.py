@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, namedtuple
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ nests = st.recursive(
 )
 
 
-def shape_of(nest):
+def shape_of(nest: Any) -> Any:
     """The nest with its containers' types and key order spelled out."""
     if isinstance(nest, dict):
         return dict, [(key, shape_of(value)) for key, value in nest.items()]
@@ -65,11 +66,13 @@ def shape_of(nest):
         "none",
     ],
 )
-def test_dicts_flatten_by_sorted_key_and_sequences_by_position(nest, pairs):
+def test_dicts_flatten_by_sorted_key_and_sequences_by_position(
+    nest: Any, pairs: list[tuple[str, int | None]]
+) -> None:
     assert list(flatten_with_paths(nest)) == pairs
 
 
-def test_keys_that_do_not_sort_are_an_error_naming_the_place_and_the_keys():
+def test_keys_that_do_not_sort_are_an_error_naming_the_place_and_the_keys() -> None:
     with pytest.raises(TypeError, match=r"the dict at 'u/0' has keys that do not sort: \[1, 'a'\]"):
         list(flatten_with_paths({"u": [{1: 0, "a": 0}]}))
     with pytest.raises(TypeError, match="the dict at 'the top' has keys that do not sort"):
@@ -81,19 +84,21 @@ def test_keys_that_do_not_sort_are_an_error_naming_the_place_and_the_keys():
 
 @settings(max_examples=50, deadline=None)
 @given(nests)
-def test_packing_what_was_flattened_gives_the_nest_again_with_its_types_and_key_order(nest):
+def test_packing_what_was_flattened_gives_the_nest_again_with_its_types_and_key_order(
+    nest: Any,
+) -> None:
     leaves = [leaf for _, leaf in flatten_with_paths(nest)]
     assert shape_of(pack_like(nest, leaves)) == shape_of(nest)
 
 
 @settings(max_examples=50, deadline=None)
 @given(nests, nests)
-def test_leaves_keep_their_places_whatever_they_are(nest, other):
+def test_leaves_keep_their_places_whatever_they_are(nest: Any, other: Any) -> None:
     count = len(list(flatten_with_paths(nest)))
     leaves = [(k, f"leaf {k}") for k in range(count)]  # tuples: a leaf may itself be a container
 
     class Leaf:
-        def __init__(self, value):
+        def __init__(self, value: tuple[int, str]) -> None:
             self.value = value
 
     packed = pack_like(nest, [Leaf(leaf) for leaf in leaves])
@@ -103,13 +108,13 @@ def test_leaves_keep_their_places_whatever_they_are(nest, other):
     ]
 
 
-def test_a_dict_subclass_is_packed_into_a_dict_in_the_users_key_order():
+def test_a_dict_subclass_is_packed_into_a_dict_in_the_users_key_order() -> None:
     packed = pack_like(OrderedDict([("b", 0), ("a", 0)]), ["for a", "for b"])
     assert list(packed.items()) == [("b", "for b"), ("a", "for a")]
 
 
 @pytest.mark.parametrize("leaves", [[], [1], [1, 2, 3]], ids=len)
-def test_another_number_of_leaves_than_the_nest_has_places_is_an_error(leaves):
+def test_another_number_of_leaves_than_the_nest_has_places_is_an_error(leaves: list[int]) -> None:
     with pytest.raises((AssertionError, IndexError)):
         pack_like({"a": 0, "b": [0]}, leaves)
 
@@ -119,11 +124,11 @@ def test_another_number_of_leaves_than_the_nest_has_places_is_an_error(leaves):
 
 @settings(max_examples=50, deadline=None)
 @given(nests)
-def test_a_nest_is_flattened_like_itself(nest):
+def test_a_nest_is_flattened_like_itself(nest: Any) -> None:
     assert flatten_like(nest, nest, "features") == [leaf for _, leaf in flatten_with_paths(nest)]
 
 
-def test_items_are_read_where_the_template_has_its_leaves():
+def test_items_are_read_where_the_template_has_its_leaves() -> None:
     template = {"b": 0, "a": [0, Pair(0, 0)]}
     given_nest = OrderedDict([("a", ["x", Pair("y", None)]), ("b", "z")])
     assert flatten_like(template, given_nest, "weights") == ["x", "y", None, "z"]
@@ -160,7 +165,7 @@ def test_items_are_read_where_the_template_has_its_leaves():
     ],
 )
 def test_another_structure_is_an_error_saying_where_and_how_it_differs(
-    template, structure, error, message
-):
+    template: Any, structure: Any, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         flatten_like(template, structure, "features")

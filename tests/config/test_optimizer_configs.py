@@ -3,15 +3,19 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import SGD, Adagrad, Adam
+from torch_tpu_embedding.optimizers.base import Optimizer
 
 each_class = pytest.mark.parametrize("cls", [SGD, Adagrad, Adam])
 
@@ -19,7 +23,7 @@ each_class = pytest.mark.parametrize("cls", [SGD, Adagrad, Adam])
 # -- constructors ----------------------------------------------------------------------------------
 
 
-def test_the_defaults_are_those_of_tf():
+def test_the_defaults_are_those_of_tf() -> None:
     assert (SGD().learning_rate, Adagrad().learning_rate, Adam().learning_rate) == (
         0.01,
         0.001,
@@ -51,12 +55,14 @@ def test_the_defaults_are_those_of_tf():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_slots_have_the_names_and_start_values_of_tf(optimizer, slots):
+def test_slots_have_the_names_and_start_values_of_tf(
+    optimizer: Optimizer, slots: dict[str, float]
+) -> None:
     assert optimizer.slot_initial_values() == slots
     assert optimizer.slot_variable_names == tuple(slots)
 
 
-def rate():
+def rate() -> float:
     return 0.5
 
 
@@ -66,7 +72,9 @@ def rate():
     [0.1, 0, -0.1, np.float64(0.1), rate],
     ids=lambda rate: getattr(rate, "__name__", repr(rate)),
 )
-def test_a_learning_rate_is_a_number_or_a_callable(cls, learning_rate):
+def test_a_learning_rate_is_a_number_or_a_callable(
+    cls: type[Optimizer], learning_rate: Any
+) -> None:
     assert cls(learning_rate).learning_rate == learning_rate
 
 
@@ -75,7 +83,9 @@ NO_NUMBERS = ["0.1", math.nan, math.inf, True, [0.1], torch.tensor(0.1)]
 
 @each_class
 @pytest.mark.parametrize("value", [None, *NO_NUMBERS], ids=repr)
-def test_a_learning_rate_that_is_no_finite_number_is_an_error(cls, value):
+def test_a_learning_rate_that_is_no_finite_number_is_an_error(
+    cls: type[Optimizer], value: Any
+) -> None:
     wanted = f"{cls.__name__}: learning_rate must be a finite number, got {value!r}"
     with pytest.raises(ValueError, match=re.escape(wanted)):
         cls(value)
@@ -84,14 +94,16 @@ def test_a_learning_rate_that_is_no_finite_number_is_an_error(cls, value):
 @each_class
 @pytest.mark.parametrize("argument", ["clip_weight_min", "clip_weight_max", "weight_decay_factor"])
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
-def test_an_option_that_is_no_finite_number_is_an_error_naming_it(cls, argument, value):
+def test_an_option_that_is_no_finite_number_is_an_error_naming_it(
+    cls: type[Optimizer], argument: str, value: Any
+) -> None:
     wanted = f"{cls.__name__}: {argument} must be a finite number, got {value!r}"
     with pytest.raises(ValueError, match=re.escape(wanted)):
         cls(**{argument: value})
 
 
 @each_class
-def test_weight_bounds_that_leave_no_weight_are_an_error(cls):
+def test_weight_bounds_that_leave_no_weight_are_an_error(cls: type[Optimizer]) -> None:
     with pytest.raises(ValueError, match=r"clip_weight_min 2\.0 is above clip_weight_max 1\.0"):
         cls(clip_weight_min=2.0, clip_weight_max=1.0)
     assert cls(clip_weight_min=1.0, clip_weight_max=1.0).clip_weight_min == 1.0
@@ -113,7 +125,11 @@ def test_weight_bounds_that_leave_no_weight_are_an_error(cls):
     ],
     ids=str,
 )
-def test_clipvalue_is_a_number_or_a_pair_with_open_ends(cls, clipvalue, bounds):
+def test_clipvalue_is_a_number_or_a_pair_with_open_ends(
+    cls: type[Optimizer],
+    clipvalue: tuple[float | None, float | None] | float | None,
+    bounds: tuple[float | None, float | None],
+) -> None:
     assert cls(clipvalue=clipvalue).gradient_bounds == bounds
 
 
@@ -135,14 +151,21 @@ def test_clipvalue_is_a_number_or_a_pair_with_open_ends(cls, clipvalue, bounds):
     ],
     ids=str,
 )
-def test_a_clipvalue_of_another_form_is_an_error(cls, clipvalue, error, message):
+def test_a_clipvalue_of_another_form_is_an_error(
+    cls: type[Optimizer],
+    clipvalue: Any,
+    error: tuple[type[TypeError], type[ValueError]] | type[Exception],
+    message: str,
+) -> None:
     with pytest.raises(error, match=f"{cls.__name__}: {re.escape(message)}"):
         cls(clipvalue=clipvalue)
 
 
 @each_class
 @pytest.mark.parametrize("clipvalue", [1.0, 0.0, (None, 1.0)], ids=str)
-def test_clipping_needs_gradient_accumulation(cls, clipvalue):
+def test_clipping_needs_gradient_accumulation(
+    cls: type[Optimizer], clipvalue: tuple[None, float] | float
+) -> None:
     with pytest.raises(ValueError, match=r"clipvalue=.* needs use_gradient_accumulation=True"):
         cls(clipvalue=clipvalue, use_gradient_accumulation=False)
 
@@ -161,13 +184,13 @@ def test_clipping_needs_gradient_accumulation(cls, clipvalue):
     ids=str,
 )
 def test_without_accumulation_each_occurrence_is_an_update_where_that_differs_from_their_sum(
-    cls, options, separate
-):
+    cls: type[Optimizer], options: dict[str, float], separate: bool
+) -> None:
     assert cls(use_gradient_accumulation=False, **options).steps_per_occurrence == separate
     assert not cls(**options).steps_per_occurrence
 
 
-def test_only_an_adam_that_is_not_lazy_moves_rows_that_were_not_looked_up():
+def test_only_an_adam_that_is_not_lazy_moves_rows_that_were_not_looked_up() -> None:
     assert Adam(lazy_adam=False).moves_all_rows
     assert not any(optimizer.moves_all_rows for optimizer in (SGD(), Adagrad(), Adam()))
 
@@ -211,17 +234,19 @@ def test_only_an_adam_that_is_not_lazy_moves_rows_that_were_not_looked_up():
     ],
     ids=str,
 )
-def test_a_setting_of_its_own_that_is_out_of_range_is_an_error_naming_it(cls, options, message):
+def test_a_setting_of_its_own_that_is_out_of_range_is_an_error_naming_it(
+    cls: type[Optimizer], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=f"{cls.__name__}: {re.escape(message)}"):
         cls(**options)
 
 
 @pytest.mark.parametrize("beta", [0, 0.0, 0.5])
-def test_the_lower_end_of_the_betas_is_inside(beta):
+def test_the_lower_end_of_the_betas_is_inside(beta: float) -> None:
     assert Adam(beta_1=beta, beta_2=beta).beta_1 == beta
 
 
-def test_options_are_given_by_keyword_only():
+def test_options_are_given_by_keyword_only() -> None:
     with pytest.raises(TypeError):
         Adagrad(0.1, 0.5)
     with pytest.raises(TypeError):
@@ -232,13 +257,15 @@ def test_options_are_given_by_keyword_only():
 
 @pytest.mark.parametrize("value", [3, "zeros", {"accumulators": 1}], ids=repr)
 @pytest.mark.parametrize("cls", [Adagrad, Adam])
-def test_a_slot_function_that_cannot_be_called_is_an_error(cls, value):
+def test_a_slot_function_that_cannot_be_called_is_an_error(
+    cls: type[Optimizer], value: dict[str, int] | str | int
+) -> None:
     wanted = f"{cls.__name__}: slot_variable_creation_fn must be None or a callable"
     with pytest.raises(ValueError, match=re.escape(wanted)):
         cls(slot_variable_creation_fn=value)
 
 
-def test_sgd_has_no_slots_and_takes_no_slot_function():
+def test_sgd_has_no_slots_and_takes_no_slot_function() -> None:
     with pytest.raises(TypeError, match="slot_variable_creation_fn"):
         SGD(slot_variable_creation_fn=lambda table, names, starts: {})
 
@@ -264,7 +291,9 @@ CHANGES = {
 
 
 @each_class
-def test_optimizers_are_equal_and_hash_alike_exactly_when_all_settings_are_equal(cls):
+def test_optimizers_are_equal_and_hash_alike_exactly_when_all_settings_are_equal(
+    cls: type[Optimizer],
+) -> None:
     names = {field.name for field in dataclasses.fields(cls)}
     changes = {name: value for name, value in CHANGES.items() if name in names}
     assert names - set(changes) == {"use_gradient_accumulation"}  # has a test of its own
@@ -274,23 +303,23 @@ def test_optimizers_are_equal_and_hash_alike_exactly_when_all_settings_are_equal
     assert len(set(variants)) == len(variants)
 
 
-def test_another_class_is_another_optimizer():
+def test_another_class_is_another_optimizer() -> None:
     assert len({SGD(0.1), Adagrad(0.1), Adam(0.1)}) == 3
 
 
 @each_class
-def test_another_accumulation_is_another_optimizer(cls):
+def test_another_accumulation_is_another_optimizer(cls: type[Optimizer]) -> None:
     assert cls(use_gradient_accumulation=False) != cls()
     assert cls(use_gradient_accumulation=False) == cls(use_gradient_accumulation=False)
 
 
-def test_callable_learning_rates_are_equal_by_their_own_equality():
+def test_callable_learning_rates_are_equal_by_their_own_equality() -> None:
     assert SGD(rate) == SGD(rate)
     assert SGD(lambda: 0.5) != SGD(lambda: 0.5)
 
 
 @each_class
-def test_optimizers_are_read_only(cls):
+def test_optimizers_are_read_only(cls: type[Optimizer]) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         cls().learning_rate = 1.0
 
@@ -298,7 +327,9 @@ def test_optimizers_are_read_only(cls):
 # -- one step --------------------------------------------------------------------------------------
 
 
-def oracle(optimizer, w, slots, g, lr):
+def oracle(
+    optimizer: Optimizer, w: np.ndarray, slots: dict[str, np.ndarray], g: np.ndarray, lr: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """New weights and slots in numpy, from TF's description of the update."""
     clip = optimizer.clipvalue
     low, high = (-clip, clip) if isinstance(clip, float) else clip or (None, None)
@@ -330,17 +361,17 @@ def oracle(optimizer, w, slots, g, lr):
     return w, slots
 
 
-def numbers(low, high):
+def numbers(low: int, high: int) -> SearchStrategy[Any]:
     return st.floats(low, high, allow_subnormal=False)
 
 
-def array(data, shape, elements):
+def array(data: st.DataObject, shape: tuple[int, ...], elements: SearchStrategy[Any]) -> np.ndarray:
     size = math.prod(shape)
     flat = data.draw(st.lists(elements, min_size=size, max_size=size))
     return np.array(flat, dtype=np.float64).reshape(shape)
 
 
-def optional(strategy):
+def optional(strategy: SearchStrategy[Any]) -> SearchStrategy[Any]:
     return st.none() | strategy
 
 
@@ -377,7 +408,9 @@ slot_values = {
 }
 
 
-def stepped(optimizer, w, slots, g, lr):
+def stepped(
+    optimizer: Optimizer, w: np.ndarray, slots: dict[str, np.ndarray], g: np.ndarray, lr: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """New weights and slots by `step`, in float64 so that only the formula is compared."""
     tensors = {name: torch.from_numpy(value) for name, value in slots.items()}
     change, slot_changes = optimizer.step(
@@ -389,7 +422,9 @@ def stepped(optimizer, w, slots, g, lr):
 @each_class
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_step_is_the_formula_of_tf_with_every_option(cls, data):
+def test_a_step_is_the_formula_of_tf_with_every_option(
+    cls: type[Optimizer], data: st.DataObject
+) -> None:
     optimizer = data.draw(optimizers[cls])
     shape = (data.draw(st.integers(1, 3)), 2)
     w, g = array(data, shape, numbers(-4, 4)), array(data, shape, st.just(0.0) | numbers(-4, 4))
@@ -407,7 +442,7 @@ def test_a_step_is_the_formula_of_tf_with_every_option(cls, data):
         np.testing.assert_allclose(new_slots[name], value, rtol=1e-9, atol=1e-9)
 
 
-def one(value):
+def one(value: float) -> np.ndarray:
     return np.full((1, 1), value, dtype=np.float64)
 
 
@@ -470,7 +505,14 @@ def one(value):
         ),
     ],
 )
-def test_steps_with_a_learning_rate_of_a_tenth(optimizer, w, slots, g, weight, new_slots):
+def test_steps_with_a_learning_rate_of_a_tenth(
+    optimizer: Optimizer,
+    w: float,
+    slots: dict[str, float],
+    g: float,
+    weight: float,
+    new_slots: dict[str, float],
+) -> None:
     held = {name: one(value) for name, value in slots.items()}
     got, got_slots = stepped(optimizer, one(w), held, one(g), np.array([0.1]))
     np.testing.assert_allclose(got, one(weight), atol=1e-6)
@@ -489,7 +531,7 @@ def test_steps_with_a_learning_rate_of_a_tenth(optimizer, w, slots, g, weight, n
     ],
     ids=lambda optimizer: f"{type(optimizer).__name__}-{optimizer.clipvalue}",
 )
-def test_a_step_gives_changes_and_touches_none_of_its_inputs(optimizer):
+def test_a_step_gives_changes_and_touches_none_of_its_inputs(optimizer: Optimizer) -> None:
     w, g, lr = torch.ones(2, 3), torch.full((2, 3), 2.0), torch.tensor([0.1])
     slots = {name: torch.full((2, 3), 0.5) for name in optimizer.slot_variable_names}
     held = [w, g, lr, *slots.values()]
@@ -503,20 +545,22 @@ def test_a_step_gives_changes_and_touches_none_of_its_inputs(optimizer):
 # -- slot_variable_creation_fn ---------------------------------------------------------------------
 
 
-def embedding_with(optimizer):
+def embedding_with(optimizer: Optimizer) -> tte.TPUEmbedding:
     """Two rows of two; on the CPU, where a state_dict needs no device."""
 
-    def start(shape, dtype):
+    def start(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
         return torch.arange(4, dtype=dtype).view(shape)
 
     table = tte.TableConfig(2, 2, name="user", initializer=start)
     return tte.TPUEmbedding(tte.FeatureConfig(table), 1, optimizer, device="cpu")
 
 
-def test_a_slot_function_is_given_the_table_the_names_and_working_initializers():
+def test_a_slot_function_is_given_the_table_the_names_and_working_initializers() -> None:
     calls = []
 
-    def create(table, names, initializers):
+    def create(
+        table: torch.Tensor, names: list[str], initializers: list[Callable[..., Any]]
+    ) -> dict[str, torch.Tensor]:
         calls.append((table.clone(), list(names)))
         starts = [start((2, 2), torch.float32) for start in initializers]
         assert [start.dtype for start in starts] == [torch.float32] * len(starts)
@@ -549,8 +593,8 @@ def test_a_slot_function_is_given_the_table_the_names_and_working_initializers()
     ids=["none", "missing", "other_key", "number", "shape", "dtype", "device", "nan"],
 )
 def test_a_slot_function_that_gives_something_else_is_an_error_naming_table_and_reason(
-    made, message
-):
+    made: dict[str, float | torch.Tensor] | None, message: str
+) -> None:
     optimizer = Adagrad(slot_variable_creation_fn=lambda table, names, starts: made)
     with pytest.raises(ValueError, match=f"table 'user': slot_variable_creation_fn.*{message}"):
         embedding_with(optimizer)

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +15,19 @@ from torch.nested import nested_tensor_from_jagged
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import resolve
-from torch_tpu_embedding.inputs.bags import NO_ID, parse
+from torch_tpu_embedding.inputs.bags import NO_ID, Bags, parse
 
 V = 10
 
 
-def parsed(value, weights=None, *, combiner="sum", length=0, **options):
+def parsed(
+    value: Any,
+    weights: Any = None,
+    *,
+    combiner: str = "sum",
+    length: int = 0,
+    **options: tuple[int, ...] | str | int,
+) -> Bags:
     table = tte.TableConfig(V, 2, combiner=combiner, name="items")
     config = tte.FeatureConfig(table, max_sequence_length=length, name="clicks")
     resolved = resolve(config, None)
@@ -28,21 +37,21 @@ def parsed(value, weights=None, *, combiner="sum", length=0, **options):
 # -- one batch in every kind of input --------------------------------------------------------------
 
 
-def ragged(rows, dtype=torch.int64):
+def ragged(rows: list[list[float]], dtype: torch.dtype = torch.int64) -> tte.Ragged:
     return tte.Ragged.from_lists(rows, dtype)
 
 
-def ragged_int32_splits(rows, dtype=torch.int64):
+def ragged_int32_splits(rows: list[list[float]], dtype: torch.dtype = torch.int64) -> tte.Ragged:
     made = ragged(rows, dtype)
     return tte.Ragged(made.values, made.row_splits.to(torch.int32))
 
 
-def jagged(rows, dtype=torch.int64):
+def jagged(rows: list[list[float]], dtype: torch.dtype = torch.int64) -> torch.Tensor:
     made = ragged(rows, dtype)
     return nested_tensor_from_jagged(made.values, made.row_splits)
 
 
-def narrowed(rows, dtype=torch.int64):
+def narrowed(rows: list[list[float]], dtype: torch.dtype = torch.int64) -> torch.Tensor:
     """Jagged with garbage before the first sample, between the samples and after the last."""
     values, starts = [77], []
     for row in rows:
@@ -53,26 +62,30 @@ def narrowed(rows, dtype=torch.int64):
     return nested_tensor_from_jagged(tensor(values, dtype=dtype), offsets, lengths=lengths)
 
 
-def entries(rows):
+def entries(rows: list[list[float]]) -> list[tuple[int, int, float]]:
     """(sample, position, value) of each entry."""
     return [(b, j, value) for b, row in enumerate(rows) for j, value in enumerate(row)]
 
 
-def coo(triples, size, dtype=torch.int64):
+def coo(
+    triples: list[tuple[int, int, float]] | Any,
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.int64,
+) -> torch.Tensor:
     triples = list(triples)
     indices = tensor([[b for b, _, _ in triples], [j for _, j, _ in triples]], dtype=torch.int64)
     return torch.sparse_coo_tensor(indices, tensor([v for _, _, v in triples], dtype=dtype), size)
 
 
-def sparse(rows, dtype=torch.int64):
+def sparse(rows: list[list[float]], dtype: torch.dtype = torch.int64) -> torch.Tensor:
     return coo(entries(rows), (len(rows), 6), dtype)
 
 
-def sparse_unsorted(rows, dtype=torch.int64):
+def sparse_unsorted(rows: list[list[float]], dtype: torch.dtype = torch.int64) -> torch.Tensor:
     return coo(reversed(entries(rows)), (len(rows), 6), dtype)
 
 
-def sparse_coalesced(rows, dtype=torch.int64):
+def sparse_coalesced(rows: list[list[float]], dtype: torch.dtype = torch.int64) -> torch.Tensor:
     return sparse_unsorted(rows, dtype).coalesce()
 
 
@@ -88,7 +101,7 @@ KINDS = [
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 
 
-def assert_bags(bags, ids, bag, gain):
+def assert_bags(bags: Bags, ids: list[int], bag: list[int], gain: list[Any]) -> None:
     assert (bags.ids.dtype, bags.bag.dtype, bags.gain.dtype) == (
         torch.int64,
         torch.int64,
@@ -105,7 +118,9 @@ def assert_bags(bags, ids, bag, gain):
     [[[3, 1], [], [1, 1, 9]], [[], [], []], [[], [0], []], [[5], [6], [7]], [[1, 2, 3, 4], [], []]],
     ids=str,
 )
-def test_every_kind_of_input_gives_the_same_bags(kind, rows):
+def test_every_kind_of_input_gives_the_same_bags(
+    kind: Callable[..., Any], rows: list[list[int]]
+) -> None:
     bags = parsed(kind(rows))
     assert bags.shape == (3,)
     ids = [v for _, _, v in entries(rows)]
@@ -114,53 +129,53 @@ def test_every_kind_of_input_gives_the_same_bags(kind, rows):
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8])
 @each_kind
-def test_ids_of_every_integer_type_are_taken(kind, dtype):
+def test_ids_of_every_integer_type_are_taken(kind: Callable[..., Any], dtype: torch.dtype) -> None:
     assert_bags(parsed(kind([[3, 9], [], [0]], dtype)), [3, 9, 0], [0, 0, 2], [1.0, 1.0, 1.0])
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8])
 @pytest.mark.parametrize("shape", [(3,), (3, 1)], ids=str)
-def test_dense_ids_are_one_direct_id_per_sample(shape, dtype):
+def test_dense_ids_are_one_direct_id_per_sample(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     bags = parsed(tensor([4, 0, 9], dtype=dtype).view(shape))
     assert bags.ids.tolist() == [4, 0, 9]
     assert bags.ids.dtype == torch.int64
     assert (bags.bag, bags.gain, bags.shape) == (None, None, (3,))
 
 
-def test_a_column_of_a_larger_tensor_is_a_dense_feature():
+def test_a_column_of_a_larger_tensor_is_a_dense_feature() -> None:
     assert parsed(torch.arange(9).view(3, 3)[:, 1]).ids.tolist() == [1, 4, 7]
 
 
-def test_a_jagged_tensor_may_begin_and_end_inside_its_values():
+def test_a_jagged_tensor_may_begin_and_end_inside_its_values() -> None:
     values, offsets = tensor([77, 1, 2, 3, 77]), tensor([1, 3, 3, 4])
     assert_bags(parsed(nested_tensor_from_jagged(values, offsets)), [1, 2, 3], [0, 0, 2], [1.0] * 3)
 
 
-def test_a_narrowed_dense_tensor_is_a_jagged_one():
+def test_a_narrowed_dense_tensor_is_a_jagged_one() -> None:
     padded = tensor([[77, 1, 2, 77], [77, 77, 77, 77], [3, 4, 5, 77]])
     view = torch.nested.narrow(padded, 1, tensor([1, 0, 0]), tensor([2, 0, 3]), layout=torch.jagged)
     assert view.lengths() is not None
     assert_bags(parsed(view), [1, 2, 3, 4, 5], [0, 0, 2, 2, 2], [1.0] * 5)
 
 
-def test_sparse_entries_at_one_place_are_two_ids_and_never_added_up():
+def test_sparse_entries_at_one_place_are_two_ids_and_never_added_up() -> None:
     twice = coo([(1, 0, 5), (0, 1, 2), (1, 0, 3), (0, 0, 9)], (2, 2))
     assert_bags(parsed(twice), [9, 2, 5, 3], [0, 0, 1, 1], [1.0] * 4)
 
 
-def test_gaps_in_the_columns_do_not_matter_to_a_pooled_feature():
+def test_gaps_in_the_columns_do_not_matter_to_a_pooled_feature() -> None:
     assert_bags(
         parsed(coo([(0, 5, 1), (2, 3, 2)], (3, 6)), combiner="mean"), [1, 2], [0, 2], [1.0, 1.0]
     )
 
 
-def test_any_batch_size_is_taken_unless_one_is_fixed():
+def test_any_batch_size_is_taken_unless_one_is_fixed() -> None:
     for rows in ([[1]], [[1], [2]]):
         assert parsed(ragged(rows)).shape == (len(rows),)
     assert parsed(ragged([[1], [2]]), batch_size=2).shape == (2,)
 
 
-def test_parsing_never_changes_the_input():
+def test_parsing_never_changes_the_input() -> None:
     value = sparse_unsorted([[3, 1], [2]])
     weights = sparse_unsorted([[0.5, 1.0], [2.0]], torch.float32)
     copies = [(t._indices().clone(), t._values().clone()) for t in (value, weights)]
@@ -177,7 +192,7 @@ def test_parsing_never_changes_the_input():
 # -- gains -----------------------------------------------------------------------------------------
 
 
-def gains_of(rows, combiner):
+def gains_of(rows: list[list[float]], combiner: str) -> list[Any]:
     """The factors of TF's definition of the combiners, in float64."""
     gains = []
     for row in rows:
@@ -208,7 +223,9 @@ def gains_of(rows, combiner):
         ("mean", [-1.0, -3.0], [0.25, 0.75]),
     ],
 )
-def test_the_gains_of_a_bag_of_two(combiner, weights, gains):
+def test_the_gains_of_a_bag_of_two(
+    combiner: str, weights: list[float] | None, gains: list[float]
+) -> None:
     weights = weights and ragged([weights], torch.float32)
     bags = parsed(ragged([[0, 1]]), weights, combiner=combiner)
     assert_bags(bags, [0, 1], [0, 0], gains)
@@ -227,7 +244,13 @@ quarters = st.integers(-8, 8).map(lambda n: n / 4)  # their sums are exact, so z
     dtype=st.sampled_from([torch.float32, torch.float64, torch.float16]),
     weighted=st.booleans(),
 )
-def test_gains_are_those_of_the_definition_for_every_kind(rows, kind, combiner, dtype, weighted):
+def test_gains_are_those_of_the_definition_for_every_kind(
+    rows: list[list[tuple[int, float]]],
+    kind: Callable[..., Any],
+    combiner: str,
+    dtype: torch.dtype,
+    weighted: bool,
+) -> None:
     ids = [[i for i, _ in row] for row in rows]
     w = [[x if weighted else 1.0 for _, x in row] for row in rows]
     bags = parsed(kind(ids), kind(w, dtype) if weighted else None, combiner=combiner)
@@ -237,12 +260,14 @@ def test_gains_are_those_of_the_definition_for_every_kind(rows, kind, combiner, 
 
 @pytest.mark.parametrize("ids", [ragged, jagged, narrowed])
 @pytest.mark.parametrize("weights", [ragged, ragged_int32_splits, jagged, narrowed])
-def test_ragged_and_jagged_are_one_kind_and_may_be_mixed(ids, weights):
+def test_ragged_and_jagged_are_one_kind_and_may_be_mixed(
+    ids: Callable[..., Any], weights: Callable[..., Any]
+) -> None:
     bags = parsed(ids([[1, 2], [], [3]]), weights([[0.5, 2.0], [], [4.0]], torch.float32))
     assert_bags(bags, [1, 2, 3], [0, 0, 2], [0.5, 2.0, 4.0])
 
 
-def test_weights_of_unsorted_sparse_ids_stay_with_their_ids():
+def test_weights_of_unsorted_sparse_ids_stay_with_their_ids() -> None:
     places = [(1, 1), (0, 0), (1, 0), (1, 0)]
     ids = coo([(*place, i) for place, i in zip(places, [5, 6, 7, 8], strict=True)], (2, 2))
     w = coo(
@@ -265,7 +290,9 @@ def test_weights_of_unsorted_sparse_ids_stay_with_their_ids():
         (4, [3, 1, NO_ID, NO_ID, NO_ID, NO_ID, NO_ID, NO_ID, 7, 8, 9, NO_ID]),
     ],
 )
-def test_a_sequence_is_cut_and_padded_to_its_length(kind, length, places):
+def test_a_sequence_is_cut_and_padded_to_its_length(
+    kind: Callable[..., Any], length: int, places: list[int]
+) -> None:
     bags = parsed(kind([[3, 1], [], [7, 8, 9]]), length=length)
     assert bags.ids.tolist() == places
     assert (bags.bag, bags.gain, bags.shape) == (None, None, (3, length))
@@ -275,7 +302,9 @@ def test_a_sequence_is_cut_and_padded_to_its_length(kind, length, places):
     st.lists(st.lists(st.integers(0, V + 2), max_size=5), min_size=1, max_size=6),
     st.integers(1, 4),
 )
-def test_a_ragged_sequence_is_what_a_loop_over_its_samples_gives(rows, length):
+def test_a_ragged_sequence_is_what_a_loop_over_its_samples_gives(
+    rows: list[list[int]], length: int
+) -> None:
     bags = parsed(ragged(rows), length=length, id_bounds="drop")
     cut = [[*row[:length], *[NO_ID] * (length - len(row))] for row in rows]
     wanted = [i if i < V else NO_ID for row in cut for i in row]
@@ -284,12 +313,12 @@ def test_a_ragged_sequence_is_what_a_loop_over_its_samples_gives(rows, length):
     assert bags.num_dropped == sum(i >= V for row in rows for i in row)
 
 
-def test_gaps_in_a_sparse_sequence_stay_places_without_an_id():
+def test_gaps_in_a_sparse_sequence_stay_places_without_an_id() -> None:
     gappy = coo([(1, 2, 6), (0, 1, 4), (1, 0, 5), (0, 9, 3)], (2, 10))
     assert parsed(gappy, length=3).ids.tolist() == [NO_ID, 4, NO_ID, 5, NO_ID, 6]
 
 
-def test_two_ids_at_one_place_of_a_sequence_are_an_error_naming_the_place():
+def test_two_ids_at_one_place_of_a_sequence_are_an_error_naming_the_place() -> None:
     twice = coo([(1, 1, 4), (0, 0, 1), (1, 1, 5)], (2, 3))
     message = (
         r"^feature 'clicks' \(table 'items'\): two ids at sample 1, position 1 of a seq.*column"
@@ -298,7 +327,7 @@ def test_two_ids_at_one_place_of_a_sequence_are_an_error_naming_the_place():
         parsed(twice, length=2)
 
 
-def test_two_ids_at_one_place_that_is_cut_off_are_no_error():
+def test_two_ids_at_one_place_that_is_cut_off_are_no_error() -> None:
     twice = coo([(0, 0, 1), (0, 2, 4), (0, 2, 5)], (1, 3))
     assert parsed(twice, length=2).ids.tolist() == [1, NO_ID]
 
@@ -306,19 +335,23 @@ def test_two_ids_at_one_place_that_is_cut_off_are_no_error():
 # -- several bags per sample -----------------------------------------------------------------------
 
 
-def rank3(triples, size=(2, 2, 4), dtype=torch.int64):
+def rank3(
+    triples: dict[tuple[int, int, int], float],
+    size: tuple[int, int, int] = (2, 2, 4),
+    dtype: torch.dtype = torch.int64,
+) -> torch.Tensor:
     """Sparse, from {(sample, place, position): value}, in the order given."""
     return torch.sparse_coo_tensor(
         tensor(list(triples)).T, tensor(list(triples.values()), dtype=dtype), size
     )
 
 
-def test_dense_ids_of_higher_rank_are_one_activation_for_each():
+def test_dense_ids_of_higher_rank_are_one_activation_for_each() -> None:
     bags = parsed(tensor([[[1], [2]], [[3], [4]], [[5], [6]]]), batch_size=3)
     assert (bags.ids.tolist(), bags.bag, bags.shape) == ([1, 2, 3, 4, 5, 6], None, (3, 2))
 
 
-def test_sparse_ids_of_higher_rank_are_combined_over_the_last_dimension():
+def test_sparse_ids_of_higher_rank_are_combined_over_the_last_dimension() -> None:
     ids = {(1, 1, 0): 5, (0, 1, 3): 1, (0, 1, 0): 2, (1, 0, 2): 4}
     bags = parsed(rank3(ids), combiner="mean", batch_size=2)
     assert bags.shape == (2, 2)
@@ -328,20 +361,24 @@ def test_sparse_ids_of_higher_rank_are_combined_over_the_last_dimension():
     assert_bags(bags, [2, 1, 4, 5], [1, 1, 2, 3], [0.25, 0.75, 1.0, 1.0])
 
 
-def test_an_id_outside_the_vocabulary_is_placed_within_its_sample():
-    with pytest.raises(ValueError, match="id 12 at sample 1, place 0, position 3 is outside"):
+def test_an_id_outside_the_vocabulary_is_placed_within_its_sample() -> None:
+    with pytest.raises(
+        ValueError, match="id 12 at sample 1, output position 0, position 3 is outside"
+    ):
         parsed(rank3({(1, 0, 3): 12}))
-    with pytest.raises(ValueError, match="id -1 at sample 1, place 0 is outside"):
+    with pytest.raises(ValueError, match="id -1 at sample 1, output position 0 is outside"):
         parsed(tensor([[[1], [2]], [[-1], [4]]]))
 
 
-def test_a_sequence_of_higher_rank_is_an_error():
+def test_a_sequence_of_higher_rank_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"max_sequence_length=2.* sparse ids of .*got rank 3"):
         parsed(rank3({(0, 0, 0): 1}), length=2)
 
 
 @pytest.mark.parametrize("kind", [ragged, jagged, narrowed])
-def test_ragged_rows_fill_an_output_shape_one_bag_or_one_sequence_each(kind):
+def test_ragged_rows_fill_an_output_shape_one_bag_or_one_sequence_each(
+    kind: Callable[..., Any],
+) -> None:
     rows = kind([[1, 2], [], [3], [4]])
     bags = parsed(rows, output_shape=(2, 2))
     assert bags.shape == (2, 2)
@@ -362,7 +399,9 @@ def test_ragged_rows_fill_an_output_shape_one_bag_or_one_sequence_each(kind):
     ],
     ids=range(5),
 )
-def test_an_input_that_cannot_fill_the_output_shape_is_an_error_naming_both(value, shape, got):
+def test_an_input_that_cannot_fill_the_output_shape_is_an_error_naming_both(
+    value: torch.Tensor | tte.Ragged, shape: tuple[int, ...], got: str
+) -> None:
     with pytest.raises(ValueError, match=f"'clicks'.*'items'.*{got}"):
         parsed(value, output_shape=shape)
 
@@ -377,20 +416,20 @@ REMEDY = r"correct the ids, raise vocabulary_size, or choose id_bounds='drop' or
 @pytest.mark.parametrize("length", [0, 2], ids=["pooled", "sequence"])
 @each_kind
 def test_an_id_outside_the_vocabulary_names_feature_table_value_place_and_remedy(
-    kind, length, wrong
-):
+    kind: Callable[..., Any], length: int, wrong: int
+) -> None:
     place = PLACE.format(wrong, "sample 2, position 1")
     with pytest.raises(ValueError, match=f"^{place}; {REMEDY}$"):
         parsed(kind([[3, 1], [], [7, wrong, 2]]), length=length)
 
 
 @pytest.mark.parametrize("wrong", [-1, V, 2**40])
-def test_a_dense_id_outside_the_vocabulary_names_its_sample(wrong):
+def test_a_dense_id_outside_the_vocabulary_names_its_sample(wrong: int) -> None:
     with pytest.raises(ValueError, match=f"^{PLACE.format(wrong, 'sample 1')}; {REMEDY}$"):
         parsed(tensor([0, wrong, 9]))
 
 
-def test_of_several_ids_outside_the_first_is_named_and_the_others_are_counted():
+def test_of_several_ids_outside_the_first_is_named_and_the_others_are_counted() -> None:
     message = PLACE.format(12, "sample 0, position 1") + r" \(2 more like it\)"
     with pytest.raises(ValueError, match=message):
         parsed(sparse_unsorted([[1, 12], [-3, 10]]))
@@ -398,11 +437,11 @@ def test_of_several_ids_outside_the_first_is_named_and_the_others_are_counted():
         parsed(tensor([-1, 0, 10]))
 
 
-def test_the_first_and_the_last_id_of_the_vocabulary_are_inside():
+def test_the_first_and_the_last_id_of_the_vocabulary_are_inside() -> None:
     assert parsed(tensor([0, V - 1])).ids.tolist() == [0, V - 1]
 
 
-def test_an_id_beyond_the_cut_of_a_sequence_is_checked_too():
+def test_an_id_beyond_the_cut_of_a_sequence_is_checked_too() -> None:
     with pytest.raises(ValueError, match="id 99 at sample 0, position 1"):
         parsed(ragged([[1, 99]]), length=1)
 
@@ -413,36 +452,42 @@ class TestDropping:
     """An id outside the vocabulary counts as not being there."""
 
     @staticmethod
-    def dropped(id_bounds, *args, **options):
+    def dropped(id_bounds: str, *args: torch.Tensor | tte.Ragged, **options: str | int) -> Bags:
         if id_bounds == "drop":
             return parsed(*args, id_bounds=id_bounds, **options)
         with pytest.warns(RuntimeWarning, match=r"'clicks' .*'items'.* is outside .*; dropped$"):
             return parsed(*args, id_bounds=id_bounds, **options)
 
     @pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
-    def test_a_pooled_feature_is_as_if_the_ids_were_not_given(self, kind, id_bounds, combiner):
+    def test_a_pooled_feature_is_as_if_the_ids_were_not_given(
+        self, kind: Callable[..., Any], id_bounds: str, combiner: str
+    ) -> None:
         bags = self.dropped(id_bounds, kind([[-1, 3], [10, 11], [1, 99, 2]]), combiner=combiner)
         without = parsed(kind([[3], [], [1, 2]]), combiner=combiner)
         assert_bags(bags, without.ids.tolist(), without.bag.tolist(), without.gain.tolist())
         assert bags.shape == (3,)
 
-    def test_their_weights_leave_the_divisor(self, kind, id_bounds):
+    def test_their_weights_leave_the_divisor(
+        self, kind: Callable[..., Any], id_bounds: str
+    ) -> None:
         ids, w = kind([[-1, 3, 4], [99]]), kind([[8.0, 1.0, 3.0], [1.0]], torch.float32)
         bags = self.dropped(id_bounds, ids, w, combiner="mean")
         assert_bags(bags, [3, 4], [0, 0], [0.25, 0.75])
 
-    def test_a_sequence_keeps_an_empty_place(self, kind, id_bounds):
+    def test_a_sequence_keeps_an_empty_place(
+        self, kind: Callable[..., Any], id_bounds: str
+    ) -> None:
         bags = self.dropped(id_bounds, kind([[3, -1, 4], [10]]), length=3)
         assert bags.ids.tolist() == [3, NO_ID, 4, NO_ID, NO_ID, NO_ID]
 
 
 @pytest.mark.parametrize("id_bounds", ["drop", "warn_and_drop"])
-def test_a_dropped_dense_id_is_a_sample_without_id(id_bounds):
+def test_a_dropped_dense_id_is_a_sample_without_id(id_bounds: str) -> None:
     bags = TestDropping.dropped(id_bounds, tensor([3, -7, 10, 0]))
     assert bags.ids.tolist() == [3, NO_ID, NO_ID, 0]
 
 
-def test_the_warning_names_the_first_place_and_counts_the_others():
+def test_the_warning_names_the_first_place_and_counts_the_others() -> None:
     with pytest.warns(
         RuntimeWarning, match=PLACE.format(11, "sample 1, position 0") + r" \(1 more like it\)"
     ):
@@ -452,20 +497,20 @@ def test_the_warning_names_the_first_place_and_counts_the_others():
 # -- wrong input -----------------------------------------------------------------------------------
 
 
-def hybrid():
+def hybrid() -> torch.Tensor:
     return torch.sparse_coo_tensor(tensor([[0], [0]]), tensor([[1, 2]]), (1, 1, 2))
 
 
-def jagged_rank3():
+def jagged_rank3() -> torch.Tensor:
     return nested_tensor_from_jagged(torch.ones(2, 2, dtype=torch.int64), tensor([0, 1, 2]))
 
 
-def jagged_on(device, dtype=torch.int64):
+def jagged_on(device: str, dtype: torch.dtype = torch.int64) -> torch.Tensor:
     values = torch.ones(1, dtype=dtype, device=device)
     return nested_tensor_from_jagged(values, tensor([0, 1], device=device))
 
 
-def sparse_on(device, dtype=torch.int64):
+def sparse_on(device: str, dtype: torch.dtype = torch.int64) -> torch.Tensor:
     indices = torch.zeros(2, 1, dtype=torch.int64, device=device)
     values = torch.ones(1, dtype=dtype, device=device)
     return torch.sparse_coo_tensor(indices, values, (1, 1), device=device)
@@ -520,20 +565,20 @@ def sparse_on(device, dtype=torch.int64):
 )
 @pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
 def test_an_input_of_the_wrong_kind_is_an_error_naming_feature_table_and_what_was_got(
-    make, message
-):
+    make: Callable[..., Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=f"'clicks'.*'items'.*{re.escape(message)}"):
         parsed(make())
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
-def test_a_nested_tensor_that_is_not_jagged_is_an_error_asking_for_the_jagged_layout():
+def test_a_nested_tensor_that_is_not_jagged_is_an_error_asking_for_the_jagged_layout() -> None:
     strided = torch.nested.nested_tensor([tensor([1])], layout=torch.strided)
     with pytest.raises(ValueError, match=r"'clicks'.*layout=torch.jagged.* got .*tensor"):
         parsed(strided)
 
 
-def test_a_dense_sequence_is_an_error_naming_the_kinds_that_are_taken():
+def test_a_dense_sequence_is_an_error_naming_the_kinds_that_are_taken() -> None:
     message = r"\(max_sequence_length=4\) takes Ragged, jagged or sparse ids, got a dense tensor"
     with pytest.raises(ValueError, match=message):
         parsed(tensor([1, 2]), length=4)
@@ -541,14 +586,16 @@ def test_a_dense_sequence_is_an_error_naming_the_kinds_that_are_taken():
 
 @pytest.mark.parametrize("length", [0, 2], ids=["pooled", "sequence"])
 @each_kind
-def test_another_batch_size_is_an_error_naming_both_and_the_remedy(kind, length):
+def test_another_batch_size_is_an_error_naming_both_and_the_remedy(
+    kind: Callable[..., Any], length: int
+) -> None:
     message = "'clicks'.*'items'.*got 2 samples, .* batch_size=3; pad or drop the last batch"
     with pytest.raises(ValueError, match=message):
         parsed(kind([[1], [2]]), length=length, batch_size=3)
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 1)], ids=str)
-def test_another_number_of_dense_samples_is_an_error(shape):
+def test_another_number_of_dense_samples_is_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"got 2 samples, .* batch_size=3"):
         parsed(torch.ones(shape).long(), batch_size=3)
 
@@ -560,13 +607,13 @@ W = [[0.5, 1.0], [], [2.0]]
 
 
 @pytest.mark.parametrize("ids", [tensor([1, 2]), tensor([[1], [2]])], ids=["[B]", "[B, 1]"])
-def test_weights_for_dense_ids_are_an_error_with_a_remedy(ids):
+def test_weights_for_dense_ids_are_an_error_with_a_remedy(ids: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"dense feature.*pass None .*Ragged or sparse"):
         parsed(ids, torch.ones(ids.shape))
 
 
 @each_kind
-def test_weights_for_a_sequence_are_an_error_with_a_remedy(kind):
+def test_weights_for_a_sequence_are_an_error_with_a_remedy(kind: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match=r"weights were given for a sequence .*pass None"):
         parsed(kind(IDS), kind(W, torch.float32), length=2)
 
@@ -585,7 +632,9 @@ def test_weights_for_a_sequence_are_an_error_with_a_remedy(kind):
         (sparse, 1.0, "must be a sparse COO tensor, .*got float"),
     ],
 )
-def test_weights_of_another_kind_than_the_ids_are_an_error_naming_both(ids, weights, message):
+def test_weights_of_another_kind_than_the_ids_are_an_error_naming_both(
+    ids: Callable[..., Any], weights: Any, message: str
+) -> None:
     with pytest.raises(ValueError, match=f"'clicks'.*'items'.*weights {message}"):
         parsed(ids(IDS), weights)
 
@@ -602,8 +651,8 @@ def test_weights_of_another_kind_than_the_ids_are_an_error_naming_both(ids, weig
     ],
 )
 def test_weights_with_other_row_splits_are_an_error_naming_the_first_difference(
-    kind, weights, place
-):
+    kind: Callable[..., Any], weights: list[list[float]], place: str
+) -> None:
     with pytest.raises(ValueError, match=f"'clicks'.*row splits of the ids: {place}"):
         parsed(kind(IDS), kind(weights, torch.float32))
 
@@ -618,7 +667,9 @@ def test_weights_with_other_row_splits_are_an_error_naming_the_first_difference(
     ],
     ids=["other_place", "other_order", "fewer", "other_width"],
 )
-def test_sparse_weights_at_other_places_are_an_error_and_never_paired_by_position(weights):
+def test_sparse_weights_at_other_places_are_an_error_and_never_paired_by_position(
+    weights: torch.Tensor,
+) -> None:
     message = (
         r"sparse weights must have the shape and the indices of the ids, in the same order; "
         rf"got shape \[3, {weights.shape[1]}\] with {weights._nnz()} entries for ids of .*\[3, 6\] with 3"
@@ -629,7 +680,9 @@ def test_sparse_weights_at_other_places_are_an_error_and_never_paired_by_positio
 
 @each_kind
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
-def test_weights_that_are_not_floating_point_are_an_error(kind, dtype):
+def test_weights_that_are_not_floating_point_are_an_error(
+    kind: Callable[..., Any], dtype: torch.dtype
+) -> None:
     with pytest.raises(ValueError, match=f"weights must be floating point, got {dtype}"):
         parsed(kind(IDS), kind([[1, 1], [], [1]], dtype))
 
@@ -640,8 +693,8 @@ def test_weights_that_are_not_floating_point_are_an_error(kind, dtype):
     ("value", "text"), [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")]
 )
 def test_a_weight_that_is_not_finite_is_an_error_naming_value_and_place(
-    kind, combiner, value, text
-):
+    kind: Callable[..., Any], combiner: str, value: float, text: str
+) -> None:
     message = f"'clicks'.*weight {text} at sample 2, position 1 is not finite"
     with pytest.raises(ValueError, match=message):
         parsed(
@@ -659,7 +712,9 @@ def test_a_weight_that_is_not_finite_is_an_error_naming_value_and_place(
     ],
     ids=["sparse", "jagged"],
 )
-def test_weights_on_a_device_are_an_error(ids, make):
+def test_weights_on_a_device_are_an_error(
+    ids: Callable[..., Any], make: Callable[..., Any]
+) -> None:
     with pytest.raises(
         ValueError, match=r"'clicks'.*must be a host \(CPU\) tensor, got one on meta"
     ):
@@ -667,7 +722,9 @@ def test_weights_on_a_device_are_an_error(ids, make):
 
 
 @pytest.mark.parametrize("kind", [ragged, sparse])
-def test_weights_that_cancel_to_almost_nothing_are_an_error_naming_sample_and_combiner(kind):
+def test_weights_that_cancel_to_almost_nothing_are_an_error_naming_sample_and_combiner(
+    kind: Callable[..., Any],
+) -> None:
     weights = kind([[1.0], [3e38, -3e38, 0.5]], torch.float32)
     message = "'clicks'.*weights of sample 1 cancel to 0.5.* combiner 'mean'; use 'sum'"
     with pytest.raises(ValueError, match=message):
@@ -676,7 +733,7 @@ def test_weights_that_cancel_to_almost_nothing_are_an_error_naming_sample_and_co
 
 @pytest.mark.parametrize("combiner", ["sum", "sqrtn"])
 @pytest.mark.parametrize("weight", [1e300, -1e300])
-def test_a_float64_weight_that_float32_cannot_hold_is_refused(combiner, weight):
+def test_a_float64_weight_that_float32_cannot_hold_is_refused(combiner: str, weight: float) -> None:
     weights = ragged([[1.0], [2.0, weight]], torch.float64)
     with pytest.raises(ValueError, match=r"'clicks'.*'items'.*sample 1"):
         parsed(ragged([[1], [2, 3]]), weights, combiner=combiner)

@@ -137,7 +137,7 @@ def test_sparse_weights_at_one_place_are_an_error_for_torch_has_one_gradient_for
     ids = torch.sparse_coo_tensor(places, torch.tensor([1, 2]), (1, 2))
     made = ids, torch.sparse_coo_tensor(places, weights, (1, 2))
     with pytest.raises(
-        ValueError, match=r"'f'.*two entries at one place.*ids and weights as Ragged"
+        ValueError, match=r"'f'.*two entries at one position.*ids and weights as Ragged"
     ):
         call(tte.TPUEmbeddingForServing(features()), made)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import helpers
 import hypothesis.strategies as st
@@ -211,7 +213,9 @@ def test_a_slot_function_sees_the_zeros_and_a_tensor_of_the_user_stays_as_it_is(
     mine = torch.ones(V, 3)
     seen = []
 
-    def slots(weight, names, initializers):  # type: ignore[no-untyped-def]
+    def slots(
+        weight: torch.Tensor, names: list[str], initializers: list[Callable[..., Any]]
+    ) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
         seen.append(weight.clone())
         return {name: make(weight.shape) for name, make in zip(names, initializers, strict=True)}
 

@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +16,14 @@ from torch_tpu_embedding import Ragged
 rows_of_ids = st.lists(st.lists(st.integers(0, 99), max_size=4), max_size=5)
 
 
-def rows_of(ragged):
+def rows_of(ragged: Ragged) -> list[list[int]]:
     bounds = ragged.row_splits.tolist()
     return [ragged.values[a:b].tolist() for a, b in pairwise(bounds)]
 
 
 @settings(max_examples=50, deadline=None)
 @given(rows_of_ids)
-def test_lists_come_back_as_they_went_in(rows):
+def test_lists_come_back_as_they_went_in(rows: list[list[int]]) -> None:
     ragged = Ragged.from_lists(rows)
     assert rows_of(ragged) == rows
     assert ragged.batch_size == len(rows)
@@ -31,7 +32,9 @@ def test_lists_come_back_as_they_went_in(rows):
 
 @settings(max_examples=50, deadline=None)
 @given(rows_of_ids, st.sampled_from([torch.int64, torch.int32]))
-def test_lengths_splits_and_lists_are_three_ways_to_say_the_same(rows, dtype):
+def test_lengths_splits_and_lists_are_three_ways_to_say_the_same(
+    rows: list[list[int]], dtype: torch.dtype
+) -> None:
     listed = Ragged.from_lists(rows)
     lengths = torch.tensor([len(row) for row in rows], dtype=dtype)
     by_lengths = Ragged.from_lengths(listed.values, lengths)
@@ -52,16 +55,18 @@ def test_lengths_splits_and_lists_are_three_ways_to_say_the_same(rows, dtype):
     ],
     ids=str,
 )
-def test_lists_are_int64_unless_a_value_is_a_float_or_a_dtype_is_given(rows, dtype, expected):
+def test_lists_are_int64_unless_a_value_is_a_float_or_a_dtype_is_given(
+    rows: list[list[float]], dtype: torch.dtype | None, expected: torch.dtype
+) -> None:
     assert Ragged.from_lists(rows, dtype).values.dtype == expected
 
 
-def test_no_samples_at_all_is_a_batch_of_none():
+def test_no_samples_at_all_is_a_batch_of_none() -> None:
     assert Ragged.from_lists([]).batch_size == 0
     assert Ragged(torch.tensor([], dtype=torch.int64), torch.tensor([0])).batch_size == 0
 
 
-def test_the_tensors_are_kept_and_not_copied():
+def test_the_tensors_are_kept_and_not_copied() -> None:
     values, splits = torch.tensor([4, 5]), torch.tensor([0, 2])
     ragged = Ragged(values, splits)
     assert ragged.values is values
@@ -106,14 +111,17 @@ VALUES, SPLITS = torch.tensor([1, 2, 3]), torch.tensor([0, 1, 3])
     ],
 )
 def test_parts_that_do_not_fit_are_an_error_naming_the_part_and_the_reason(
-    values, splits, error, message
-):
+    values: list[int] | torch.Tensor,
+    splits: torch.Tensor | np.ndarray,
+    error: type[Exception],
+    message: str,
+) -> None:
     with pytest.raises(error, match=f"Ragged: .*{re.escape(message)}"):
         Ragged(values, splits)
 
 
 @pytest.mark.parametrize("lengths", [[1, 1], [2, 2], [], [4, -1]], ids=str)
-def test_lengths_that_do_not_cover_the_values_are_an_error(lengths):
+def test_lengths_that_do_not_cover_the_values_are_an_error(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="row_splits must"):
         Ragged.from_lengths(VALUES, torch.tensor(lengths, dtype=torch.int64))
 
@@ -123,12 +131,14 @@ def test_lengths_that_do_not_cover_the_values_are_an_error(lengths):
     [[1, 2], torch.tensor([1.5, 1.5]), torch.tensor([[1], [2]]), torch.tensor(3)],
     ids=["list", "float", "two_dimensions", "no_dimension"],
 )
-def test_lengths_that_are_no_flat_tensor_of_integers_are_an_error_that_says_so(lengths):
+def test_lengths_that_are_no_flat_tensor_of_integers_are_an_error_that_says_so(
+    lengths: list[int] | torch.Tensor,
+) -> None:
     with pytest.raises((TypeError, ValueError), match="lengths must be"):
         Ragged.from_lengths(VALUES, lengths)
 
 
-def test_raggeds_compare_by_identity_and_are_read_only():
+def test_raggeds_compare_by_identity_and_are_read_only() -> None:
     one = Ragged.from_lists([[1]])
     assert one == one
     assert one != Ragged.from_lists([[1]])
@@ -136,7 +146,7 @@ def test_raggeds_compare_by_identity_and_are_read_only():
         one.values = VALUES
 
 
-def test_ragged_is_public():
+def test_ragged_is_public() -> None:
     assert tte.Ragged is Ragged
 
 
@@ -159,7 +169,7 @@ ROW_KINDS = [
 
 @settings(max_examples=60, deadline=None)
 @given(rows_of_ids, st.data())
-def test_a_row_of_ids_may_be_of_any_kind(rows, data):
+def test_a_row_of_ids_may_be_of_any_kind(rows: list[list[int]], data: st.DataObject) -> None:
     made = Ragged.from_lists([data.draw(st.sampled_from(ROW_KINDS))(row) for row in rows])
     assert made.to_lists() == rows
     assert made.values.dtype == torch.int64
@@ -180,24 +190,26 @@ def test_a_row_of_ids_may_be_of_any_kind(rows, data):
         ([[True], [False]], torch.bool),
     ],
 )
-def test_values_keep_their_type_and_a_row_without_any_has_no_say(rows, dtype):
+def test_values_keep_their_type_and_a_row_without_any_has_no_say(
+    rows: list[Any], dtype: torch.dtype
+) -> None:
     made = Ragged.from_lists(rows)
     assert made.values.dtype == dtype
     assert made.to_lists() == [[float(value) for value in row] for row in rows]
 
 
-def test_a_float_in_a_list_is_not_rounded_on_its_way_to_float64():
+def test_a_float_in_a_list_is_not_rounded_on_its_way_to_float64() -> None:
     assert Ragged.from_lists([[0.1]], torch.float64).to_lists() == [[0.1]]
 
 
 @pytest.mark.parametrize("rows", [torch.arange(6).view(2, 3), torch.arange(6).view(2, 3).numpy()])
-def test_the_rows_of_a_matrix_count_whole(rows):
+def test_the_rows_of_a_matrix_count_whole(rows: torch.Tensor | np.ndarray) -> None:
     assert Ragged.from_lists(rows).to_lists() == [[0, 1, 2], [3, 4, 5]]
     assert Ragged.from_lists(rows.T).to_lists() == [[0, 3], [1, 4], [2, 5]]
     assert Ragged.from_lists(rows[:, :0]).to_lists() == [[], []]
 
 
-def test_gradients_go_through_the_rows():
+def test_gradients_go_through_the_rows() -> None:
     weights = torch.ones(3, requires_grad=True)
     Ragged.from_lists([weights[:2], weights[2:]]).values.square().sum().backward()
     assert weights.grad.tolist() == [2.0, 2.0, 2.0]
@@ -220,7 +232,9 @@ def test_gradients_go_through_the_rows():
         ([np.array([2**63], dtype=np.uint64)], ValueError, "row 0 holds 9223372036854775808, too"),
     ],
 )
-def test_rows_that_are_no_numbers_are_an_error_naming_the_place(rows, error, message):
+def test_rows_that_are_no_numbers_are_an_error_naming_the_place(
+    rows: list[Any] | np.ndarray, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=f"^Ragged.from_lists: .*{re.escape(message)}"):
         Ragged.from_lists(rows)
 
@@ -235,7 +249,9 @@ def test_rows_that_are_no_numbers_are_an_error_naming_the_place(rows, error, mes
         (2, torch.bool),
     ],
 )
-def test_a_number_that_is_none_of_the_dtype_is_an_error_and_never_cut_or_wrapped(value, dtype):
+def test_a_number_that_is_none_of_the_dtype_is_an_error_and_never_cut_or_wrapped(
+    value: float, dtype: torch.dtype
+) -> None:
     with pytest.raises(ValueError, match=f"{value} is no number of {dtype}; choose another dtype"):
         Ragged.from_lists([[1], [value]], dtype)
 
@@ -243,14 +259,16 @@ def test_a_number_that_is_none_of_the_dtype_is_an_error_and_never_cut_or_wrapped
 # -- a sequence of samples -------------------------------------------------------------------------
 
 
-def same(found, wanted):
+def same(found: Ragged, wanted: list[list[int]]) -> None:
     assert isinstance(found, Ragged)
     assert found.to_lists() == wanted
 
 
 @settings(max_examples=60, deadline=None)
 @given(rows_of_ids, st.data(), st.sampled_from([torch.int64, torch.int32]))
-def test_it_indexes_as_the_list_of_its_rows_does(rows, data, dtype):
+def test_it_indexes_as_the_list_of_its_rows_does(
+    rows: list[list[int]], data: st.DataObject, dtype: torch.dtype
+) -> None:
     listed = Ragged.from_lists(rows)
     ragged = Ragged(listed.values, listed.row_splits.to(dtype))
     assert len(ragged) == len(rows)
@@ -277,20 +295,20 @@ def test_it_indexes_as_the_list_of_its_rows_does(rows, data, dtype):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(rows_of_ids, min_size=1, max_size=4))
-def test_cat_joins_what_slices_cut(parts):
+def test_cat_joins_what_slices_cut(parts: list[list[list[int]]]) -> None:
     joined = Ragged.cat([Ragged.from_lists(rows) for rows in parts])
     same(joined, [row for rows in parts for row in rows])
     same(Ragged.cat([joined[:2], joined[2:]]), joined.to_lists())
 
 
-def test_the_positions_of_a_process_take_its_samples_of_a_batch():
+def test_the_positions_of_a_process_take_its_samples_of_a_batch() -> None:
     batch = Ragged.from_lists([[1], [], [2, 3]])
     mine, real = tte.distributed.local_positions(len(batch), 4)
     same(batch[mine], [[1], [], [2, 3], [1]])
     same(batch[mine][real], [[1], [], [2, 3]])
 
 
-def test_nothing_to_join_is_an_error():
+def test_nothing_to_join_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"^Ragged.cat: give at least one Ragged"):
         Ragged.cat([])
 
@@ -311,12 +329,12 @@ def test_nothing_to_join_is_an_error():
     ],
     ids=str,
 )
-def test_an_index_of_no_sample_is_an_index_error(index):
+def test_an_index_of_no_sample_is_an_index_error(index: Any) -> None:
     with pytest.raises(IndexError):
         Ragged.from_lists([[1], [], [2]])[index]
 
 
-def test_one_sample_shares_the_memory_and_several_are_a_copy():
+def test_one_sample_shares_the_memory_and_several_are_a_copy() -> None:
     ragged = Ragged.from_lists([[1, 2], [3]])
     ragged[0][0] = 9
     assert ragged.values.tolist() == [9, 2, 3]
@@ -324,11 +342,11 @@ def test_one_sample_shares_the_memory_and_several_are_a_copy():
     assert ragged.values.tolist() == [9, 2, 3]
 
 
-def test_it_prints_its_size_and_not_its_values():
+def test_it_prints_its_size_and_not_its_values() -> None:
     assert repr(Ragged.from_lists([[0.5], [], []])) == "Ragged(3 samples, 1 values, torch.float32)"
 
 
-def test_a_data_loader_pins_both_parts(monkeypatch):
+def test_a_data_loader_pins_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = []
     monkeypatch.setattr(
         torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self.clone()

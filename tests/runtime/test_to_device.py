@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ Batch = collections.namedtuple("Batch", "labels dense")
 
 
 @pytest.fixture(params=["cpu", None])
-def embedding(request) -> tte.TPUEmbedding:
+def embedding(request: pytest.SubRequest) -> tte.TPUEmbedding:
     features = [tte.FeatureConfig(tte.TableConfig(4, 2, name="a"))]
     return tte.TPUEmbedding(features, 2, tte.SGD(), device=request.param)
 
 
-def test_arrays_and_nests_become_tensors_on_the_device(embedding):
+def test_arrays_and_nests_become_tensors_on_the_device(embedding: tte.TPUEmbedding) -> None:
     dense = np.arange(6, dtype=">f4").reshape(2, 3)[:, ::-1]
     given = {
         "a": torch.tensor([1.0, 0.0]),
@@ -47,12 +48,14 @@ def test_arrays_and_nests_become_tensors_on_the_device(embedding):
         (None, "got NoneType; make it a tensor with torch.as_tensor"),
     ],
 )
-def test_other_values_are_named_with_their_place(embedding, value, message):
+def test_other_values_are_named_with_their_place(
+    embedding: tte.TPUEmbedding, value: Any, message: str
+) -> None:
     with pytest.raises(TypeError, match=re.escape(message)):
         embedding.to_device(value)
 
 
-def test_to_host_takes_the_nests_that_to_device_gave(embedding):
+def test_to_host_takes_the_nests_that_to_device_gave(embedding: tte.TPUEmbedding) -> None:
     batch = Batch(torch.tensor([1.0, 0.0]), [torch.tensor([[1.0], [2.0]])])
     found = embedding.to_host({"x": embedding.to_device(batch)})["x"]
     assert type(found) is Batch

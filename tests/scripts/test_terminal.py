@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +29,9 @@ def ascii_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     return text
 
 
-def test_names_of_tables_are_escaped_in_what_the_commands_print(tmp_path, monkeypatch):
+def test_names_of_tables_are_escaped_in_what_the_commands_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     printed = ascii_terminal(monkeypatch)
     for run, value in (("one", 0.0), ("other", 1.0)):
         checkpoint.write_tables(tmp_path / run, 1, {"né→": {"weight": torch.full((2, 2), value)}})
@@ -41,7 +45,7 @@ def test_names_of_tables_are_escaped_in_what_the_commands_print(tmp_path, monkey
 
 
 @pytest.mark.parametrize("program", [main, train_dlrm.main, train_movielens.main])
-def test_help_is_printed(monkeypatch, program):
+def test_help_is_printed(monkeypatch: pytest.MonkeyPatch, program: Callable[..., Any]) -> None:
     printed = ascii_terminal(monkeypatch)
     with pytest.raises(SystemExit) as caught:
         program(["--help"])

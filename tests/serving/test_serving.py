@@ -1,10 +1,13 @@
 """Lookup on the CPU: the values of the XLA path, in plain differentiable torch."""
 
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import tensor
+from torch._C import Generator
 from torch.nested import nested_tensor_from_jagged
 from torch.nn.functional import embedding_bag
 
@@ -15,11 +18,11 @@ COMBINERS = ("mean", "sum", "sqrtn")
 V = 7
 
 
-def jagged(ragged):
+def jagged(ragged: tte.Ragged) -> torch.Tensor:
     return nested_tensor_from_jagged(ragged.values, ragged.row_splits)
 
 
-def sparse(ragged):
+def sparse(ragged: tte.Ragged) -> torch.Tensor:
     """With the entries in reverse order."""
     lengths = ragged.row_splits.diff()
     rows = torch.arange(len(lengths)).repeat_interleave(lengths)
@@ -35,7 +38,7 @@ KINDS = {"ragged": lambda ragged: ragged, "jagged": jagged, "sparse": sparse}
 
 
 @pytest.fixture(scope="module")
-def both():
+def both() -> Any:
     """One embedding with every kind of feature and every combiner, on XLA and on the CPU."""
     tables = {c: tte.TableConfig(V, 3, combiner=c, name=c) for c in COMBINERS}
     pooled = {
@@ -61,7 +64,9 @@ def both():
     return (*made, config)
 
 
-def ids_of_five(generator, lengths, low=0, high=V):
+def ids_of_five(
+    generator: Generator, lengths: list[int], low: int = 0, high: int = V
+) -> tte.Ragged:
     values = torch.randint(low, high, (5,), generator=generator)
     return tte.Ragged.from_lengths(values, tensor(lengths))
 
@@ -77,8 +82,8 @@ def ids_of_five(generator, lengths, low=0, high=V):
     ids=["empty_bag", "one_bag", "some_ids_dropped", "all_ids_dropped"],
 )
 def test_the_cpu_and_the_device_give_the_same_for_every_kind_and_combiner(
-    both, seed, lengths, low, high
-):
+    both: Any, seed: int, lengths: list[int], low: int, high: int
+) -> None:
     on_device, on_cpu, config = both
     generator = torch.Generator().manual_seed(seed)
     pooled, weights = {}, {}
@@ -124,14 +129,22 @@ def test_the_cpu_and_the_device_give_the_same_for_every_kind_and_combiner(
 # -- values ----------------------------------------------------------------------------------------
 
 
-def lookup(table, ids, weights=None, *, length=0, combiner="mean", **options):
+def lookup(
+    table: torch.Tensor,
+    ids: torch.Tensor | tte.Ragged,
+    weights: torch.Tensor | tte.Ragged | None = None,
+    *,
+    length: int = 0,
+    combiner: str = "mean",
+    **options: str,
+) -> torch.Tensor:
     """One feature looked up in `table`."""
     config = tte.TableConfig(*table.shape, combiner=combiner, name="items")
     feature = tte.FeatureConfig(config, max_sequence_length=length, name="clicks")
     return tte.serving_embedding_lookup(ids, weights, {config: table}, feature, **options)
 
 
-def some_table(dim=3):
+def some_table(dim: int = 3) -> torch.Tensor:
     return torch.randn(V, dim, generator=torch.Generator().manual_seed(5))
 
 
@@ -141,7 +154,7 @@ WEIGHTS = tte.Ragged(tensor([0.5, 2.0, 0.25, 3.0, 1.0, 2.0]), IDS.row_splits)
 
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("combiner", ["mean", "sum"])
-def test_a_pooled_lookup_is_torchs_embedding_bag(make, combiner):
+def test_a_pooled_lookup_is_torchs_embedding_bag(make: Callable[..., Any], combiner: str) -> None:
     table = some_table()
     expected = embedding_bag(IDS.values, table, IDS.row_splits[:-1], mode=combiner)
     torch.testing.assert_close(lookup(table, make(IDS), combiner=combiner), expected)
@@ -149,7 +162,9 @@ def test_a_pooled_lookup_is_torchs_embedding_bag(make, combiner):
 
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("combiner", COMBINERS)
-def test_a_weighted_lookup_is_the_weighted_sum_over_its_divisor(make, combiner):
+def test_a_weighted_lookup_is_the_weighted_sum_over_its_divisor(
+    make: Callable[..., Any], combiner: str
+) -> None:
     table, w = some_table(), WEIGHTS.values
     offsets = IDS.row_splits[:-1]
     sums = embedding_bag(IDS.values, table, offsets, mode="sum", per_sample_weights=w)
@@ -162,14 +177,18 @@ def test_a_weighted_lookup_is_the_weighted_sum_over_its_divisor(make, combiner):
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)], ids=str)
 @pytest.mark.parametrize("combiner", COMBINERS)
-def test_a_dense_lookup_takes_the_rows_whatever_the_combiner(shape, combiner):
+def test_a_dense_lookup_takes_the_rows_whatever_the_combiner(
+    shape: tuple[int, ...], combiner: str
+) -> None:
     table, ids = some_table(), tensor([3, 0, 6, 3])
     assert torch.equal(lookup(table, ids.view(shape), combiner=combiner), table[ids])
 
 
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("combiner", COMBINERS)
-def test_a_sequence_is_cut_and_padded_with_zeros_whatever_the_combiner(make, combiner):
+def test_a_sequence_is_cut_and_padded_with_zeros_whatever_the_combiner(
+    make: Callable[..., Any], combiner: str
+) -> None:
     table = some_table()
     got = lookup(table, make(IDS), length=2, combiner=combiner)
     expected = torch.zeros(4, 2, 3)
@@ -179,7 +198,7 @@ def test_a_sequence_is_cut_and_padded_with_zeros_whatever_the_combiner(make, com
     assert torch.equal(got, expected)
 
 
-def test_an_empty_bag_is_zero_even_where_the_table_is_not_finite():
+def test_an_empty_bag_is_zero_even_where_the_table_is_not_finite() -> None:
     table = torch.full((V, 2), math.inf)
     table[1] = 1.0
     assert lookup(table, tte.Ragged.from_lists([[], [1]])).tolist() == [[0, 0], [1, 1]]
@@ -190,7 +209,7 @@ def test_an_empty_bag_is_zero_even_where_the_table_is_not_finite():
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_any_batch_size_is_served(size):
+def test_any_batch_size_is_served(size: int) -> None:
     table = some_table()
     config = tte.FeatureConfig(
         tte.TableConfig(V, 3, initializer=lambda shape, dtype: table.clone())
@@ -201,7 +220,7 @@ def test_any_batch_size_is_served(size):
     assert torch.equal(lookup(table, ids), table[:size])
 
 
-def test_the_outputs_are_nested_like_the_feature_config():
+def test_the_outputs_are_nested_like_the_feature_config() -> None:
     one, other = tte.TableConfig(4, 2), tte.TableConfig(5, 3)
     config = {
         "b": (tte.FeatureConfig(one), tte.FeatureConfig(other)),
@@ -228,8 +247,8 @@ CASES = [
 
 @pytest.mark.parametrize(("make", "weights", "combiner", "length"), CASES)
 def test_gradients_flow_to_the_table_with_the_factors_of_the_lookup(
-    make, weights, combiner, length
-):
+    make: Callable[..., Any], weights: tte.Ragged | None, combiner: str, length: int
+) -> None:
     """A lookup is linear: with an identity as its table it is the matrix of that linear map."""
     options = {"combiner": combiner, "length": length}
     weights = make(weights) if weights else None
@@ -244,14 +263,14 @@ def test_gradients_flow_to_the_table_with_the_factors_of_the_lookup(
     assert not table.grad[[4, 5]].any(), "rows that were not looked up"
 
 
-def test_a_dropped_id_sends_no_gradient():
+def test_a_dropped_id_sends_no_gradient() -> None:
     table = some_table().requires_grad_()
     lookup(table, tensor([-1, 2, V]), id_bounds="drop").sum().backward()
     lookup(table, tte.Ragged.from_lists([[-1, V]]), id_bounds="drop").sum().backward()
     assert table.grad.sum(1).tolist() == [0, 0, 3, 0, 0, 0, 0]
 
 
-def test_the_tables_of_a_cpu_module_train_with_any_torch_optimizer():
+def test_the_tables_of_a_cpu_module_train_with_any_torch_optimizer() -> None:
     config = tte.FeatureConfig(tte.TableConfig(4, 2, initializer=torch.ones))
     embedding = tte.TPUEmbedding(config, 2, None, device="cpu")
     optimizer = torch.optim.SGD(embedding.parameters(), lr=0.5)
@@ -264,7 +283,9 @@ def test_the_tables_of_a_cpu_module_train_with_any_torch_optimizer():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
-def test_a_cpu_module_of_another_precision_serves_in_it(make, dtype):
+def test_a_cpu_module_of_another_precision_serves_in_it(
+    make: Callable[..., Any], dtype: torch.dtype
+) -> None:
     config = tte.FeatureConfig(tte.TableConfig(V, 3))
     embedding = tte.TPUEmbedding(config, 2, None, device="cpu").to(dtype)
     for value in (tensor([1, 2]), make(IDS)):
@@ -274,7 +295,7 @@ def test_a_cpu_module_of_another_precision_serves_in_it(make, dtype):
 # -- parameters and checkpoints --------------------------------------------------------------------
 
 
-def three_tables():
+def three_tables() -> Any:
     user = tte.TableConfig(4, 2, name="user", optimizer=tte.Adam(0.1))
     items = tte.TableConfig(5, 3)
     plain = tte.TableConfig(6, 1, name="plain", optimizer=tte.SGD(0.1))
@@ -282,7 +303,7 @@ def three_tables():
     return (user, items, plain), tte.TPUEmbedding(config, 2, tte.Adagrad(0.1), device="cpu")
 
 
-def test_tables_are_parameters_and_slots_are_buffers_under_the_checkpoint_keys():
+def test_tables_are_parameters_and_slots_are_buffers_under_the_checkpoint_keys() -> None:
     configs, embedding = three_tables()
     weights = {"user.weight": (4, 2), "table_1.weight": (5, 3), "plain.weight": (6, 1)}
     slots = {"user.momenta", "user.velocities", "table_1.accumulators"}
@@ -297,12 +318,12 @@ def test_tables_are_parameters_and_slots_are_buffers_under_the_checkpoint_keys()
         assert held[each] is parameters[name]
 
 
-def test_a_table_without_optimizer_has_a_weight_and_no_slots():
+def test_a_table_without_optimizer_has_a_weight_and_no_slots() -> None:
     embedding = tte.TPUEmbedding(tte.FeatureConfig(tte.TableConfig(4, 2)), 2, None, device="cpu")
     assert set(embedding.state_dict()) == {"table_0.weight", "_extra_state"}
 
 
-def test_a_checkpoint_moves_every_table_and_slot_to_another_cpu_module():
+def test_a_checkpoint_moves_every_table_and_slot_to_another_cpu_module() -> None:
     (_, first), (_, second) = three_tables(), three_tables()
     with torch.no_grad():
         for number, each in enumerate([*first.parameters(), *first.buffers()]):
@@ -312,7 +333,7 @@ def test_a_checkpoint_moves_every_table_and_slot_to_another_cpu_module():
         assert torch.equal(value, first.state_dict()[key])
 
 
-def test_a_cpu_module_never_shares_memory_with_what_an_initializer_returned():
+def test_a_cpu_module_never_shares_memory_with_what_an_initializer_returned() -> None:
     fixed = torch.ones(4, 2)
     tables = [tte.TableConfig(4, 2, initializer=lambda shape, dtype: fixed) for _ in range(2)]
     embedding = tte.TPUEmbedding([tte.FeatureConfig(t) for t in tables], 2, None, device="cpu")
@@ -325,7 +346,7 @@ def test_a_cpu_module_never_shares_memory_with_what_an_initializer_returned():
 # -- errors ----------------------------------------------------------------------------------------
 
 
-def test_a_table_that_is_not_given_is_a_key_error_naming_it():
+def test_a_table_that_is_not_given_is_a_key_error_naming_it() -> None:
     config = tte.FeatureConfig(tte.TableConfig(V, 3, name="items"))
     lookalike = tte.TableConfig(V, 3, name="items")
     for tables in ({}, {lookalike: some_table()}):
@@ -334,7 +355,7 @@ def test_a_table_that_is_not_given_is_a_key_error_naming_it():
 
 
 @pytest.mark.parametrize("shape", [(V, 2), (V + 1, 3), (3, V), (V,), (V, 3, 1)], ids=str)
-def test_a_table_of_another_shape_is_an_error_naming_both(shape):
+def test_a_table_of_another_shape_is_an_error_naming_both(shape: tuple[int, ...]) -> None:
     config = tte.TableConfig(V, 3, name="items")
     message = rf"table 'items': expected shape \[7, 3\], got \[{', '.join(map(str, shape))}\]"
     with pytest.raises(ValueError, match=message):
@@ -343,13 +364,13 @@ def test_a_table_of_another_shape_is_an_error_naming_both(shape):
         )
 
 
-def module(id_bounds="raise"):
+def module(id_bounds: str = "raise") -> tuple[tte.TPUEmbedding, tte.FeatureConfig]:
     config = tte.FeatureConfig(tte.TableConfig(V, 3, name="items"), name="clicks")
     embedding = tte.TPUEmbedding(config, 2, None, device="cpu", id_bounds=id_bounds)
     return embedding, config
 
 
-def test_an_id_outside_the_vocabulary_is_an_error_by_default():
+def test_an_id_outside_the_vocabulary_is_an_error_by_default() -> None:
     embedding, config = module()
     message = r"'clicks'.*'items'.*id 7 at sample 1 is outside \[0, 7\)"
     with pytest.raises(ValueError, match=message):
@@ -359,13 +380,13 @@ def test_an_id_outside_the_vocabulary_is_an_error_by_default():
 
 
 @pytest.mark.parametrize("id_bounds", ["drop", "warn_and_drop"])
-def test_an_id_outside_the_vocabulary_may_be_dropped(id_bounds):
+def test_an_id_outside_the_vocabulary_may_be_dropped(id_bounds: str) -> None:
     embedding, config = module(id_bounds)
     table = embedding.embedding_tables[config.table]
     ragged = tte.Ragged.from_lists([[0, V], [-1], [2, 3]])
     expected = torch.stack([table[0], torch.zeros(3), table[[2, 3]].mean(0)])
 
-    def all_lookups():
+    def all_lookups() -> Iterator[Any]:
         yield embedding(ragged)
         yield tte.serving_embedding_lookup(
             ragged, None, {config.table: table}, config, id_bounds=id_bounds
@@ -381,7 +402,7 @@ def test_an_id_outside_the_vocabulary_may_be_dropped(id_bounds):
         torch.testing.assert_close(output, expected)
 
 
-def test_unknown_id_bounds_are_an_error_listing_the_known_ones():
+def test_unknown_id_bounds_are_an_error_listing_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"id_bounds must be one of .*'drop'.* got 'clip'"):
         lookup(some_table(), tensor([1]), id_bounds="clip")
 
@@ -398,7 +419,12 @@ def test_unknown_id_bounds_are_an_error_listing_the_known_ones():
     ],
     ids=range(6),
 )
-def test_wrong_inputs_are_the_errors_of_training(inputs, weights, error, message):
+def test_wrong_inputs_are_the_errors_of_training(
+    inputs: list[torch.Tensor] | tuple[Any],
+    weights: tuple[Any] | None,
+    error: type[Exception],
+    message: str,
+) -> None:
     config = (tte.FeatureConfig(tte.TableConfig(V, 3)),)
     embedding = tte.TPUEmbedding(config, 2, None, device="cpu")
     with pytest.raises(error, match=message):

@@ -73,12 +73,12 @@ class FakeShard(MemoryShard):
                 }
             )
 
-    def epoch(self) -> int:
+    def set_mark(self) -> int:
         self._epoch += 1
         return self._epoch
 
-    def touched_since(self, table: int, epoch: int) -> Tensor:
-        return (self._touched[table] >= epoch).nonzero()[:, 0]
+    def changed_since(self, table: int, mark: int) -> Tensor:
+        return (self._touched[table] >= mark).nonzero()[:, 0]
 
     def train(self, ids: Sequence[int], amount: float = 1.0) -> None:
         """Change these ids of every table, where they are held here."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from torch_tpu_embedding.checkpoint.format import durable
@@ -22,7 +26,9 @@ def deaths(patch: pytest.MonkeyPatch, last: int) -> list[int]:
     for name in OPERATIONS:
         real = getattr(durable, name)
 
-        def step(*args, name=name, real=real):
+        def step(
+            *args: int | Path | memoryview, name: str = name, real: Callable[..., Any] = real
+        ) -> int | None:
             count[0] += 1
             if count[0] > last:
                 if name == "write_all" and count[0] == last + 1:

@@ -127,7 +127,7 @@ def test_written_rows_are_those_of_all_processes_and_no_others(
 
     def work(group: ThreadGroup) -> None:
         world = World(group, kind, strategy, state)
-        mark = world.held.epoch()
+        mark = world.held.set_mark()
         ids = torch.tensor(given_ids[group.rank], dtype=torch.int64)
         world.rows(number).write("write_rows", ids, {name: new[name][ids] for name in fields})
         wanted = [{name: value.clone() for name, value in each.items()} for each in state]
@@ -136,7 +136,7 @@ def test_written_rows_are_those_of_all_processes_and_no_others(
             wanted[number][name][written] = new[name][written]
         world.assert_holds(wanted)
         held = world.held.ids(number)
-        changed = [held[row] for row in world.held.touched_since(number, mark).tolist()]
+        changed = [held[row] for row in world.held.changed_since(number, mark).tolist()]
         assert changed == [each for each in written if each in held], "what a delta takes"
 
     run_processes(size, work)

@@ -197,7 +197,7 @@ def test_rows_count_as_changed_since_each_delta_mark_before_their_last_update(si
 
         def changed(mark: int) -> list[int]:
             ids = rows.ids(0)
-            return [ids[row] for row in rows.touched_since(0, mark).tolist()]
+            return [ids[row] for row in rows.changed_since(0, mark).tolist()]
 
         def step(ids: list[int]) -> None:
             resolved = resolve([tte.FeatureConfig(t.config) for t in rows.tables], tte.Adam(0.1))
@@ -208,9 +208,9 @@ def test_rows_count_as_changed_since_each_delta_mark_before_their_last_update(si
             looked_up, out = engine.look_up(engine.send(batch))
             engine.update(looked_up, [torch.ones_like(each) for each in out], [0.1] * 3)
 
-        first = rows.epoch()
+        first = rows.set_mark()
         step([3, 4])
-        second = rows.epoch()
+        second = rows.set_mark()
         step([4, 30])
         engine.look_up(engine.send([*lookup(rows, [9, 9])], training=False))
         return {1: changed(first), 2: changed(second)}
@@ -287,4 +287,4 @@ def test_serving_tables_are_rows_of_the_host() -> None:
     assert torch.equal(scattered, state["a.weight"][chosen])
     assert torch.equal(state["a.weight"][2:5], torch.ones(3, 2))
     assert torch.equal(serving.shard.read_rows(0, 5, 6)["accumulators"], torch.ones(1, 2))
-    assert serving.shard.touched_since(0, 0).tolist() == [*range(6)]
+    assert serving.shard.changed_since(0, 0).tolist() == [*range(6)]

@@ -25,7 +25,9 @@ def to_tf(run: Path, target: Path) -> int:
     return main(["to-tensorflow", str(run), str(target)])
 
 
-def test_the_newest_converted_checkpoint_is_found_by_its_directory(run, tmp_path):
+def test_the_newest_converted_checkpoint_is_found_by_its_directory(
+    run: Path, tmp_path: Path
+) -> None:
     for name in ("ckpt-1", "ckpt-2"):
         assert to_tf(run, tmp_path / "tf" / name) == 0
         assert find_prefix(tmp_path / "tf") == tmp_path / "tf" / name
@@ -42,13 +44,13 @@ def test_the_newest_converted_checkpoint_is_found_by_its_directory(run, tmp_path
 
 
 @pytest.mark.parametrize("name", ['a "b" \\ c', "né", "ckpt-1"])
-def test_any_name_is_read_back(tmp_path, name):
+def test_any_name_is_read_back(tmp_path: Path, name: str) -> None:
     record(tmp_path / "other")
     record(tmp_path / name)
     assert newest(tmp_path) == name
 
 
-def test_what_a_manager_of_tensorflow_recorded_stays(tmp_path):
+def test_what_a_manager_of_tensorflow_recorded_stays(tmp_path: Path) -> None:
     """The text as TensorFlow 2.21 writes it."""
     path = tmp_path / "checkpoint"
     path.write_text(
@@ -77,7 +79,9 @@ def test_what_a_manager_of_tensorflow_recorded_stays(tmp_path):
     ]
 
 
-def test_a_full_disk_names_the_file(run, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_names_the_file(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -7,6 +7,8 @@ of the same script without it.
 import math
 import re
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ RATE = {"items": 0.5}
 
 
 @pytest.fixture(scope="module")
-def built():
+def built() -> tuple[tte.TPUEmbedding, dict[str, torch.Tensor]]:
     """One embedding for the module, so that its few programs are compiled once."""
     user = tte.TableConfig(5, 2, name="user")
     items = tte.TableConfig(6, 3, name="items", optimizer=tte.Adam(lambda: RATE["items"]))
@@ -33,11 +35,11 @@ def built():
 
 
 @pytest.fixture
-def emb(built):
+def emb(built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]]) -> tte.TPUEmbedding:
     return fresh(*built)
 
 
-def fresh(embedding, start):
+def fresh(embedding: tte.TPUEmbedding, start: dict[str, torch.Tensor]) -> tte.TPUEmbedding:
     for name in (None, "a", "b"):
         embedding.discard(name)
     embedding.load_state_dict(start)
@@ -45,7 +47,7 @@ def fresh(embedding, start):
     return embedding.train()
 
 
-def batch(k):
+def batch(k: int) -> dict[str, tuple[tte.Ragged] | torch.Tensor]:
     """Batches of one shape; each looks up other rows."""
     return {
         "user": torch.tensor([k % 5, (k + 1) % 5]),
@@ -53,7 +55,7 @@ def batch(k):
     }
 
 
-def gradients(size=1.0, **leaves):
+def gradients(size: float = 1.0, **leaves: Any) -> dict[str, Any]:
     device = tte.runtime.device()
     parts = {
         "user": torch.full((B, 2), size, device=device),
@@ -63,15 +65,17 @@ def gradients(size=1.0, **leaves):
     return {"user": parts["user"], "seen": (parts["seen"],)}
 
 
-def tables(embedding):
+def tables(embedding: tte.TPUEmbedding) -> dict[str, list[list[float] | int]]:
     return {key: value.tolist() for key, value in embedding.state_dict().items()}
 
 
-def read(activations):
+def read(activations: dict[str, tuple[torch.Tensor] | torch.Tensor]) -> list[list[list[float]]]:
     return [activations["user"].tolist(), activations["seen"][0].tolist()]
 
 
-def step(embedding, k, name=None, size=1.0):
+def step(
+    embedding: tte.TPUEmbedding, k: int, name: str | None = None, size: float = 1.0
+) -> list[list[list[float]]]:
     """A whole training step; gives its activations."""
     embedding.enqueue(batch(k), name=name)
     seen = read(embedding.dequeue(name))
@@ -94,7 +98,7 @@ STATES = {  # name → (calls that lead there, what then awaits, what then waits
 }
 
 
-def reach(embedding, state):
+def reach(embedding: tte.TPUEmbedding, state: str) -> tuple[bool, list[bool]]:
     calls, awaits, waiting = STATES[state]
     for k, call in enumerate(calls):
         if call.startswith("enqueue"):
@@ -108,7 +112,9 @@ def reach(embedding, state):
     return awaits, waiting
 
 
-def finish(embedding, awaits, waiting):
+def finish(
+    embedding: tte.TPUEmbedding, awaits: bool, waiting: list[bool]
+) -> list[list[list[list[Any]]]]:
     """Do all that a state still asks for and one more step; gives all activations seen."""
     seen = []
     if awaits:
@@ -123,7 +129,13 @@ def finish(embedding, awaits, waiting):
     return seen
 
 
-def assert_refused(built, state, wrong, error, message):
+def assert_refused(
+    built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]],
+    state: str,
+    wrong: Callable[..., Any],
+    error: type[Exception],
+    message: str,
+) -> None:
     """`wrong(embedding)` raises, and what follows is as if it had not been called."""
     outcomes = []
     for refused in (False, True):
@@ -145,31 +157,31 @@ def assert_refused(built, state, wrong, error, message):
 AWAITS = "still awaits its gradients; call apply_gradients .* or discard"
 
 
-def enqueue(embedding):
+def enqueue(embedding: tte.TPUEmbedding) -> None:
     embedding.enqueue(batch(3))
 
 
-def enqueue_inference(embedding):
+def enqueue_inference(embedding: tte.TPUEmbedding) -> None:
     embedding.enqueue(batch(3), training=False)
 
 
-def forward(embedding):
+def forward(embedding: tte.TPUEmbedding) -> None:
     embedding(batch(3))
 
 
-def evaluate(embedding):
+def evaluate(embedding: tte.TPUEmbedding) -> None:
     embedding.eval()(batch(3))
 
 
-def dequeue(embedding):
+def dequeue(embedding: tte.TPUEmbedding) -> None:
     embedding.dequeue()
 
 
-def apply(embedding):
+def apply(embedding: tte.TPUEmbedding) -> None:
     embedding.apply_gradients(gradients())
 
 
-def apply_grads(embedding):
+def apply_grads(embedding: tte.TPUEmbedding) -> None:
     embedding.apply_gradients()
 
 
@@ -218,14 +230,19 @@ def apply_grads(embedding):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_call_out_of_order_says_what_to_do_and_changes_nothing(built, state, wrong, message):
+def test_a_call_out_of_order_says_what_to_do_and_changes_nothing(
+    built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]],
+    state: str,
+    wrong: Callable[..., Any],
+    message: str,
+) -> None:
     assert_refused(built, state, wrong, RuntimeError, message)
 
 
 # -- wrong arguments -------------------------------------------------------------------------------
 
 
-def changed(**parts):
+def changed(**parts: object) -> dict[str, object]:
     return {**batch(3), **parts}
 
 
@@ -268,15 +285,22 @@ def changed(**parts):
     ids=range(12),
 )
 @pytest.mark.parametrize("call", ["enqueue", "forward"])
-def test_a_wrong_batch_is_refused_whole(built, call, features, weights, error, message):
-    def wrong(embedding):
+def test_a_wrong_batch_is_refused_whole(
+    built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]],
+    call: str,
+    features: list[Any] | dict[str, Any],
+    weights: Any,
+    error: type[Exception],
+    message: str,
+) -> None:
+    def wrong(embedding: tte.TPUEmbedding) -> None:
         getattr(embedding, call)(features, weights)
 
     state = "waiting" if call == "enqueue" else "applied"
     assert_refused(built, state, wrong, error, message)
 
 
-def on_device(*shape, dtype=torch.float32):
+def on_device(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.ones(*shape, dtype=dtype, device=tte.runtime.device())
 
 
@@ -315,13 +339,20 @@ def on_device(*shape, dtype=torch.float32):
     ],
     ids=range(12),
 )
-def test_wrong_gradients_name_the_feature_and_change_nothing(built, given, error, message):
+def test_wrong_gradients_name_the_feature_and_change_nothing(
+    built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]],
+    given: Callable[..., Any],
+    error: type[Exception],
+    message: str,
+) -> None:
     assert_refused(built, "awaiting", lambda e: e.apply_gradients(given()), error, message)
 
 
 @pytest.mark.parametrize("rates", [[], [0.1], [0.1, 0.1, 0.1]], ids=len)
-def test_another_number_of_learning_rates_than_tables_is_refused(built, rates):
-    def wrong(embedding):
+def test_another_number_of_learning_rates_than_tables_is_refused(
+    built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]], rates: list[float]
+) -> None:
+    def wrong(embedding: tte.TPUEmbedding) -> None:
         embedding.apply_gradients(gradients(), learning_rates=rates)
 
     message = f"learning_rates must have one rate for each of the 2 tables, got {len(rates)}"
@@ -331,20 +362,22 @@ def test_another_number_of_learning_rates_than_tables_is_refused(built, rates):
 @pytest.mark.parametrize("rate", [math.nan, math.inf, "fast", None], ids=repr)
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_learning_rate_that_is_no_finite_number_is_refused_before_any_table_changes(
-    built, rate, place
-):
+    built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]], rate: float | str | None, place: int
+) -> None:
     rates = [0.1, 0.1]
     rates[place] = rate
 
-    def wrong(embedding):
+    def wrong(embedding: tte.TPUEmbedding) -> None:
         embedding.apply_gradients(gradients(), learning_rates=rates)
 
     assert_refused(built, "awaiting", wrong, ValueError, "learning rate must be")
 
 
 @pytest.mark.parametrize("rate", [math.nan, "fast"], ids=repr)
-def test_a_callable_learning_rate_that_gives_no_finite_number_is_refused(built, rate):
-    def wrong(embedding):
+def test_a_callable_learning_rate_that_gives_no_finite_number_is_refused(
+    built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]], rate: float | str
+) -> None:
+    def wrong(embedding: tte.TPUEmbedding) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(RATE, "items", rate)
             apply(embedding)
@@ -355,7 +388,7 @@ def test_a_callable_learning_rate_that_gives_no_finite_number_is_refused(built, 
 # -- what is in order ------------------------------------------------------------------------------
 
 
-def test_batches_come_out_in_the_order_they_went_in(emb):
+def test_batches_come_out_in_the_order_they_went_in(emb: tte.TPUEmbedding) -> None:
     expected = []
     for k in (0, 1):
         emb.enqueue(batch(k), training=False)
@@ -366,7 +399,9 @@ def test_batches_come_out_in_the_order_they_went_in(emb):
     assert expected[0] != expected[1]
 
 
-def test_a_training_batch_gives_leaves_that_require_grad_and_an_inference_batch_does_not(emb):
+def test_a_training_batch_gives_leaves_that_require_grad_and_an_inference_batch_does_not(
+    emb: tte.TPUEmbedding,
+) -> None:
     emb.enqueue(batch(0), training=False)
     inferred = emb.dequeue()
     emb.enqueue(batch(0))
@@ -380,7 +415,9 @@ def test_a_training_batch_gives_leaves_that_require_grad_and_an_inference_batch_
     assert read(inferred) == read(trained)
 
 
-def test_inference_batches_may_come_between_a_training_batch_and_its_gradients(emb, built):
+def test_inference_batches_may_come_between_a_training_batch_and_its_gradients(
+    emb: tte.TPUEmbedding, built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]]
+) -> None:
     emb.enqueue(batch(0))
     emb.dequeue()
     before = tables(emb)
@@ -395,7 +432,7 @@ def test_inference_batches_may_come_between_a_training_batch_and_its_gradients(e
     assert tables(emb) == after
 
 
-def test_inference_alone_never_changes_the_tables(emb):
+def test_inference_alone_never_changes_the_tables(emb: tte.TPUEmbedding) -> None:
     before = tables(emb)
     emb.eval()
     for k in range(3):
@@ -403,7 +440,9 @@ def test_inference_alone_never_changes_the_tables(emb):
     assert tables(emb) == before
 
 
-def test_gradients_of_backward_and_the_same_gradients_given_do_the_same(emb, built):
+def test_gradients_of_backward_and_the_same_gradients_given_do_the_same(
+    emb: tte.TPUEmbedding, built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]]
+) -> None:
     activations = emb(batch(0))
     (activations["user"].sum() + activations["seen"][0].sum()).backward()
     emb.apply_gradients()
@@ -413,7 +452,7 @@ def test_gradients_of_backward_and_the_same_gradients_given_do_the_same(emb, bui
     assert tables(emb) == by_backward
 
 
-def test_forward_may_follow_forward_once_the_gradients_are_applied(emb):
+def test_forward_may_follow_forward_once_the_gradients_are_applied(emb: tte.TPUEmbedding) -> None:
     for k in range(2):
         emb(batch(k))
         emb.apply_gradients(gradients())
@@ -421,7 +460,9 @@ def test_forward_may_follow_forward_once_the_gradients_are_applied(emb):
     emb(batch(2))
 
 
-def test_learning_rates_given_take_the_place_of_the_optimizers_own(emb, built):
+def test_learning_rates_given_take_the_place_of_the_optimizers_own(
+    emb: tte.TPUEmbedding, built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]]
+) -> None:
     step(emb, 0)
     own = tables(emb)
     fresh(*built)
@@ -437,7 +478,9 @@ def test_learning_rates_given_take_the_place_of_the_optimizers_own(emb, built):
     assert not torch.equal(end["user.accumulators"], start["user.accumulators"])
 
 
-def test_tables_loaded_between_dequeue_and_apply_are_those_that_the_update_starts_from(emb, built):
+def test_tables_loaded_between_dequeue_and_apply_are_those_that_the_update_starts_from(
+    emb: tte.TPUEmbedding, built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]]
+) -> None:
     _, start = built
     other = {key: value + 1 if value.is_floating_point() else value for key, value in start.items()}
     emb(batch(0))
@@ -461,7 +504,12 @@ def test_tables_loaded_between_dequeue_and_apply_are_those_that_the_update_start
     ],
     ids=["user", "seen", "both"],
 )
-def test_a_missing_gradient_warns_and_counts_as_zero(emb, built, missing, names):
+def test_a_missing_gradient_warns_and_counts_as_zero(
+    emb: tte.TPUEmbedding,
+    built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]],
+    missing: list[str],
+    names: str,
+) -> None:
     zeros = {"user": on_device(B, 2) * 0, "seen": on_device(B, 3) * 0}
     runs = []
     for absent in ({name: zeros[name] for name in missing}, dict.fromkeys(missing)):
@@ -482,7 +530,9 @@ def test_a_missing_gradient_warns_and_counts_as_zero(emb, built, missing, names)
     assert moved, "rows looked up still take their Adam step"
 
 
-def test_a_feature_that_the_loss_does_not_use_counts_as_zero(emb, built):
+def test_a_feature_that_the_loss_does_not_use_counts_as_zero(
+    emb: tte.TPUEmbedding, built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]]
+) -> None:
     emb(batch(0))["user"].sum().backward()
     with pytest.warns(RuntimeWarning, match=r"no gradient for the features \['seen/0'\]"):
         emb.apply_gradients()
@@ -495,8 +545,10 @@ def test_a_feature_that_the_loss_does_not_use_counts_as_zero(emb, built):
     assert tables(emb) == unused
 
 
-def test_a_warning_made_an_error_leaves_the_tables_as_they_were(built):
-    def wrong(embedding):
+def test_a_warning_made_an_error_leaves_the_tables_as_they_were(
+    built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]],
+) -> None:
+    def wrong(embedding: tte.TPUEmbedding) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             embedding.apply_gradients(gradients(user=None))
@@ -508,7 +560,9 @@ def test_a_warning_made_an_error_leaves_the_tables_as_they_were(built):
 
 
 @pytest.mark.parametrize("state", list(STATES))
-def test_discard_forgets_every_batch_and_changes_no_table(emb, built, state):
+def test_discard_forgets_every_batch_and_changes_no_table(
+    emb: tte.TPUEmbedding, built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]], state: str
+) -> None:
     reach(emb, state)
     before = tables(emb)
     emb.discard()
@@ -524,7 +578,7 @@ def test_discard_forgets_every_batch_and_changes_no_table(emb, built, state):
     assert tables(emb) != before
 
 
-def test_names_have_queues_of_their_own(emb):
+def test_names_have_queues_of_their_own(emb: tte.TPUEmbedding) -> None:
     emb.enqueue(batch(0), training=False)
     plain = read(emb.dequeue())
     emb.enqueue(batch(1), training=False)
@@ -540,7 +594,9 @@ def test_names_have_queues_of_their_own(emb):
         emb.dequeue("a")
 
 
-def test_training_batches_of_two_names_update_in_the_order_of_apply(emb, built):
+def test_training_batches_of_two_names_update_in_the_order_of_apply(
+    emb: tte.TPUEmbedding, built: tuple[tte.TPUEmbedding, dict[str, torch.Tensor]]
+) -> None:
     step(emb, 1, size=2.0)
     step(emb, 0)
     one_after_the_other = tables(emb)
@@ -553,7 +609,7 @@ def test_training_batches_of_two_names_update_in_the_order_of_apply(emb, built):
     assert tables(emb) == one_after_the_other
 
 
-def test_discarding_one_name_leaves_the_others(emb):
+def test_discarding_one_name_leaves_the_others(emb: tte.TPUEmbedding) -> None:
     for name in ("a", "b"):
         emb.enqueue(batch(0), name=name)
         emb.enqueue(batch(1), name=name)
@@ -568,7 +624,7 @@ def test_discarding_one_name_leaves_the_others(emb):
         emb.dequeue("a")
 
 
-def test_a_waiting_batch_of_another_name_is_no_obstacle_to_forward(emb):
+def test_a_waiting_batch_of_another_name_is_no_obstacle_to_forward(emb: tte.TPUEmbedding) -> None:
     emb.enqueue(batch(0), name="a")
     emb(batch(1))
     emb.apply_gradients(gradients())
@@ -579,7 +635,7 @@ def test_a_waiting_batch_of_another_name_is_no_obstacle_to_forward(emb):
 # -- the CPU, and the constructor ------------------------------------------------------------------
 
 
-def cpu_embedding(**options):
+def cpu_embedding(**options: float | str | bool) -> tte.TPUEmbedding:
     config = tte.FeatureConfig(tte.TableConfig(5, 2, name="user"))
     arguments = {"batch_size": B, "optimizer": tte.SGD(0.1), "device": "cpu", **options}
     return tte.TPUEmbedding(config, **arguments)
@@ -589,7 +645,9 @@ def cpu_embedding(**options):
     ("call", "arguments"),
     [("enqueue", (torch.tensor([0, 1]),)), ("dequeue", ()), ("apply_gradients", ())],
 )
-def test_the_calls_of_training_are_refused_on_the_cpu_with_a_remedy(call, arguments):
+def test_the_calls_of_training_are_refused_on_the_cpu_with_a_remedy(
+    call: str, arguments: tuple[Any]
+) -> None:
     embedding = cpu_embedding()
     before = tables(embedding)
     message = rf"^{call}: .*on the CPU.*call it directly \(forward\).*without device='cpu' to train"
@@ -615,12 +673,14 @@ def test_the_calls_of_training_are_refused_on_the_cpu_with_a_remedy(call, argume
     ],
     ids=str,
 )
-def test_a_wrong_argument_is_an_error_naming_it_and_what_is_allowed(options, message):
+def test_a_wrong_argument_is_an_error_naming_it_and_what_is_allowed(
+    options: dict[str, bool | float | str], message: str
+) -> None:
     with pytest.raises(ValueError, match=f"TPUEmbedding: {message}"):
         cpu_embedding(**options)
 
 
-def test_enqueue_depth_is_how_many_batches_may_wait():
+def test_enqueue_depth_is_how_many_batches_may_wait() -> None:
     config = tte.FeatureConfig(tte.TableConfig(5, 2))
     embedding = tte.TPUEmbedding(config, B, None, enqueue_depth=1)
     embedding.enqueue(torch.tensor([0, 1]), training=False)

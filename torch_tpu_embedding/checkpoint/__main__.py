@@ -40,10 +40,10 @@ def _inspect(args: argparse.Namespace) -> tuple[int, Any, str]:
     lines = [
         f"{result['directory']}",
         f"complete steps: {_list(result['complete'])}; never finished: {_list(result['incomplete'])}",
-        f"step {step['step']}: {step['num_shards']} shards ({step['strategy']}), {step['files']} files, "
-        f"{step['bytes']:,} bytes"
+        f"step {step['step']}: {_count(step['num_shards'], 'shard')} ({step['strategy']}), "
+        f"{_count(step['files'], 'file')}, {_count(step['bytes'], 'byte')}"
         + (f", delta on step {step['base']}" if step["base"] is not None else "")
-        + (f", extra of {step['extra']:,} bytes" if step["extra"] is not None else ""),
+        + (f", extra of {_count(step['extra'], 'byte')}" if step["extra"] is not None else ""),
     ]
     for table in step["tables"]:
         optimizer = table["optimizer"]["class"] if table["optimizer"] else "not known"
@@ -70,7 +70,7 @@ def _verify(args: argparse.Namespace) -> tuple[int, Any, str]:
     lines = []
     for step in result["steps"]:
         state = "BAD" if step["errors"] else "good"
-        lines.append(f"step {step['step']}: {state}, {step['files']} files hashed")
+        lines.append(f"step {step['step']}: {state}, {_count(step['files'], 'file')} hashed")
         lines += [f"  {error}" for error in step["errors"]]
     return 0 if result["ok"] else 1, result, "\n".join(lines)
 
@@ -105,9 +105,14 @@ def _reshard(args: argparse.Namespace) -> tuple[int, Any, str]:
             args.source, args.target, args.shards, args.strategy, args.step, progress
         )
     return 0, result, (
-        f"wrote step {result['step']} to {result['directory']}: {result['num_shards']} shards "
-        f"({result['strategy']}), {len(result['tables'])} tables"
+        f"wrote step {result['step']} to {result['directory']}: {_count(result['num_shards'], 'shard')} "
+        f"({result['strategy']}), {_count(len(result['tables']), 'table')}"
     )  # fmt: skip
+
+
+def _count(number: int, noun: str) -> str:
+    """'1 shard', '2 shards'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _list(steps: list[int]) -> str:

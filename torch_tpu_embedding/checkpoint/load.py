@@ -235,7 +235,7 @@ def _fill(embedding: HasShard, root: Path, opened: _Opened) -> None:
             raise
     reader.close()
     if len(matches) == len(shard.tables) and all(match.is_whole for match in matches):
-        remember(embedding, root, reader.step, reader.index.save_id, shard.epoch())
+        remember(embedding, root, reader.step, reader.index.save_id, shard.set_mark())
     drop_claim(embedding, root)
 
 

@@ -76,15 +76,15 @@ class Shard(Protocol):
             values: field → float32 `[n, width]`, for any of the fields.
         """
 
-    def epoch(self) -> int:
-        """Set a delta mark, since which `touched_since` tells the changed rows; gives the mark's number."""
+    def set_mark(self) -> int:
+        """Set a delta mark, since which `changed_since` tells the changed rows; gives the mark's number."""
 
-    def touched_since(self, table: int, epoch: int) -> Tensor:
+    def changed_since(self, table: int, mark: int) -> Tensor:
         """Local numbers (int64, rising) of the rows changed since a delta mark was set.
 
         Args:
             table: the position in `tables`.
-            epoch: the mark, as `epoch()` gave it.
+            mark: the delta mark, as `set_mark()` gave it.
         """
 
 

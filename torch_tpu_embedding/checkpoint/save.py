@@ -173,7 +173,7 @@ def _plan(
     """Decide which rows go to which files; rows that change from here on belong to the next delta."""
     shard, root, step = embedding.shard, attempt.directory.parent, arguments.step
     changed = None if opened.base is None else _changed_rows(shard, opened.mark)
-    new_mark = shard.epoch()
+    new_mark = shard.set_mark()
     blocks = all_blocks(shard) if changed is None else changed_blocks(shard, changed)
     commit = Commit(
         step,
@@ -299,7 +299,7 @@ def _changed_rows(shard: Shard, mark: int) -> list[Tensor]:
     return [
         host.arange(len(shard.ids(number)))
         if table.optimizer is not None and table.optimizer.moves_all_rows
-        else shard.touched_since(number, mark)
+        else shard.changed_since(number, mark)
         for number, table in enumerate(shard.tables)
     ]
 

@@ -22,7 +22,7 @@ _made = itertools.count(1)
 
 
 def configuration(resolved: Resolved, options: Mapping[str, object]) -> dict[str, str]:
-    """Place → value as text of all settings that must be equal, in the order of a reader who compares.
+    """Setting → value as text of all settings that must be equal, in the order of a reader who compares.
 
     Args:
         options: of TPUEmbedding, by name.
@@ -56,13 +56,13 @@ def agree(
         told = group.gather_objects((configuration(resolved, options), seed, number))
     first, seed, number = told[0]
     for rank, (other, _, _) in enumerate(told):
-        places = dict.fromkeys([*first, *other])
-        found = [place for place in places if first.get(place) != other.get(place)]
+        settings = dict.fromkeys([*first, *other])
+        found = [setting for setting in settings if first.get(setting) != other.get(setting)]
         if found:
             shown = "; ".join(
-                f"{place} is {first.get(place, 'missing')} on process 0 and "
-                f"{other.get(place, 'missing')} on process {rank}"
-                for place in found[:_MOST_SHOWN]
+                f"{setting} is {first.get(setting, 'missing')} on process 0 and "
+                f"{other.get(setting, 'missing')} on process {rank}"
+                for setting in found[:_MOST_SHOWN]
             )
             more = len(found) - _MOST_SHOWN
             raise ValueError(

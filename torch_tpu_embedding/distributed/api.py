@@ -139,9 +139,9 @@ def local_positions(count: int, batch_size: int) -> tuple[Tensor, Tensor]:
         batch_size: B, divisible by S.
 
     Returns:
-        (positions `[B / S]` in the batch, whether each is a sample `[B / S]` bool). The places of a short
-        batch are filled with its first samples again, so that it has about as many ids as others: give
-        those no weight in the loss. Their ids are looked up anyway, so they change nothing.
+        (positions `[B / S]` in the batch, whether each is a sample `[B / S]` bool). The positions of a
+        short batch are filled with its first samples again, so that it has about as many ids as others:
+        give those no weight in the loss. Their ids are looked up anyway, so they change nothing.
 
     Raises:
         ValueError: B is not divisible by S, or `count` is not in 1 … B.

@@ -178,7 +178,7 @@ def _parse_dense(
     if len(shape) != 1:
         if len(shape) == 0 or shape[-1] != 1:
             raise ValueError(
-                f"{where}: a dense feature must have shape [B], [B, 1] or [B, …, 1], one id per place, "
+                f"{where}: a dense feature must have shape [B], [B, 1] or [B, …, 1], one id per position, "
                 f"got {[*shape]}; add a last dimension of 1 for several activations per sample, or pass "
                 "ids that are to be combined as Ragged or sparse (Ragged.from_lists takes a [B, n] tensor)"
             )

@@ -69,14 +69,14 @@ class SparseIds:
 
 
 def bag_name(bag: int, outer: tuple[int, ...]) -> str:
-    """'sample 3', or 'sample 3, place 0/1' where a sample has several bags."""
+    """'sample 3', or 'sample 3, output position 0/1' where a sample has several bags."""
     if len(outer) == 1:
         return f"sample {bag}"
     indices = []
     for size in outer[::-1]:
         indices.append(bag % size)
         bag //= size
-    return f"sample {indices[-1]}, place {'/'.join(map(str, indices[-2::-1]))}"
+    return f"sample {indices[-1]}, output position {'/'.join(map(str, indices[-2::-1]))}"
 
 
 def is_dense(value: object) -> bool:
@@ -175,8 +175,8 @@ def read_weights(
         check_values: True if each weight must be finite.
 
     Raises:
-        ValueError: they are of another kind than the ids, at other places, or not finite numbers; or they
-            require grad and two are at one place of a sparse tensor.
+        ValueError: they are of another kind than the ids, at other positions, or not finite numbers; or
+            they require grad and two are at one position of a sparse tensor.
     """
     splits = sparse_ids.splits
     ragged = as_ragged(where, weights)
@@ -185,12 +185,12 @@ def read_weights(
             other = ragged.row_splits.diff().tolist()
             pairs = zip(splits.diff().tolist(), other, strict=False)
             at = next((b for b, (n, m) in enumerate(pairs) if n != m), None)
-            place = (
+            difference = (
                 f"{len(other)} samples instead of {len(splits) - 1}"
                 if at is None
                 else f"sample {at} has {int(splits.diff()[at])} ids and {other[at]} weights"
             )
-            raise ValueError(f"{where}: weights must have the row splits of the ids: {place}")
+            raise ValueError(f"{where}: weights must have the row splits of the ids: {difference}")
         flat = ragged.values
     elif (
         splits is None
@@ -234,7 +234,7 @@ def _sparse_values(where: str, weights: Tensor, sparse_ids: SparseIds) -> Tensor
     summed = weights.coalesce().values()  # torch differentiates no other access, and this one sorts
     if len(summed) < weights._nnz():
         raise ValueError(
-            f"{where}: sparse weights that require grad have two entries at one place, whose gradients "
+            f"{where}: sparse weights that require grad have two entries at one position, whose gradients "
             "torch cannot tell apart; give each entry its own column, or ids and weights as Ragged"
         )
     return summed

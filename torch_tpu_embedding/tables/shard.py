@@ -64,11 +64,11 @@ class HostRows:
         for name, value in values.items():
             self._values[table][name][rows] = value
 
-    def epoch(self) -> int:
+    def set_mark(self) -> int:
         """The delta mark 0: these tables are not trained, so every row counts as changed."""
         return 0
 
-    def touched_since(self, table: int, epoch: int) -> Tensor:
+    def changed_since(self, table: int, mark: int) -> Tensor:
         """All rows."""
         return host.arange(len(self.ids(table)))
 
@@ -141,12 +141,12 @@ class DeviceRows:
         chosen = {name: value[order] for name, value in values.items()}
         self._store.write_few(table, rising, chosen, most)
 
-    def epoch(self) -> int:
-        """Set a delta mark, since which `touched_since` tells the changed rows; gives the mark's number."""
+    def set_mark(self) -> int:
+        """Set a delta mark, since which `changed_since` tells the changed rows; gives the mark's number."""
         self._flush()
         return self._store.delta_tracker.set_mark()
 
-    def touched_since(self, table: int, epoch: int) -> Tensor:
-        """The rows `[n]` (int64, rising) that changed since the delta mark `epoch` was set."""
+    def changed_since(self, table: int, mark: int) -> Tensor:
+        """The rows `[n]` (int64, rising) that changed since the delta mark `mark` was set."""
         self._flush()
-        return self._store.changed_since(table, epoch)
+        return self._store.changed_since(table, mark)

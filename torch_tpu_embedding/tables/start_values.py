@@ -169,7 +169,7 @@ def _created_slots(
 ) -> dict[str, Tensor]:
     """The slots that the user's `slot_variable_creation_fn` makes for the rows of this process."""
 
-    def filler(start: float):  # type: ignore[no-untyped-def]
+    def filler(start: float) -> Callable[..., Tensor]:
         return lambda shape, dtype=torch.float32: torch.full(
             shape, start, dtype=dtype, device="cpu"
         )
