@@ -25,6 +25,7 @@ from ..distributed.group import HostGroup
 from ..distributed.spare_groups import SpareGroups
 from ..inputs.bags import Bags
 from ..runtime import DeviceKind
+from ..runtime.held import hold
 from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
 from ..runtime.slices import join
@@ -182,6 +183,7 @@ class Engine:
         sampler = self.sampler if may_sample else None
         if sampler is not None and not sampler.begin():
             sampler = None
+        hold(array for n in self.trained for array in self.store.arrays[n])
         waiting = self._update_in_program(looked_up, gradients, rates, sampler, read_before)
         # Parts of a device's program must be gone here, for these programs end on their own.
         for number, per_occurrence in waiting.items():
@@ -265,6 +267,7 @@ class Engine:
         self, number: int, round_batch: RoundBatch, gradients: Tensor, rate: Tensor
     ) -> None:
         enter, stack = self.exchange.enter, self.store.stacks[number]
+        hold(self.store.arrays[number])
         parts = self._enter(number)
         ints = enter(self.exchange.put(round_batch.ints))
         apply_round_batch(parts, stack, round_batch, ints, enter(gradients), rate)
