@@ -92,3 +92,15 @@ def test_nothing_is_held(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = parameters("cpu" if reason == "host tensors" else tte.runtime.device())
     take_steps(tte.dense_optimizers.Adam(weights), weights, gradients(), 3)
     assert known() == 0
+
+
+def test_memory_that_the_program_overwrites_is_known_when_it_has_been_started() -> None:
+    weights = parameters(tte.runtime.device())
+    optimizer = tte.dense_optimizers.SGD(weights)
+    tte.runtime.sync()
+    for each, gradient in zip(weights, next(gradients()), strict=True):
+        each.grad = gradient.to(each.device)
+    optimizer.step()
+    (of_step,) = held.now
+    tte.runtime.sync()
+    assert held.before == [of_step], "not released in the call that starts the program"

@@ -183,7 +183,6 @@ class Engine:
         sampler = self.sampler if may_sample else None
         if sampler is not None and not sampler.begin():
             sampler = None
-        hold(array for n in self.trained for array in self.store.arrays[n])
         waiting = self._update_in_program(looked_up, gradients, rates, sampler, read_before)
         # Parts of a device's program must be gone here, for these programs end on their own.
         for number, per_occurrence in waiting.items():
@@ -267,9 +266,7 @@ class Engine:
         self, number: int, round_batch: RoundBatch, gradients: Tensor, rate: Tensor
     ) -> None:
         enter, stack = self.exchange.enter, self.store.stacks[number]
-        hold(self.store.arrays[number])
-        parts = self._enter(number)
-        ints = enter(self.exchange.put(round_batch.ints))
+        parts, ints = self._enter(number), enter(self.exchange.put(round_batch.ints))
         apply_round_batch(parts, stack, round_batch, ints, enter(gradients), rate)
         self._store(number, parts)
 
@@ -323,6 +320,7 @@ class Engine:
         return found
 
     def _enter(self, number: int) -> list[Tensor]:
+        hold(self.store.arrays[number])
         return [self.exchange.enter(array) for array in self.store.arrays[number]]
 
     def _store(self, number: int, parts: list[Tensor]) -> None:

@@ -1,9 +1,9 @@
-"""Memory that a step overwrites, known until the step after it has begun, so that no call waits for the step.
+"""Memory that a step overwrites, known until the step after it has begun, so that no call waits for it.
 
 XLA's CPU device runs a program beside the host, but to destroy memory that was donated to a running program
 waits for the program's end: `sync` would return only when the step is done. torch_xla destroys it when it
-notes the results, unless something else knows it, too. Known here, nothing waits; only a host that is a whole
-step ahead waits, for the step before. It costs no memory: what a program overwrites is its result's.
+notes the results, unless something else knows it, too. Known here, nothing waits; only a host a step ahead
+waits, for the step before. It costs no memory: what a program overwrites is its result's.
 
 A TPU queues programs and the end of their memory, and partitioned programs (SPMD) do not wait either; there
 nothing is held, for a partitioned program would copy an array that is known.
