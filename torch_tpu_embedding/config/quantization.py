@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..runtime.bounds import bounded
+from ..optimizers.bounds import bounded
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..runtime.held import hold
 from ..runtime.modes import for_tables
 from .sent_numbers import Number, SentNumbers
 
@@ -71,6 +72,7 @@ class DenseOptimizer(torch.optim.Optimizer):
     def _step(self) -> None:
         groups = [self._with_gradients(group) for group in self.param_groups]
         self.send_rates()
+        hold(self._written(groups))
         numbers: dict[torch.device, list[Sequence[Number]]] = {}
         for at, (group, parameters) in enumerate(zip(self.param_groups, groups, strict=True)):
             for device, here in _by_device(parameters).items():
@@ -208,6 +210,13 @@ class DenseOptimizer(torch.optim.Optimizer):
                     "torch.optim, and large tables to TPUEmbedding"
                 )
         return found
+
+    def _written(self, groups: list[list[Tensor]]) -> Iterator[Tensor]:
+        """The tensors that a step of these parameters gives new values."""
+        for parameters in groups:
+            yield from parameters
+        for state in self.state.values():
+            yield from (each for each in state.values() if isinstance(each, Tensor))
 
     def _gradient(self, group: dict[str, Any], parameter: Tensor) -> Tensor:
         assert parameter.grad is not None

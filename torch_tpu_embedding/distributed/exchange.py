@@ -56,7 +56,7 @@ class Exchange(Protocol):
         """The tensor of which `value` is one device's part."""
 
     def store(self, array: Tensor, part: Tensor) -> None:
-        """End an update in place: `part` is the result of `enter(array)`, changed."""
+        """End an update in place: `part` is the new value of `enter(array)`, or that, changed in place."""
 
     def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
         """Exchange several buffers `[G, positions, D]` of one device with all others."""
@@ -93,7 +93,8 @@ class Local:
         return value
 
     def store(self, array: Tensor, part: Tensor) -> None:
-        pass
+        if part is not array:
+            array.copy_(part)
 
     def all_to_all(self, buffers: Sequence[Tensor]) -> list[Tensor]:
         return [*buffers]

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..runtime.bounds import bounded
+from .bounds import bounded
 
 LearningRate = float | Callable[[], float]
 """A number, or a callable without arguments that is read at each update."""

@@ -25,6 +25,7 @@ from ..distributed.group import HostGroup
 from ..distributed.spare_groups import SpareGroups
 from ..inputs.bags import Bags
 from ..runtime import DeviceKind
+from ..runtime.held import hold
 from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
 from ..runtime.slices import join
@@ -265,8 +266,7 @@ class Engine:
         self, number: int, round_batch: RoundBatch, gradients: Tensor, rate: Tensor
     ) -> None:
         enter, stack = self.exchange.enter, self.store.stacks[number]
-        parts = self._enter(number)
-        ints = enter(self.exchange.put(round_batch.ints))
+        parts, ints = self._enter(number), enter(self.exchange.put(round_batch.ints))
         apply_round_batch(parts, stack, round_batch, ints, enter(gradients), rate)
         self._store(number, parts)
 
@@ -320,6 +320,7 @@ class Engine:
         return found
 
     def _enter(self, number: int) -> list[Tensor]:
+        hold(self.store.arrays[number])
         return [self.exchange.enter(array) for array in self.store.arrays[number]]
 
     def _store(self, number: int, parts: list[Tensor]) -> None:

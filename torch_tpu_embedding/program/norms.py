@@ -91,7 +91,7 @@ def sums_of_squares(
     rows = torch.stack([*(torch.where(valid, each, 0.0) for each in values), valid.float()], dim=1)
     if index.shape.has_several_tables:
         sums = torch.zeros(len(stack.table_indices), 3, device=rows.device, dtype=torch.float32)
-        sums.index_add_(0, index.ints.table, rows)
+        sums = sums.index_add(0, index.ints.table, rows)
     else:
         sums = rows.sum(0, keepdim=True)
     return exchange.leave(sums.T[None]).sum(0)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import runtime
 from ..config.resolved import WEIGHT
 from ..tables.layout import ArrayLayout
 
@@ -71,22 +72,28 @@ def read_fields(layouts: Sequence[ArrayLayout], records: Sequence[Tensor]) -> di
 
 
 def write_changes(
-    arrays: Sequence[Tensor],
+    arrays: list[Tensor],
     layouts: Sequence[ArrayLayout],
     record: Tensor,
     changes: dict[str, Tensor],
     valid: Tensor,
 ) -> None:
-    """Add the changes of the fields `[U, width]` to the records, in place, where `valid` `[U, 1]`."""
+    """Add the changes of the fields `[U, width]` to the records where `valid` `[U, 1]`.
+
+    Args:
+        arrays: replaced by their new values.
+    """
     # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding -0.0, not
     # 0.0, leaves every bit pattern as it is. Before the fields are joined, for then it costs no pass.
     changes = {name: torch.where(valid, change, -0.0) for name, change in changes.items()}
-    for layout, array in zip(layouts, arrays, strict=True):
+    for number, layout in enumerate(layouts):
         if layout.fields_have_rows:
             for name in layout.fields:
-                array.index_add_(0, field_row(layout, record, name), changes[name])
+                rows = field_row(layout, record, name)
+                arrays[number] = _add_rows(arrays[number], rows, changes[name])
         else:
-            _scatter_records(layout, array, record, join_lanes(layout, changes))
+            change = join_lanes(layout, changes)
+            arrays[number] = _with_added(layout, arrays[number], record, change)
 
 
 def join_lanes(layout: ArrayLayout, changes: dict[str, Tensor]) -> Tensor:
@@ -99,12 +106,19 @@ def join_lanes(layout: ArrayLayout, changes: dict[str, Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _scatter_records(layout: ArrayLayout, array: Tensor, record: Tensor, change: Tensor) -> None:
-    """Add `change` to the records; records that share a physical row may both be in it."""
+def _with_added(layout: ArrayLayout, array: Tensor, record: Tensor, change: Tensor) -> Tensor:
+    """The array with `change` added to records; records that share a physical row may both be in it."""
     if layout.is_vector:
-        array.index_add_(0, record, change[:, 0])
-        return
+        return _add_rows(array, record, change[:, 0])
     if layout.records_per_row > 1:
         change = torch.where(lane_mask(layout, record), change[:, None, :], -0.0)
         change = change.reshape(-1, layout.row_width)
-    array.index_add_(0, physical_row(layout, record), change)
+    return _add_rows(array, physical_row(layout, record), change)
+
+
+def _add_rows(array: Tensor, rows: Tensor, change: Tensor) -> Tensor:
+    if runtime.is_spmd():
+        # A part of an array, which out of place would make another program.
+        return array.index_add_(0, rows, change)
+    # To the same program; in place it goes through functions in Python, for three times as long.
+    return array.index_add(0, rows, change)

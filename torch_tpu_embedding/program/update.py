@@ -93,10 +93,10 @@ def apply_stack(
     gradient: Tensor,
     rates: Tensor,
 ) -> None:
-    """Update the looked-up records of one stack in place.
+    """Update the looked-up records of one stack.
 
     Args:
-        arrays: the stack's physical arrays; changed.
+        arrays: the stack's physical arrays; replaced by their new values.
         index: this stack's part of the batch.
         weight_records: the records that `gather_records` read of `arrays[0]`, unchanged since.
         gradient: of each unique record, `[U, D]`.
@@ -132,7 +132,7 @@ def apply_round_batch(
     """Apply the occurrences of one round batch, in order.
 
     Args:
-        arrays: the stack's physical arrays; changed.
+        arrays: the stack's physical arrays; replaced by their new values.
         ints: one device's part of `round_batch.ints`, on the device.
         gradients: of each lookup of the batch, `[N, D]`.
         rates: learning rate of each table of the stack.
@@ -185,7 +185,8 @@ def apply_to_all_rows(
     changes = {name: torch.where(moved, change, -0.0) for name, change in changes.items()}
     for layout, array in zip(stack.arrays, arrays, strict=True):
         missing = layout.num_elements // layout.record_width - count
-        array.add_(pad(join_lanes(layout, changes), (0, 0, 0, missing)).view(array.shape))
+        change = pad(join_lanes(layout, changes), (0, 0, 0, missing))
+        array.add_(change.view(array.shape))
 
 
 @dataclass

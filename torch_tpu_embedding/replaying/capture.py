@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import runtime
 from ..runtime import programs
+from ..runtime.held import release
 from ..training.call_order import Queued
 from ..training.replayed_steps import ReplayedSteps
 from ..training.step_gradients import StepGradients
@@ -106,6 +107,7 @@ class Capture:
             runtime.sync()
             return Traced(result, None, f"torch_xla cannot tell its inputs: {error}")
         traced.run(program, inputs, programs.next_seed(seed))
+        release()
         self._rerun.note(shared=False)
         return Traced(result, program, None, impurity)
 

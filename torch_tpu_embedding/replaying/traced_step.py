@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..runtime import programs
+from ..runtime.held import is_held
 from .calls import Call
 from .participants import Participants, Snapshot
 from .program import Program
@@ -76,7 +77,8 @@ class TracedStep:
                 "the tensor to the end of the step, or copy outside"
             )
         storages = {programs.storage_id(each) for each in state}
-        others = [e for e in programs.live_tensors() if programs.storage_id(e) not in storages]
+        live = [e for e in programs.live_tensors() if not is_held(e)]
+        others = [e for e in live if programs.storage_id(e) not in storages]
         if programs.shared_memory(others, {before[number] for number in changed}):
             raise CannotReplayError(
                 "a copy of a parameter, or of another tensor that it changes, is kept as it was before the "

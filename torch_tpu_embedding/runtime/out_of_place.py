@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .held import hold
+
 _OF_ONE = ("abs", "exp", "log", "neg", "negative", "reciprocal", "rsqrt", "sqrt", "square")
 _OF_TWO = ("add", "div", "divide", "mul", "multiply", "pow", "sub", "subtract", "true_divide")
 _OF_MORE = ("addcdiv", "addcmul", "clamp", "clamp_max", "clamp_min", "index_add", "lerp")
@@ -59,6 +61,7 @@ class _OutOfPlace(TorchFunctionMode):
             or result.shape != target.shape
         ):
             return func(*args, **given)  # it converts, or refuses
+        hold([target])
         target.copy_(result)
         return target
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .held import release
 from .phases import timed
 
 DeviceKind = Literal["CPU", "TPU"]
@@ -118,6 +119,7 @@ def sync(wait: bool = False) -> None:
     require_own_process("sync")
     _scopes.clear()  # torch_xla refuses to end a step within one
     torch_xla.sync()
+    release()
     if wait:
         # sync(wait=True) of torch_xla 2.9 returns at dispatch on XLA:CPU.
         wait_for_device()

@@ -9,7 +9,7 @@ import torch
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.quantization import quantize
-from torch_tpu_embedding.runtime.bounds import bounded
+from torch_tpu_embedding.optimizers.bounds import bounded
 
 NUMBERS = torch.tensor([[math.nan, -9.0, 0.25], [9.0, math.inf, -math.inf]])
 

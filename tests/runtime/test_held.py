@@ -1,0 +1,106 @@
+"""`runtime.held`: what a step overwrites is known until it is over, on XLA's CPU device, at no cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch_xla
+from dense_cases import gradients, parameters, take_steps
+
+import torch_tpu_embedding as tte
+from torch_tpu_embedding.runtime.held import held
+
+
+@pytest.fixture(autouse=True)
+def _nothing_held() -> Iterator[None]:
+    held.now, held.before = [], []
+    yield
+    held.now, held.before = [], []
+
+
+def known() -> int:
+    """The number of tensors whose memory is held."""
+    return sum(len(each) for each in [*held.now, *held.before])
+
+
+def test_a_dense_step_holds_what_it_overwrites_until_the_next_step_has_ended() -> None:
+    weights = parameters(tte.runtime.device())
+    optimizer = tte.dense_optimizers.Adagrad(weights)
+    tte.runtime.sync()
+    take_steps(optimizer, weights, gradients(), 1)
+    assert known() == 2 * len(weights) + 1, "weights, sums and the count of steps"
+    assert held.now == []
+    tte.runtime.sync()
+    assert known() == 0
+    take_steps(optimizer, weights, gradients(), 20)
+    assert known() == 2 * len(weights) + 1, "no more after many steps"
+
+
+def test_what_is_held_has_no_memory_of_its_own_for_the_results_have_it() -> None:
+    weights = parameters(tte.runtime.device())
+    optimizer = tte.dense_optimizers.Adam(weights)
+    take_steps(optimizer, weights, gradients(), 3)
+    (of_step,) = held.before
+    assert len(of_step) == 3 * len(weights) + 1
+    for each in of_step:
+        with pytest.raises(RuntimeError, match="HasValue"):
+            each.cpu()
+
+
+def test_a_step_of_the_tables_holds_each_array() -> None:
+    table = tte.TableConfig(40, 8, name="t")
+    embedding = tte.TPUEmbedding({"a": tte.FeatureConfig(table)}, 4, tte.Adagrad(0.1))
+    for _ in range(3):
+        embedding.enqueue({"a": torch.tensor([1, 2, 3, 1])})
+        (activations,) = embedding.dequeue().values()
+        embedding.apply_gradients({"a": torch.ones_like(activations)})
+        tte.runtime.sync()
+    arrays = embedding._tables.engine.store.arrays
+    assert known() == sum(len(of_stack) for of_stack in arrays)
+
+
+def test_steps_that_torch_xla_ends_release_what_was_held_too() -> None:
+    weights = parameters(tte.runtime.device())
+    optimizer = tte.dense_optimizers.SGD(weights)
+    torch_xla.sync()
+    for _ in range(20):
+        for each, gradient in zip(weights, next(gradients()), strict=True):
+            each.grad = gradient.to(each.device)
+        optimizer.step()
+        torch_xla.sync()
+    assert known() == 2 * len(weights)
+
+
+def test_weights_that_are_not_computed_yet_are_not_held() -> None:
+    weights = parameters(tte.runtime.device())
+    optimizer = tte.dense_optimizers.SGD(weights)
+    tte.runtime.sync()
+    with torch.no_grad():
+        weights[0].mul_(2)
+    take_steps(optimizer, weights, gradients(), 1)
+    assert known() == len(weights) - 1
+
+
+@pytest.mark.parametrize("reason", ["a TPU", "SPMD", "host tensors"])
+def test_nothing_is_held(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason == "a TPU":
+        monkeypatch.setattr("torch_xla.runtime.device_type", lambda: "TPU")
+    if reason == "SPMD":
+        monkeypatch.setattr("torch_xla.runtime.is_spmd", lambda: True)
+    weights = parameters("cpu" if reason == "host tensors" else tte.runtime.device())
+    take_steps(tte.dense_optimizers.Adam(weights), weights, gradients(), 3)
+    assert known() == 0
+
+
+def test_memory_that_the_program_overwrites_is_known_when_it_has_been_started() -> None:
+    weights = parameters(tte.runtime.device())
+    optimizer = tte.dense_optimizers.SGD(weights)
+    tte.runtime.sync()
+    for each, gradient in zip(weights, next(gradients()), strict=True):
+        each.grad = gradient.to(each.device)
+    optimizer.step()
+    (of_step,) = held.now
+    tte.runtime.sync()
+    assert held.before == [of_step], "not released in the call that starts the program"

@@ -1,0 +1,69 @@
+"""Memory that a step overwrites, known until the step after it has begun, so that no call waits for it.
+
+XLA's CPU device runs a program beside the host, but to destroy memory that was donated to a running program
+waits for the program's end: `sync` would return only when the step is done. torch_xla destroys it when it
+notes the results, unless something else knows it, too. Known here, nothing waits; only a host a step ahead
+waits, for the step before. It costs no memory: what a program overwrites is its result's.
+
+A TPU queues programs and the end of their memory, and partitioned programs (SPMD) do not wait either; there
+nothing is held, for a partitioned program would copy an array that is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+
+class _Held:
+    def __init__(self) -> None:
+        self.now: list[list[Tensor]] = []
+        """Of the step that is being traced."""
+        self.before: list[list[Tensor]] = []
+        """Of the step before, whose program may still run."""
+        self.ended = 0
+        """The steps that had ended at the last release."""
+
+
+held = _Held()
+
+
+def hold(tensors: Iterable[Tensor]) -> None:
+    """Keep what is known of the memory of device tensors that the step to come overwrites.
+
+    To be called before they are given new values. Has no effect but on one CPU device of XLA.
+
+    Args:
+        tensors: of any device; those that are not computed yet have no memory to hold.
+    """
+    known = [each for each in tensors if each.device.type == "xla"]
+    if not known:
+        return
+    import torch_xla
+    import torch_xla.runtime as xr
+
+    if xr.device_type() != "CPU" or xr.is_spmd():
+        return
+    if _ended_steps() != held.ended:  # somebody has ended a step without `sync`
+        release()
+    pending = torch_xla._XLAC._check_tensor_need_materialization(known)
+    computed = [each for each, is_so in zip(known, pending, strict=True) if not is_so]
+    if computed:
+        held.now.append(torch_xla._XLAC._get_tensors_xla_device_data_node(computed)[1])
+
+
+def release() -> None:
+    """A step has ended: let go of what the one before it has overwritten."""
+    held.before, held.now, held.ended = held.now, [], _ended_steps()
+
+
+def is_held(value: Tensor) -> bool:
+    """True for a tensor that stands for memory which is held, and for nothing of the user's."""
+    return any(value is each for part in (*held.now, *held.before) for each in part)
+
+
+def _ended_steps() -> int:
+    import torch_xla
+
+    return int(torch_xla._XLAC._xla_counter_value("MarkStep") or 0)
