@@ -131,6 +131,28 @@ class InFlight(Ours):
         runtime.sync(wait=True)
 
 
+class Replayed(InFlight):
+    """`InFlight`, its steps run again from their compiled program (`tte.replay`).
+
+    The activations are returned by the step, so that they are written out as for the others.
+    """
+
+    def __init__(self, work: Workload, optimizer: str) -> None:
+        super().__init__(work, optimizer)
+        self._step = tte.replay(self._take, self.embedding, verify=2)
+
+    def _take(self, gradients: list[Tensor]) -> list[Tensor]:
+        activations: list[Tensor] = self.embedding.dequeue()
+        self.embedding.apply_gradients(gradients)
+        return [each.detach() for each in activations]
+
+    def step(self, batch: list[object], lap: Lap) -> None:
+        self.embedding.enqueue(batch)
+        lap("host")
+        self._step(self._gradients)
+        lap("replay")
+
+
 class OneFeature(Ours):
     """`Ours` with the first feature alone, to see the cost of the others."""
 
@@ -334,6 +356,7 @@ def _padded(value: object, of: Input, missing: int) -> Tensor:
 SIDES: dict[str, type[Side]] = {
     "ours": Ours,
     "in-flight": InFlight,
+    "replayed": Replayed,
     "torch": TorchSparse,
     "fbgemm": Fbgemm,
     "dense-xla": DenseXla,
