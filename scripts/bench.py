@@ -74,8 +74,9 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    from support.bench_peers import ELSEWHERE, SIDES, SLOT_FLOATS
+    from support.bench_peers import ELSEWHERE, SIDES
     from support.command_line import make_parser
+    from support.peers.side import SLOT_FLOATS
     from support.workloads import MORE_WORKLOADS, WORKLOADS
 
     parser = make_parser(__doc__)
