@@ -8,6 +8,8 @@ after round every side does some steps; ratios are taken within a round. Sides:
   ours         torch_tpu_embedding on XLA's CPU device
   in-flight    the same, but waiting for the device once in a turn of --steps steps, as a training loop
                runs: the host works on a step while the device does the one before
+  replayed     in-flight, with steps that run again from their compiled program (tte.replay); the checks
+               among them, which are traced, are part of the time
   torch        nn.Embedding and nn.EmbeddingBag with sparse=True, torch's sparse optimizers, eager
   fbgemm       FBGEMM's CPU kernels: pip install --no-deps fbgemm-gpu-cpu==1.4.2 (fits torch 2.9)
   dense-xla    nn.Embedding on the XLA device with a dense optimizer: few steps, for it touches all rows
@@ -72,8 +74,9 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    from support.bench_peers import ELSEWHERE, SIDES, SLOT_FLOATS
+    from support.bench_peers import ELSEWHERE, SIDES
     from support.command_line import make_parser
+    from support.peers.side import SLOT_FLOATS
     from support.workloads import MORE_WORKLOADS, WORKLOADS
 
     parser = make_parser(__doc__)

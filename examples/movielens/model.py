@@ -202,7 +202,11 @@ class Trainer(BaseTrainer):
         process = tte.distributed.rank() % tte.distributed.num_replicas()
         seed = np.random.SeedSequence([self.settings.seed, process, self.step])
         tte.runtime.manual_seed(int(seed.generate_state(1)[0]))
-        return super().advance()
+        loss = super().advance()
+        # Outside of `train_step`: a replayed step does on the device what it did, and nothing on the host.
+        for schedule in self.schedulers.values():
+            schedule.step()
+        return loss
 
     def train_step(self, numbers: Tensor) -> Tensor:
         stars, recent_count = numbers.unbind(1)
@@ -211,9 +215,8 @@ class Trainer(BaseTrainer):
         # Gradients are summed over the processes, so each process gives its share of the mean.
         (loss / tte.distributed.num_replicas()).backward()
         tte.distributed.sum_gradients(self.model.parameters())
-        for name, optimizer in self.optimizers.items():
+        for optimizer in self.optimizers.values():
             optimizer.step()  # of the tables only the rows of this batch change
-            self.schedulers[name].step()
         self.optimizers["dense"].zero_grad(set_to_none=True)
         return loss.detach()
 

@@ -11,78 +11,28 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
+from support.peers.side import (
+    ADAM_EPSILON,
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    RATE,
+    START,
+    Lap,
+    Side,
+    Unavailable,
+    gradients_of,
+)  # fmt: skip
 from support.workloads import Input, Workload
 from torch import Tensor
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import runtime
-
-RATE, START, EPSILON = 0.05, 0.1, 1e-10
-BETA_1, BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-8
-SLOT_FLOATS: dict[str, Callable[[int], int]] = {
-    "SGD": lambda dim: 0,
-    "Adagrad": lambda dim: dim,
-    "RowWiseAdagrad": lambda dim: 1,
-    "Adam": lambda dim: 2 * dim,
-}
-"""Floats that an optimizer keeps for a row beside its weights, from D."""
-ALL_CORES = len(os.sched_getaffinity(0))
-
-Lap = Callable[[str], None]
-"""Called with the name of the phase of a step that has just ended."""
-
-
-class Unavailable(Exception):  # noqa: N818 (not an error: a reason)
-    """The reason why a side cannot be measured."""
-
-
-def gradients_of(work: Workload) -> list[Tensor]:
-    """The gradient of each feature's activations, `[B, D]` or `[B, L, D]`; the same for every side.
-
-    All are positive: a sum that nearly cancels is rounded differently by each side, and Adam magnifies it.
-    """
-    generator = torch.Generator().manual_seed(1)
-    found = []
-    for each in work.inputs:
-        length = (each.ids,) if each.sequence else ()
-        shape = (work.batch_size, *length, work.dims[each.table])
-        found.append(torch.rand(shape, generator=generator) + 0.5)
-    return found
-
-
-class Side:
-    """One library with its own tables. The phases that `step` marks add up to the whole step."""
-
-    threads = ALL_CORES
-    """Threads of torch, and of libraries that use torch's threads."""
-    waits = True
-    """True if a step is finished when it returns; if not, `finish` waits for all steps of a turn."""
-    slow = False
-    """True if a step takes so long that few are measured."""
-    differs = ""
-    """The reason why its tables differ from ours; empty if they must be equal."""
-    memory_factor = 1.0
-    """Memory that it needs, as a multiple of weights and slots."""
-
-    def __init__(self, work: Workload, optimizer: str) -> None:
-        self.work, self.optimizer = work, optimizer
-
-    def step(self, batch: list[object], lap: Lap) -> None:
-        """A training step on host ids."""
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        """Return when all steps are finished."""
-
-    def rows(self, table: int, count: int) -> Tensor:
-        """The weights of the first rows of a table, a copy."""
-        raise NotImplementedError
 
 
 class Ours(Side):
@@ -129,6 +79,28 @@ class InFlight(Ours):
 
     def finish(self) -> None:
         runtime.sync(wait=True)
+
+
+class Replayed(InFlight):
+    """`InFlight`, its steps run again from their compiled program (`tte.replay`).
+
+    The activations are returned by the step, so that they are written out as for the others.
+    """
+
+    def __init__(self, work: Workload, optimizer: str) -> None:
+        super().__init__(work, optimizer)
+        self._step = tte.replay(self._take, self.embedding, verify=2)
+
+    def _take(self, gradients: list[Tensor]) -> list[Tensor]:
+        activations: list[Tensor] = self.embedding.dequeue()
+        self.embedding.apply_gradients(gradients)
+        return [each.detach() for each in activations]
+
+    def step(self, batch: list[object], lap: Lap) -> None:
+        self.embedding.enqueue(batch)
+        lap("host")
+        self._step(self._gradients)
+        lap("replay")
 
 
 class OneFeature(Ours):
@@ -334,6 +306,7 @@ def _padded(value: object, of: Input, missing: int) -> Tensor:
 SIDES: dict[str, type[Side]] = {
     "ours": Ours,
     "in-flight": InFlight,
+    "replayed": Replayed,
     "torch": TorchSparse,
     "fbgemm": Fbgemm,
     "dense-xla": DenseXla,

@@ -16,8 +16,9 @@ from statistics import mean
 from typing import Any
 
 import torch
-from support.bench_peers import ALL_CORES, SIDES, SLOT_FLOATS, Side, Unavailable
+from support.bench_peers import SIDES
 from support.machine import describe_machine
+from support.peers.side import ALL_CORES, SLOT_FLOATS, Side, Unavailable
 from support.workloads import MORE_WORKLOADS, WORKLOADS, Workload
 from torch import Tensor
 from tqdm import tqdm

@@ -30,6 +30,7 @@ class Trace(Protocol):
 
 class _Thread(threading.local):
     times: dict[str, int] | None = None
+    clock: Callable[[], int] = staticmethod(time.perf_counter_ns)
     inner_ns = 0
     """The nanoseconds of phases that have ended within the one that runs."""
 
@@ -49,12 +50,14 @@ class _Phase:
     def __enter__(self) -> None:
         self._outer_ns, _thread.inner_ns = _thread.inner_ns, 0
         self._annotation.__enter__()
+        self._clock = _thread.clock
         self._start = time.perf_counter_ns()
+        self._begun = self._clock()
 
     def __exit__(self, *error: object) -> None:
+        lasted = self._clock() - self._begun
         end = time.perf_counter_ns()
         self._annotation.__exit__(None, None, None)
-        lasted = end - self._start
         times, trace = _thread.times, _trace
         if times is not None:
             times[self._name] = times.get(self._name, 0) + lasted - _thread.inner_ns
@@ -102,15 +105,22 @@ def mark(name: str, number: int) -> None:
 
 
 @contextlib.contextmanager
-def collect_times(times: dict[str, int]) -> Iterator[None]:
-    """Add the nanoseconds of each phase of this thread, by name, to `times`."""
-    before, _thread.times = _thread.times, times
+def collect_times(
+    times: dict[str, int], clock: Callable[[], int] = time.perf_counter_ns
+) -> Iterator[None]:
+    """Add the nanoseconds of each phase of this thread, by name, to `times`.
+
+    Args:
+        clock: gives nanoseconds; with `time.thread_time_ns` the times are those in which this thread ran.
+    """
+    before = _thread.times, _thread.clock
+    _thread.times, _thread.clock = times, clock
     _add_users(1)
     try:
         yield
     finally:
         _add_users(-1)
-        _thread.times = before
+        _thread.times, _thread.clock = before
 
 
 def set_trace(trace: Trace | None) -> None:
