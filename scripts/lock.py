@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write constraints.txt: the exact versions of all that `scripts/run` installs, as this environment has them.
+"""Write constraints.txt: exact versions of all that `scripts/run` installs, as this environment has them.
 
 The versions are those of every distribution that the extra `dev` needs, directly or by way of others. For
 newer ones run it in an environment that was installed without the file:
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE, EXTRA = "torch_tpu_embedding", "dev"
 OF_TORCH = ("triton", "nvidia-")
 HEAD = """\
-# Exact versions of all that `scripts/run` installs; written by scripts/lock.py, which says how to renew them.
+# Exact versions of all that `scripts/run` installs; scripts/lock.py writes it, and says how to renew them.
 """
 
 
