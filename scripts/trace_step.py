@@ -14,7 +14,7 @@ scripts/tpu_report.py, which compiles the traced programs for TPUs.
 --devices N: one partitioned program over N virtual devices, run once. --replicas N: the program that each
 of N processes of a TPU has, one process for each chip, obtained without running it: this process traces
 alone as process 0, its peers are made up, XLA compiles the program and dumps it. The launch that follows is
-refused by the runtime, which has but one device, and nothing waits for it; XLA's words on that are not shown.
+refused by the runtime, that has but one device, and nothing waits for it; XLA's words on it are not shown.
 """
 
 from __future__ import annotations

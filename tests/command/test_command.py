@@ -16,7 +16,16 @@ from torch_tpu_embedding.checkpoint.__main__ import main as checkpoint_main
 from torch_tpu_embedding.command import smoke
 from torch_tpu_embedding.command.main import main
 
-COMMANDS = ["smoke", "describe", "inspect", "verify", "diff", "reshard", "from-tensorflow", "to-tensorflow"]  # fmt: skip
+COMMANDS = [
+    "smoke",
+    "describe",
+    "inspect",
+    "verify",
+    "diff",
+    "reshard",
+    "from-tensorflow",
+    "to-tensorflow",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -24,7 +24,8 @@ tte.checkpoint.save(on_cpu, "run", step=1)
 tte.checkpoint.load(serving, "run")
 tte.export_serving(on_cpu, "tables.pt2", {"user": torch.tensor([1, 2])})
 program = torch.export.load("tables.pt2").module()
-assert torch.equal(program({"user": torch.tensor([7])})["user"], serving({"user": torch.tensor([7])})["user"])
+one = {"user": torch.tensor([7])}
+assert torch.equal(program(one)["user"], serving(one)["user"])
 from torch_tpu_embedding.command.main import main
 assert main(["verify", "run"]) == main(["describe", "run"]) == main(["smoke", "--cpu-tables"]) == 0
 """
