@@ -39,13 +39,13 @@ import numpy as np
 import torch
 from support.command_line import make_parser
 from support.machine import resident
+from support.soak_checks import failures
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
 
 B, V, D = 8, 200, 4
 RATE = 0.01
-GROWTH = 0.01
 LOST = 10
 """The number of emulations that lose one update each."""
 ENDS = ("end", "break before", "break after", "exception", "data", "refused", "resume")
@@ -328,9 +328,10 @@ def main() -> int:
     print(json.dumps(report))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
-    leaks = after > before * (1 + GROWTH) or found.loader_threads > 0
-    leaks |= found.late_threads > found.early_threads
-    return int(leaks or not tables["tables_equal"])
+    problems = failures(report)
+    for problem in problems:
+        print(f"FAILED: {problem}", file=sys.stderr)
+    return int(bool(problems))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ scripts/tpu_report.py, which compiles the traced programs for TPUs.
 --devices N: one partitioned program over N virtual devices, run once. --replicas N: the program that each
 of N processes of a TPU has, one process for each chip, obtained without running it: this process traces
 alone as process 0, its peers are made up, XLA compiles the program and dumps it. The launch that follows is
-refused by the runtime, which has but one device (a line in the log says so), and nothing waits for it.
+refused by the runtime, that has but one device, and nothing waits for it; XLA's words on it are not shown.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,6 +183,8 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
     head = Head(sum(widths), args)
     tte.runtime.sync()
     kept = head.step(form)
+    if args.replicas > 1:
+        silence_native_code()
     tte.runtime.sync(wait=args.replicas == 1)
     # The first step makes torch.optim's slots, or the gradients that a pipelined step applies.
     if args.form == "naive" or args.pipelined:
@@ -267,6 +270,15 @@ def moved_and_exchanged(form: Any, inputs: list[Any], training: bool) -> dict[st
             for each in form.shapes
         ]
     }
+
+
+def silence_native_code() -> None:
+    """From now on stderr shows what Python writes, and no stack that XLA prints."""
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def pretend_replicas(count: int) -> None:

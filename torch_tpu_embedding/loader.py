@@ -160,5 +160,13 @@ class EmbeddingLoader:
 
     def _make(self, batcher: Batcher, drawn: Drawn) -> Item:
         """Check and send one batch; runs in the thread, on all processes at the same time."""
-        queued = self._steps.prepare(drawn.features, drawn.weights, self._training, batcher)
+        try:
+            queued = self._steps.prepare(drawn.features, drawn.weights, self._training, batcher)
+        except (TypeError, ValueError) as error:
+            if self._features is not None or "feature_config" not in str(error):
+                raise
+            raise type(error)(
+                f"{error}; EmbeddingLoader took the whole batch, a {type(drawn.features).__name__}, as "
+                "features: if they are a part of it, pass features=lambda batch: … that gives this part"
+            ) from error
         return Item(drawn.value, queued, position=drawn.position)

@@ -293,6 +293,8 @@ def _parse(path: Path, limit: int | None) -> Iterator[tuple[str, ...]]:
             header = tuple(first.split(separator)) == FIELDS
             samples = lines if header else itertools.chain([first], lines)
             for number, line in enumerate(itertools.islice(samples, limit), 1 + header):
+                if not line and next(lines, None) is None:
+                    break  # an empty last line, as editors leave it
                 if not (match := pattern.fullmatch(line)):
                     raise ValueError(_why_malformed(path, number, line.split(separator)))
                 bar.update()

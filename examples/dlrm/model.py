@@ -32,7 +32,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import torch_tpu_embedding as tte
 from dlrm.data import DENSE, ClickLog, Column
-from dlrm.report import auc, log_loss
+from dlrm.report import auc_or_none, log_loss
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
@@ -212,19 +212,24 @@ class Trainer(BaseTrainer):
         numbers = self.embedding.to_device(batch.numbers)
         return self.forward(numbers, self.embedding(batch.features, batch.weights))[2]
 
-    def evaluate(self) -> dict[str, float]:
-        """Log loss and AUC on the held-out rows."""
+    def evaluate(self) -> dict[str, Any]:
+        """Log loss and AUC on the held-out rows; an AUC is None where all labels are equal."""
         held_out = np.arange(self.log.train_rows, len(self.log))
         logits, labels = self.predict_rows(held_out).numpy(), self.log.labels[held_out]
-        scores = {"log_loss": log_loss(labels, logits[:, 0]), "auc": auc(labels, logits[:, 0])}
+        scores = {
+            "log_loss": log_loss(labels, logits[:, 0]),
+            "auc": auc_or_none(labels, logits[:, 0]),
+        }
         if "dense_only" in self.dense_models:
-            scores["dense_only_auc"] = auc(labels, logits[:, 1])
+            scores["dense_only_auc"] = auc_or_none(labels, logits[:, 1])
         if self.log.oracle is not None:
-            scores["best_possible_auc"] = auc(labels, self.log.oracle[held_out])
+            scores["best_possible_auc"] = auc_or_none(labels, self.log.oracle[held_out])
         return scores
 
-    def describe(self, scores: dict[str, float], new: bool) -> str:
+    def describe(self, scores: dict[str, Any], new: bool) -> str:
         line = f"step {self.step:>7,}   held-out log loss {scores['log_loss']:.4f}   "
+        if scores["auc"] is None:
+            return f"{line}AUC not defined: all held-out labels are equal"
         line += f"AUC {scores['auc']:.4f}"
         if "dense_only_auc" in scores:
             line += f"   dense-only {scores['dense_only_auc']:.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ def result_table(results: dict[str, Any]) -> str:
     """The results as aligned text; a result that this run does not have is left out."""
     found = {name: results[name] for name in TABLE if results.get(name) is not None}
     lines = [(TABLE[name][0], format(value, TABLE[name][1])) for name, value in found.items()]
+    if results.get("auc", 0.0) is None:
+        lines.append((TABLE["auc"][0], "not defined"))
     left, right = (max(len(line[side]) for line in lines) for side in (0, 1))
     rule = "-" * (left + 3 + right)
     return "\n".join([rule, *(f"{name:<{left}}   {text:>{right}}" for name, text in lines), rule])
@@ -46,9 +49,26 @@ def plot(path: Path, title: str, history: dict[str, list[Any]]) -> None:
     if len(loss):
         smooth = np.convolve(loss, np.ones(window) / window, mode="valid")
         at = np.arange(window, len(loss) + 1)
-        left.plot(at, smooth, color="tab:blue", label=f"training, mean of {window} steps")
+        left.plot(at, smooth, color="tab:blue", label=_mean_of(window))
     left.plot(curves["step"], curves["log_loss"], "o-", color="tab:orange", label="held out")
     left.set(xlabel="step", ylabel="log loss", title="Log loss")
+    if None in curves["auc"]:
+        right.text(
+            0.5, 0.5, "not defined: all labels are equal", ha="center", transform=right.transAxes
+        )
+    else:
+        _plot_auc(right, curves)
+    right.set(xlabel="step", ylabel="AUC", title="AUC on held-out samples")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _plot_auc(right: Any, curves: dict[str, list[Any]]) -> None:
+    """Draw the curves of the AUC into axes."""
     right.plot(curves["step"], curves["auc"], "o-", color="tab:orange", label="DLRM")
     if "dense_only_auc" in curves:
         baseline = {"color": "tab:gray", "label": "without embeddings (dense-only)"}
@@ -56,12 +76,11 @@ def plot(path: Path, title: str, history: dict[str, list[Any]]) -> None:
     if "best_possible_auc" in curves:
         best = curves["best_possible_auc"][-1]
         right.axhline(best, color="tab:green", linestyle="--", label=f"best possible: {best:.3f}")
-    right.set(xlabel="step", ylabel="AUC", title="AUC on held-out samples")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+
+
+def _mean_of(window: int) -> str:
+    """The label of a smoothed curve."""
+    return f"training, mean of {window} steps" if window > 1 else "training"
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -81,6 +100,16 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     _, group, size = np.unique(scores, return_inverse=True, return_counts=True)
     rank = np.cumsum(size) - (size - 1) / 2  # tied scores share the middle of their ranks
     return float((rank[group][clicked].sum() - clicks * (clicks + 1) / 2) / pairs)
+
+
+def auc_or_none(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    """`auc`, or None where all labels are equal: JSON has no NaN.
+
+    >>> auc_or_none(np.array([1, 1]), np.array([0.1, 0.9])) is None
+    True
+    """
+    area = auc(labels, scores)
+    return None if math.isnan(area) else area
 
 
 def log_loss(labels: np.ndarray, logits: np.ndarray) -> float:

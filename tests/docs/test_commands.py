@@ -22,6 +22,8 @@ import torch_tpu_embedding as tte
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 CHECKED = ("ruff", "mypy", "pytest", "mkdocs", ".ci/run", "scripts/run")
 """Commands that .ci/run is made of, so that CI itself runs them."""
+PROGRAM = "torch-tpu-embedding"
+"""Our own command, which test_our_own_commands_run_as_written runs."""
 ELSEWHERE = ("gcloud", "python3.11")
 """Commands that need a cloud, or make an environment of its own."""
 
@@ -58,7 +60,11 @@ SCRIPTS = {
 
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
     for command, words in COMMANDS.items():
-        if command in CHECKPOINT or command in SCRIPTS or words[0] in (*CHECKED, *ELSEWHERE):
+        if (
+            command in CHECKPOINT
+            or command in SCRIPTS
+            or words[0] in (*CHECKED, *ELSEWHERE, PROGRAM)
+        ):
             continue
         assert words[:2] == ["pip", "install"], command
 
@@ -107,3 +113,12 @@ def test_the_checkpoint_commands_run_as_written(tmp_path: Path) -> None:
         found_a_difference = done.returncode == 1 and "diff" in words
         assert done.returncode == 0 or found_a_difference, done.stderr + done.stdout
     assert len(CHECKPOINT) >= 6
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if COMMANDS[c][0] == PROGRAM])
+def test_our_own_commands_run_as_written(command: str, tmp_path: Path) -> None:
+    tte.checkpoint.write_tables(tmp_path / "run", 1, {"user": {"weight": torch.ones(3, 2)}})
+    words = [sys.executable, "-m", "torch_tpu_embedding", *COMMANDS[command][1:]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

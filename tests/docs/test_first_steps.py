@@ -24,7 +24,7 @@ START = """# First steps
 A click model of two embedding tables: data, model, steps, a checkpoint and a plot. All cells together are
 `examples/first_steps.py`."""
 INSTALL = """# In Colab take away the first # of the next line, run the cell, and restart the session.
-# %pip install "torch_tpu_embedding[examples]"
+# %pip install "torch_tpu_embedding[xla,examples]"
 import os
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")  # a TPU runtime has set it to TPU

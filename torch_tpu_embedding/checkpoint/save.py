@@ -27,10 +27,10 @@ from .format.extra import pack
 from .format.index import Base, TableEntry
 from .format.run_directory import shared_directory
 from .format.schema import check_table
-from .format.steps import step_path
+from .format.steps import require_step, step_path
 from .rows import HasShard, Shard, TableBlock, all_blocks, changed_blocks, field_widths
 from .writing.background import SaveHandle, wait_before
-from .writing.begin import begin, open_attempt, require_ticket, taken_back
+from .writing.begin import begin, open_attempt, require_arguments, require_ticket, taken_back
 from .writing.commit import Commit, finish, remove_attempt
 from .writing.delta_bases import base_and_mark, remember
 from .writing.file_plan import RowRange, shard_ranges
@@ -117,6 +117,12 @@ class _Arguments:
     max_file_bytes: int
     timeout: float
 
+    def check(self) -> None:
+        """Raise a ValueError for one that is out of range, before anything is written."""
+        require_step("step", self.step)
+        flags = {"overwrite": self.overwrite, "asynchronous": self.asynchronous}
+        require_arguments(self.keep_last, self.max_file_bytes, self.timeout, flags)
+
     def common(self) -> dict[str, Any]:
         """Name → value of each argument that must be the same on all processes."""
         return {
@@ -157,11 +163,14 @@ class _Opened:
 def _open(embedding: HasShard, attempt: SaveAttempt, arguments: _Arguments) -> _Opened:
     """Check the arguments and make the step's directory; process 0 also claims the run and its ticket."""
     root, step, since = attempt.directory.parent, arguments.step, arguments.since
-    begin(root, step, arguments.keep_last, arguments.max_file_bytes, arguments.overwrite)
+    arguments.check()
+    extra = None
     base, mark = (None, 0) if since is None else base_and_mark(embedding, root, since, step)
+    if attempt.rank == 0 and arguments.extra is not None:
+        extra = pack(arguments.extra)
+    begin(root, step, arguments.overwrite)
     if attempt.rank != 0:
         return _Opened(base, mark)
-    extra = None if arguments.extra is None else pack(arguments.extra)
     mine = claim(embedding, root)
     newer = open_attempt(attempt, arguments.overwrite, stacklevel=4)  # the caller of `save`
     return _Opened(base, mark, extra, mine, newer)

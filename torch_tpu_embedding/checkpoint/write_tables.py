@@ -28,7 +28,7 @@ from .format.schema import check_table
 from .format.steps import step_path
 from .rows import block_rows
 from .save import MAX_FILE_BYTES
-from .writing.begin import begin, open_attempt, taken_back
+from .writing.begin import begin, open_attempt, require_arguments, taken_back
 from .writing.commit import Commit, finish
 from .writing.file_plan import RowRange
 from .writing.shard_writer import SaveAttempt, ShardWriter, write_manifest
@@ -102,7 +102,8 @@ def write_tables(
         raise ValueError(f"num_shards must be an int of at least 1, got {num_shards!r}")
     entries = {name: _entry(name, source) for name, source in sources.items()}
     content = pack(extra) if extra is not None else None
-    begin(root, step, keep_last, max_file_bytes, overwrite)
+    require_arguments(keep_last, max_file_bytes, 1.0, {"overwrite": overwrite})
+    begin(root, step, overwrite)
     save_id = secrets.token_hex(6)
     attempts = [
         SaveAttempt(step_path(root, step), save_id, shard, num_shards)

@@ -69,7 +69,7 @@ def config_from_dict(
             f"config_from_dict: format {described.get('format')!r}, but this version reads {FORMAT}"
         )
     known = dict(callables or {})
-    needed = sorted({name for name in _callables(described) if name not in known})
+    needed = sorted({name for name in callable_names(described) if name not in known})
     if needed:
         raise ValueError(f"config_from_dict: pass callables for the names {needed}")
     tables = {}
@@ -128,14 +128,14 @@ def _restore_optimizer(
     return made
 
 
-def _callables(described: Any) -> list[str]:
+def callable_names(described: Any) -> list[str]:
     """The names of all callables in a description."""
     if isinstance(described, Mapping):
         if set(described) == {"callable"}:
             return [described["callable"]]
-        return [name for value in described.values() for name in _callables(value)]
+        return [name for value in described.values() for name in callable_names(value)]
     if isinstance(described, list):
-        return [name for value in described for name in _callables(value)]
+        return [name for value in described for name in callable_names(value)]
     return []
 
 

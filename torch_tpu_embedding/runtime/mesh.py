@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .xla import as_typed, bindings, device, send, sync, wait_for_device
+from .xla import as_typed, bindings, device, require_torch_xla, send, sync, wait_for_device
 
 
 class Mesh:
@@ -22,6 +22,7 @@ class Mesh:
     """
 
     def __init__(self, device_ids: Sequence[int]) -> None:
+        require_torch_xla()
         import numpy as np
         import torch_xla.distributed.spmd as xs
 

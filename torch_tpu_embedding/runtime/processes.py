@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from .xla import require_torch_xla
+
 
 def platform() -> str:
     """The platform that `PJRT_DEVICE` names, without starting it."""
@@ -17,6 +19,7 @@ def num_processes() -> int:
 
 def init_process_group() -> None:
     """Connect the processes of a TPU that has one for each chip, through torch_xla's own backend."""
+    require_torch_xla()
     import torch.distributed as dist
     import torch_xla.distributed.xla_backend  # noqa: F401 (registers it)
 
@@ -25,6 +28,7 @@ def init_process_group() -> None:
 
 def use_spmd() -> None:
     """From now on one process drives all its devices with partitioned programs. Before any tensor."""
+    require_torch_xla()
     import torch_xla.runtime as xr
 
     xr.use_spmd()
@@ -45,6 +49,7 @@ _one_device: list[bool] = []
 
 def is_spmd() -> bool:
     """True once `use_spmd` was called."""
+    require_torch_xla()
     import torch_xla.runtime as xr
 
     return bool(xr.is_spmd())

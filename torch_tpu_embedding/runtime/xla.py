@@ -8,6 +8,7 @@ serving work where torch_xla cannot load.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import threading
 import time
@@ -25,8 +26,26 @@ DeviceKind = Literal["CPU", "TPU"]
 """The kinds of device for which tables are laid out."""
 
 
+@cache
+def require_torch_xla() -> None:
+    """Check that torch_xla is there, before it is imported.
+
+    Raises:
+        ModuleNotFoundError: it is not installed, with the command that installs it.
+    """
+    with contextlib.suppress(ValueError):  # None stands for it in sys.modules
+        if importlib.util.find_spec("torch_xla") is not None:
+            return
+    raise ModuleNotFoundError(
+        "torch_xla is not installed, by which tables are trained and kept on XLA devices; run: pip install "
+        "'torch_tpu_embedding[xla]'. device=\"cpu\", serving, export and checkpoints work without it",
+        name="torch_xla",
+    )
+
+
 def device() -> torch.device:
     """The default XLA device of this process (`PJRT_DEVICE` picks the platform)."""
+    require_torch_xla()
     import torch_xla
 
     _started.append(True)
@@ -68,6 +87,7 @@ def is_accelerated(target: torch.device) -> bool:
 
 def device_kind() -> DeviceKind:
     """The kind of device that XLA compiles for; it decides the physical layout of tables (`layout.py`)."""
+    require_torch_xla()
     import torch_xla.runtime as xr
 
     return "TPU" if xr.device_type() == "TPU" else "CPU"
@@ -114,6 +134,7 @@ def sync(wait: bool = False) -> None:
     Args:
         wait: also wait until the device has finished (for timing, or before reading the clock).
     """
+    require_torch_xla()
     import torch_xla
 
     require_own_process("sync")
@@ -140,6 +161,7 @@ def manual_seed(seed: int) -> None:
     Args:
         seed: an int; with several processes another one in each, or all have the same masks.
     """
+    require_torch_xla()
     import torch_xla
 
     torch_xla.manual_seed(seed)
@@ -147,6 +169,7 @@ def manual_seed(seed: int) -> None:
 
 def compile_count() -> int:
     """The number of programs that this process has compiled so far."""
+    require_torch_xla()
     import torch_xla.debug.metrics as met
 
     data = met.metric_data("CompileTime")
@@ -156,6 +179,7 @@ def compile_count() -> int:
 def wait_seconds() -> float:
     """Seconds that this process has waited for the device: at the end of a step for the one before it to
     finish, in `sync(wait=True)`, and for tensors to arrive on the host."""
+    require_torch_xla()
     import torch_xla.debug.metrics as met
 
     names = ("DeviceLockWait", "TransferFromDeviceTime")
@@ -212,6 +236,7 @@ _waited = [0.0]
 
 def cpu_fallbacks() -> dict[str, int]:
     """Operators that left the device and ran on the host since the process began, with their counts."""
+    require_torch_xla()
     import torch_xla.debug.metrics as met
 
     return {
@@ -298,6 +323,7 @@ def _order_no_more(values: Tensor) -> None:
 
 def local_device_ids() -> list[int]:
     """The global numbers of the devices that this process drives, in the backend's order."""
+    require_torch_xla()
     import torch_xla
 
     _started.append(True)
@@ -308,6 +334,7 @@ def local_device_ids() -> list[int]:
 @cache
 def bindings() -> Any:
     """torch_xla's own bindings, for what its Python functions do slowly or not at all."""
+    require_torch_xla()
     import torch_xla
 
     return torch_xla._XLAC

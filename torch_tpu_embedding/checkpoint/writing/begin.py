@@ -19,20 +19,38 @@ _TICKET_TIMEOUT_S = 10.0
 _TRIES = 10
 
 
-def begin(
-    root: Path, step: int, keep_last: int | None, max_file_bytes: int, overwrite: bool
+def require_arguments(
+    keep_last: int | None, max_file_bytes: int, timeout: float, flags: dict[str, bool]
 ) -> None:
-    """Check the arguments, and make the directory of the step; each process does this.
+    """Check arguments of a save that need no look at the disk.
+
+    Args:
+        flags: name → value of those that are True or False.
+
+    Raises:
+        ValueError: one is out of range, or of another type.
+    """
+    for name, value in (("keep_last", keep_last), ("max_file_bytes", max_file_bytes)):
+        if name == "keep_last" and value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout > 0:
+        raise ValueError(f"timeout must be a number of seconds above 0, got {timeout!r}")
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} must be True or False, got {flag!r}")
+
+
+def begin(root: Path, step: int, overwrite: bool) -> None:
+    """Make the directory of the step; each process does this.
 
     Raises:
         FileExistsError: the step is complete, and is not to be overwritten.
         NotADirectoryError: a link stands for the step.
-        ValueError: an argument is out of range.
+        ValueError: the number of the step is none.
     """
     require_step("step", step)
-    for name, value in (("keep_last", keep_last), ("max_file_bytes", max_file_bytes)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
     path = step_path(root, step)
     if path.is_symlink():
         raise NotADirectoryError(
