@@ -83,7 +83,7 @@ def test_counts_are_those_of_the_batches() -> None:
     assert found["padding_share"]["rows"] == pytest.approx(1 - (7 + 6 + 6 + 9) / (3 * rows))
     assert found["padding_share"]["ids"] == pytest.approx(1 - 27 / (3 * ids))
     assert found["compiles"] > 0
-    assert [*found["host_ms"]] == ["parse", "dedup", "exchange", "send"]
+    assert [*found["host_ms"]] == ["parse", "dedup", "exchange", "buffers", "send"]
     assert all(lasted > 0 for lasted in found["host_ms"].values())
     assert found["device_wait_ms"] >= 0
     json.dumps(found)

@@ -13,7 +13,7 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding.runtime import phases
 
 B = 4
-ENQUEUE = {"parse", "dedup", "exchange", "send"}
+ENQUEUE = {"parse", "dedup", "exchange", "buffers", "send"}
 STEP = {"dequeue", "lookup", "apply", "update", "sync"}
 
 

@@ -20,12 +20,11 @@ from ..distributed.group import HostGroup
 from ..inputs.bags import Bags, split_bags
 from ..runtime import host
 from ..runtime.phases import phase, timed
-from ..runtime.slices import join
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
 from .agreement import Report, kinds_of, tell
 from .bag_lengths import BagLengths
-from .buffers import float_buffer, incoming_positions, int_buffer
+from .buffers import incoming_positions, write_buffers
 from .occurrences import Occurrences, RoundBatch, group_occurrences, make_round_batches
 from .padding import StackPadding
 from .program_shape import Form, StackOrder, StackShape, form_of, order_stacks
@@ -180,17 +179,9 @@ class Batcher:
             if training
             else ((),) * len(shapes)
         )
-        ints, floats = [], []
-        for device, part in enumerate(parts):
-            for n, of_stack in enumerate(shapes):
-                comes = incoming[n][device] if incoming else None
-                request, own = requests[n][device], records[n][device]
-                ints.append(int_buffer(of_stack, request, comes, own, part))
-                floats.append(float_buffer(of_stack, part))
         return HostBatch(
             shapes,
-            join(ints),
-            join(floats),
+            *write_buffers(shapes, requests, incoming, records, parts),
             round_batches,
             tuple(tuple(each.records for each in of_stack) for of_stack in records),
             f"batch {self._made}{self._name}",

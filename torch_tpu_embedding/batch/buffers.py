@@ -16,11 +16,37 @@ from torch import Tensor
 
 from ..inputs.bags import Bags
 from ..runtime import host
+from ..runtime.phases import timed
+from ..runtime.slices import join
 from .buffer_parts import FloatParts, IntParts
 from .program_shape import FeatureSpan, StackOrder, StackShape
 from .requests import IncomingRequest, Request, UniqueRecords
 
 _Array = NDArray[Any]
+
+
+@timed("buffers")
+def write_buffers(
+    shapes: tuple[StackShape, ...],
+    requests: list[list[Request]],
+    incoming: list[list[IncomingRequest]],
+    records: list[list[UniqueRecords]],
+    parts: list[list[Bags]],
+) -> tuple[Tensor, Tensor]:
+    """The int32 and the float32 buffer of a batch, the parts of the devices of this process one after
+    another.
+
+    Args:
+        requests, incoming, records: per stack, one for each device; nothing comes in on a single device.
+        parts: the bags of each device, in feature order.
+    """
+    ints, floats = [], []
+    for device, part in enumerate(parts):
+        for n, shape in enumerate(shapes):
+            comes = incoming[n][device] if incoming else None
+            ints.append(int_buffer(shape, requests[n][device], comes, records[n][device], part))
+            floats.append(float_buffer(shape, part))
+    return join(ints), join(floats)
 
 
 def int_buffer(

@@ -26,7 +26,7 @@ from ..program.norms import NormSampler
 from ..program.stack_index import SentBatch
 from ..runtime.phases import collect_times
 
-HOST_PHASES = ("parse", "dedup", "exchange", "send")
+HOST_PHASES = ("parse", "dedup", "exchange", "buffers", "send")
 HOT_SHARE = 0.01
 """The fraction of the distinct rows of a batch that count as hot."""
 
