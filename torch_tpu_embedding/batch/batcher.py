@@ -25,6 +25,7 @@ from ..tables.placement import Placement
 from .agreement import Report, kinds_of, tell
 from .bag_lengths import BagLengths
 from .buffers import incoming_positions, write_buffers
+from .dedup import Ranks
 from .occurrences import Occurrences, RoundBatch, group_occurrences, make_round_batches
 from .padding import StackPadding
 from .program_shape import Form, StackOrder, StackShape, form_of, order_stacks
@@ -100,6 +101,7 @@ class Batcher:
         self._name = name
         self._starts = starts if starts is not None else {}
         self._made = 0
+        self._ranks = Ranks()
         self._resolved = resolved
         self._stacks = stacks
         self._placement = placement
@@ -165,7 +167,7 @@ class Batcher:
                 devices = self._placement.local_devices
                 incoming = send_requests(requests, agreed.counts, self._group, devices)
             records = [
-                [unique_records(order.stack, device) for device in of_stack]
+                [unique_records(order.stack, device, self._ranks) for device in of_stack]
                 for order, of_stack in zip(orders, incoming, strict=True)
             ]
         unique = self._most([max(o.records.numel() for o in of_stack) for of_stack in records])
@@ -218,7 +220,10 @@ class Batcher:
             seen = lengths.observe(arranged)
             orders = self._order(arranged[0]) if arranged else ()
             requests = [
-                [make_request(self._resolved, order, part, self._placement) for part in arranged]
+                [
+                    make_request(self._resolved, order, part, self._placement, self._ranks)
+                    for part in arranged
+                ]
                 for order in orders
             ]
             missing = times * samples.unit - samples.count if samples is not None else 0

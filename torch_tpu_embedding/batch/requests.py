@@ -17,7 +17,7 @@ from ..inputs.bags import NO_ID, Bags
 from ..runtime import host
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
-from .dedup import unique_inverse
+from .dedup import Ranks, unique_inverse
 from .program_shape import StackOrder
 
 
@@ -69,19 +69,30 @@ class UniqueRecords:
     """`[m]` int32: the position in `records` of each record of the incoming request."""
 
 
-def unique_records(stack: StackLayout, incoming: IncomingRequest) -> UniqueRecords:
+def unique_records(stack: StackLayout, incoming: IncomingRequest, ranks: Ranks) -> UniqueRecords:
     """Deduplicate the records that all devices ask one device for."""
-    records, of_incoming = unique_inverse(incoming.records.long(), stack.num_records + 1)
+    bound = stack.num_records + 1
+    given = incoming.records.long()
+    unique = ranks.unique_inverse if ranks.can_hold(bound) else unique_inverse
+    records, of_incoming = unique(given, bound)
     return UniqueRecords(records.to(torch.int32), of_incoming)
 
 
 def make_request(
-    resolved: Resolved, order: StackOrder, bags: list[Bags], placement: Placement
+    resolved: Resolved,
+    order: StackOrder,
+    bags: list[Bags],
+    placement: Placement,
+    ranks: Ranks | None = None,
 ) -> Request:
     """Deduplicate the ids of one device and stack, and find their owners.
 
     An optimizer that steps once per occurrence needs the gradient of each: on several devices its ids
     are not deduplicated before they are sent, but ordered by feature and sample.
+
+    Args:
+        bags: of the device, in feature order.
+        ranks: used if they can hold the stack's records; None for the slower reference.
     """
     stack = order.stack
     devices, stride = placement.num_devices, stack.num_records + 1
@@ -96,7 +107,11 @@ def make_request(
         np.copyto(addresses.numpy(), no_id, where=gaps.numpy())
     if devices > 1 and stack.steps_per_occurrence:
         return _request_all(order, bags, addresses, lengths, no_id, stride, devices)
-    unique, inverse = unique_inverse(addresses, devices * stride)
+    if ranks is not None and ranks.can_hold(devices * stride):
+        runs = _runs(resolved, order, lengths) if devices == 1 and not has_gaps else ()
+        unique, inverse = ranks.unique_inverse(addresses, devices * stride, runs)
+    else:
+        unique, inverse = unique_inverse(addresses, devices * stride)
     if len(unique) and int(unique[-1]) == no_id:
         unique = unique[:-1]
     if devices == 1:
@@ -104,6 +119,16 @@ def make_request(
     owner = unique // stride
     counts = torch.bincount(owner, minlength=devices)
     return Request((unique - owner * stride).to(torch.int32), counts, inverse)
+
+
+def _runs(resolved: Resolved, order: StackOrder, lengths: list[int]) -> list[list[slice]]:
+    """The lookups of each table of a stack, in the order of the tables' records."""
+    found: dict[int, list[slice]] = {table: [] for table in order.stack.table_indices}
+    end = 0
+    for span, length in zip(order.spans, lengths, strict=True):
+        start, end = end, end + length
+        found[resolved.features[span.feature_index].table_index].append(slice(start, end))
+    return [parts for parts in found.values() if parts]
 
 
 def _to_addresses(
