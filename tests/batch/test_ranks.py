@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from unittest import mock
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torch_tpu_embedding.batch import dedup
 from torch_tpu_embedding.batch.dedup import Ranks, unique_inverse
 
 tables = st.lists(st.lists(st.lists(st.integers(0, 40), max_size=20), max_size=3), max_size=4)
 
 
-@given(tables, st.randoms(use_true_random=False), st.booleans())
+@given(tables, st.randoms(use_true_random=False), st.booleans(), st.sampled_from([0, 1 << 18]))
 def test_ranks_give_what_the_reference_gives(
-    of_tables: list[list[list[int]]], random: object, with_runs: bool
+    of_tables: list[list[list[int]]], random: object, with_runs: bool, few: int
 ) -> None:
     pieces = [
         (table, [41 * table + key for key in part])
@@ -31,8 +33,10 @@ def test_ranks_give_what_the_reference_gives(
     before, bound = keys.clone(), 41 * len(of_tables) + 1
     ranks = Ranks()
     for _ in range(2):  # the second time over the numbers of the first
-        given_runs = [run for run in runs if run] if with_runs else ()
-        unique, inverse = ranks.unique_inverse(keys, bound, given_runs)
+        full = [[part for part in run if part.start < part.stop] for run in runs]
+        given_runs = [run for run in full if run] if with_runs else ()
+        with mock.patch.object(dedup, "_FEW_RANKS", few):
+            unique, inverse = ranks.unique_inverse(keys, bound, given_runs)
         wanted, wanted_inverse = unique_inverse(keys.clone(), bound)
         assert unique.dtype == inverse.dtype == torch.int32
         assert torch.equal(unique.long(), wanted)

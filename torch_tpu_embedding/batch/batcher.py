@@ -9,7 +9,7 @@ Letters: B batch, N lookups, U unique rows, D dim, S processes, P devices of a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
 from ..inputs.bags import Bags, split_bags
+from ..inputs.one_id import OneIdBags
 from ..runtime import host
 from ..runtime.phases import phase, timed
 from ..tables.layout import StackLayout
@@ -66,7 +67,7 @@ class HostBatch:
 class _Agreed:
     """A batch of this process, with the sizes on which all processes agree."""
 
-    parts: list[list[Bags]]
+    parts: list[Sequence[Bags]]
     """The bags of each device of this process, in feature order."""
     orders: tuple[StackOrder, ...]
     requests: list[list[Request]]
@@ -107,6 +108,8 @@ class Batcher:
         self._placement = placement
         self._group = group
         self._orders: dict[tuple[Form, ...], tuple[StackOrder, ...]] = {}
+        self._one_id_orders: dict[tuple[int], tuple[StackOrder, ...]] = {}
+        """The orders of batches of one id a sample, by the shape of their activations."""
         self._names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
             for stack in stacks
@@ -141,7 +144,7 @@ class Batcher:
     @timed("dedup")
     def make(
         self,
-        bags: list[Bags] | Exception,
+        bags: Sequence[Bags] | Exception,
         training: bool = True,
         samples: Samples | None = None,
     ) -> HostBatch:
@@ -192,21 +195,26 @@ class Batcher:
             else None,
         )
 
-    def _order(self, bags: list[Bags]) -> tuple[StackOrder, ...]:
+    def _order(self, bags: Sequence[Bags]) -> tuple[StackOrder, ...]:
+        if isinstance(bags, OneIdBags):
+            known = self._one_id_orders.get(bags.shape)
+            if known is None:
+                known = self._one_id_orders[bags.shape] = self._order([*bags])
+            return known
         forms = tuple(map(form_of, bags))
         if forms not in self._orders:
             self._orders[forms] = order_stacks(self._resolved, self._stacks, forms)
         return self._orders[forms]
 
     def _agree(
-        self, bags: list[Bags] | Exception, training: bool, samples: Samples | None
+        self, bags: Sequence[Bags] | Exception, training: bool, samples: Samples | None
     ) -> _Agreed:
         """Choose the sizes of a batch together with all other processes."""
         error = bags if isinstance(bags, Exception) else None
         times = samples.times if samples is not None else 1
         lengths = self._lengths[training]
         while True:
-            parts: list[list[Bags]] = []
+            parts: list[Sequence[Bags]] = []
             if not isinstance(bags, Exception):
                 try:
                     whole = bags if samples is None else samples.fill(bags, times)
@@ -215,7 +223,7 @@ class Batcher:
                     )
                 except ValueError as found:
                     error = found
-            first_part = parts[0] if parts else []
+            first_part = parts[0] if parts else ()
             arranged = [lengths.arrange(part) for part in parts]
             seen = lengths.observe(arranged)
             orders = self._order(arranged[0]) if arranged else ()
@@ -291,7 +299,7 @@ class Batcher:
     def _round_batches(
         self,
         shapes: tuple[StackShape, ...],
-        part: list[Bags],
+        part: Sequence[Bags],
         incoming: list[list[IncomingRequest]],
         records: list[list[UniqueRecords]],
     ) -> tuple[tuple[RoundBatch, ...], ...]:

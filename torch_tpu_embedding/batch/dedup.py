@@ -9,6 +9,7 @@ Letters: N lookups, U unique rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -21,10 +22,14 @@ _MARKS_PER_KEY = 4
 
 _MOST_RANKS = 1 << 24
 """The most possible keys for which `Ranks` keeps a number each: 64 MiB."""
+_FEW_RANKS = 1 << 18
+"""As many possible keys have their numbers in a processor's cache together; of more, those of one run."""
 
 
 class Ranks:
     """Unique keys by a sort of 32-bit keys alone, and the way back by a number for each possible key.
+
+    Of many possible keys only those of one run have their numbers at a time.
 
     The numbers stay in memory between calls, and only those of the keys that occur are written; so one
     object is for one thread.
@@ -46,14 +51,13 @@ class Ranks:
         Args:
             keys: `[N]` int64 in [0, bound).
             bound: how many different keys there could be.
-            runs: parts of `keys`, of which each is in one run; every key of a run is less than every key
-                of the next one, so that each run is sorted alone. Without runs all are sorted at once.
+            runs: parts of `keys`, of which each is in one run, and no run is empty. Every key of a run is
+                less than every key of the next one, so that each run is sorted alone. Without runs all are
+                sorted at once.
 
         Returns:
             The distinct keys, `[U]` int32, rising, and the position of each key among them, `[N]` int32.
         """
-        if self._rank.size < bound:
-            self._rank = np.empty(bound, dtype=np.int32)
         given = keys.numpy()
         ordered = _sorted_runs(given, runs)
         unique = ordered
@@ -62,11 +66,28 @@ class Ranks:
             is_first[0] = True
             np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
             unique = ordered.compress(is_first)
-        # torch scatters in half of numpy's time; numpy selects in a fraction of torch's.
         distinct = torch.from_numpy(unique.view(np.int32))
-        number = torch.arange(unique.size, dtype=torch.int32, device="cpu")
-        torch.from_numpy(self._rank).scatter_(0, distinct.long(), number)
-        return distinct, torch.from_numpy(self._rank.take(given))
+        if bound <= _FEW_RANKS or not runs:
+            return distinct, torch.from_numpy(self._numbers(distinct, 0, 0, bound).take(given))
+        inverse = np.empty(given.size, dtype=np.int32)
+        lengths = [sum(part.stop - part.start for part in run) for run in runs]
+        firsts = ordered[[0, *accumulate(lengths[:-1])]]
+        starts = [*np.searchsorted(unique, firsts).tolist(), unique.size]
+        for run, (start, end) in zip(runs, pairwise(starts), strict=True):
+            least, most = int(unique[start]), int(unique[end - 1])
+            numbers = self._numbers(distinct[start:end], start, least, most + 1)
+            for part in run:
+                numbers.take(given[part] - least, out=inverse[part], mode="clip")
+        return distinct, torch.from_numpy(inverse)
+
+    def _numbers(self, distinct: Tensor, start: int, least: int, bound: int) -> NDArray[np.int32]:
+        """The numbers of keys in [least, bound), of which those of `distinct` are set, from `start` on."""
+        if self._rank.size < bound - least:
+            self._rank = np.empty(bound - least, dtype=np.int32)
+        # torch scatters in half of numpy's time; numpy selects in a fraction of torch's.
+        number = torch.arange(start, start + len(distinct), dtype=torch.int32, device="cpu")
+        torch.from_numpy(self._rank).scatter_(0, distinct.long().sub_(least), number)
+        return self._rank
 
 
 def _sorted_runs(keys: NDArray[np.int64], runs: Sequence[Sequence[slice]]) -> NDArray[np.uint32]:

@@ -94,7 +94,7 @@ class Engine:
     @for_tables
     def send(
         self,
-        bags: list[Bags] | Exception,
+        bags: Sequence[Bags] | Exception,
         training: bool = True,
         batcher: Batcher | None = None,
         samples: Samples | None = None,
@@ -114,7 +114,8 @@ class Engine:
                 "whole; distributed.local_positions fills it up"
             )
         with phase("send"):
-            ints, floats = self.exchange.put(batch.ints), self.exchange.put(batch.floats)
+            ints = self.exchange.put(batch.ints)
+            floats = self.exchange.put(batch.floats) if batch.floats.numel() else None
         return SentBatch(
             batch.shapes, ints, floats, batch.round_batches, batch.records, batch.name, batch.cut
         )
@@ -328,7 +329,8 @@ class Engine:
 
     def _indices(self, batch: SentBatch) -> tuple[StackIndex, ...]:
         enter = self.exchange.enter
-        return split_buffers(batch.shapes, enter(batch.ints), enter(batch.floats))
+        floats = None if batch.floats is None else enter(batch.floats)
+        return split_buffers(batch.shapes, enter(batch.ints), floats)
 
     def _end_program(self) -> None:
         if runtime.is_accelerated(self._device):

@@ -18,6 +18,7 @@ from ..config.quantization import quantize
 from ..config.resolved import Feature, Resolved, resolve
 from ..inputs.bags import Bags
 from ..inputs.id_range import ID_BOUNDS
+from ..inputs.one_id import with_columns
 from ..inputs.parse import parse_features, without_jagged
 from ..runtime.modes import outside_graph
 
@@ -55,6 +56,7 @@ def serving_embedding_lookup(
         raise ValueError(f"id_bounds must be one of {ID_BOUNDS}, got {id_bounds!r}")
     names = {table.config: table.name for table in resolve(feature_config, None).tables}
     inputs, weights = without_jagged(inputs, weights)
+    inputs = with_columns(feature_config, inputs)
     asked = prune_like(feature_config, inputs)
     flatten_like(asked, inputs, "features")  # says which keys are not of the configuration
     if not [*flatten_with_paths(asked)]:
