@@ -9,7 +9,6 @@ Letters: N lookups, U unique rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -20,16 +19,13 @@ _KEY_BITS = 63
 _MARKS_PER_KEY = 4
 """The ratio of possible to given keys from which on marking keys takes longer than sorting them."""
 
-_MOST_RANKS = 1 << 24
-"""The most possible keys for which `Ranks` keeps a number each: 64 MiB."""
-_FEW_RANKS = 1 << 18
-"""As many possible keys have their numbers in a processor's cache together; of more, those of one run."""
+_MOST_RANKS = 1 << 23
+"""The most possible keys for which `Ranks` keeps a number each: 32 MiB. More lie so far apart in memory
+that a sort of larger keys takes no longer."""
 
 
 class Ranks:
     """Unique keys by a sort of 32-bit keys alone, and the way back by a number for each possible key.
-
-    Of many possible keys only those of one run have their numbers at a time.
 
     The numbers stay in memory between calls, and only those of the keys that occur are written; so one
     object is for one thread.
@@ -67,27 +63,12 @@ class Ranks:
             np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
             unique = ordered.compress(is_first)
         distinct = torch.from_numpy(unique.view(np.int32))
-        if bound <= _FEW_RANKS or not runs:
-            return distinct, torch.from_numpy(self._numbers(distinct, 0, 0, bound).take(given))
-        inverse = np.empty(given.size, dtype=np.int32)
-        lengths = [sum(part.stop - part.start for part in run) for run in runs]
-        firsts = ordered[[0, *accumulate(lengths[:-1])]]
-        starts = [*np.searchsorted(unique, firsts).tolist(), unique.size]
-        for run, (start, end) in zip(runs, pairwise(starts), strict=True):
-            least, most = int(unique[start]), int(unique[end - 1])
-            numbers = self._numbers(distinct[start:end], start, least, most + 1)
-            for part in run:
-                numbers.take(given[part] - least, out=inverse[part], mode="clip")
-        return distinct, torch.from_numpy(inverse)
-
-    def _numbers(self, distinct: Tensor, start: int, least: int, bound: int) -> NDArray[np.int32]:
-        """The numbers of keys in [least, bound), of which those of `distinct` are set, from `start` on."""
-        if self._rank.size < bound - least:
-            self._rank = np.empty(bound - least, dtype=np.int32)
+        if self._rank.size < bound:
+            self._rank = np.empty(bound, dtype=np.int32)
         # torch scatters in half of numpy's time; numpy selects in a fraction of torch's.
-        number = torch.arange(start, start + len(distinct), dtype=torch.int32, device="cpu")
-        torch.from_numpy(self._rank).scatter_(0, distinct.long().sub_(least), number)
-        return self._rank
+        number = torch.arange(unique.size, dtype=torch.int32, device="cpu")
+        torch.from_numpy(self._rank).scatter_(0, distinct.long(), number)
+        return distinct, torch.from_numpy(self._rank.take(given, mode="clip"))
 
 
 def _sorted_runs(keys: NDArray[np.int64], runs: Sequence[Sequence[slice]]) -> NDArray[np.uint32]:

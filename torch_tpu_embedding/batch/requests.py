@@ -22,9 +22,6 @@ from ..tables.placement import Placement
 from .dedup import Ranks, unique_inverse
 from .program_shape import StackOrder
 
-_MOST_ADDRESSES = 1 << 31
-"""The bound of addresses that int32 can hold."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -110,9 +107,7 @@ def make_request(
     if devices > 1 and stack.steps_per_occurrence:
         return _request_all(order, bags, addresses, lengths, no_id, stride, devices)
     runs = _runs(resolved, order, lengths) if devices == 1 and not has_gaps else []
-    if ranks is not None and ranks.can_hold(
-        _most_keys(resolved, order, devices * stride, bool(runs))
-    ):
+    if ranks is not None and ranks.can_hold(devices * stride):
         unique, inverse = ranks.unique_inverse(addresses, devices * stride, runs)
     else:
         unique, inverse = unique_inverse(addresses, devices * stride)
@@ -123,13 +118,6 @@ def make_request(
     owner = unique // stride
     counts = torch.bincount(owner, minlength=devices)
     return Request((unique - owner * stride).to(torch.int32), counts, inverse)
-
-
-def _most_keys(resolved: Resolved, order: StackOrder, bound: int, by_table: bool) -> int:
-    """The number of possible keys that `Ranks` tells apart at a time."""
-    if not by_table or bound > _MOST_ADDRESSES:
-        return bound
-    return max(resolved.tables[table].vocabulary_size for table in order.stack.table_indices)
 
 
 def _ids_of(order: StackOrder, bags: Sequence[Bags]) -> tuple[Tensor, list[int], bool]:

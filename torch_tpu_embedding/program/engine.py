@@ -328,9 +328,7 @@ class Engine:
             self.exchange.store(array, part)
 
     def _indices(self, batch: SentBatch) -> tuple[StackIndex, ...]:
-        enter = self.exchange.enter
-        floats = None if batch.floats is None else enter(batch.floats)
-        return split_buffers(batch.shapes, enter(batch.ints), floats)
+        return split_buffers(batch.shapes, *map(self.exchange.enter, batch.buffers))
 
     def _end_program(self) -> None:
         if runtime.is_accelerated(self._device):

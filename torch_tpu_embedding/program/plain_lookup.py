@@ -39,7 +39,7 @@ def serving_embedding_lookup(
 
     Args:
         inputs: nested like feature_config; dense, sparse, `Ragged` or jagged ids. Entries of a dict may
-            be left out.
+            be left out. A matrix `[B, F]` may stand for a list of F features with an id a sample.
         weights: None, or nested like feature_config.
         tables: TableConfig → `[V, D]`; `TPUEmbedding(device="cpu").embedding_tables` is one.
         feature_config: a nest of FeatureConfig.

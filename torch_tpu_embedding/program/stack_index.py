@@ -96,7 +96,7 @@ def _counts(groups: Sequence[Sequence[FeatureSpan]]) -> list[int]:
 
 
 def split_buffers(
-    shapes: tuple[StackShape, ...], ints: Tensor, floats: Tensor | None
+    shapes: tuple[StackShape, ...], ints: Tensor, floats: Tensor | None = None
 ) -> tuple[StackIndex, ...]:
     """Name the parts of a batch's two device buffers.
 
