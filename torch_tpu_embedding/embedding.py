@@ -133,7 +133,8 @@ class TPUEmbedding(TableRows):
 
         Args:
             features: nested like feature_config; each leaf a host tensor of ids: dense `[B]` or
-                `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged `[B, *]`; or TorchRec's
+                `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged `[B, *]`; or one matrix
+                `[B, F]` in place of a list of F features with an id a sample; or TorchRec's
                 KeyedJaggedTensor in place of a dict, its JaggedTensor in place of a leaf, with weights.
             weights: None, or nested like feature_config; each leaf None (all 1) or the kind of its
                 feature with floating-point values that do not require grad.

@@ -6,6 +6,7 @@ Letters: F features, S processes, P devices of a process, G devices of all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -112,7 +113,7 @@ def _refuse(kinds: list[str]) -> None:
     )
 
 
-def kinds_of(bags: list[Bags], training: bool) -> str:
+def kinds_of(bags: Sequence[Bags], training: bool) -> str:
     """A text of the kinds of features in a batch, which must be equal in all processes.
 
     Args:

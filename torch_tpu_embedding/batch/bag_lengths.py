@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..inputs.bags import NO_ID, Bags
+from ..inputs.one_id import OneIdBags
 from ..runtime import host
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,10 @@ class BagLengths:
         self._names = names
         self._lengths: list[int | None] = [None if may else _RAGGED for may in may_have_one_length]
 
-    def arrange(self, bags: Sequence[Bags]) -> list[Bags]:
+    def arrange(self, bags: Sequence[Bags]) -> Sequence[Bags]:
         """The bags of one device, where the bags of fixed-length features have H positions each."""
+        if isinstance(bags, OneIdBags):
+            return bags
         return [
             fix_length(each, length) if length and each.bag is not None else each
             for each, length in zip(bags, self._lengths, strict=True)
@@ -63,6 +66,8 @@ class BagLengths:
         """
         seen = [[0, 0, 0] for _ in self._lengths]
         for part in parts:
+            if isinstance(part, OneIdBags):
+                continue
             for of_feature, length, each in zip(seen, self._lengths, part, strict=True):
                 if length == _RAGGED or each.bag is None or not each.ids.numel():
                     continue  # bags that are arranged are not longer than H

@@ -9,7 +9,7 @@ Letters: B batch, N lookups, U unique rows, D dim, S processes, P devices of a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
 from ..inputs.bags import Bags, split_bags
+from ..inputs.one_id import OneIdBags
 from ..runtime import host
 from ..runtime.phases import phase, timed
 from ..tables.layout import StackLayout
@@ -25,6 +26,7 @@ from ..tables.placement import Placement
 from .agreement import Report, kinds_of, tell
 from .bag_lengths import BagLengths
 from .buffers import incoming_positions, write_buffers
+from .dedup import Ranks
 from .occurrences import Occurrences, RoundBatch, group_occurrences, make_round_batches
 from .padding import StackPadding
 from .program_shape import Form, StackOrder, StackShape, form_of, order_stacks
@@ -65,7 +67,7 @@ class HostBatch:
 class _Agreed:
     """A batch of this process, with the sizes on which all processes agree."""
 
-    parts: list[list[Bags]]
+    parts: list[Sequence[Bags]]
     """The bags of each device of this process, in feature order."""
     orders: tuple[StackOrder, ...]
     requests: list[list[Request]]
@@ -100,11 +102,14 @@ class Batcher:
         self._name = name
         self._starts = starts if starts is not None else {}
         self._made = 0
+        self._ranks = Ranks()
         self._resolved = resolved
         self._stacks = stacks
         self._placement = placement
         self._group = group
         self._orders: dict[tuple[Form, ...], tuple[StackOrder, ...]] = {}
+        self._one_id_orders: dict[tuple[int], tuple[StackOrder, ...]] = {}
+        """The orders of batches of one id a sample, by the shape of their activations."""
         self._names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
             for stack in stacks
@@ -139,7 +144,7 @@ class Batcher:
     @timed("dedup")
     def make(
         self,
-        bags: list[Bags] | Exception,
+        bags: Sequence[Bags] | Exception,
         training: bool = True,
         samples: Samples | None = None,
     ) -> HostBatch:
@@ -165,7 +170,7 @@ class Batcher:
                 devices = self._placement.local_devices
                 incoming = send_requests(requests, agreed.counts, self._group, devices)
             records = [
-                [unique_records(order.stack, device) for device in of_stack]
+                [unique_records(order.stack, device, self._ranks) for device in of_stack]
                 for order, of_stack in zip(orders, incoming, strict=True)
             ]
         unique = self._most([max(o.records.numel() for o in of_stack) for of_stack in records])
@@ -190,21 +195,26 @@ class Batcher:
             else None,
         )
 
-    def _order(self, bags: list[Bags]) -> tuple[StackOrder, ...]:
+    def _order(self, bags: Sequence[Bags]) -> tuple[StackOrder, ...]:
+        if isinstance(bags, OneIdBags):
+            known = self._one_id_orders.get(bags.shape)
+            if known is None:
+                known = self._one_id_orders[bags.shape] = self._order([*bags])
+            return known
         forms = tuple(map(form_of, bags))
         if forms not in self._orders:
             self._orders[forms] = order_stacks(self._resolved, self._stacks, forms)
         return self._orders[forms]
 
     def _agree(
-        self, bags: list[Bags] | Exception, training: bool, samples: Samples | None
+        self, bags: Sequence[Bags] | Exception, training: bool, samples: Samples | None
     ) -> _Agreed:
         """Choose the sizes of a batch together with all other processes."""
         error = bags if isinstance(bags, Exception) else None
         times = samples.times if samples is not None else 1
         lengths = self._lengths[training]
         while True:
-            parts: list[list[Bags]] = []
+            parts: list[Sequence[Bags]] = []
             if not isinstance(bags, Exception):
                 try:
                     whole = bags if samples is None else samples.fill(bags, times)
@@ -213,12 +223,15 @@ class Batcher:
                     )
                 except ValueError as found:
                     error = found
-            first_part = parts[0] if parts else []
+            first_part = parts[0] if parts else ()
             arranged = [lengths.arrange(part) for part in parts]
             seen = lengths.observe(arranged)
             orders = self._order(arranged[0]) if arranged else ()
             requests = [
-                [make_request(self._resolved, order, part, self._placement) for part in arranged]
+                [
+                    make_request(self._resolved, order, part, self._placement, self._ranks)
+                    for part in arranged
+                ]
                 for order in orders
             ]
             missing = times * samples.unit - samples.count if samples is not None else 0
@@ -286,7 +299,7 @@ class Batcher:
     def _round_batches(
         self,
         shapes: tuple[StackShape, ...],
-        part: list[Bags],
+        part: Sequence[Bags],
         incoming: list[list[IncomingRequest]],
         records: list[list[UniqueRecords]],
     ) -> tuple[tuple[RoundBatch, ...], ...]:

@@ -5,7 +5,7 @@ Letters: H ids of a bag of fixed length, N lookups, U unique rows, G devices of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -31,7 +31,7 @@ def write_buffers(
     requests: list[list[Request]],
     incoming: list[list[IncomingRequest]],
     records: list[list[UniqueRecords]],
-    parts: list[list[Bags]],
+    parts: Sequence[Sequence[Bags]],
 ) -> tuple[Tensor, Tensor]:
     """The int32 and the float32 buffer of a batch, the parts of the devices of this process one after
     another.
@@ -54,7 +54,7 @@ def int_buffer(
     request: Request,
     incoming: IncomingRequest | None,
     unique_records: UniqueRecords,
-    bags: list[Bags],
+    bags: Sequence[Bags],
 ) -> Tensor:
     """The int32 part of one stack; `IntParts` names its pieces."""
     order, stack, unique = shape.order, shape.order.stack, unique_records.records.numpy()
@@ -92,7 +92,7 @@ def int_buffer(
     return torch.from_numpy(ints)
 
 
-def float_buffer(shape: StackShape, bags: list[Bags]) -> Tensor:
+def float_buffer(shape: StackShape, bags: Sequence[Bags]) -> Tensor:
     """The gains of one stack; `FloatParts` names its pieces."""
     gains = np.empty(sum(shape.float_lengths), dtype=np.float32)
     parts = FloatParts(*_split(gains, shape.float_lengths))
@@ -149,7 +149,7 @@ def _fill_fixed_length(order: StackOrder, buffer: _Array, values: Mapping[int, _
         at = end
 
 
-def _gain(bags: list[Bags], span: FeatureSpan) -> _Array:
+def _gain(bags: Sequence[Bags], span: FeatureSpan) -> _Array:
     gain = bags[span.feature_index].gain
     assert gain is not None
     return gain.numpy()

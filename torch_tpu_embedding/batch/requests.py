@@ -5,6 +5,7 @@ Letters: N lookups, U unique rows, S processes, P devices of a process, G device
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,11 @@ from torch import Tensor
 from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
 from ..inputs.bags import NO_ID, Bags
+from ..inputs.one_id import OneIdBags
 from ..runtime import host
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
-from .dedup import unique_inverse
+from .dedup import Ranks, unique_inverse
 from .program_shape import StackOrder
 
 
@@ -69,34 +71,46 @@ class UniqueRecords:
     """`[m]` int32: the position in `records` of each record of the incoming request."""
 
 
-def unique_records(stack: StackLayout, incoming: IncomingRequest) -> UniqueRecords:
+def unique_records(stack: StackLayout, incoming: IncomingRequest, ranks: Ranks) -> UniqueRecords:
     """Deduplicate the records that all devices ask one device for."""
-    records, of_incoming = unique_inverse(incoming.records.long(), stack.num_records + 1)
+    bound = stack.num_records + 1
+    given = incoming.records.long()
+    unique = ranks.unique_inverse if ranks.can_hold(bound) else unique_inverse
+    records, of_incoming = unique(given, bound)
     return UniqueRecords(records.to(torch.int32), of_incoming)
 
 
 def make_request(
-    resolved: Resolved, order: StackOrder, bags: list[Bags], placement: Placement
+    resolved: Resolved,
+    order: StackOrder,
+    bags: Sequence[Bags],
+    placement: Placement,
+    ranks: Ranks | None = None,
 ) -> Request:
     """Deduplicate the ids of one device and stack, and find their owners.
 
     An optimizer that steps once per occurrence needs the gradient of each: on several devices its ids
     are not deduplicated before they are sent, but ordered by feature and sample.
+
+    Args:
+        bags: of the device, in feature order.
+        ranks: used if they can hold the stack's records; None for the slower reference.
     """
     stack = order.stack
     devices, stride = placement.num_devices, stack.num_records + 1
     no_id = devices * stride - 1  # the padding record of the last device: greater than all others
-    parts = [bags[span.feature_index] for span in order.spans]
-    lengths = [part.ids.numel() for part in parts]
-    addresses = torch.cat([part.ids for part in parts])
-    has_gaps = any(part.bag is None and part.num_ids < part.ids.numel() for part in parts)
+    addresses, lengths, has_gaps = _ids_of(order, bags)
     gaps = addresses == NO_ID if has_gaps else None
     _to_addresses(resolved, order, addresses, lengths, placement)
     if gaps is not None:
         np.copyto(addresses.numpy(), no_id, where=gaps.numpy())
     if devices > 1 and stack.steps_per_occurrence:
         return _request_all(order, bags, addresses, lengths, no_id, stride, devices)
-    unique, inverse = unique_inverse(addresses, devices * stride)
+    runs = _runs(resolved, order, lengths) if devices == 1 and not has_gaps else []
+    if ranks is not None and ranks.can_hold(devices * stride):
+        unique, inverse = ranks.unique_inverse(addresses, devices * stride, runs)
+    else:
+        unique, inverse = unique_inverse(addresses, devices * stride)
     if len(unique) and int(unique[-1]) == no_id:
         unique = unique[:-1]
     if devices == 1:
@@ -104,6 +118,30 @@ def make_request(
     owner = unique // stride
     counts = torch.bincount(owner, minlength=devices)
     return Request((unique - owner * stride).to(torch.int32), counts, inverse)
+
+
+def _ids_of(order: StackOrder, bags: Sequence[Bags]) -> tuple[Tensor, list[int], bool]:
+    """The ids of a stack's lookups `[N]` in memory of their own, how many each span has, and True if
+    positions without an id may be among them."""
+    if isinstance(bags, OneIdBags):
+        numbers = [span.feature_index for span in order.spans]
+        ids = bags.ids.clone() if len(numbers) == len(bags) else bags.ids[numbers]
+        return ids.view(-1), [*bags.shape] * len(numbers), False
+    parts = [bags[span.feature_index] for span in order.spans]
+    has_gaps = any(part.bag is None and part.num_ids < part.ids.numel() for part in parts)
+    ids = torch.cat([part.ids for part in parts])
+    return ids, [part.ids.numel() for part in parts], has_gaps
+
+
+def _runs(resolved: Resolved, order: StackOrder, lengths: list[int]) -> list[list[slice]]:
+    """The lookups of each table of a stack, in the order of the tables' records."""
+    found: dict[int, list[slice]] = {table: [] for table in order.stack.table_indices}
+    end = 0
+    for span, length in zip(order.spans, lengths, strict=True):
+        start, end = end, end + length
+        found[resolved.features[span.feature_index].table_index].append(slice(start, end))
+    runs = [[part for part in parts if part.start < part.stop] for parts in found.values()]
+    return [run for run in runs if run]
 
 
 def _to_addresses(
@@ -118,13 +156,17 @@ def _to_addresses(
             vocabulary = resolved.tables[table].vocabulary_size
             device, row = placement.locate(table, vocabulary, part)
             torch.add(row, device, alpha=stack.num_records + 1, out=part)
-    addresses = ids.numpy()
-    addresses += np.repeat([first[table] for table in tables], lengths)
+    shifts, addresses = np.array([first[table] for table in tables]), ids.numpy()
+    if len(set(lengths)) == 1:
+        by_span = addresses.reshape(len(lengths), -1)
+        by_span += shifts[:, None]
+    else:
+        addresses += np.repeat(shifts, lengths)
 
 
 def _request_all(
     order: StackOrder,
-    bags: list[Bags],
+    bags: Sequence[Bags],
     address: Tensor,
     lengths: list[int],
     no_id: int,
@@ -147,7 +189,7 @@ def _request_all(
     return Request(records, torch.bincount(owner, minlength=devices), inverse, feature[due])
 
 
-def batch_order(order: StackOrder, bags: list[Bags]) -> Tensor:
+def batch_order(order: StackOrder, bags: Sequence[Bags]) -> Tensor:
     """The numbers of a batch's lookups, which lie span after span, in feature order `[N]`."""
     lengths = [len(bags[span.feature_index].ids) for span in order.spans]
     ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]

@@ -15,6 +15,7 @@ import torch
 
 from ..config.resolved import Resolved
 from ..inputs.bags import NO_ID, Bags
+from ..inputs.one_id import OneIdBags
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,11 @@ class Samples:
         """The least multiple of `unit` that holds the samples."""
         return max(-(-self.count // self.unit), 1)
 
-    def fill(self, bags: Sequence[Bags], times: int) -> list[Bags]:
+    def fill(self, bags: Sequence[Bags], times: int) -> Sequence[Bags]:
         """The bags with samples without ids behind them, up to `times` · `unit` samples."""
         size = times * self.unit
+        if self.count == size:
+            return bags
         return [
             _fill(each, size) if follows and each.shape[0] < size else each
             for each, follows in zip(bags, self.follows, strict=True)
@@ -77,6 +80,8 @@ class SampleCount:
                 size than B / S.
         """
         unit = self._batch_size // self._processes
+        if isinstance(bags, OneIdBags) and (bags.shape[0] == unit or not training):
+            return Samples(bags.shape[0], unit, (True,) * len(bags))
         follows = tuple(shape is None for shape in shapes)
         first = None
         for number, (each, counts) in enumerate(zip(bags, follows, strict=True)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..optimizers import Optimizer
@@ -81,6 +82,20 @@ class Resolved:
 
     def table_of(self, feature: Feature) -> Table:
         return self.tables[feature.table_index]
+
+    @cached_property
+    def vocabulary_sizes(self) -> tuple[int, ...]:
+        """V of the table of each feature."""
+        return tuple(self.table_of(feature).vocabulary_size for feature in self.features)
+
+    @cached_property
+    def all_may_be_plain(self) -> bool:
+        """True if every id of a dense input of every feature is looked up: no feature is a sequence, and no
+        table has a padding row."""
+        return not any(
+            feature.max_sequence_length or self.table_of(feature).padding_row is not None
+            for feature in self.features
+        )
 
     def __deepcopy__(self, memo: object) -> Resolved:
         return self  # it never changes, and a copied module shall know the user's own configs

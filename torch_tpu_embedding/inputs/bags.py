@@ -8,6 +8,7 @@ Letters: B batch, N ids, V vocabulary, L max_sequence_length.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,7 +118,9 @@ def parse(
     return Bags(sparse_ids.ids, sparse_ids.bag, gain, shape, count, dropped)
 
 
-def split_bags(features: tuple[Feature, ...], bags: list[Bags], parts: int) -> list[list[Bags]]:
+def split_bags(
+    features: tuple[Feature, ...], bags: Sequence[Bags], parts: int
+) -> list[Sequence[Bags]]:
     """Share the samples of a batch among the devices of a process, in order.
 
     Args:
@@ -149,7 +152,7 @@ def split_bags(features: tuple[Feature, ...], bags: list[Bags], parts: int) -> l
             of_part.append(
                 Bags(each.ids[low:high], each.bag[low:high] - start, each.gain[low:high], shape)
             )
-    return split
+    return [*split]
 
 
 def _parse_dense(

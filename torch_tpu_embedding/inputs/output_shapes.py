@@ -12,6 +12,7 @@ from typing import Any
 from ..config.nest import flatten_like
 from ..config.resolved import Feature, Resolved
 from .bags import Bags
+from .one_id import OneIdBags
 
 Shape = tuple[int, ...]
 
@@ -64,6 +65,8 @@ class OutputShapes:
                 differ.
         """
         shapes = self._of(bags, follows)
+        if self.known == shapes:
+            return
         for feature, known, shape in zip(self._features, self.known, shapes, strict=True):
             if known is not None and known != shape:
                 raise ValueError(
@@ -78,6 +81,8 @@ class OutputShapes:
 
     def _of(self, bags: Sequence[Bags], follows: Sequence[bool]) -> list[Shape]:
         """The shapes that the bags would have with as many samples as the batch size says."""
+        if isinstance(bags, OneIdBags):
+            return [(self._batch_size,)] * len(bags)
         return [
             (self._batch_size, *each.shape[1:]) if begins else each.shape
             for each, begins in zip(bags, follows, strict=True)

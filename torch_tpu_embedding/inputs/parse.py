@@ -9,6 +9,7 @@ from ..config.nest import flatten_like
 from ..config.resolved import Resolved
 from .bags import Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
+from .one_id import read_matrix, read_one_id, with_columns
 
 
 def parse_features(
@@ -20,12 +21,24 @@ def parse_features(
     output_shapes: Sequence[tuple[int, ...] | None],
     *,
     constant_weights: bool = False,
-) -> list[Bags]:
-    """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`."""
+) -> Sequence[Bags]:
+    """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`.
+
+    Features that all have one id a sample are read at once, with the same result.
+    """
+    if weights is None:
+        read = read_matrix(resolved, features, output_shapes)
+        if read is not None:
+            return read
     features, weights = without_jagged(features, weights)
+    features = with_columns(resolved.structure, features)
     flat = flatten_like(resolved.structure, features, "features")
     flat_weights: list[Any] = [None] * len(flat)
-    if weights is not None:
+    if weights is None:
+        read = read_one_id(resolved, flat, output_shapes)
+        if read is not None:
+            return read
+    else:
         flat_weights = flatten_like(resolved.structure, weights, "weights")
     return [
         parse(

@@ -95,7 +95,7 @@ class Engine:
     @for_tables
     def send(
         self,
-        bags: list[Bags] | Exception,
+        bags: Sequence[Bags] | Exception,
         training: bool = True,
         batcher: Batcher | None = None,
         samples: Samples | None = None,
@@ -115,7 +115,8 @@ class Engine:
                 "whole; distributed.local_positions fills it up"
             )
         with phase("send"):
-            ints, floats = self.exchange.put(batch.ints), self.exchange.put(batch.floats)
+            ints = self.exchange.put(batch.ints)
+            floats = self.exchange.put(batch.floats) if batch.floats.numel() else None
         return SentBatch(
             batch.shapes, ints, floats, batch.round_batches, batch.records, batch.name, batch.cut
         )
@@ -328,8 +329,7 @@ class Engine:
             self.exchange.store(array, part)
 
     def _indices(self, batch: SentBatch) -> tuple[StackIndex, ...]:
-        enter = self.exchange.enter
-        return split_buffers(batch.shapes, enter(batch.ints), enter(batch.floats))
+        return split_buffers(batch.shapes, *map(self.exchange.enter, batch.buffers))
 
     def _end_program(self) -> None:
         if runtime.is_accelerated(self._device):

@@ -18,6 +18,7 @@ from ..config.quantization import quantize
 from ..config.resolved import Feature, Resolved, resolve
 from ..inputs.bags import Bags
 from ..inputs.id_range import ID_BOUNDS
+from ..inputs.one_id import with_columns
 from ..inputs.parse import parse_features, without_jagged
 from ..runtime.modes import outside_graph
 
@@ -38,7 +39,7 @@ def serving_embedding_lookup(
 
     Args:
         inputs: nested like feature_config; dense, sparse, `Ragged` or jagged ids. Entries of a dict may
-            be left out.
+            be left out. A matrix `[B, F]` may stand for a list of F features with an id a sample.
         weights: None, or nested like feature_config.
         tables: TableConfig → `[V, D]`; `TPUEmbedding(device="cpu").embedding_tables` is one.
         feature_config: a nest of FeatureConfig.
@@ -55,6 +56,7 @@ def serving_embedding_lookup(
         raise ValueError(f"id_bounds must be one of {ID_BOUNDS}, got {id_bounds!r}")
     names = {table.config: table.name for table in resolve(feature_config, None).tables}
     inputs, weights = without_jagged(inputs, weights)
+    inputs = with_columns(feature_config, inputs)
     asked = prune_like(feature_config, inputs)
     flatten_like(asked, inputs, "features")  # says which keys are not of the configuration
     if not [*flatten_with_paths(asked)]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..batch.buffer_parts import FloatParts, IntParts
 from ..batch.occurrences import RoundBatch
 from ..batch.program_shape import FeatureSpan, StackShape
+from ..runtime import host
 from ..runtime.slices import cut, separate
 
 
@@ -27,7 +28,8 @@ class SentBatch:
 
     shapes: tuple[StackShape, ...]
     ints: Tensor
-    floats: Tensor
+    floats: Tensor | None
+    """None if no lookup has a gain: an empty buffer is not sent."""
     round_batches: tuple[tuple[RoundBatch, ...], ...]
     records: tuple[tuple[Tensor, ...], ...]
     """The unique records that each device of this process reads, per stack, on the host."""
@@ -35,6 +37,11 @@ class SentBatch:
     """The name of the batch, which no other batch has; the same in all processes."""
     cut: tuple[int | None, ...] | None = None
     """The same as `HostBatch.cut`."""
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The buffers that are there, the integers first."""
+        return [self.ints] if self.floats is None else [self.ints, self.floats]
 
 
 @dataclass
@@ -89,11 +96,16 @@ def _counts(groups: Sequence[Sequence[FeatureSpan]]) -> list[int]:
 
 
 def split_buffers(
-    shapes: tuple[StackShape, ...], ints: Tensor, floats: Tensor
+    shapes: tuple[StackShape, ...], ints: Tensor, floats: Tensor | None = None
 ) -> tuple[StackIndex, ...]:
-    """Name the parts of a batch's two device buffers."""
+    """Name the parts of a batch's two device buffers.
+
+    Args:
+        floats: None if it is empty; its parts are then empty tensors on the host, which no program reads.
+    """
     parts = iter(cut(ints, [part for stack in shapes for part in stack.int_lengths]))
-    gains = iter(cut(floats, [part for stack in shapes for part in stack.float_lengths]))
+    lengths = [part for stack in shapes for part in stack.float_lengths]
+    gains = iter([host.empty(0)] * len(lengths) if floats is None else cut(floats, lengths))
     return tuple(
         StackIndex(
             stack,

@@ -78,7 +78,7 @@ class Capture:
         known = KnownTensors()
         known.add(before.state, "state")
         known.add(call.leaves, "argument")
-        known.add([queued.sent.ints, queued.sent.floats], "batch")
+        known.add(queued.sent.buffers, "batch")
         known.add(gradients, "gradient")
         before_it = [None if each is None else weakref.ref(each) for each in gradients]
         del gradients

@@ -163,7 +163,7 @@ class Rerun:
         lists: dict[str, list[Any]] = {
             "state": program.snapshot.state,
             "argument": call.leaves,
-            "batch": [queued.sent.ints, queued.sent.floats],
+            "batch": queued.sent.buffers,
             "constant": program.constants,
             "numbers": self._participants.sent_numbers(),
         }

@@ -105,8 +105,8 @@ class Steps:
 
     def _prepare(
         self, features: Any, weights: Any, training: bool, batcher: Batcher | None
-    ) -> tuple[Queued, list[Bags]]:
-        bags: list[Bags] | Exception
+    ) -> tuple[Queued, Sequence[Bags]]:
+        bags: Sequence[Bags] | Exception
         samples = None
         try:
             bags = self.parse(features, weights)
@@ -117,13 +117,13 @@ class Steps:
                 raise
             bags = error  # the other processes must come to know
         sent = self._tables.engine.send(bags, training, batcher, samples)
-        assert isinstance(bags, list)
+        assert not isinstance(bags, Exception)
         assert samples is not None
         self.shapes.remember(bags, samples.follows)
         return Queued(sent, training), bags
 
     @timed("parse")
-    def parse(self, features: Any, weights: Any) -> list[Bags]:
+    def parse(self, features: Any, weights: Any) -> Sequence[Bags]:
         """The checked ids of a batch, in feature order."""
         return parse_features(
             self._tables.resolved,
