@@ -23,6 +23,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ def main() -> None:
     report["settings"] = {key: str(value) for key, value in vars(args).items()}
     if args.json:
         print(json.dumps(report))
+        leave(args)
         return
     for array in report["arrays"]:
         print("  ".join(f"{key} {value}" for key, value in array.items()))
@@ -57,6 +59,14 @@ def main() -> None:
         print("  ".join(f"{key} {value}" for key, value in moved.items()))
     print(f"temporary bytes {report['temporary_bytes']:,}; programs {report['programs']}")
     print(report["proto"])
+    leave(args)
+
+
+def leave(args: argparse.Namespace) -> None:
+    """End the process at once where XLA's CPU compiler has met a kernel, for it damages memory then."""
+    if args.row_kernels:
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,6 +83,11 @@ def parse_args() -> argparse.Namespace:
     add("--layout", choices=["CPU", "TPU"], default="CPU", help="of the tables' arrays")
     add("--optimizer", choices=OPTIMIZERS, default="Adagrad", help="of the tables")
     add_case_options(parser)
+    add(
+        "--row-kernels",
+        action="store_true",
+        help="as on a TPU, with them on; the program is not run",
+    )
     many = parser.add_mutually_exclusive_group()
     many.add_argument(
         "--devices", type=int, default=1, help="virtual devices of one program (SPMD)"
@@ -155,6 +170,7 @@ def make_form(args: argparse.Namespace, features: list[Any], size: int, inputs: 
         optimizer,
         layout=args.layout,
         pipeline_execution_with_tensor_core=args.pipelined,
+        row_kernels="on" if args.row_kernels else "off",
     )
     return Ours(embedding, inputs, training)
 
@@ -176,15 +192,20 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
         tte.runtime.use_spmd()
     if args.replicas > 1:
         pretend_replicas(args.replicas)
+    if args.row_kernels:
+        pretend_tpu()
     features, size, inputs = make_case(args)
     form = make_form(args, features, size, inputs)
     widths = [each.table.dim * max(each.max_sequence_length, 1) for each in features]
     head = Head(sum(widths), args)
     tte.runtime.sync()
     kept = head.step(form)
-    tte.runtime.sync(wait=args.replicas == 1)
+    if args.row_kernels:
+        compile_only()
+    else:
+        tte.runtime.sync(wait=args.replicas == 1)
     # The first step makes torch.optim's slots, or the gradients that a pipelined step applies.
-    if args.form == "naive" or args.pipelined:
+    if args.form == "naive" or (args.pipelined and not args.row_kernels):
         kept = head.step(form)
         tte.runtime.sync(wait=True)
     del kept
@@ -279,6 +300,25 @@ def pretend_replicas(count: int) -> None:
         return Process(device, MadeUpPeers(count), in_program=True)
 
     build.choose_exchange = process_of_tpu  # type: ignore[assignment]
+
+
+def pretend_tpu() -> None:
+    """Let row kernels be traced here, unchecked."""
+    from torch_tpu_embedding.program import build
+
+    build.on_a_tpu = lambda: True
+    build.kernels_work = lambda exchange, arrays: True
+
+
+def compile_only() -> None:
+    """End a step with kernels: XLA dumps its program, and refuses to compile it for the CPU."""
+    import torch_tpu_embedding as tte
+
+    try:
+        tte.runtime.sync()
+    except ValueError as error:
+        if "tpu_custom_call" not in str(error):
+            raise
 
 
 class MadeUpPeers:
