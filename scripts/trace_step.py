@@ -23,11 +23,11 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from support import kernel_trace
 from support.command_line import make_parser
 from support.hlo_report import dump_flags, inspect
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 FORMS = ["ours", "naive", "plain"]
 WORKLOADS = ["onehot26", "movielens", "dcnv2-capped", "tiny", "small26"]
 OPTIMIZERS = ["SGD", "Adagrad", "RowWiseAdagrad", "AdagradMomentum", "Adam", "FTRL"]
+FACTS = "facts.json"
 HIDDEN = 32
 """Width of the dense head."""
 
@@ -46,27 +47,23 @@ HIDDEN = 32
 def main() -> None:
     """Run from the command line."""
     args = parse_args()
-    traced = trace(args)
-    report = {**traced, **inspect(args.out, traced["arrays"])}
+    if args.row_kernels:
+        traced = kernel_trace.trace_apart(lambda: trace(args), args.out / FACTS)
+        report = {**traced, **kernel_trace.inspect_traced(args.out, traced["arrays"])}
+    else:
+        traced = trace(args)
+        report = {**traced, **inspect(args.out, traced["arrays"])}
     report["settings"] = {key: str(value) for key, value in vars(args).items()}
     if args.json:
         print(json.dumps(report))
-        leave(args)
         return
     for array in report["arrays"]:
         print("  ".join(f"{key} {value}" for key, value in array.items()))
-    for moved in (*report["exchanged"], *report["collectives"]):
+    for moved in (*report["exchanged"], *report.get("collectives", [])):
         print("  ".join(f"{key} {value}" for key, value in moved.items()))
-    print(f"temporary bytes {report['temporary_bytes']:,}; programs {report['programs']}")
+    if not args.row_kernels:
+        print(f"temporary bytes {report['temporary_bytes']:,}; programs {report['programs']}")
     print(report["proto"])
-    leave(args)
-
-
-def leave(args: argparse.Namespace) -> None:
-    """End the process at once where XLA's CPU compiler has met a kernel, for it damages memory then."""
-    if args.row_kernels:
-        sys.stdout.flush()
-        os._exit(0)
 
 
 def parse_args() -> argparse.Namespace:
@@ -86,7 +83,7 @@ def parse_args() -> argparse.Namespace:
     add(
         "--row-kernels",
         action="store_true",
-        help="as on a TPU, with them on; the program is not run",
+        help="of a TPU; the program is dumped, and not compiled",
     )
     many = parser.add_mutually_exclusive_group()
     many.add_argument(
@@ -193,7 +190,7 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
     if args.replicas > 1:
         pretend_replicas(args.replicas)
     if args.row_kernels:
-        pretend_tpu()
+        kernel_trace.pretend_tpu()
     features, size, inputs = make_case(args)
     form = make_form(args, features, size, inputs)
     widths = [each.table.dim * max(each.max_sequence_length, 1) for each in features]
@@ -201,14 +198,18 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
     tte.runtime.sync()
     kept = head.step(form)
     if args.row_kernels:
-        compile_only()
-    else:
-        tte.runtime.sync(wait=args.replicas == 1)
+        kernel_trace.dump_and_end(facts(args, form, head, inputs), args.out / FACTS)
+    tte.runtime.sync(wait=args.replicas == 1)
     # The first step makes torch.optim's slots, or the gradients that a pipelined step applies.
-    if args.form == "naive" or (args.pipelined and not args.row_kernels):
+    if args.form == "naive" or args.pipelined:
         kept = head.step(form)
         tte.runtime.sync(wait=True)
     del kept
+    return facts(args, form, head, inputs)
+
+
+def facts(args: argparse.Namespace, form: Form, head: Head, inputs: list[Any]) -> dict[str, Any]:
+    """The arrays of a step, the bytes it moves and exchanges."""
     found = {"arrays": form.arrays, "exchanged": [], "head_elements": head.hidden.numel()}
     if args.form == "ours":
         found |= moved_and_exchanged(form, inputs, training=not args.evaluate)
@@ -300,25 +301,6 @@ def pretend_replicas(count: int) -> None:
         return Process(device, MadeUpPeers(count), in_program=True)
 
     build.choose_exchange = process_of_tpu  # type: ignore[assignment]
-
-
-def pretend_tpu() -> None:
-    """Let row kernels be traced here, unchecked."""
-    from torch_tpu_embedding.program import build
-
-    build.on_a_tpu = lambda: True
-    build.kernels_work = lambda exchange, arrays: True
-
-
-def compile_only() -> None:
-    """End a step with kernels: XLA dumps its program, and refuses to compile it for the CPU."""
-    import torch_tpu_embedding as tte
-
-    try:
-        tte.runtime.sync()
-    except ValueError as error:
-        if "tpu_custom_call" not in str(error):
-            raise
 
 
 class MadeUpPeers:
