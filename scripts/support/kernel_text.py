@@ -78,13 +78,13 @@ def template(name: str) -> str:
     block, blocks = row_kernels.BLOCK, -(-records // row_kernels.BLOCK)
     names = {
         f"<{per_record * rows}x": "<${array_rows}x",
-        f"<{records}x": "<${records}x",
         f"iteration_bounds = array<i64: {blocks}>": "iteration_bounds = array<i64: ${blocks}>",
     }
     if rows > 1:
         names |= {
             f"<{block * rows}x": "<${block_rows}x",
             f"array<i64: {block * rows},": "array<i64: ${block_rows},",
+            f"<{row_kernels.CHUNK * rows}x": "<${chunk_rows}x",
             f"<{rows}x": "<${rows}x",
             f"value = {rows} : i32": "value = ${rows} : i32",
         }

@@ -1,16 +1,16 @@
 """The row kernels in Pallas: the source of the text in `torch_tpu_embedding/kernels/`. Needs jax.
 
 An array in HBM has rows of 128 lanes, and a record is k consecutive rows, one contiguous piece of k * 512
-bytes: one copy (DMA) moves it. The values of a block of records are brought into on-chip memory by the
-pipeline around the kernel, and a copy is started for each record. The copies of a block are waited for
-together: the semaphore counts bytes, whatever was copied where.
+bytes, which one copy (DMA) moves. The pipeline around a kernel brings a block of record numbers into scalar
+memory and a block of values into vector memory; the kernel starts a copy for each record. The copies of a chunk of a block are waited for together: the semaphore counts bytes, whatever
+was copied where.
 
 Letters: U records of a step, V records of the array.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 LANES = 128
-BLOCK = 256
+BLOCK = 1024
+"""Records that one program of the grid writes: what fills a tile of scalar memory."""
+CHUNK = 256
 UNROLL = 8
 """Copies that are started in one trip of a loop."""
 
@@ -33,6 +35,7 @@ def write_records(
     *,
     rows: int = 1,
     block: int = BLOCK,
+    chunk: int = CHUNK,
     interpret: Any = False,
 ) -> Array:
     """The array with the first `count` records written: record `record[i]` has the rows of `values[i]`.
@@ -44,33 +47,50 @@ def write_records(
         values: `[U * rows, 128]`.
         rows: k.
         block: records that one program of the grid writes.
+        chunk: records whose copies are waited for together.
         interpret: InterpretParams, to run on the CPU.
     """
 
-    def kernel(record: Any, count: Any, values: Any, _: Any, out: Any, done: Any) -> None:
-        first = pl.program_id(0) * block
-        left = count[0] - first
+    def kernel(count: Any, record: Any, values: Any, _: Any, out: Any, done: Any) -> None:
+        def start(i: Any) -> None:
+            there = out.at[pl.ds(record[i] * rows, rows)]
+            pltpu.make_async_copy(values.at[pl.ds(i * rows, rows)], there, done).start()
 
-        def copy(i: Any) -> Any:
-            there = out.at[pl.ds(record[first + i] * rows, rows)]
-            return pltpu.make_async_copy(values.at[pl.ds(i * rows, rows)], there, done)
+        def wait(records: int) -> None:
+            some = values.at[pl.ds(0, records * rows)]
+            pltpu.make_async_copy(some, some, done).wait()
 
-        @pl.when(left >= block)
-        def _whole_block() -> None:
-            _unrolled(block, lambda i: copy(i).start())
-            pltpu.make_async_copy(values, values, done).wait()
+        def write_chunk(number: Any) -> None:
+            first = number * chunk
+            left = count[0] - pl.program_id(0) * block - first
 
-        @pl.when(left < block)
-        def _part_of_a_block() -> None:
-            _loop(left, lambda i: copy(i).start())
-            _loop(left, lambda i: copy(0).wait())
+            @pl.when(left >= chunk)
+            def _whole() -> None:
+                _unrolled(chunk, lambda i: start(first + i))
+                wait(chunk)
 
-    scalars = [record, count]
-    return _call(kernel, scalars, values, array, rows, block, interpret)
+            @pl.when(left < chunk)
+            def _part() -> None:
+                _loop(0, jnp.maximum(left, 0), lambda i: start(first + i))
+                _loop(0, jnp.maximum(left, 0), lambda i: wait(1))
+
+        _loop(0, block // chunk, write_chunk)
+
+    inputs = [
+        (record, _block_of_numbers(block)),
+        (values, _block_of_rows(block * rows)),
+    ]
+    return _call(kernel, [count], inputs, array, block, interpret)
 
 
 def write_marked_rows(
-    array: Array, row: Array, values: Array, *, block: int = BLOCK, interpret: Any = False
+    array: Array,
+    row: Array,
+    values: Array,
+    *,
+    block: int = BLOCK,
+    chunk: int = CHUNK,
+    interpret: Any = False,
 ) -> Array:
     """The array with the rows written whose number is not negative: row `row[i]` is `values[i]`.
 
@@ -78,86 +98,92 @@ def write_marked_rows(
         array: `[rows, 128]`; the result takes over its memory.
         row: int32, a multiple of `block` of them; those that are not negative are distinct.
         values: `[U, 128]`; there may be more numbers of rows than U, all negative.
-        block, interpret: as for `write_records`.
+        block, chunk, interpret: as for `write_records`.
     """
 
     def kernel(row: Any, values: Any, _: Any, out: Any, done: Any) -> None:
-        first = pl.program_id(0) * block
-
         def start(i: Any, started: Any) -> Any:
-            there = row[first + i]
+            there = row[i]
 
             @pl.when(there >= 0)
             def _copy() -> None:
-                pltpu.make_async_copy(values.at[pl.ds(i, 1)], out.at[pl.ds(there, 1)], done).start()
+                to = out.at[pl.ds(there, 1)]
+                pltpu.make_async_copy(values.at[pl.ds(i, 1)], to, done).start()
 
             return started + jnp.where(there >= 0, 1, 0)
 
-        def trip(number: Any, started: Any) -> Any:
-            for j in range(UNROLL):
-                started = start(number * UNROLL + j, started)
-            return started
+        def write_chunk(number: Any) -> None:
+            def trip(begin: Any, started: Any) -> Any:
+                for j in range(UNROLL):
+                    started = start(number * chunk + begin * UNROLL + j, started)
+                return started
 
-        started = lax.fori_loop(0, block // UNROLL, trip, 0)
-        size = block
-        while size:  # the number of copies, bit by bit
+            started = lax.fori_loop(0, chunk // UNROLL, trip, jnp.int32(0))
+            size = chunk
+            while size:  # the number of copies, bit by bit
 
-            @pl.when((started & size) != 0)
-            def _wait(size: int = size) -> None:
-                some = values.at[pl.ds(0, size)]
-                pltpu.make_async_copy(some, some, done).wait()
+                @pl.when((started & size) != 0)
+                def _wait(size: int = size) -> None:
+                    some = values.at[pl.ds(0, size)]
+                    pltpu.make_async_copy(some, some, done).wait()
 
-            size //= 2
+                size //= 2
 
-    return _call(kernel, [row], values, array, 1, block, interpret)
+        _loop(0, block // chunk, write_chunk)
+
+    inputs = [(row, _block_of_numbers(block)), (values, _block_of_rows(block))]
+    return _call(kernel, [], inputs, array, block, interpret)
 
 
 def _unrolled(count: int, body: Callable[[Any], None]) -> None:
     """Run body(0) … body(count - 1), several of them in a trip of the loop."""
 
-    def trip(number: Any, nothing: tuple[()]) -> tuple[()]:
+    def several(number: Any) -> None:
         for j in range(UNROLL):
             body(number * UNROLL + j)
-        return nothing
 
-    lax.fori_loop(0, count // UNROLL, trip, ())
+    _loop(0, count // UNROLL, several)
 
 
-def _loop(count: Any, body: Callable[[Any], None]) -> None:
-    """Run body(0) … body(count - 1); none if the count is negative."""
+def _loop(begin: Any, end: Any, body: Callable[[Any], None]) -> None:
+    """Run body(begin) … body(end - 1)."""
 
     def trip(number: Any, nothing: tuple[()]) -> tuple[()]:
         body(number)
         return nothing
 
-    lax.fori_loop(0, jnp.maximum(count, 0), trip, ())
+    lax.fori_loop(begin, end, trip, ())
+
+
+def _block_of_numbers(count: int) -> Any:
+    return pl.BlockSpec((count,), lambda n, *_: (n,), memory_space=pltpu.SMEM)
+
+
+def _block_of_rows(rows: int) -> Any:
+    return pl.BlockSpec((rows, LANES), lambda n, *_: (n, 0), memory_space=pltpu.VMEM)
 
 
 def _call(
-    kernel: Any, scalars: list[Array], values: Array, array: Array, rows: int, block: int,
-    interpret: Any,
+    kernel: Any, scalars: Sequence[Array], inputs: Sequence[tuple[Array, Any]], array: Array,
+    block: int, interpret: Any,
 ) -> Array:  # fmt: skip
     """Run a kernel over blocks of records, on all cores of a chip, in the memory of `array`."""
+    anywhere = pl.BlockSpec(memory_space=pltpu.MemorySpace.ANY)
     grid = pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=len(scalars),
-        grid=(-(-len(scalars[0]) // block),),
-        in_specs=[
-            pl.BlockSpec(
-                (block * rows, LANES), lambda n, *_: (n, 0), memory_space=pltpu.MemorySpace.VMEM
-            ),
-            pl.BlockSpec(memory_space=pltpu.MemorySpace.ANY),
-        ],
-        out_specs=pl.BlockSpec(memory_space=pltpu.MemorySpace.ANY),
+        grid=(-(-inputs[0][0].shape[0] // block),),
+        in_specs=[*(spec for _, spec in inputs), anywhere],
+        out_specs=anywhere,
         scratch_shapes=[pltpu.SemaphoreType.DMA],
     )
     written: Array = pl.pallas_call(
         kernel,
         grid_spec=grid,
         out_shape=jax.ShapeDtypeStruct(array.shape, array.dtype),
-        input_output_aliases={len(scalars) + 1: 0},
+        input_output_aliases={len(scalars) + len(inputs): 0},
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel",), disable_bounds_checks=False
         ),
         interpret=interpret,
-    )(*scalars, values, array)
+    )(*scalars, *(value for value, _ in inputs), array)
     return written

@@ -30,18 +30,19 @@ def merge_into_rows(
         rows, whole at the last records.
     """
     width, lanes = records.shape[1], rows.shape[1]
-    lane = torch.arange(lanes, dtype=torch.int32, device=rows.device)
-    known = (lane // width)[None] == position[:, None]
-    merged = torch.where(known, torch.cat([records] * (lanes // width), dim=1), rows)
+    per_row = lanes // width
+    places = torch.arange(per_row, dtype=torch.int32, device=rows.device)
+    known = position[:, None] == places
+    merged = torch.where(known[:, :, None], records[:, None, :], rows.view(-1, per_row, width))
     distance = 1
-    while distance < lanes // width:
+    while distance < per_row:
         same_row = _later(row, distance, -1) == row
         found = _later(known, distance, False) & same_row[:, None]
-        merged = torch.where(found, _later(merged, distance, 0.0), merged)
+        merged = torch.where(found[:, :, None], _later(merged, distance, 0.0), merged)
         known = known | found
         distance *= 2
     is_last = row != pad(row[1:], (0, 1), value=-1)
-    return torch.where(is_last, row, -1), merged
+    return torch.where(is_last, row, -1), merged.reshape(-1, lanes)
 
 
 def _later(values: Tensor, distance: int, blank: float) -> Tensor:

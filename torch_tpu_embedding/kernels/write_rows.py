@@ -24,8 +24,10 @@ from ..runtime import xla
 from ..tables.layout import LANES
 from .hlo_module import Array, custom_call_module
 
-BLOCK = 256
+BLOCK = 1024
 """Records that one program of a kernel's grid writes; the programs share the cores of a chip."""
+CHUNK = 256
+"""Records whose copies a program waits for together."""
 
 
 def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) -> None:
@@ -43,7 +45,7 @@ def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) 
         array.view(-1, rows * LANES)[record[:written].long()] = values[:written]
         return
     found = _operation("write_records", array.shape[0], len(record), rows, len(record) * rows)
-    operands = [record, count, values.reshape(-1, LANES), array]
+    operands = [count, record, values.reshape(-1, LANES), array]
     array.copy_(xla.call(found, "write_records", operands))
 
 
@@ -69,7 +71,7 @@ def _operation(name: str, array_rows: int, records: int, rows: int, num_values: 
     array, values = Array((array_rows, LANES)), Array((num_values, LANES))
     operands = [Array((records,), torch.int32), values, array]
     if name == "write_records":
-        operands.insert(1, Array((1,), torch.int32))
+        operands.insert(0, Array((1,), torch.int32))
     config = json.dumps({
         "custom_call_config": {
             "body": base64.b64encode(kernel_text(name, array_rows, records, rows).encode()).decode(),
@@ -94,8 +96,8 @@ def kernel_text(name: str, array_rows: int, records: int, rows: int) -> str:
     """
     return _template(name).substitute(
         array_rows=array_rows,
-        records=records,
         block_rows=BLOCK * rows,
+        chunk_rows=CHUNK * rows,
         rows=rows,
         blocks=-(-records // BLOCK),
     )
