@@ -2,8 +2,8 @@
 
 An array in HBM has rows of 128 lanes, and a record is k consecutive rows, one contiguous piece of k * 512
 bytes, which one copy (DMA) moves. The pipeline around a kernel brings a block of record numbers into scalar
-memory and a block of values into vector memory; the kernel starts a copy for each record. The copies of a chunk of a block are waited for together: the semaphore counts bytes, whatever
-was copied where.
+memory and a block of values into vector memory; the kernel starts a copy for each record. The copies of a
+chunk of a block are waited for together: the semaphore counts bytes, whatever was copied where.
 
 Letters: U records of a step, V records of the array.
 """
@@ -97,7 +97,7 @@ def write_marked_rows(
     Args:
         array: `[rows, 128]`; the result takes over its memory.
         row: int32, a multiple of `block` of them; those that are not negative are distinct.
-        values: `[U, 128]`; there may be more numbers of rows than U, all negative.
+        values: `[U, 128]`; the numbers of rows after U, less than a block of them, are all negative.
         block, chunk, interpret: as for `write_records`.
     """
 

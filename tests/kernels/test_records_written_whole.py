@@ -1,6 +1,7 @@
 """Records written whole, as the row kernels take them, against the scatter-add of changes, bit for bit.
 
-On an eager device plain torch stands in for the kernels (test_kernel_source.py compares the two), so that all of the program around them runs here.
+On an eager device plain torch stands in for the kernels (test_kernel_source.py compares the two), and all
+of the program around them runs here.
 """
 
 from __future__ import annotations
