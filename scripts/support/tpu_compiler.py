@@ -92,6 +92,8 @@ def compile_program(program: Path, chip: str, replicas: int, partitions: int) ->
     build = options.executable_build_options
     build.num_replicas, build.num_partitions = replicas, partitions
     build.use_spmd_partitioning = partitions > 1
+    # else every output, a table too, would be gathered on all devices
+    build.allow_spmd_sharding_propagation_to_output = [True]
     numbers = numpy.array([device.id for device in used]).reshape(replicas, partitions)
     assignment = xla_client.DeviceAssignment.create(numbers)
     options.device_assignment = build.device_assignment = assignment

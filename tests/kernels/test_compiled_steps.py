@@ -23,7 +23,7 @@ from scripts.support.tpu_schedule import count_cycles, dump_arguments
 
 COMPILER = os.environ.get("TPU_COMPILER_PYTHON", sys.executable)
 KERNELS = ("write_records", "write_marked_rows")
-WORDS_A_RECORD = {"v4": 14, "v5e": 25, "v5p": 15, "v6e": 24}
+WORDS_A_RECORD = {"v4": 15, "v5e": 26, "v5p": 16, "v6e": 26}
 """Instruction words for each record that may be written, at most; XLA's scatter-add has 71 to 104. The two
 cores of v4 and v5p share the records."""
 
@@ -78,13 +78,16 @@ STEPS = {
     "one record a row": ["--dim", "64"],
     "four records a row": ["--dim", "16"],
     "records of two rows": ["--dim", "128"],
-    "two arrays": ["--dim", "32", "128", "--tables", "2"],
+    "two arrays": ["--dim", "64", "32", "--tables", "2"],
 }
+LARGE = ["--vocabulary", "2200000", "--batch-size", "4096"]
+"""Tables of 128 MiB and more on each device: smaller ones may pass through on-chip memory, with the
+scatter-add as well."""
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_tables_are_written_in_place_by_kernels_on_four_chips(name: str, tmp_path: Path) -> None:
-    ids = ["--vocabulary", "300000", "--batch-size", "4096", "--ids-per-sample", "4", "--ragged"]
+    ids = [*LARGE, "--ids-per-sample", "4", "--ragged"]
     step = traced(tmp_path, "--row-kernels", "--layout", "TPU", *ids, *STEPS[name])
     shapes = [array["shape"] for array in step["arrays"]]
     records = 7848 if "--tables" not in STEPS[name] else None  # those of one table, with padding
@@ -93,25 +96,13 @@ def test_tables_are_written_in_place_by_kernels_on_four_chips(name: str, tmp_pat
         check(found, shapes, chip, records)
 
 
+@pytest.mark.parametrize("dim", ["64", "32"])
 @pytest.mark.parametrize("way", ["partitions", "replicas"])
-def test_so_they_are_on_four_devices(way: str, tmp_path: Path) -> None:
+def test_so_they_are_on_four_devices(way: str, dim: str, tmp_path: Path) -> None:
     option = {"partitions": "--devices", "replicas": "--replicas"}[way]
-    given = [
-        "--vocabulary",
-        "300000",
-        "--batch-size",
-        "4096",
-        "--dim",
-        "64",
-        "32",
-        "--tables",
-        "2",
-        option,
-        "4",
-    ]
-    step = traced(tmp_path, "--row-kernels", "--layout", "TPU", *given)
+    step = traced(tmp_path, "--row-kernels", "--layout", "TPU", *LARGE, "--dim", dim, option, "4")
     shapes = [array["shape"] for array in step["arrays"]]
     for chip in CHIPS:
         found = compiled(Path(step["proto"]), chip, tmp_path / chip, f"--{way}", "4")
         check(found, shapes, chip, None)
-        assert found["text"].count(" all-to-all(") + found["text"].count(" all-to-all-start(") > 0
+        assert " all-to-all" in found["text"]
