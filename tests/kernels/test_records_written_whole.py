@@ -19,6 +19,7 @@ from torch_tpu_embedding.config.learning_rates import FROZEN
 from torch_tpu_embedding.kernels.narrow_records import merge_into_rows
 from torch_tpu_embedding.kernels.write_rows import write_marked_rows, write_records
 from torch_tpu_embedding.reference import ReferenceEmbedding
+from torch_tpu_embedding.runtime import DeviceKind
 
 DIMS = (1, 2, 3, 5, 16, 32, 48, 64, 100, 128, 130, 192, 300)
 
@@ -45,6 +46,26 @@ def test_steps_equal_those_of_the_scatter_bit_for_bit_and_the_reference(
         reference.apply_gradients(batch, [gradient_of(each) for each in wanted])
     assert_same(kernels.state(), scatter.state())
     assert_close(kernels.state(), reference.state, AMPLIFIED.get(name, 2e-5))
+
+
+@pytest.mark.parametrize(
+    ("dim", "written"), [(1, True), (64, True), (512, True), (513, False)], ids=str
+)
+def test_records_of_up_to_1024_lanes_are_laid_out_for_kernels(dim: int, written: bool) -> None:
+    optimizer = tte.Adagrad(0.1)
+    fast = Fast(of_dim(dim, optimizer), optimizer, "TPU", row_kernels=True)
+    for stack in fast.engine.store.stacks:
+        for array in stack.arrays:
+            assert array.written_by_kernel == written
+            assert not written or array.shape[1] == 128
+
+
+def test_other_kinds_and_rules_are_not_laid_out_for_kernels() -> None:
+    for name, kind in (("adagrad", "CPU"), ("adagrad-each", "TPU"), ("adam-not-lazy", "TPU")):
+        optimizer = OPTIMIZERS[name]
+        kinds: dict[str, DeviceKind] = {"CPU": "CPU", "TPU": "TPU"}
+        fast = Fast(of_dim(64, optimizer), optimizer, kinds[kind], row_kernels=True)
+        assert not any(stack.uses_kernels for stack in fast.engine.store.stacks)
 
 
 @pytest.mark.parametrize("dim", DIMS)

@@ -25,6 +25,7 @@ LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
 _ROW_STEP = 8  # physical rows come in multiples of the tile height
 _VECTOR_STEP = 1024  # and vectors in multiples of a whole tile
 _FIELD_ROW_WIDTH = 64  # lanes; docs/lab/performance.md has the times
+_WIDEST_FOR_KERNEL = 8 * LANES  # two blocks of 1,024 such records take 8 MiB of on-chip memory
 _MAX_RECORDS = 2**31 - 8  # record numbers are int32 on the device
 
 
@@ -265,8 +266,9 @@ def _can_write_rows(rule: Optimizer) -> bool:
 
 
 def _for_kernel(array: ArrayLayout) -> ArrayLayout:
-    """The layout of an array whose records kernels write, if they can: rows are numbered by int32."""
-    if array.is_vector or array.num_elements // LANES > _MAX_RECORDS:
+    """The layout of an array whose records kernels write, if they can."""
+    rows = array.num_elements // LANES  # numbered by int32
+    if array.is_vector or rows > _MAX_RECORDS or array.row_width > _WIDEST_FOR_KERNEL:
         return array
     return replace(array, written_by_kernel=True)
 
