@@ -126,8 +126,9 @@ def apply_stack(
             replace_records(layout, arrays[number], index.ints.record, new, index.valid)
         else:
             scattered.append(number)
-    layouts = [stack.arrays[number] for number in scattered]
-    write_changes([arrays[number] for number in scattered], layouts, record, changes, valid)
+    if scattered:
+        layouts = [stack.arrays[number] for number in scattered]
+        write_changes([arrays[number] for number in scattered], layouts, record, changes, valid)
 
 
 def apply_round_batch(
