@@ -2,8 +2,9 @@
 """Compile a step on embedding tables with the TPU compiler, for v4, v5e, v5p and v6e, without a TPU.
 
 Real steps are traced on the CPU (scripts/trace_step.py, TPU layout) and compiled, not run, for one chip of
-each generation. Compared are this package (ours), nn.Embedding with an optimizer of torch.optim (naive)
-and one array [V, D] for each table and slot, of which only the distinct rows are touched (plain).
+each generation. Compared are this package (ours), the same with row kernels (kernels), nn.Embedding with an
+optimizer of torch.optim (naive) and one array [V, D] for each table and slot, of which only the distinct
+rows are touched (plain).
 
   temp MB     temporaries of the program
   MB in place outputs that take over the memory of an argument (donated)
@@ -59,7 +60,8 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--chips", nargs="+", choices=CHIPS, default=list(CHIPS), help="generations to compile for")
-    add("--form", nargs="+", choices=FORMS, default=FORMS, help="steps to compare")
+    text = "steps to compare (default: all but kernels)"
+    add("--form", nargs="+", choices=[*FORMS, "kernels"], default=FORMS, help=text)
     add("--optimizer", nargs="+", choices=OPTIMIZERS, default=["Adagrad"], help="in turn")
     add("--train", action="store_true", help="training steps (the default)")
     add("--eval", action="store_true", help="evaluation steps, also or only")

@@ -13,6 +13,10 @@ Each check is a process of its own, for a TPU belongs to one process at a time:
   flat       scripts/bench_scale.py: a step is as fast with 16 times the rows (to 25 %)
   benchmark  scripts/bench.py: our step beside nn.Embedding with a dense optimizer (never fails on a time)
 
+With --kernels, first of all and with a limit of its own, for a kernel may never end (docs/row_kernels.md):
+
+  kernels    row kernels against XLA's scatter, bit for bit, and nanoseconds a record of both
+
 Exits with 1 if a check fails. The report holds the results of each check, and the end of the output of each
 that failed; add it to a bug report. Without PJRT_DEVICE it runs on XLA's CPU device.
 """
@@ -121,6 +125,12 @@ def checks(folder: Path, quick: bool) -> list[Check]:
     ]  # fmt: skip
 
 
+def kernel_check() -> Check:
+    """The check of --kernels."""
+    command = [sys.executable, "-W", "ignore", "scripts/support/time_kernels.py"]
+    return Check("kernels", command, judge=lambda found: found["fault"])
+
+
 def _judge_program(found: Any) -> str | None:
     if found["programs"] != 1:
         return f"the step is {found['programs']} programs, not one"
@@ -191,6 +201,8 @@ def parse_args() -> argparse.Namespace:
     )
     add("--quick", action="store_true", help="small sizes: minutes on a laptop")
     add("--seconds", type=float, default=1200, help="limit of one check")
+    add("--kernels", action="store_true", help="check and time the row kernels first")
+    add("--kernel-seconds", type=float, default=300, help="limit of that check")
     return parser.parse_args()
 
 
@@ -203,10 +215,13 @@ def main() -> int:
         chosen = checks(Path(folder), args.quick)
         if args.only:
             chosen = [each for each in chosen if each.name in args.only]
+        if args.kernels:
+            chosen.insert(0, kernel_check())
         progress = tqdm(chosen, disable=None)
         for check in progress:
             progress.set_description(check.name)
-            report[check.name] = found = run(check, args.seconds)
+            limit = args.kernel_seconds if check.name == "kernels" else args.seconds
+            report[check.name] = found = run(check, limit)
             args.report.write_text(json.dumps(report, indent=1) + "\n")
             state = "ok" if found["ok"] else f"FAILED: {found['problem']}"
             tqdm.write(f"{check.name:10} {found['seconds']:7.1f} s  {state}")

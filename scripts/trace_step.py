@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from support import kernel_trace
 from support.command_line import make_parser
 from support.hlo_report import dump_flags, inspect
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 FORMS = ["ours", "naive", "plain"]
 WORKLOADS = ["onehot26", "movielens", "dcnv2-capped", "tiny", "small26"]
 OPTIMIZERS = ["SGD", "Adagrad", "RowWiseAdagrad", "AdagradMomentum", "Adam", "FTRL"]
+FACTS = "facts.json"
 HIDDEN = 32
 """Width of the dense head."""
 
@@ -46,17 +48,22 @@ HIDDEN = 32
 def main() -> None:
     """Run from the command line."""
     args = parse_args()
-    traced = trace(args)
-    report = {**traced, **inspect(args.out, traced["arrays"])}
+    if args.row_kernels:
+        traced = kernel_trace.trace_apart(lambda: trace(args), args.out / FACTS)
+        report = {**traced, **kernel_trace.inspect_traced(args.out, traced["arrays"])}
+    else:
+        traced = trace(args)
+        report = {**traced, **inspect(args.out, traced["arrays"])}
     report["settings"] = {key: str(value) for key, value in vars(args).items()}
     if args.json:
         print(json.dumps(report))
         return
     for array in report["arrays"]:
         print("  ".join(f"{key} {value}" for key, value in array.items()))
-    for moved in (*report["exchanged"], *report["collectives"]):
+    for moved in (*report["exchanged"], *report.get("collectives", [])):
         print("  ".join(f"{key} {value}" for key, value in moved.items()))
-    print(f"temporary bytes {report['temporary_bytes']:,}; programs {report['programs']}")
+    if not args.row_kernels:
+        print(f"temporary bytes {report['temporary_bytes']:,}; programs {report['programs']}")
     print(report["proto"])
 
 
@@ -74,6 +81,11 @@ def parse_args() -> argparse.Namespace:
     add("--layout", choices=["CPU", "TPU"], default="CPU", help="of the tables' arrays")
     add("--optimizer", choices=OPTIMIZERS, default="Adagrad", help="of the tables")
     add_case_options(parser)
+    add(
+        "--row-kernels",
+        action="store_true",
+        help="of a TPU; the program is dumped, and not compiled",
+    )
     many = parser.add_mutually_exclusive_group()
     many.add_argument(
         "--devices", type=int, default=1, help="virtual devices of one program (SPMD)"
@@ -156,6 +168,7 @@ def make_form(args: argparse.Namespace, features: list[Any], size: int, inputs: 
         optimizer,
         layout=args.layout,
         pipeline_execution_with_tensor_core=args.pipelined,
+        row_kernels="on" if args.row_kernels else "off",
     )
     return Ours(embedding, inputs, training)
 
@@ -177,6 +190,8 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
         tte.runtime.use_spmd()
     if args.replicas > 1:
         pretend_replicas(args.replicas)
+    if args.row_kernels:
+        kernel_trace.pretend_tpu()
     features, size, inputs = make_case(args)
     form = make_form(args, features, size, inputs)
     widths = [each.table.dim * max(each.max_sequence_length, 1) for each in features]
@@ -185,12 +200,19 @@ def trace(args: argparse.Namespace) -> dict[str, Any]:
     kept = head.step(form)
     if args.replicas > 1:
         silence_native_code()
+    if args.row_kernels:
+        kernel_trace.dump_and_end(facts(args, form, head, inputs), args.out / FACTS)
     tte.runtime.sync(wait=args.replicas == 1)
     # The first step makes torch.optim's slots, or the gradients that a pipelined step applies.
     if args.form == "naive" or args.pipelined:
         kept = head.step(form)
         tte.runtime.sync(wait=True)
     del kept
+    return facts(args, form, head, inputs)
+
+
+def facts(args: argparse.Namespace, form: Form, head: Head, inputs: list[Any]) -> dict[str, Any]:
+    """The arrays of a step, the bytes it moves and exchanges."""
     found = {"arrays": form.arrays, "exchanged": [], "head_elements": head.hidden.numel()}
     if args.form == "ours":
         found |= moved_and_exchanged(form, inputs, training=not args.evaluate)

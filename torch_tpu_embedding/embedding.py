@@ -17,6 +17,7 @@ from torch import Tensor
 from . import runtime
 from .config.learning_rates import current_rates
 from .config.nest import pack_like
+from .kernels.choice import RowKernels
 from .monitoring.describe import describe
 from .optimizers import Optimizer
 from .program.plain_lookup import serving_embedding_lookup
@@ -58,6 +59,7 @@ class TPUEmbedding(TableRows):
         initialize_tpu_embedding: False makes this a second object on the tables that another one, of an
             equal configuration, has built on the device; both see and change the same rows.
         layout: None for the layout that suits the device, or 'CPU' or 'TPU' to trace for another.
+        row_kernels: 'on' (kernels write rows on a TPU), 'off' or 'auto' (off so far): docs/row_kernels.md.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message says which and what is allowed.
@@ -78,6 +80,7 @@ class TPUEmbedding(TableRows):
         enqueue_depth: int = 2,
         initialize_tpu_embedding: bool = True,
         layout: runtime.DeviceKind | None = None,
+        row_kernels: RowKernels = "auto",
     ) -> None:
         require_size_and_optimizer(batch_size, optimizer)
         check_options(batch_size, enqueue_depth, id_bounds)
@@ -91,6 +94,7 @@ class TPUEmbedding(TableRows):
             seed=seed,
             initialize_tpu_embedding=initialize_tpu_embedding,
             layout=layout,
+            row_kernels=row_kernels,
             id_bounds=id_bounds,
             options={
                 "batch_size": batch_size,
@@ -337,10 +341,7 @@ class TPUEmbedding(TableRows):
 
     def extra_repr(self) -> str:
         tables, features = len(self.resolved.tables), len(self.resolved.features)
-        return (
-            f"tables={tables}, features={features}, batch_size={self.batch_size}, "
-            f"device={str(self.device)!r}"
-        )
+        return f"tables={tables}, features={features}, batch_size={self.batch_size}, device='{self.device}'"
 
     def _require_accelerator(self, call: str) -> None:
         if not self.on_accelerator:

@@ -15,6 +15,7 @@ from torch import Tensor
 from . import runtime
 from .config.resolved import WEIGHT, resolve
 from .inputs.host_values import map_tensors
+from .kernels.choice import RowKernels
 from .monitoring.metrics import MetricsSwitch
 from .optimizers import Optimizer
 from .program.build import Tables
@@ -33,7 +34,7 @@ class TableModule(TableState):
 
     Args:
         feature_config, optimizer, device, sharding, process_group, seed, initialize_tpu_embedding, layout,
-            id_bounds: as for TPUEmbedding.
+            row_kernels, id_bounds: as for TPUEmbedding.
         options: others that must be equal on all processes, by name.
     """
 
@@ -48,6 +49,7 @@ class TableModule(TableState):
         seed: int | None,
         initialize_tpu_embedding: bool,
         layout: runtime.DeviceKind | None,
+        row_kernels: RowKernels,
         id_bounds: str,
         options: Mapping[str, object],
     ) -> None:
@@ -61,6 +63,7 @@ class TableModule(TableState):
             seed=seed,
             initialize_tpu_embedding=initialize_tpu_embedding,
             layout=layout,
+            row_kernels=row_kernels,
             options={**options, "id_bounds": id_bounds},
         )
         self.device = self._tables.device

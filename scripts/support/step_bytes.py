@@ -5,7 +5,6 @@ Letters: U unique rows, B batch, D dim, L sequence length.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -47,7 +46,7 @@ def bytes_moved(embedding: tte.TPUEmbedding, inputs: list[Any], training: bool) 
     for stack in embedding._tables.engine.store.stacks:
         rows = sum(unique.get(table, 0) for table in stack.table_indices)
         for array in stack.arrays if training else stack.arrays[:1]:
-            record_bytes += times * rows * math.prod(array.shape[1:]) * FLOAT
+            record_bytes += times * rows * array.row_width * FLOAT
             used = sum(array.widths) if training else stack.dim
             logical_bytes += times * rows * used * FLOAT
     return {

@@ -39,6 +39,11 @@ def main() -> None:
     parser.add_argument("program", type=Path, help="*.before_optimizations.hlo.pb")
     parser.add_argument("--chip", choices=TOPOLOGIES, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    many = parser.add_mutually_exclusive_group()
+    text = "devices of one partitioned program (trace_step.py --devices)"
+    many.add_argument("--partitions", type=int, choices=[1, 4], default=1, help=text)
+    text = "processes of one program, a device each (trace_step.py --replicas)"
+    many.add_argument("--replicas", type=int, choices=[1, 4], default=1, help=text)
     args = parser.parse_args()
     # libtpu would ask the network which TPU this machine is part of
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
@@ -48,7 +53,7 @@ def main() -> None:
     )
     args.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    executable = compile_program(args.program, args.chip)
+    executable = compile_program(args.program, args.chip, args.replicas, args.partitions)
     seconds = time.perf_counter() - started
     (args.out / "program.txt").write_text(executable.hlo_modules()[0].to_string())
     memory = executable.get_compiled_memory_stats()
@@ -71,8 +76,8 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("jax", "jaxlib", "libtpu")}
 
 
-def compile_program(program: Path, chip: str) -> Any:
-    """The loaded executable of a program, for one device of a chip."""
+def compile_program(program: Path, chip: str, replicas: int, partitions: int) -> Any:
+    """The loaded executable of a program, for one chip or the four of a host."""
     import numpy
     from jax._src.interpreters import mlir
     from jax._src.lib import _jax, xla_client
@@ -81,18 +86,22 @@ def compile_program(program: Path, chip: str) -> Any:
     computation = _jax.XlaComputation(module_of(program.read_bytes()))
     text = _jax.mlir.xla_computation_to_mlir_module(computation)
     topology = topologies.get_topology_desc(platform="tpu", **TOPOLOGIES[chip])
-    device = topology.devices[0]
+    used = topology.devices[: replicas * partitions]
     options = xla_client.CompileOptions()
-    options.num_replicas = options.num_partitions = 1
+    options.num_replicas, options.num_partitions = replicas, partitions
     build = options.executable_build_options
-    build.num_replicas = build.num_partitions = 1
-    assignment = xla_client.DeviceAssignment.create(numpy.array([[device.id]]))
+    build.num_replicas, build.num_partitions = replicas, partitions
+    build.use_spmd_partitioning = partitions > 1
+    # else every output, a table too, would be gathered on all devices
+    build.allow_spmd_sharding_propagation_to_output = [True]
+    numbers = numpy.array([device.id for device in used]).reshape(replicas, partitions)
+    assignment = xla_client.DeviceAssignment.create(numbers)
     options.device_assignment = build.device_assignment = assignment
     with mlir.make_ir_context():
         module = mlir.ir.Module.parse(text)
         donate(mlir.ir, module, donated_arguments(program))
-        devices = xla_client.DeviceList((device,))
-        return device.client.compile(mlir.module_to_bytecode(module), devices, options)
+        devices = xla_client.DeviceList(tuple(used))
+        return used[0].client.compile(mlir.module_to_bytecode(module), devices, options)
 
 
 def module_of(proto: bytes) -> bytes:

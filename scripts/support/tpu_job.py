@@ -31,7 +31,8 @@ def trace_step(
     """Trace a step with the TPU layout in a process of its own; returns scripts/trace_step.py's report."""
     name = "-".join([args.workload or "tables", optimizer, *map(str, dim), mode, form])
     command = [sys.executable, "-W", "ignore", str(SCRIPTS / "trace_step.py"), "--json"]
-    command += ["--out", str(out / "traced" / name), "--layout", "TPU", "--form", form]
+    command += ["--out", str(out / "traced" / name), "--layout", "TPU"]
+    command += ["--form", "ours", "--row-kernels"] if form == "kernels" else ["--form", form]
     command += ["--optimizer", optimizer, "--dim", *map(str, dim)]
     command += ["--evaluate"] if mode == "eval" else []
     for option in ("workload", "max_rows", "tables", "vocabulary", "batch_size"):

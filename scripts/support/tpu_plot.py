@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-COLOURS = {"ours": "tab:blue", "plain": "tab:orange", "naive": "tab:red"}
+COLOURS = {"ours": "tab:blue", "kernels": "tab:green", "plain": "tab:orange", "naive": "tab:red"}
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

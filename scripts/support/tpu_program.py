@@ -41,6 +41,11 @@ class Instruction:
         return "+".join(inner) or self.op
 
     @property
+    def is_in_place(self) -> bool:
+        """True for a kernel whose result takes over the memory of an operand."""
+        return self.op == "custom-call" and "output_to_operand_aliasing" in self.line
+
+    @property
     def on_sparse_core(self) -> bool:
         return 'execution_thread="sparsecore"' in self.line
 
@@ -118,7 +123,7 @@ def read_program(text: str, shapes: list[list[int]], counted: dict[str, int]) ->
                 without.append({"name": each.name, "does": each.does, "cycles": cycles})
         if cycles:
             costs.append({"name": each.name, "does": each.does, "cycles": cycles})
-        writes_rows = "scatter" in each.does and len(each.sizes) == 1
+        writes_rows = len(each.sizes) == 1 and ("scatter" in each.does or each.is_in_place)
         for size in set(each.sizes):
             if (size in elements or size >= max(elements)) and not writes_rows:
                 table_sized[f"{each.does}[{size}]"] += 1

@@ -106,9 +106,10 @@ class Fast:
         features: Sequence[tte.FeatureConfig],
         optimizer: tte.optimizers.Optimizer,
         kind: DeviceKind,
+        row_kernels: bool = False,
     ) -> None:
         self.resolved: Resolved = resolve(list(features), optimizer)
-        self.engine = Engine(self.resolved, torch.device("cpu"), kind)
+        self.engine = Engine(self.resolved, torch.device("cpu"), kind, row_kernels=row_kernels)
         self.engine.store.fill(lambda t: start_values(self.resolved.tables[t], seed=0))
 
     def step(self, batch: Batch, kind: str = "ragged", train: bool = True) -> list[Tensor]:

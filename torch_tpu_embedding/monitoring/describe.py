@@ -57,7 +57,7 @@ def describe(
         )
     parts = [title, _align(tables), _align(features)]
     if stacks is not None:
-        arrays = [["stack", "tables", "array", "shape", "records a row", "MB"]]
+        arrays = [["stack", "tables", "array", "shape", "records a row", "written by", "MB"]]
         for number, stack in enumerate(stacks):
             for array in stack.arrays:
                 arrays.append(
@@ -67,6 +67,7 @@ def describe(
                         " | ".join(array.fields),
                         str([*array.shape]),
                         str(array.records_per_row),
+                        "row kernel" if array.written_by_kernel else "scatter-add",
                         _megabytes(array.num_elements * 4),
                     ]
                 )

@@ -191,6 +191,7 @@ class Metrics:
                 f"{kind}s": None if part is None else 1 - part for kind, part in filled.items()
             },
             "compiles": count("compiles"),
+            "row_kernels": any(stack.uses_kernels for stack in self._engine.store.stacks),
             "host_ms": {name: count(f"{name} ns") / 1e6 / batches for name in HOST_PHASES},
             "device_wait_ms": count("wait ns") / 1e6 / steps,
             "bytes_exchanged": count("bytes"),

@@ -15,8 +15,10 @@ from ..config.resolved import Resolved
 from ..distributed.agreement import agree
 from ..distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
 from ..distributed.fingerprint import fingerprint
+from ..kernels.choice import RowKernels, on_a_tpu, wants_row_kernels
+from ..kernels.self_check import kernels_work
 from ..runtime import host
-from ..tables.layout import check_sizes
+from ..tables.layout import build_stacks, check_sizes
 from ..tables.placement import STRATEGIES, Placement, Strategy
 from ..tables.start_values import start_values
 from .engine import Engine
@@ -30,7 +32,7 @@ class Tables:
 
     Args:
         device: None for the default XLA device.
-        sharding, process_group, seed, initialize_tpu_embedding, layout: as for TPUEmbedding.
+        sharding, process_group, seed, initialize_tpu_embedding, layout, row_kernels: as for TPUEmbedding.
         options: others that must be equal on all processes, by name.
 
     Raises:
@@ -48,6 +50,7 @@ class Tables:
         seed: int | None,
         initialize_tpu_embedding: bool,
         layout: runtime.DeviceKind | None,
+        row_kernels: RowKernels = "auto",
         options: Mapping[str, object],
     ) -> None:
         if layout not in (None, "CPU", "TPU"):
@@ -66,6 +69,7 @@ class Tables:
         self.built: Engine | None = None
         """None before the tables are built, and on the CPU."""
         self._layout = layout
+        self._wants_row_kernels = wants_row_kernels(row_kernels)
         if not self.on_accelerator:
             self._require_cpu(initialize_tpu_embedding)
             return
@@ -80,6 +84,7 @@ class Tables:
             group, devices = self.exchange.group, self.exchange.local_devices
             self.placement = Placement(sharding, group.size, group.rank, devices)
         own: dict[str, object] = {"sharding": self.placement.strategy, "layout": layout}
+        own["row_kernels"] = self._wants_row_kernels
         own["initialize_tpu_embedding"] = initialize_tpu_embedding
         self.seed, number = agree(self.exchange.group, resolved, {**own, **options}, self.seed)
         if initialize_tpu_embedding:
@@ -112,12 +117,20 @@ class Tables:
         runtime.require_own_process("TPUEmbedding")
         if self.built is None:
             kind = self._layout or runtime.device_kind()
-            strategy = self.placement.strategy
-            engine = Engine(self.resolved, self.device, kind, self.exchange, strategy)
+            strategy, kernels = self.placement.strategy, self._uses_row_kernels(kind)
+            engine = Engine(self.resolved, self.device, kind, self.exchange, strategy, kernels)
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
             register(self.device, self.resolved, engine)
         return self.built
+
+    def _uses_row_kernels(self, kind: runtime.DeviceKind) -> bool:
+        """True if kernels are to write the rows; a collective call."""
+        if not self._wants_row_kernels or kind != "TPU" or not on_a_tpu():
+            return False
+        assert self.exchange is not None
+        stacks = build_stacks(self.resolved.tables, kind, (), self.placement, row_kernels=True)
+        return kernels_work(self.exchange, [array for stack in stacks for array in stack.arrays])
 
     def _start_values(self, engine: Engine, number: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
         table = self.resolved.tables[number]

@@ -64,11 +64,12 @@ class Engine:
         kind: DeviceKind,
         exchange: Exchange | None = None,
         strategy: Strategy = "mod",
+        row_kernels: bool = False,
     ) -> None:
         self.exchange: Exchange = exchange if exchange is not None else Local(device)
         group = self.exchange.group
         self.placement = Placement(strategy, group.size, group.rank, self.exchange.local_devices)
-        self.store = TableStore(resolved, device, kind, self.placement, self.exchange)
+        self.store = TableStore(resolved, device, kind, self.placement, self.exchange, row_kernels)
         self.holding: dict[Holder, None] = {}
         """The pipelines that hold updates back, of all modules on these tables, first come first."""
         self.sampler: NormSampler | None = None

@@ -1,4 +1,5 @@
-"""The access to records in the arrays of a stack: one gather reads them, one scatter-add changes them.
+"""The access to records in the arrays of a stack: one gather reads them, one scatter-add changes them, or a
+kernel writes them.
 
 Letters: U unique rows, D dim.
 """
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from .. import runtime
 from ..config.resolved import WEIGHT
-from ..tables.layout import ArrayLayout
+from ..kernels.narrow_records import merge_into_rows
+from ..kernels.write_rows import write_marked_rows, write_records
+from ..tables.layout import LANES, ArrayLayout
 
 
 def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
@@ -23,6 +26,8 @@ def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor
     if layout.fields_have_rows:
         of_fields = [field_row(layout, record, name) for name in layout.fields]
         return array.index_select(0, torch.cat(of_fields))
+    if layout.parts > 1:
+        return _gather_rows(layout, array, record, layout.parts)
     rows = array.index_select(0, physical_row(layout, record))
     if layout.records_per_row == 1:
         return rows
@@ -35,7 +40,18 @@ def gather_weights(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor
     """The weights `[U, D]` of records, without reading more of them than is necessary."""
     if layout.fields_have_rows:
         return array.index_select(0, field_row(layout, record, WEIGHT))
+    if layout.parts > 1:
+        lanes = layout.lanes(WEIGHT)
+        return _gather_rows(layout, array, record, -(-lanes.stop // LANES))[:, lanes]
     return field_of(layout, gather_records(layout, array, record), WEIGHT)
+
+
+def _gather_rows(layout: ArrayLayout, array: Tensor, record: Tensor, count: int) -> Tensor:
+    """The first `count` of the rows of each record, side by side: `[U, count * 128]`."""
+    first = record * layout.parts
+    rows = array.index_select(0, torch.cat([first + number for number in range(count)]))
+    # one row of all records after the other: to put the rows of a record side by side then moves no lanes
+    return torch.cat(rows.view(count, -1, LANES).unbind(), dim=1)
 
 
 def field_of(layout: ArrayLayout, records: Tensor, field: str) -> Tensor:
@@ -94,6 +110,26 @@ def write_changes(
         else:
             change = join_lanes(layout, changes)
             arrays[number] = _with_added(layout, arrays[number], record, change)
+
+
+def replace_records(
+    layout: ArrayLayout, array: Tensor, record: Tensor, records: Tensor, valid: Tensor
+) -> None:
+    """Write whole records by a kernel, in place: the same as `write_changes`, given the sums.
+
+    Args:
+        record: `[U]` int32, rising, with the padding at the end.
+        records: the new records `[U, record_width]`.
+        valid: `[U, 1]` bool, False for padding.
+    """
+    if layout.records_per_row == 1:
+        write_records(array, record, records, valid.sum(dtype=torch.int32).view(1))
+        return
+    row = physical_row(layout, record)
+    rows = array.index_select(0, row)  # XLA sees that the lookup has read them
+    row = torch.where(valid.view(-1), row, -1)
+    position = record & (layout.records_per_row - 1)
+    write_marked_rows(array, *merge_into_rows(rows, row, position, records))
 
 
 def join_lanes(layout: ArrayLayout, changes: dict[str, Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ from ..runtime import host
 from ..runtime.slices import cut, join
 from ..tables.layout import StackLayout
 from .frozen_rows import moves, spare_frozen
-from .records import gather_records, join_lanes, read_fields, write_changes
+from .records import gather_records, join_lanes, read_fields, replace_records, write_changes
 from .stack_index import StackIndex
 
 
@@ -118,7 +118,17 @@ def apply_stack(
         change = torch.where(weights != weights, weights, change)
     changes = {WEIGHT: change, **slot_changes}
     record, valid = spare_frozen(index.ints.record, index.valid, rate, stack.padding_record)
-    write_changes(arrays, stack.arrays, record, changes, valid)
+    scattered: list[int] = []
+    for number, layout in enumerate(stack.arrays):
+        if layout.written_by_kernel:
+            before = records[number]
+            new = torch.where(moves(rate), before + join_lanes(layout, changes), before)
+            replace_records(layout, arrays[number], index.ints.record, new, index.valid)
+        else:
+            scattered.append(number)
+    if scattered:
+        layouts = [stack.arrays[number] for number in scattered]
+        write_changes([arrays[number] for number in scattered], layouts, record, changes, valid)
 
 
 def apply_round_batch(

@@ -331,6 +331,29 @@ def local_device_ids() -> list[int]:
     return [int(name.rsplit(":", 1)[1]) for name in names]
 
 
+def computation(name: str, module: bytes) -> Any:
+    """A program for `call`.
+
+    Args:
+        name: shown by the profiler.
+        module: a serialized HloModuleProto.
+    """
+    return bindings()._xla_op_computation_from_module_proto(name, module)
+
+
+def call(program: Any, name: str, operands: list[Tensor]) -> Tensor:
+    """Trace the call of a program that has one result.
+
+    `_xla_tpu_custom_call` would be simpler, but its result never takes over the memory of an operand.
+
+    Args:
+        program: made by `computation`.
+        name: of the operator in the trace.
+    """
+    (out,) = bindings()._xla_user_computation(f"xla::{name}", operands, program)
+    return as_typed(out)
+
+
 @cache
 def bindings() -> Any:
     """torch_xla's own bindings, for what its Python functions do slowly or not at all."""

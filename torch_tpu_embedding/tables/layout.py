@@ -12,7 +12,7 @@ Letters: V vocabulary, D dim.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from ..config.quantization import QuantizationConfig
@@ -25,6 +25,7 @@ LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
 _ROW_STEP = 8  # physical rows come in multiples of the tile height
 _VECTOR_STEP = 1024  # and vectors in multiples of a whole tile
 _FIELD_ROW_WIDTH = 64  # lanes; docs/lab/performance.md has the times
+_WIDEST_FOR_KERNEL = 8 * LANES  # two blocks of 1,024 such records take 8 MiB of on-chip memory
 _MAX_RECORDS = 2**31 - 8  # record numbers are int32 on the device
 
 
@@ -48,6 +49,9 @@ class ArrayLayout:
     fields_have_rows: bool = False
     """Each field is a physical row of its own, next to the others of its record:
     `[num_rows * fields, D]`."""
+    written_by_kernel: bool = False
+    """Row kernels write the records; a record of more than 128 lanes then lies in consecutive rows:
+    `[num_rows * record_width / 128, 128]`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,6 +62,8 @@ class ArrayLayout:
     @property
     def parts(self) -> int:
         """Rows of the array for each of `num_rows`."""
+        if self.written_by_kernel:
+            return self.row_width // LANES
         return len(self.fields) if self.fields_have_rows else 1
 
     def lanes(self, field: str) -> slice:
@@ -138,6 +144,11 @@ class StackLayout:
         return self.kind == "TPU" and self.dim < width <= LANES and self.quantization is None
 
     @property
+    def uses_kernels(self) -> bool:
+        """True if kernels write some of the arrays."""
+        return any(array.written_by_kernel for array in self.arrays)
+
+    @property
     def padding_record(self) -> int:
         return self.num_records
 
@@ -216,6 +227,7 @@ def build_stacks(
     kind: DeviceKind,
     taken_sizes: Iterable[int] = (),
     placement: Placement | None = None,
+    row_kernels: bool = False,
 ) -> tuple[StackLayout, ...]:
     """Group tables into stacks and lay out their arrays.
 
@@ -226,6 +238,7 @@ def build_stacks(
             buffers with outputs by byte size, so two arrays of one size may be swapped, which costs a
             copy of both at every step; extra rows keep all sizes distinct.
         placement: how the tables are shared among devices; each has room for its share of the rows.
+        row_kernels: True if kernels write the records where they can; of kind 'TPU' only.
 
     Raises:
         ValueError: a table has more rows than int32 can number.
@@ -238,11 +251,26 @@ def build_stacks(
     for (dim, rule, rounding, _), members in _group(tables, rows_of).items():
         ends = [*accumulate(rows_of[index] for index in members)]
         arrays = _lay_out(kind, dim, rule, ends[-1], taken)
+        if row_kernels and kind == "TPU" and rule is not None and _can_write_rows(rule):
+            arrays = tuple(map(_for_kernel, arrays))
         firsts = (0, *ends[:-1])
         stacks.append(
             StackLayout(tuple(members), firsts, dim, rule, ends[-1], arrays, rounding, kind)
         )
     return tuple(stacks)
+
+
+def _can_write_rows(rule: Optimizer) -> bool:
+    """True if a step writes each record that was looked up once, and no other."""
+    return not rule.steps_per_occurrence and not rule.moves_all_rows
+
+
+def _for_kernel(array: ArrayLayout) -> ArrayLayout:
+    """The layout of an array whose records kernels write, if they can."""
+    rows = array.num_elements // LANES  # numbered by int32
+    if array.is_vector or rows > _MAX_RECORDS or array.row_width > _WIDEST_FOR_KERNEL:
+        return array
+    return replace(array, written_by_kernel=True)
 
 
 def _group(tables: tuple[Table, ...], rows_of: list[int]) -> dict[_StackKey, list[int]]:

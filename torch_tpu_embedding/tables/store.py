@@ -45,12 +45,13 @@ class TableStore:
         kind: runtime.DeviceKind,
         placement: Placement | None = None,
         exchange: Exchange | None = None,
+        row_kernels: bool = False,
     ) -> None:
         placement = placement or Placement()
         self._resolved = resolved
         self._placement = placement
         self._exchange = exchange or Local(device)
-        self.stacks = build_stacks(resolved.tables, kind, +_live_sizes, placement)
+        self.stacks = build_stacks(resolved.tables, kind, +_live_sizes, placement, row_kernels)
         sizes = [array.num_elements for stack in self.stacks for array in stack.arrays]
         _live_sizes.update(sizes)
         weakref.finalize(self, _live_sizes.subtract, sizes)

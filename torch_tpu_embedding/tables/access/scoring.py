@@ -180,6 +180,9 @@ class Scorer:
             physical = physical * layout.parts + layout.fields.index(WEIGHT)
             rows = enter(self._array).index_select(0, physical)
         else:
+            if layout.parts > 1:
+                pieces = torch.arange(layout.parts, dtype=torch.int32, device=physical.device)
+                physical = (physical[:, None] * layout.parts + pieces).view(-1)
             rows = enter(self._array).index_select(0, physical)
             rows = rows.view(-1, layout.record_width)[:, layout.lanes(WEIGHT)]
         first = start * layout.records_per_row

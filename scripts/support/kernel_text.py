@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Lower the row kernels to the text that the package ships. Needs jax 0.7.1.
+
+    python scripts/support/kernel_text.py torch_tpu_embedding/kernels
+
+writes the files `*.mlir` of that folder anew: the lowered kernels, with names in place of sizes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+from jax._src import tpu_custom_call
+from jaxlib.mlir import ir
+
+if __package__:
+    from . import row_kernels
+else:
+    import row_kernels
+
+KERNELS = ("write_records", "write_marked_rows")
+MOSAIC_VERSION = 7
+"""The version of the dialect that libtpu 0.0.21 reads; jax 0.7.1 can write a later one."""
+_SIZES = 888_832, 777_215, 11
+"""Records of the array, records written, and rows of each: they and their products occur nowhere else in
+the text."""
+
+
+def lower(name: str, array_rows: int, records: int, rows: int) -> str:
+    """The text of a kernel for one set of sizes; arguments as for `kernel_text` of the package."""
+    lowered: list[bytes] = []
+    original = tpu_custom_call._lower_mosaic_module_to_asm
+    version = tpu_custom_call.get_ir_version
+
+    def keep(module: object, **options: object) -> object:
+        found = original(module, **options)
+        lowered.append(found[0])
+        return found
+
+    numbers = [_type((records,), jnp.int32), _type((1,), jnp.int32)]
+    array, values = _type((array_rows, 128)), _type((records * rows, 128))
+    if name == "write_records":
+        function = jax.jit(lambda *given: row_kernels.write_records(*given, rows=rows))
+        arguments = [array, *numbers, values]
+    else:
+        function = jax.jit(row_kernels.write_marked_rows)
+        arguments = [array, numbers[0], values]
+    tpu_custom_call._lower_mosaic_module_to_asm = keep
+    tpu_custom_call.get_ir_version = lambda context: MOSAIC_VERSION
+    try:
+        function.trace(*arguments).lower(lowering_platforms=("tpu",))
+    finally:
+        tpu_custom_call._lower_mosaic_module_to_asm = original
+        tpu_custom_call.get_ir_version = version
+    context = ir.Context()
+    context.allow_unregistered_dialects = True
+    with context:
+        operation = ir.Module.parse(lowered[-1]).operation
+        text: str = operation.get_asm(print_generic_op_form=True, enable_debug_info=False)
+    return text
+
+
+def _type(shape: tuple[int, ...], dtype: object = jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def template(name: str) -> str:
+    """The text of a kernel with names in place of sizes."""
+    per_record, records, rows = _SIZES
+    rows = rows if name == "write_records" else 1
+    text = lower(name, per_record * rows, records, rows)
+    block, blocks = row_kernels.BLOCK, -(-records // row_kernels.BLOCK)
+    names = {
+        f"<{per_record * rows}x": "<${array_rows}x",
+        f"iteration_bounds = array<i64: {blocks}>": "iteration_bounds = array<i64: ${blocks}>",
+    }
+    if rows > 1:
+        names |= {
+            f"<{block * rows}x": "<${block_rows}x",
+            f"array<i64: {block * rows},": "array<i64: ${block_rows},",
+            f"<{row_kernels.CHUNK * rows}x": "<${chunk_rows}x",
+            f"<{rows}x": "<${rows}x",
+            f"value = {rows} : i32": "value = ${rows} : i32",
+        }
+    for size, word in names.items():
+        text = text.replace(size, word)
+    return text
+
+
+def main() -> None:
+    """Run from the command line."""
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    for name in KERNELS:
+        (Path(sys.argv[1]) / f"{name}.mlir").write_text(template(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The traced step with row kernels, compiled for four generations of TPU: what becomes of the tables.
+
+Needs the compiler, as tests/scripts/test_tpu_report.py does; without it all is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from places import SCRIPTS
+from traced import traced
+
+from scripts.support.tpu_chips import CHIPS
+from scripts.support.tpu_program import read_program
+from scripts.support.tpu_schedule import count_cycles, dump_arguments
+
+COMPILER = os.environ.get("TPU_COMPILER_PYTHON", sys.executable)
+KERNELS = ("write_records", "write_marked_rows")
+WORDS_A_RECORD = {"v4": 15, "v5e": 26, "v5p": 16, "v6e": 26}
+"""Instruction words for each record that may be written, at most; XLA's scatter-add has 71 to 104. The two
+cores of v4 and v5p share the records."""
+
+
+def has_compiler() -> bool:
+    code = "import importlib.metadata as m; m.version('jax'); m.version('libtpu')"
+    return subprocess.run([COMPILER, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(
+    not has_compiler(), reason="the extra 'tpu-report' (jax and libtpu) is not installed"
+)
+
+
+def compiled(proto: Path, chip: str, folder: Path, *options: str) -> dict[str, Any]:
+    """The program's text, the bytes of its memory, and the instruction words of its kernels."""
+    code = folder / "code"
+    code.mkdir(parents=True)
+    command = [COMPILER, str(SCRIPTS / "support" / "tpu_compiler.py"), str(proto), "--chip", chip]
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_DEVICE")}
+    subprocess.run(
+        [*command, "--out", str(folder), *options],
+        env={**environment, "LIBTPU_INIT_ARGS": dump_arguments(code)},
+        check=True,
+        capture_output=True,
+    )
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    found["text"] = (folder / "program.txt").read_text()
+    found["words"] = count_cycles(code, CHIPS[chip].granule_bytes)
+    return found
+
+
+def check(found: dict[str, Any], shapes: list[list[int]], chip: str, records: int | None) -> None:
+    """Every table is written in place by a kernel, and nothing else has a table's size."""
+    size = sum(4 * rows * lanes for rows, lanes in shapes)
+    assert found["aliased_bytes"] >= size
+    assert found["temporary_bytes"] < 0.05 * size + 30e6
+    program = read_program(found["text"], shapes, found["words"])
+    assert program["table_sized"] == {}
+    for rows, lanes in shapes:
+        shape = rf"f32\[{rows},{lanes}\]"
+        assert not re.search(rf"= {shape}\S* scatter\(", found["text"])
+        call = rf"= {shape}\S* custom-call\(.*output_to_operand_aliasing"
+        assert len(re.findall(call, found["text"])) == 1
+    if records is not None:
+        words = [n for name, n in found["words"].items() if name.startswith(KERNELS)]
+        assert len(words) == len(shapes)
+        assert max(words) <= WORDS_A_RECORD[chip] * records
+
+
+STEPS = {
+    "one record a row": ["--dim", "64", "--vocabulary", "300000"],
+    "four records a row": ["--dim", "16", "--vocabulary", "1200000"],
+    "records of two rows": ["--dim", "128", "--vocabulary", "300000"],
+    "two arrays": ["--dim", "64", "32", "--tables", "2", "--vocabulary", "600000"],
+}
+"""Tables of 150 MB and more on each device: small ones may pass through on-chip memory, with the
+scatter-add as well."""
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_tables_are_written_in_place_by_kernels_on_four_chips(name: str, tmp_path: Path) -> None:
+    ids = ["--batch-size", "4096", "--ids-per-sample", "4", "--ragged"]
+    step = traced(tmp_path, "--row-kernels", "--layout", "TPU", *ids, *STEPS[name])
+    shapes = [array["shape"] for array in step["arrays"]]
+    records = 7848 if "--tables" not in STEPS[name] else None  # those of one table, with padding
+    for chip in CHIPS:
+        found = compiled(Path(step["proto"]), chip, tmp_path / chip)
+        check(found, shapes, chip, records)
+
+
+@pytest.mark.parametrize(("dim", "vocabulary"), [(64, 1_200_000), (32, 2_400_000)])
+@pytest.mark.parametrize("way", ["partitions", "replicas"])
+def test_so_they_are_on_four_devices(way: str, dim: int, vocabulary: int, tmp_path: Path) -> None:
+    given = ["--dim", str(dim), "--vocabulary", str(vocabulary), "--batch-size", "4096"]
+    option = {"partitions": "--devices", "replicas": "--replicas"}[way]
+    step = traced(tmp_path, "--row-kernels", "--layout", "TPU", *given, option, "4")
+    shapes = [array["shape"] for array in step["arrays"]]
+    for chip in CHIPS:
+        found = compiled(Path(step["proto"]), chip, tmp_path / chip, f"--{way}", "4")
+        check(found, shapes, chip, None)
+        assert " all-to-all" in found["text"]

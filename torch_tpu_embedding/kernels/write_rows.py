@@ -1,0 +1,108 @@
+"""Rows written into an array in place by kernels that start one copy (DMA) for each record.
+
+On an eager device plain torch does the same. Both kernels check on the chip that each row lies in the
+array, and halt the program if one does not. Their text is Mosaic, the TPU compiler's language for kernels,
+as `scripts/support/row_kernels.py` lowers to it; `scripts/support/kernel_text.py` writes the files anew,
+and tests compare the two.
+Letters: U unique records, V records of an array.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..runtime import xla
+from ..tables.layout import LANES
+from .hlo_module import Array, custom_call_module
+
+BLOCK = 1024
+"""Records that one program of a kernel's grid writes; the programs share the cores of a chip."""
+CHUNK = 256
+"""Records whose copies a program waits for together."""
+
+
+def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) -> None:
+    """Write the first `count` records, in place: record `record[i]` gets the rows `values[i]`.
+
+    Args:
+        array: `[V * k, 128]`, k consecutive rows for each record; changed.
+        record: `[U]` int32, the first `count` of them distinct and in [0, V).
+        values: `[U, k * 128]`.
+        count: `[1]` int32, at most U.
+    """
+    rows = values.shape[1] // LANES
+    if not xla.is_accelerated(array.device):
+        written = int(count)
+        array.view(-1, rows * LANES)[record[:written].long()] = values[:written]
+        return
+    found = _operation("write_records", array.shape[0], len(record), rows, len(record) * rows)
+    operands = [count, record, values.reshape(-1, LANES), array]
+    array.copy_(xla.call(found, "write_records", operands))
+
+
+def write_marked_rows(array: Tensor, row: Tensor, values: Tensor) -> None:
+    """Write the rows whose number is not negative, in place: row `row[i]` gets `values[i]`.
+
+    Args:
+        array: `[rows, 128]`; changed.
+        row: `[U]` int32; the numbers that are not negative are distinct.
+        values: `[U, 128]`.
+    """
+    if not xla.is_accelerated(array.device):
+        array[row[row >= 0].long()] = values[row >= 0]
+        return
+    row = pad(row, (0, -len(row) % BLOCK), value=-1)
+    found = _operation("write_marked_rows", array.shape[0], len(row), 1, len(values))
+    array.copy_(xla.call(found, "write_marked_rows", [row, values, array]))
+
+
+@cache
+def _operation(name: str, array_rows: int, records: int, rows: int, num_values: int) -> Any:
+    """The computation that torch_xla calls, for one set of sizes."""
+    array, values = Array((array_rows, LANES)), Array((num_values, LANES))
+    operands = [Array((records,), torch.int32), values, array]
+    if name == "write_records":
+        operands.insert(0, Array((1,), torch.int32))
+    config = json.dumps({
+        "custom_call_config": {
+            "body": base64.b64encode(kernel_text(name, array_rows, records, rows).encode()).decode(),
+            "serialization_format": 1,
+            "needs_layout_passes": True,
+            "disable_bounds_checks": False,
+        }
+    })  # fmt: skip
+    return xla.computation(
+        name, custom_call_module(name, operands, array, config, alias=len(operands) - 1)
+    )
+
+
+def kernel_text(name: str, array_rows: int, records: int, rows: int) -> str:
+    """A kernel in Mosaic, for one set of sizes.
+
+    Args:
+        name: of the file.
+        array_rows: rows of the array.
+        records: record or row numbers.
+        rows: k, rows of a record.
+    """
+    return _template(name).substitute(
+        array_rows=array_rows,
+        block_rows=BLOCK * rows,
+        chunk_rows=CHUNK * rows,
+        rows=rows,
+        blocks=-(-records // BLOCK),
+    )
+
+
+@cache
+def _template(name: str) -> Template:
+    return Template(Path(__file__).with_name(f"{name}.mlir").read_text())
