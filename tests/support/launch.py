@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from places import EXAMPLES, ROOT, SLOW, SUPPORT
 
@@ -22,6 +28,45 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
 
 
+@functools.cache
+def forked_python() -> str:
+    """A command to use like `python`, whose processes have imported torch: see fork_server.py.
+
+    It is for all whose imports are not what a test looks at, and that are not stopped (SIGSTOP).
+    """
+    folder = Path(tempfile.mkdtemp(prefix="forks-"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+        listener.listen(64)
+        server = subprocess.Popen(
+            [sys.executable, str(SUPPORT / "fork_server.py"), str(listener.fileno())],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+    command = [
+        sys.executable,
+        "-S",
+        "-E",
+        str(SUPPORT / "forked_python.py"),
+        str(folder / "socket"),
+    ]
+    path = folder / "python"
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    path.chmod(0o755)
+
+    def end() -> None:
+        assert server.stdin is not None
+        server.stdin.close()
+        server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    return str(path)
+
+
 def start(command: Sequence[str], **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *command],
@@ -32,8 +77,20 @@ def start(command: Sequence[str], **more: str) -> subprocess.Popen[str]:
     )
 
 
+def start_fork(command: Sequence[str], **more: str) -> subprocess.Popen[str]:
+    """Like `start`, with a fork."""
+    return subprocess.Popen(
+        [forked_python(), *command],
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def torchrun(*options: str) -> subprocess.Popen[str]:
-    return start(["-m", "torch.distributed.run", *options])
+    """The agent is a fork, and so are the processes that it launches."""
+    return start_fork(["-m", "torch.distributed.run", *options], PYTHON_EXEC=forked_python())
 
 
 def free_port() -> int:
