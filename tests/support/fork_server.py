@@ -1,16 +1,17 @@
 """Python processes that need not import torch: forks of one that has.
 
-Most of what a short process costs are imports, seconds of them. This one has imported torch, torch_xla and the
-package, and run nothing. For each request of `forked_python.py` it forks, and the fork becomes what `python`
-would be with those arguments: with its environment, folder, standard files, `sys.argv` and `sys.path`, and
-with a genuine end of the interpreter. What reads its environment before it imports torch_xla still can: the
-runtime starts later.
+Most of what a short process costs are imports, seconds of them. This one has imported torch, torch_xla and
+the package, and run nothing. For each request of `forked_python.py` it forks, and the fork becomes what
+`python` would be with those arguments: with its environment, folder, standard files, `sys.argv` and
+`sys.path`, and with a genuine end of the interpreter. An environment that is set before torch_xla would be
+imported still counts: its runtime starts later.
 
     python fork_server.py DESCRIPTOR      of a socket that listens; ends when standard input does
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -42,10 +43,8 @@ def receive(connection: socket.socket) -> dict[str, Any]:
 def reported(pid: int, connection: socket.socket) -> None:
     """Send a process's status, as `subprocess` has it, to the one who waits for it."""
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    try:
+    with contextlib.suppress(OSError):  # nobody may wait any more
         connection.sendall(status.to_bytes(NUMBER, "little", signed=True))
-    except OSError:
-        pass  # nobody waits any more
     connection.close()
 
 
@@ -127,7 +126,7 @@ def main() -> None:
     """Run from the command line."""
     own = {str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     path = [each for each in sys.path if each not in own]
-    import torch.distributed.run
+    import torch.distributed.run  # noqa: F401
     import torch_xla  # noqa: F401
 
     import torch_tpu_embedding  # noqa: F401

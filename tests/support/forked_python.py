@@ -1,9 +1,12 @@
-"""Be a fork of fork_server.py's process: `forked_python.py SOCKET ARGUMENTS...`, with the arguments of python.
+"""Be a fork of fork_server.py's process: `forked_python.py SOCKET ARGUMENTS…`, with those of `python`.
 
-Passes on standard files, folder, environment, the signals that ask a process to end, and its status. The fork
-is killed where this process is; only to be stopped (SIGSTOP) is something that it cannot share.
+Passes on standard files, folder, environment, the signals that ask a process to end, and its status. The
+fork is killed if this process is; only to be stopped (SIGSTOP) is something that it does not share.
 """
 
+from __future__ import annotations
+
+import contextlib
 import json
 import os
 import signal
@@ -25,10 +28,8 @@ def main() -> int:
     pid = int.from_bytes(server.recv(NUMBER), "little")
 
     def pass_on(number: int, _: object) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it may have just ended
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass  # it has just ended
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, pass_on)

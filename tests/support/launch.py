@@ -67,9 +67,11 @@ def forked_python() -> str:
     return str(path)
 
 
-def start(command: Sequence[str], **more: str) -> subprocess.Popen[str]:
+def start(
+    command: Sequence[str], python: str = sys.executable, **more: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, *command],
+        [python, *command],
         env=environment(**more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,14 +80,7 @@ def start(command: Sequence[str], **more: str) -> subprocess.Popen[str]:
 
 
 def start_fork(command: Sequence[str], **more: str) -> subprocess.Popen[str]:
-    """Like `start`, with a fork."""
-    return subprocess.Popen(
-        [forked_python(), *command],
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start(command, forked_python(), **more)
 
 
 def torchrun(*options: str) -> subprocess.Popen[str]:
