@@ -149,7 +149,7 @@ for name in ("good", "bad"):
 
 def test_the_end_of_the_program_waits_and_shows_a_failure(tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        [forked_python(), "-c", SCRIPT, str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, timeout=20 * SLOW,
     )  # fmt: skip
     assert checkpoint.complete_steps(tmp_path / "good") == [1], ended.stderr

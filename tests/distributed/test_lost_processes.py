@@ -28,9 +28,9 @@ def started_by_hand(
     """Two processes without torchrun's agent, which would end them all, once they train.
 
     Args:
-        stoppable: the second one is stopped, which a fork cannot be.
+        stoppable: one can be stopped, which forks cannot.
     """
-    port = str(free_port())
+    port, begin = str(free_port()), start if stoppable else start_fork
     processes = [
         begin(
             [WORKER, "endless", *options],
@@ -39,7 +39,7 @@ def started_by_hand(
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=port,
         )
-        for rank, begin in enumerate((start_fork, start if stoppable else start_fork))
+        for rank in range(2)
     ]
     with ended(*processes):
         for process in processes:

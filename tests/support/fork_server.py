@@ -97,6 +97,14 @@ def become(request: dict[str, Any], path: list[str]) -> None:
     for target, descriptor in enumerate(request["files"]):
         os.dup2(descriptor, target)
         os.close(descriptor)
+    for target, name in enumerate(("stdin", "stdout", "stderr")):
+        old = getattr(sys, name)
+        buffering = 1 if name == "stderr" else -1
+        new = open(  # noqa: SIM115 (as long as the process)
+            target, old.mode, buffering, encoding=old.encoding, errors=old.errors, closefd=False
+        )
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -126,7 +134,7 @@ def main() -> None:
     """Run from the command line."""
     own = {str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     path = [each for each in sys.path if each not in own]
-    import torch.distributed.run  # noqa: F401
+    import torch.distributed.launcher.api  # noqa: F401 (most of torchrun)
     import torch_xla  # noqa: F401
 
     import torch_tpu_embedding  # noqa: F401
