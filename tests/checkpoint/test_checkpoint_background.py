@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any, Never
 import pytest
 import torch
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from launch import forked_python
 from places import ROOT, SLOW
 from worlds import ThreadGroup, run_processes
 

@@ -1,6 +1,6 @@
 """One of the examples, on little data, that waits in the middle of an epoch until it is told to go on.
 
-`preemption_worker.py EXAMPLE STEP OPTION …` prints a line with its number before step STEP, and waits for one.
+`preemption_worker.py EXAMPLE STEP OPTION …` prints a line with its id before step STEP, and waits for one.
 """
 
 from __future__ import annotations
