@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import shlex
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from places import EXAMPLES, ROOT, SLOW, SUPPORT
@@ -60,7 +60,9 @@ def forked_python() -> str:
     def end() -> None:
         assert server.stdin is not None
         server.stdin.close()
-        server.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(6 * SLOW)
+        server.kill()  # a process that a test has left may hold its input open
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
@@ -95,7 +97,7 @@ def free_port() -> int:
         return port
 
 
-@contextmanager
+@contextlib.contextmanager
 def ended(*processes: subprocess.Popen[str]) -> Iterator[None]:
     """No process outlives the test."""
     try:
