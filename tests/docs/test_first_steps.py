@@ -10,11 +10,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from launch import forked_python
 from places import DOCS, EXAMPLES, ROOT
 
 SCRIPT, NOTEBOOK = EXAMPLES / "first_steps.py", EXAMPLES / "first_steps.ipynb"
@@ -55,7 +55,7 @@ def notebook() -> dict[str, Any]:
 
 def run_script(folder: Path) -> list[str]:
     environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(SCRIPT)]
+    command = [forked_python(), str(SCRIPT)]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
@@ -100,9 +100,13 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient", reason="pip install '.[docs]'")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
+    jupyter_client = pytest.importorskip("jupyter_client")
     book = nbformat.read(NOTEBOOK, 4)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    client = nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": tmp_path}})
+    manager = jupyter_client.AsyncKernelManager(kernel_name="python3")
+    manager.kernel_spec.argv[0] = forked_python()
+    where = {"metadata": {"path": tmp_path}}
+    client = nbclient.NotebookClient(book, km=manager, timeout=600, resources=where)
     client.execute(env=environment)
     printed = [each.get("text", "") for cell in book.cells for each in cell.get("outputs", [])]
     assert "epoch 4" in "".join(printed)
