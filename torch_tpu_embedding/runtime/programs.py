@@ -12,7 +12,7 @@ from itertools import starmap
 import torch
 from torch import Tensor, nn
 
-from .xla import as_typed, bindings, device, sent, upload
+from .xla import as_typed, bindings, sent, upload
 
 _BINDINGS = (
     "_check_device_tensor_need_materialization", "_check_tensor_need_materialization",
@@ -22,6 +22,8 @@ _BINDINGS = (
     "_xla_counter_value", "_xla_sync_live_tensors", "_xla_sync_multi", "_xla_tensors_from_aten",
     "_xla_warm_up_cache",
 )  # fmt: skip
+_MOST_STEPS = 1000
+"""Steps of others between two steps, after which random numbers are still known to begin anew."""
 _OF_TORCH = (
     "_from_functional_tensor", "_functionalize_commit_update", "_functionalize_replace",
     "_functionalize_sync", "_is_functional_tensor",
@@ -249,14 +251,21 @@ def seed_tensor(device: str) -> Tensor:
 
 
 def random_begins_anew(known: int) -> bool:
-    """False if random numbers were traced on the device since the last step ended: those of the next step
-    come after them.
+    """False if random numbers were traced on the device since the last step ended, so that those of the next
+    step come after them, or if they were seeded.
+
+    To ask for the seed's tensor would begin them anew, and the next step would draw the same numbers again.
+    So this looks whether the seed is that of a step to come: steps of others may have ended since.
 
     Args:
         known: what `rng_seed` gave after the last step.
     """
-    seed = rng_seed()
-    return seed == known or int(seed_tensor(str(device())).cpu()) == seed
+    now = rng_seed()
+    for _ in range(_MOST_STEPS):
+        if now == known:
+            return True
+        known = next_seed(known)
+    return False
 
 
 def next_seed(seed: int) -> int:
