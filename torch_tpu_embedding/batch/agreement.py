@@ -17,6 +17,7 @@ from ..distributed.calls import digest
 from ..distributed.group import HostGroup, report_failure
 from ..inputs.bags import Bags
 from ..runtime import host
+from ..runtime.phases import phase
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,15 @@ def tell(group: HostGroup, report: Report) -> Told:
         bool((told[:, 4] > 0).any()),
         sizes.amax(0).tolist(),
     )
+
+
+def most(group: HostGroup, values: list[int]) -> list[int]:
+    """The greatest of the numbers that the processes give, for each position; a collective call."""
+    with phase("exchange"):
+        if group.size == 1:
+            return values
+        greatest: list[int] = group.gather(host.ints(values)).amax(0).tolist()
+    return greatest
 
 
 def _refuse(kinds: list[str]) -> None:

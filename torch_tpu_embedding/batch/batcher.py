@@ -19,22 +19,20 @@ from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
 from ..inputs.bags import Bags, split_bags
 from ..inputs.one_id import OneIdBags
-from ..runtime import host
 from ..runtime.phases import phase, timed
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
-from .agreement import Report, kinds_of, tell
+from .agreement import Report, kinds_of, most, tell
 from .bag_lengths import BagLengths
-from .buffers import incoming_positions, write_buffers
+from .buffers import write_buffers
 from .dedup import Ranks
-from .occurrences import Occurrences, RoundBatch, group_occurrences, make_round_batches
+from .occurrences import RoundBatch, round_batches_of
 from .padding import StackPadding
 from .program_shape import Form, StackOrder, StackShape, form_of, order_stacks
 from .requests import (
     IncomingRequest,
     Request,
     UniqueRecords,
-    batch_order,
     make_request,
     send_requests,
     unique_records,
@@ -173,14 +171,16 @@ class Batcher:
                 [unique_records(order.stack, device, self._ranks) for device in of_stack]
                 for order, of_stack in zip(orders, incoming, strict=True)
             ]
-        unique = self._most([max(o.records.numel() for o in of_stack) for of_stack in records])
+        unique = most(
+            self._group, [max(o.records.numel() for o in of_stack) for of_stack in records]
+        )
         asked = agreed.counts.amax((0, 2, 3)).tolist()
         shapes = tuple(
             self._fit(order, padding[n], unique[n], agreed.ragged[n], asked[n])
             for n, order in enumerate(orders)
         )
         round_batches = (
-            self._round_batches(shapes, parts[0], incoming, records)
+            round_batches_of(shapes, parts[0], incoming, records, padding, self._group)
             if training
             else ((),) * len(shapes)
         )
@@ -270,16 +270,9 @@ class Batcher:
         counts, ragged = torch.zeros(shape, dtype=torch.int64, device="cpu"), [0] * shape[0]
         for number, (order, of_stack) in enumerate(zip(orders, requests, strict=True)):
             counts[number] = torch.stack([request.counts for request in of_stack])
-            most = max(request.inverse.numel() for request in of_stack)
-            ragged[number] = most - order.num_one_hot - order.num_fixed_length
+            lookups = max(request.inverse.numel() for request in of_stack)
+            ragged[number] = lookups - order.num_one_hot - order.num_fixed_length
         return counts, ragged
-
-    def _most(self, values: list[int]) -> list[int]:
-        with phase("exchange"):
-            if self._group.size == 1:
-                return values
-            most: list[int] = self._group.gather(host.ints(values)).amax(0).tolist()
-        return most
 
     def _fit(
         self, order: StackOrder, padding: StackPadding, unique: int, ragged: int, asked: int
@@ -295,56 +288,3 @@ class Batcher:
             devices,
             padding.positions_per_device.fit(asked + 1) if devices > 1 else 0,
         )
-
-    def _round_batches(
-        self,
-        shapes: tuple[StackShape, ...],
-        part: Sequence[Bags],
-        incoming: list[list[IncomingRequest]],
-        records: list[list[UniqueRecords]],
-    ) -> tuple[tuple[RoundBatch, ...], ...]:
-        """The round batches of the stacks that step once for each occurrence; equally many on every
-        device."""
-        found: dict[int, list[Occurrences]] = {}
-        for n, of_stack in enumerate(shapes):
-            if not of_stack.order.stack.steps_per_occurrence:
-                continue
-            if incoming:
-                pairs = zip(incoming[n], records[n], strict=True)
-                found[n] = [_incoming_occurrences(of_stack, *pair) for pair in pairs]
-            else:
-                order = batch_order(of_stack.order, part)
-                found[n] = [
-                    group_occurrences(own.records, own.of_incoming, order) for own in records[n]
-                ]
-        if not found:
-            return ((),) * len(shapes)
-        needed = {n: [each.rows_of_round_batches() for each in found[n]] for n in found}
-        count = self._most([max(map(len, needed[n])) for n in found])
-        rows = self._most(
-            [
-                max(each[k] if k < len(each) else 0 for each in needed[n])
-                for n, most in zip(found, count, strict=True)
-                for k in range(most)
-            ]
-        )
-        round_batches: list[tuple[RoundBatch, ...]] = [()] * len(shapes)
-        for n, most in zip(found, count, strict=True):
-            stack, padding = shapes[n].order.stack, self._padding_of(True, 1)[n]
-            round_batches[n] = make_round_batches(
-                stack, found[n], rows[:most], padding.round_batches
-            )
-            rows = rows[most:]
-        return tuple(round_batches)
-
-
-def _incoming_occurrences(
-    shape: StackShape, incoming: IncomingRequest, unique: UniqueRecords
-) -> Occurrences:
-    """The occurrences that all devices sent to one device, in the order of features, then of samples."""
-    assert incoming.features is not None
-    of_position = incoming_positions(shape, incoming, unique)
-    positions = (of_position < len(unique.records)).nonzero()[:, 0]
-    return group_occurrences(
-        unique.records, of_position, positions[torch.argsort(incoming.features, stable=True)]
-    )

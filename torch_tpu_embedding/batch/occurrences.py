@@ -12,12 +12,20 @@ Letters: N lookups, U unique rows, D dim.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..distributed.group import HostGroup
+from ..inputs.bags import Bags
 from ..tables.layout import StackLayout
+from .agreement import most
+from .buffers import incoming_positions
+from .padding import StackPadding
+from .program_shape import StackShape
+from .requests import IncomingRequest, UniqueRecords, batch_order
 
 _ROUNDS = (1, 1, 2, 4, 8)  # rounds of the first round batches; the last number repeats
 _SMALLEST = 8
@@ -80,6 +88,66 @@ def group_occurrences(records: Tensor, of_lookup: Tensor, batch_order: Tensor) -
     starts = counts.cumsum(0) - counts
     by_count = torch.argsort(counts, descending=True, stable=True)
     return Occurrences(records[by_count], counts[by_count], starts[by_count], grouped)
+
+
+def round_batches_of(
+    shapes: tuple[StackShape, ...],
+    part: Sequence[Bags],
+    incoming: list[list[IncomingRequest]],
+    records: list[list[UniqueRecords]],
+    padding: list[StackPadding],
+    group: HostGroup,
+) -> tuple[tuple[RoundBatch, ...], ...]:
+    """The round batches of the stacks that step once for each occurrence, equally many on every device, and
+    none of the other stacks; a collective call.
+
+    Args:
+        part: the bags of the first device of this process, in feature order.
+        incoming, records: per stack, one for each device; nothing comes in on a single device.
+        padding: per stack.
+    """
+    found: dict[int, list[Occurrences]] = {}
+    for n, of_stack in enumerate(shapes):
+        if not of_stack.order.stack.steps_per_occurrence:
+            continue
+        if incoming:
+            pairs = zip(incoming[n], records[n], strict=True)
+            found[n] = [_incoming_occurrences(of_stack, *pair) for pair in pairs]
+        else:
+            order = batch_order(of_stack.order, part)
+            found[n] = [
+                group_occurrences(own.records, own.of_incoming, order) for own in records[n]
+            ]
+    if not found:
+        return ((),) * len(shapes)
+    needed = {n: [each.rows_of_round_batches() for each in found[n]] for n in found}
+    counts = most(group, [max(map(len, needed[n])) for n in found])
+    rows = most(
+        group,
+        [
+            max(each[k] if k < len(each) else 0 for each in needed[n])
+            for n, count in zip(found, counts, strict=True)
+            for k in range(count)
+        ],
+    )
+    round_batches: list[tuple[RoundBatch, ...]] = [()] * len(shapes)
+    for n, count in zip(found, counts, strict=True):
+        stack, sizes = shapes[n].order.stack, padding[n].round_batches
+        round_batches[n] = make_round_batches(stack, found[n], rows[:count], sizes)
+        rows = rows[count:]
+    return tuple(round_batches)
+
+
+def _incoming_occurrences(
+    shape: StackShape, incoming: IncomingRequest, unique: UniqueRecords
+) -> Occurrences:
+    """The occurrences that all devices sent to one device, in the order of features, then of samples."""
+    assert incoming.features is not None
+    of_position = incoming_positions(shape, incoming, unique)
+    positions = (of_position < len(unique.records)).nonzero()[:, 0]
+    return group_occurrences(
+        unique.records, of_position, positions[torch.argsort(incoming.features, stable=True)]
+    )
 
 
 def make_round_batches(
