@@ -1,8 +1,7 @@
 """The engine: a store of tables, and lookup and update of it. No queues, names or user structures.
 
-The engine works on any torch device: on XLA the calls are traced into the step's program, on an eager
-device they run at once (which is how tests compare the layouts without compiling). All code between
-`enter` and `leave` is that of one device; `exchange.py` says how several are driven.
+On XLA the calls are traced into the step's program, on an eager device they run at once. All code
+between `enter` and `leave` is that of one device; `exchange.py` says how several are driven.
 """
 
 from __future__ import annotations
