@@ -56,7 +56,7 @@ class TPUEmbedding(TableRows):
             feature ignores it, a dense or sequence feature gives zeros) or 'warn_and_drop'.
         seed: for start values; None draws one from torch's default generator.
         enqueue_depth: how many batches of one name may wait between enqueue and dequeue.
-        initialize_tpu_embedding: False makes this a second object on the tables of another one that is alike.
+        initialize_tpu_embedding: False makes this a second object on the tables of another, equal one.
         layout: None for the layout that suits the device, or 'CPU' or 'TPU' to trace for another.
         row_kernels: 'on' (kernels write rows on a TPU), 'off' or 'auto' (off so far): docs/row_kernels.md.
 
