@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any, Never
 import pytest
 import torch
 from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from launch import forked_python
 from places import ROOT, SLOW
 from worlds import ThreadGroup, run_processes
 
@@ -149,7 +149,7 @@ for name in ("good", "bad"):
 
 def test_the_end_of_the_program_waits_and_shows_a_failure(tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        [forked_python(), "-c", SCRIPT, str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, timeout=20 * SLOW,
     )  # fmt: skip
     assert checkpoint.complete_steps(tmp_path / "good") == [1], ended.stderr

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from dense_cases import CASES, IDS, gradients, makers, parameters, take_steps
-from places import SLOW
 from torch.optim.lr_scheduler import OneCycleLR
-from traced import FORKS, run_script
+from traced import report_of
 
 import torch_tpu_embedding as tte
 
@@ -20,14 +19,7 @@ def test_every_parameter_and_every_tensor_of_the_state_is_updated_in_place(
     tmp_path: Path, name: str, settings: dict[str, Any]
 ) -> None:
     script = Path(__file__).parent.parent / "support" / "dense_step.py"
-    printed = tmp_path / "report.json"
-    command = [str(script), str(tmp_path / "dump"), name, json.dumps(settings)]
-    process = FORKS.Process(target=run_script, args=(command, printed))
-    process.start()
-    process.join(30 * SLOW)
-    process.kill()
-    assert process.exitcode == 0
-    report = json.loads(printed.read_text())
+    report = report_of([str(script), str(tmp_path / "dump"), name, json.dumps(settings)])
     assert report["aliased"] == report["held"]
 
 

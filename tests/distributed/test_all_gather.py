@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from launch import LIMIT, environment
+from launch import LIMIT, environment, forked_python
 from places import SUPPORT
 from torch import Tensor
 from torch.nn import functional
@@ -165,8 +164,9 @@ def test_what_is_no_tensor_with_a_first_dimension_is_an_error() -> None:
 
 def run_worker(command: list[str], **more: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", *command],
-        capture_output=True, text=True, timeout=LIMIT, env=environment(**more),
+        [forked_python(), "-W", "ignore", *command],
+        capture_output=True, text=True, timeout=LIMIT,
+        env=environment(PYTHON_EXEC=forked_python(), **more),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
 

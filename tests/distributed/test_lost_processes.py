@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import train_dlrm
-from launch import LIMIT, PROMPTLY, ended, free_port, start, torchrun
+from launch import LIMIT, PROMPTLY, ended, free_port, start, start_fork, torchrun
 from places import SUPPORT
 from small_data import OPTIONS, small_synthetic
 
@@ -22,18 +22,24 @@ WORKER, DLRM = str(SUPPORT / "torchrun_worker.py"), str(SUPPORT / "torchrun_dlrm
 
 
 @contextmanager
-def started_by_hand(size: int, *options: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes without torchrun's agent, which would end them all, once they train."""
-    port = str(free_port())
+def started_by_hand(
+    *options: str, stoppable: bool = False
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes without torchrun's agent, which would end them all, once they train.
+
+    Args:
+        stoppable: one can be stopped, which forks cannot.
+    """
+    port, begin = str(free_port()), start if stoppable else start_fork
     processes = [
-        start(
+        begin(
             [WORKER, "endless", *options],
             RANK=str(rank),
-            WORLD_SIZE=str(size),
+            WORLD_SIZE="2",
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=port,
         )
-        for rank in range(size)
+        for rank in range(2)
     ]
     with ended(*processes):
         for process in processes:
@@ -54,13 +60,13 @@ def assert_lost(processes: Sequence[subprocess.Popen[str]], within: float) -> No
 
 
 def test_a_killed_process_ends_the_others() -> None:
-    with started_by_hand(2) as (other, killed):
+    with started_by_hand() as (other, killed):
         killed.kill()
         assert_lost([other], within=PROMPTLY)
 
 
 def test_a_frozen_process_is_given_up_after_the_timeout() -> None:
-    with started_by_hand(2, "--timeout", "4") as (other, frozen):
+    with started_by_hand("--timeout", "4", stoppable=True) as (other, frozen):
         frozen.send_signal(signal.SIGSTOP)
         assert_lost([other], within=4 + PROMPTLY)
 

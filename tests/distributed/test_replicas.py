@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from typing import Any
 
 import pytest
+from launch import forked_python
 from places import SLOW, SUPPORT
 
 WORKER = SUPPORT / "replicas_worker.py"
@@ -25,7 +25,7 @@ SECONDS = 60 * SLOW
 def found(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     """What each of so many replicas has found."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(WORKER), str(request.param)],
+        [forked_python(), "-W", "ignore", str(WORKER), str(request.param)],
         capture_output=True, text=True, timeout=SECONDS,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

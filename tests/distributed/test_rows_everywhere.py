@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from typing import Any
 
 import pytest
 import rows_worker
 import torch
-from launch import LIMIT, ended, environment, torchrun
+from launch import LIMIT, ended, environment, forked_python, torchrun
 from rows_worker import IDS, WRITTEN, queries, whole_numbers
 
 WORKER = rows_worker.__file__
@@ -24,7 +23,7 @@ def found(
     folder = tmp_path_factory.mktemp("rows")
     if request.param == "2 devices":
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", WORKER, str(folder)],
+            [forked_python(), "-W", "ignore", WORKER, str(folder)],
             capture_output=True, text=True, timeout=LIMIT,
             env=environment(CPU_NUM_DEVICES="2"),
         )  # fmt: skip

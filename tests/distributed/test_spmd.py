@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import helpers
 import pytest
 import torch
+from launch import forked_python
 from laws import OPTIMIZERS
 from places import SLOW, SUPPORT
 from spmd_cases import BATCH, restored_config
@@ -49,7 +49,7 @@ def found(
     folder = tmp_path_factory.mktemp(f"devices{request.param}")
     saved = save_one_device(folder)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(WORKER), str(request.param), str(folder)],
+        [forked_python(), "-W", "ignore", str(WORKER), str(request.param), str(folder)],
         capture_output=True, text=True, timeout=120 * SLOW,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

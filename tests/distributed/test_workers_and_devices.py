@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from launch import forked_python
 from places import ROOT, SLOW
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler
 
@@ -156,7 +156,7 @@ assert found == [] and made.placement.num_devices == 2
 def test_devices_that_stay_idle_are_warned_of_with_the_remedy() -> None:
     paths = {"PYTHONPATH": str(ROOT), "CPU_NUM_DEVICES": "2"}
     done = subprocess.run(
-        [sys.executable, "-c", IDLE],
+        [forked_python(), "-c", IDLE],
         capture_output=True, text=True, timeout=30 * SLOW, env={**os.environ, **paths},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -9,12 +9,12 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+from launch import forked_python
 from places import DOCS, ROOT
 
 import torch_tpu_embedding as tte
@@ -99,7 +99,7 @@ def test_the_checkpoint_commands_run_as_written(tmp_path: Path) -> None:
             embedding.embedding_tables[users].fill_(0.0)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for command in sorted(CHECKPOINT, key=lambda each: "from-tensorflow" in each):
-        words = [sys.executable, *CHECKPOINT[command][1:]]
+        words = [forked_python(), *CHECKPOINT[command][1:]]
         if "from-tensorflow" in words:
             (tmp_path / "export").rename(tmp_path / "tf_run")
             (tmp_path / "run").rename(tmp_path / "saved")

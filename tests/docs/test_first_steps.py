@@ -10,11 +10,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from launch import forked_python
 from places import DOCS, EXAMPLES, ROOT
 
 SCRIPT, NOTEBOOK = EXAMPLES / "first_steps.py", EXAMPLES / "first_steps.ipynb"
@@ -55,7 +55,7 @@ def notebook() -> dict[str, Any]:
 
 def run_script(folder: Path) -> list[str]:
     environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(SCRIPT)]
+    command = [forked_python(), str(SCRIPT)]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=True
     )

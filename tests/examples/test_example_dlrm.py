@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +24,7 @@ from dlrm import data
 from dlrm.data import ClickLog, hash_ids, read_criteo, synthetic
 from dlrm.model import Trainer
 from dlrm.report import auc
+from launch import forked_python
 from places import EXAMPLES, SLOW, SUPPORT
 from small_data import OPTIONS, few_columns, small_synthetic
 
@@ -395,7 +395,7 @@ def test_ctrl_c_saves_and_exits_130(tmp_path: Path) -> None:
     paths = [str(EXAMPLES), str(EXAMPLES.parent), str(SUPPORT)]
     options = f"{OPTIONS} --epochs 1000 --eval-every 10 --no-baseline --checkpoint".split()
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", script, *options, str(tmp_path)],
+        [forked_python(), "-u", "-c", script, *options, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

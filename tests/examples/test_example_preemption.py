@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 import train_dlrm
 from checkpoint_fakes import assert_same, read_independently
 from common.preemption import PREEMPTED, flush_and_sync
-from launch import environment
+from launch import environment, forked_python
 from places import SLOW, SUPPORT
 from preemption_worker import EXAMPLES
 from small_data import FEW, OPTIONS, small_synthetic, write_files
@@ -37,7 +37,7 @@ def options(name: str, folder: Path, directory: Path, pipelined: bool) -> list[s
 def stop(name: str, arguments: list[str]) -> tuple[int, str]:
     """Send SIGTERM to a process that trains, before step STOP; gives its exit code and what it said."""
     process = subprocess.Popen(
-        [sys.executable, str(SUPPORT / "preemption_worker.py"), name, str(STOP[name]), *arguments],
+        [forked_python(), str(SUPPORT / "preemption_worker.py"), name, str(STOP[name]), *arguments],
         env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -46,8 +46,9 @@ def stop(name: str, arguments: list[str]) -> tuple[int, str]:
     )
     assert process.stdout is not None
     try:
-        assert any(line == "waiting\n" for line in process.stdout), process.communicate()[1]
-        process.send_signal(signal.SIGTERM)
+        waiting = next((line for line in process.stdout if line.startswith("waiting ")), None)
+        assert waiting, process.communicate()[1]
+        os.kill(int(waiting.split()[1]), signal.SIGTERM)  # there before it is told to go on
         _, errors = process.communicate("go on\n", timeout=30 * SLOW)
     finally:
         process.kill()

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from launch import LIMIT, ended, start, torchrun
+from launch import LIMIT, ended, start_fork, torchrun
 from places import SUPPORT
 
 WORKER = str(SUPPORT / "replay_worker.py")
@@ -14,7 +14,7 @@ WORKER = str(SUPPORT / "replay_worker.py")
 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_spmd_steps_are_replayed_bit_for_bit_on_several_devices(devices: int) -> None:
-    process = start([WORKER, "spmd"], CPU_NUM_DEVICES=str(devices))
+    process = start_fork([WORKER, "spmd"], CPU_NUM_DEVICES=str(devices))
     with ended(process):
         printed, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors[-3000:]

@@ -27,7 +27,8 @@ def aliased(text: str) -> list[str]:
 def main() -> None:
     """Run from the command line."""
     folder, name, settings = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-    os.environ["XLA_FLAGS"] = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+    more = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {more}"
     import torch
     from dense_cases import gradients, makers, parameters, take_steps
 

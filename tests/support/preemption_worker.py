@@ -1,10 +1,11 @@
 """One of the examples, on little data, that waits in the middle of an epoch until it is told to go on.
 
-`preemption_worker.py EXAMPLE STEP OPTION …` prints a line before step STEP, and waits for one.
+`preemption_worker.py EXAMPLE STEP OPTION …` prints a line with its id before step STEP, and waits for one.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from types import ModuleType
 
@@ -23,7 +24,7 @@ if __name__ == "__main__":
 
     def advance_or_wait(trainer: train_dlrm.Trainer | train_movielens.Trainer) -> torch.Tensor:
         if trainer.step == int(step):
-            print("waiting", flush=True)
+            print("waiting", os.getpid(), flush=True)
             sys.stdin.readline()
         return advance(trainer)
 

@@ -23,7 +23,8 @@ def newest(folder: Path) -> str:
 def main() -> None:
     """Run from the command line."""
     folder = Path(sys.argv[1])
-    os.environ["XLA_FLAGS"] = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+    more = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {more}"
     import torch
     from dense_step import aliased
     from replays import Case
