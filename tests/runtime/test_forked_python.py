@@ -75,6 +75,14 @@ def test_signals_reach_it_and_none_outlives_who_waits_for_it(sent: int, status: 
     assert process.returncode == status
 
 
+def test_what_is_printed_unbuffered_is_there_at_once() -> None:
+    process = start_fork(["-u", "-c", "import time; print('now'); time.sleep(1000)"])
+    assert process.stdout is not None
+    assert process.stdout.readline() == "now\n"
+    process.kill()
+    process.communicate(timeout=30 * SLOW)
+
+
 def test_a_process_that_kills_itself_is_seen_to_be_killed() -> None:
     process = start_fork(["-c", "import os; os.kill(os.getpid(), 9)"])
     process.communicate(timeout=30 * SLOW)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import os
 import runpy
@@ -92,28 +93,34 @@ def serve(listener: socket.socket) -> dict[str, Any]:
             connection.sendall(pid.to_bytes(NUMBER, "little"))
 
 
+def open_standard_files(unbuffered: bool) -> None:
+    """Make new objects for the standard files, as `python` and `python -u` do."""
+    for target, name in enumerate(("stdin", "stdout", "stderr")):
+        old, at_once = getattr(sys, name), unbuffered and target > 0
+        file = open(target, "wb" if target else "rb", 0 if at_once else -1, closefd=False)  # noqa: SIM115
+        lines = target == 2 or file.isatty()
+        new = io.TextIOWrapper(
+            file, old.encoding, old.errors, line_buffering=lines, write_through=at_once
+        )
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+
+
 def become(request: dict[str, Any], path: list[str]) -> None:
     """Run what `python` would run with these arguments."""
     for target, descriptor in enumerate(request["files"]):
         os.dup2(descriptor, target)
         os.close(descriptor)
-    for target, name in enumerate(("stdin", "stdout", "stderr")):
-        old = getattr(sys, name)
-        buffering = 1 if name == "stderr" else -1
-        new = open(  # noqa: SIM115 (as long as the process)
-            target, old.mode, buffering, encoding=old.encoding, errors=old.errors, closefd=False
-        )
-        setattr(sys, name, new)
-        setattr(sys, f"__{name}__", new)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    arguments = [*request["arguments"]]
+    arguments, unbuffered = [*request["arguments"]], False
     while arguments[0] in ("-u", "-W"):
         if arguments.pop(0) == "-u":
-            sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+            unbuffered = True
         else:
             warnings.simplefilter(arguments.pop(0))  # type: ignore[arg-type]
+    open_standard_files(unbuffered)
     where = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
     kind = arguments[0] if arguments[0] in ("-c", "-m") else ""
     first = "" if kind else str(Path(arguments[0]).resolve().parent)
