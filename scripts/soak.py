@@ -12,7 +12,8 @@ through `state_dict`. At the end:
             threads than in the middle
   tables    equal to the tables of a float64 emulation of the same steps in numpy. Ten more emulations lose
             one update each; equal means: ten times closer than the closest of these. Without --pipelined
-            the tables also equal, bit for bit, tables trained through `enqueue`, without a thread
+            the tables also equal, bit for bit, tables trained by traced steps through `enqueue`,
+            without a thread
 
 Exits with 1 if one of them fails, and writes its findings as JSON.
 """
@@ -28,7 +29,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ NO_STEP = -1
 
 Array = np.ndarray[Any, Any]
 State = tuple[Array, Array]
+Step = Callable[[], object]
 Samples = tuple[Array, tuple[Array, Array]]
 
 
@@ -101,16 +103,28 @@ def make(pipelined: bool) -> tte.TPUEmbedding:
     )
 
 
-def train(embedding: tte.TPUEmbedding) -> None:
-    """One step on the batch that waits."""
+def step(embedding: tte.TPUEmbedding) -> None:
+    """One step on the batch that waits, not ended."""
     activations = embedding.dequeue()
     sum((each - 1).square().sum() for each in activations.values()).backward()
     embedding.apply_gradients()
-    del activations
-    tte.runtime.sync()
 
 
-def iterate(embedding: tte.TPUEmbedding, first: int, count: int, end: str, log: list[int]) -> int:
+def step_of(embedding: tte.TPUEmbedding, replayed: bool) -> Step:
+    """A function that takes a whole step on the batch that waits."""
+    if replayed:
+        return tte.replay(lambda: step(embedding), embedding)
+
+    def traced() -> None:
+        step(embedding)
+        tte.runtime.sync()
+
+    return traced
+
+
+def iterate(
+    embedding: tte.TPUEmbedding, train: Step, first: int, count: int, end: str, log: list[int]
+) -> int:
     """Train on some batches through a loader; gives the number of the next batch."""
     stop = first + count // 2
     bad = stop if end in ("data", "refused") else None
@@ -124,7 +138,7 @@ def iterate(embedding: tte.TPUEmbedding, first: int, count: int, end: str, log: 
         for number, _ in loader:
             if end == "break before" and number == stop:
                 return number
-            train(embedding)
+            train()
             log.append(number)
             if number == stop and end == "exception":
                 raise LoopError(number)
@@ -141,20 +155,21 @@ def iterate(embedding: tte.TPUEmbedding, first: int, count: int, end: str, log: 
         again = loader_of()
         again.load_state_dict(loader.state_dict())
         for number, _ in again:
-            train(embedding)
+            train()
             log.append(number)
         log.append(NO_STEP)
     return first + count
 
 
-def replay(embedding: tte.TPUEmbedding, log: Sequence[int]) -> None:
+def train_again(embedding: tte.TPUEmbedding, log: Sequence[int]) -> None:
     """Train on the batches of a log again, without a thread."""
+    train = step_of(embedding, replayed=False)
     for number in tqdm(log, desc="again, without a thread", disable=None):
         if number == NO_STEP:
             embedding.flush()
             continue
         embedding.enqueue(batch_of(number))
-        train(embedding)
+        train()
 
 
 def emulate(start: State, batches: Sequence[Samples | None], pipelined: bool, lost: int) -> State:
@@ -244,13 +259,16 @@ class Soak:
         return before, statistics.median(size for at, size in self.memory if at > steps * 0.9)
 
 
-def soak(embedding: tte.TPUEmbedding, steps: int, longest: int, rng: random.Random) -> Soak:
+def soak(
+    embedding: tte.TPUEmbedding, train: Step, steps: int, longest: int, rng: random.Random
+) -> Soak:
     """Train for a number of steps, in iterations of random lengths that end at random."""
     found, following = Soak(), 0
     with tqdm(total=steps, disable=None) as progress:
         while found.steps < steps:
             end = rng.choice(ENDS)
-            following = iterate(embedding, following, rng.randint(1, longest), end, found.log)
+            count = rng.randint(1, longest)
+            following = iterate(embedding, train, following, count, end, found.log)
             found.ends[end] += 1
             found.loader_threads += loader_threads()
             progress.update(found.steps - progress.n)
@@ -276,7 +294,7 @@ def compare_tables(
     equal = error < min(without) / 10
     if not pipelined:
         other = make(False)
-        replay(other, log)
+        train_again(other, log)
         equal &= all(map(np.array_equal, state, state_of(other)))
     return {
         "tables_equal": bool(equal),
@@ -291,7 +309,10 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--steps", type=int, default=20_000, help="steps in all")
     add("--longest", type=int, default=80, help="batches of an iteration, at most")
-    add("--pipelined", action="store_true", help="with pipelined execution")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--pipelined", action="store_true", help="with pipelined execution")
+    text = "with steps that run again from their compiled program (tte.replay)"
+    way.add_argument("--replay", action="store_true", help=text)
     add("--seed", type=int, default=0, help="of lengths and ends")
     add("--json", type=Path, metavar="FILE", help="write the report to a file, too")
     return parser.parse_args()
@@ -304,7 +325,8 @@ def main() -> int:
     embedding = make(args.pipelined)
     begun = state_of(embedding)
     start = time.perf_counter()
-    found = soak(embedding, args.steps, args.longest, rng)
+    train = step_of(embedding, args.replay)
+    found = soak(embedding, train, args.steps, args.longest, rng)
     seconds, compiles = time.perf_counter() - start, tte.runtime.compile_count()
     state, steps = state_of(embedding), found.steps
     found.log.append(NO_STEP)  # state_dict flushes
@@ -313,6 +335,7 @@ def main() -> int:
     report = {
         "steps": steps,
         "pipelined": args.pipelined,
+        "replayed": train.replayed if isinstance(train, tte.Replay) else 0,
         "iterations": sum(found.ends.values()),
         "ends": dict(found.ends),
         "seconds": round(seconds, 1),

@@ -203,7 +203,8 @@ class Replay:
         assert queued is not None
         rerun.release()
         self.traced += 1
-        traced = capture.trace(call, queued)
+        trusted = kept.program if kept.agreed >= self._verify else None
+        traced = capture.trace(call, queued, trusted)
         self._judge(kept, traced)
         return traced.result
 

@@ -1,4 +1,4 @@
-"""Random numbers of the device: those of a replayed run are those of a traced one, whatever comes between."""
+"""Random numbers of the device: a replayed run draws those of a traced one, whatever comes between."""
 
 from __future__ import annotations
 

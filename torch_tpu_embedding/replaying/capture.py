@@ -61,11 +61,12 @@ class Capture:
         self._participants = participants
         self._rates_known = rates_known
 
-    def trace(self, call: Call, queued: Queued) -> Traced:
+    def trace(self, call: Call, queued: Queued, trusted: Program | None = None) -> Traced:
         """Take one step.
 
         Args:
             queued: the batch that it will look up.
+            trusted: the program of earlier traces, if this is to check it.
         """
         programs.settle_all()
         before = snapshot(self._participants)
@@ -84,6 +85,7 @@ class Capture:
         del gradients
         watch, count = Watch(self._participants, before.on_host), self._participants.count
         seed = programs.rng_seed()
+        new = programs.NewTensors()
         result, calls = self._call(call, before.state)
         self._participants.note_step(before.on_host, before.changes)
         try:
@@ -94,10 +96,14 @@ class Capture:
                 raise CannotReplayError(f"in it {change}")
             check_calls(calls, self._rates_known())
             traced = TracedStep(self._participants, before, before_it, call, result)
-            traced.check_memory(memory)
+            counts = new.counts()
+            # As many copies as ever: none went into a tensor that is older than the step.
+            as_ever = trusted is not None and counts is not None and counts == trusted.counts
+            traced.check_memory(memory, new.all() if as_ever else None)
             counters = watch.counters()
             impurity = watch.impurity()
             program, inputs = self._program(traced, known, calls, counters)
+            program.counts = counts
         except CannotReplayError as why:
             runtime.sync()
             return Traced(result, None, str(why) or None)

@@ -40,6 +40,8 @@ class Program:
     counters: list[Tensor]
     """Host tensors that each step counts up by one."""
     device: str
+    counts: tuple[int, int] | None = None
+    """How many tensors its trace has made, and how many copies; None if that is not known."""
     constant_bytes: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -58,11 +58,12 @@ class TracedStep:
                 "detached"
             )
 
-    def check_memory(self, before: Sequence[int]) -> None:
+    def check_memory(self, before: Sequence[int], suspects: Sequence[Tensor] | None) -> None:
         """Make sure that nothing but the state itself has memory that the program will overwrite.
 
         Args:
             before: the numbers of the state's memory before the step.
+            suspects: the device tensors that may have it; None: all, which takes long to find.
 
         Raises:
             CannotReplayError: something has.
@@ -77,7 +78,8 @@ class TracedStep:
                 "the tensor to the end of the step, or copy outside"
             )
         storages = {programs.storage_id(each) for each in state}
-        live = [e for e in programs.live_tensors() if not is_held(e)]
+        known = programs.live_tensors() if suspects is None else suspects
+        live = [e for e in known if not is_held(e)]
         others = [e for e in live if programs.storage_id(e) not in storages]
         if programs.shared_memory(others, {before[number] for number in changed}):
             raise CannotReplayError(

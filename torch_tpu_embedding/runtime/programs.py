@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence, Set
-from itertools import starmap
+from itertools import compress, starmap
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ _BINDINGS = (
     "_xla_counter_value", "_xla_sync_live_tensors", "_xla_sync_multi", "_xla_tensors_from_aten",
     "_xla_warm_up_cache",
 )  # fmt: skip
+_TENSORS = frozenset((Tensor, nn.Parameter))
 _MOST_STEPS = 1000
 """Steps of others between two steps, after which random numbers are still known to begin anew."""
 _OF_TORCH = (
@@ -88,8 +90,35 @@ def compute_all() -> None:
 
 def live_tensors() -> list[Tensor]:
     """All tensors on the device that Python knows."""
-    known = [each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter)]
-    return [each for each in known if is_on_device(each)]
+    return _device_tensors(gc.get_objects())
+
+
+def _device_tensors(objects: list[Any]) -> list[Tensor]:
+    kinds = map(_TENSORS.__contains__, map(type, objects))  # by the million: no bytecode for each
+    return [each for each in compress(objects, kinds) if is_on_device(each)]
+
+
+class NewTensors:
+    """Finds the tensors made since this was, without a look at all objects of Python."""
+
+    def __init__(self) -> None:
+        self._before = _made(), _copies()
+        self._collected = _collected()
+
+    def counts(self) -> tuple[int, int] | None:
+        """How many tensors were traced, and how many of these are copies; None while one is uploaded."""
+        (made, copies), now = self._before, _made()
+        return None if made is None or now is None else (now - made, _copies() - copies)
+
+    def all(self) -> list[Tensor] | None:
+        """The new tensors on the device, and some others; None if they are among the old ones by now."""
+        young = gc.get_objects(0) + gc.get_objects(1)  # a list made before them would be in itself
+        return None if _collected() != self._collected else _device_tensors(young)
+
+
+def _collected() -> list[int]:
+    """How often Python's collector has made young objects old."""
+    return [each["collections"] for each in gc.get_stats()[1:]]
 
 
 class Traces:
@@ -251,8 +280,8 @@ def seed_tensor(device: str) -> Tensor:
 
 
 def random_begins_anew(known: int) -> bool:
-    """False if random numbers were traced on the device since the last step ended, so that those of the next
-    step come after them, or if they were seeded.
+    """False if random numbers were traced on the device since the last step ended, so that those of the
+    next step come after them, or if they were seeded.
 
     To ask for the seed's tensor would begin them anew, and the next step would draw the same numbers again.
     So this looks whether the seed is that of a step to come: steps of others may have ended since.
