@@ -143,6 +143,11 @@ def manual_seed(seed: int) -> None:
     import torch_xla
 
     torch_xla.manual_seed(seed)
+    seeded[:] = [seed % (1 << 64)]
+
+
+seeded: list[int] = []
+"""The seed given last to `manual_seed`, as the device has it."""
 
 
 def compile_count() -> int:
