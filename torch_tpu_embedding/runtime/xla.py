@@ -143,11 +143,11 @@ def manual_seed(seed: int) -> None:
     import torch_xla
 
     torch_xla.manual_seed(seed)
-    seeded[:] = [seed % (1 << 64)]
+    seeded[:] = [seed]
 
 
 seeded: list[int] = []
-"""The seed given last to `manual_seed`, as the device has it."""
+"""The seed given last to `manual_seed`."""
 
 
 def compile_count() -> int:
