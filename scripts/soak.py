@@ -41,22 +41,19 @@ import torch
 from support.command_line import make_parser
 from support.machine import resident
 from support.soak_checks import failures
+from support.soak_emulation import RATE, B, D, Samples, State, emulate
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
 
-B, V, D = 8, 200, 4
-RATE = 0.01
+V = 200
 LOST = 10
 """The number of emulations that lose one update each."""
 ENDS = ("end", "break before", "break after", "exception", "data", "refused", "resume")
 NO_STEP = -1
 """An entry of the log: held updates are applied."""
 
-Array = np.ndarray[Any, Any]
-State = tuple[Array, Array]
 Step = Callable[[], object]
-Samples = tuple[Array, tuple[Array, Array]]
 
 
 class DataError(Exception):
@@ -170,37 +167,6 @@ def train_again(embedding: tte.TPUEmbedding, log: Sequence[int]) -> None:
             continue
         embedding.enqueue(batch_of(number))
         train()
-
-
-def emulate(start: State, batches: Sequence[Samples | None], pipelined: bool, lost: int) -> State:
-    """Train on the batches in float64, and drop the update of the batch numbered `lost`.
-
-    With `pipelined` a step reads before the update of the step before it: read(k), apply(k - 1). None among
-    the batches stands for a flush.
-    """
-    weight, accumulators = (each.astype(np.float64) for each in start)
-    waiting: tuple[Array, Array] | None = None
-
-    def apply(ids: Array, gradient: Array) -> None:
-        accumulators[ids] += gradient**2
-        weight[ids] -= RATE * gradient / np.sqrt(accumulators[ids])
-
-    for number, samples in enumerate(batches):
-        update = None
-        if samples is not None:
-            ids, (of_id, of_sample) = samples
-            activations = np.zeros((2 * B, D))
-            np.add.at(activations, of_sample, weight[ids[of_id]])
-            gradient = np.zeros((len(ids), D))
-            np.add.at(gradient, of_id, 2 * (activations - 1)[of_sample])
-            update = None if number == lost else (ids, gradient)
-        if waiting is not None:
-            apply(*waiting)
-        waiting = update if pipelined else None
-        if update is not None and not pipelined:
-            apply(*update)
-    assert waiting is None, "the log of a pipelined run ends with a flush"
-    return weight, accumulators
 
 
 def samples_of(number: int) -> Samples | None:

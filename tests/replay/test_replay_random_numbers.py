@@ -57,3 +57,20 @@ def test_a_step_is_replayed_after_any_step_that_was_traced() -> None:
         other.step(other.next())
         tte.runtime.sync()
     assert step.traced == 8
+
+
+def test_a_step_that_is_seeded_anew_is_replayed() -> None:
+    case, found = Case(dropout=0.5), []
+    step = tte.replay(case.step, case.embedding, verify=2, check_every=64)
+    for k in range(24):
+        numbers = case.next()
+        tte.runtime.manual_seed(k)
+        found.append(step(numbers).cpu())
+    assert step.traced <= 7
+    twin = Case(dropout=0.5)
+    for k, loss in enumerate(found):
+        numbers = twin.next()
+        tte.runtime.manual_seed(k)
+        expected = twin.step(numbers)
+        tte.runtime.sync()
+        assert_same(loss, expected.cpu(), f"step {k}")

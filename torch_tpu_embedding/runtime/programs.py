@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .xla import as_typed, bindings, sent, upload
+from .xla import as_typed, bindings, seeded, sent, upload
 
 _BINDINGS = (
     "_check_device_tensor_need_materialization", "_check_tensor_need_materialization",
@@ -281,7 +281,7 @@ def seed_tensor(device: str) -> Tensor:
 
 def random_begins_anew(known: int) -> bool:
     """False if random numbers were traced on the device since the last step ended, so that those of the
-    next step come after them, or if they were seeded.
+    next step come after them, or if they were seeded other than by `manual_seed`.
 
     To ask for the seed's tensor would begin them anew, and the next step would draw the same numbers again.
     So this looks whether the seed is that of a step to come: steps of others may have ended since.
@@ -290,6 +290,8 @@ def random_begins_anew(known: int) -> bool:
         known: what `rng_seed` gave after the last step.
     """
     now = rng_seed()
+    if now in seeded:
+        return True
     for _ in range(_MOST_STEPS):
         if now == known:
             return True

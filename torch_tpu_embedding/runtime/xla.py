@@ -165,6 +165,11 @@ def manual_seed(seed: int) -> None:
     import torch_xla
 
     torch_xla.manual_seed(seed)
+    seeded[:] = [seed]
+
+
+seeded: list[int] = []
+"""The seed given last to `manual_seed`."""
 
 
 def compile_count() -> int:
