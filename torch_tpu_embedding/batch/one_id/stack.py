@@ -57,8 +57,9 @@ class OneIdStack:
         spans = [span for run in runs for span in run]
         lengths = np.array([len(run) * size for run in runs])
         self.order = order
-        self._features = [span.feature_index for span in spans]
-        """The features in the order of their tables."""
+        features = [span.feature_index for span in spans]
+        self._features = features if features != [*range(len(resolved.features))] else None
+        """The features in the order of their tables; None if these are all, as they stand."""
         self._first = np.array(stack.first_records, dtype=np.int32)
         self._tables = np.arange(len(runs), dtype=np.int32)
         self._ends = lengths.cumsum()
@@ -91,7 +92,7 @@ class OneIdStack:
         Returns:
             What `write` needs; it shares memory with the next call's.
         """
-        mine = ids if self._features == [*range(len(ids))] else ids[self._features]
+        mine = ids if self._features is None else ids[self._features]
         keys = self._keys.reshape(self._shape)
         np.copyto(keys, mine.reshape(self._shape), casting="unsafe")
         keys <<= self._bits
@@ -115,7 +116,8 @@ class OneIdStack:
         rank = self._rank.copy_(torch.from_numpy(is_first))
         torch.cumsum(rank, 0, out=rank)
         is_first[0] = True
-        counts = np.diff(rank.numpy()[self._ends - 1], prepend=np.int32(-1))
+        counts = rank.numpy()[self._ends - 1] + 1
+        counts[1:] -= counts[:-1].copy()
         if self._moved is not None:
             lookups = self._moved.take(lookups)
         return Ranked(self._keys.compress(is_first), counts, lookups, rank)
