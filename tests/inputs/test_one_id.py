@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch import dedup
 from torch_tpu_embedding.batch.batcher import Batcher, HostBatch
+from torch_tpu_embedding.batch.one_id import stack as one_id_stack
+from torch_tpu_embedding.batch.one_id.batch import OneIdBatch
 from torch_tpu_embedding.batch.sample_padding import SampleCount
 from torch_tpu_embedding.config.resolved import Resolved, resolve
 from torch_tpu_embedding.distributed.group import Alone
@@ -209,9 +211,8 @@ def test_an_id_outside_is_named_as_the_general_way_names_it(wrong: int) -> None:
     assert not embedding.dequeue()[2][1].any()
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("with_bags", [False, True])
-def test_stacks_of_one_id_and_of_bags_are_deduplicated_by_ranks(
+@pytest.mark.parametrize(("devices", "with_bags"), [(1, True), (2, False), (2, True)])
+def test_other_stacks_of_one_id_and_of_bags_are_deduplicated_by_ranks(
     devices: int, with_bags: bool
 ) -> None:
     values: list[Any] = [torch.zeros(4, dtype=torch.int64)] * 3
@@ -225,3 +226,24 @@ def test_stacks_of_one_id_and_of_bags_are_deduplicated_by_ranks(
     assert taken.called
     runs = [call.args[3] for call in taken.call_args_list if len(call.args) > 3]
     assert all(map(len, runs)) == (devices == 1), "one run a table, where rows lie on one device"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batches_of_one_id_are_packed_at_once_on_one_device(training: bool) -> None:
+    resolved = resolve(features(), tte.Adagrad(0.1))
+    with mock.patch.object(OneIdBatch, "pack", autospec=True, side_effect=OneIdBatch.pack) as taken:
+        make_batches(resolved, 1, [[torch.zeros(4, dtype=torch.int64)] * 3], training, 4, True)
+    assert taken.called
+
+
+@pytest.mark.parametrize("bits", [1, 32])
+def test_keys_too_large_for_a_word_are_sorted_as_larger_ones(bits: int) -> None:
+    config = [tte.FeatureConfig(tte.TableConfig(size, 4)) for size in (7, 3, 7)]
+    shared = tte.TableConfig(9, 4)
+    config = [tte.FeatureConfig(shared), *config, tte.FeatureConfig(shared)]
+    resolved = resolve(config, tte.Adagrad(0.1))
+    values = [torch.tensor([2, 0, n % 3, 2]) for n in range(5)]
+    with mock.patch.object(one_id_stack, "_WORD", bits):
+        (one,) = make_batches(resolved, 1, [values], True, 4, True)
+    (other,) = make_batches(resolved, 1, [values], True, 4, False)
+    assert_same(one, other)

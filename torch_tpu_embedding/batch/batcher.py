@@ -19,6 +19,7 @@ from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
 from ..inputs.bags import Bags, split_bags
 from ..inputs.one_id import OneIdBags
+from ..runtime import host
 from ..runtime.phases import phase, timed
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
@@ -27,6 +28,7 @@ from .bag_lengths import BagLengths
 from .buffers import write_buffers
 from .dedup import Ranks
 from .occurrences import RoundBatch, round_batches_of
+from .one_id.batch import OneIdBatch
 from .padding import StackPadding
 from .program_shape import Form, StackOrder, StackShape, form_of, order_stacks
 from .requests import (
@@ -117,6 +119,9 @@ class Batcher:
         may_have_one_length = [
             each.table_index not in each_occurrence for each in resolved.features
         ]
+        self._has_rounds = bool(each_occurrence)
+        self._at_once: dict[tuple[int], OneIdBatch] = {}
+        """What does not depend on the ids, in batches of one id a sample."""
         features = [each.name for each in resolved.features]
         self._lengths = {kind: BagLengths(features, may_have_one_length) for kind in (True, False)}
 
@@ -135,9 +140,13 @@ class Batcher:
         Training and inference are different programs anyway, and so are batches of one and of several
         times the batch size: neither makes the other's sizes grow.
         """
+        known = self._padding.get((training, times))
+        if known is not None:
+            return known
         kind = ("training" if training else "inference") + (f" x {times}" if times > 1 else "")
         made = [StackPadding(f"{name} in {kind}") for name in self._names]
-        return self._padding.setdefault((training, times), made)
+        self._padding[training, times] = made
+        return made
 
     @timed("dedup")
     def make(
@@ -157,6 +166,8 @@ class Batcher:
             ValueError: the batches of the processes are not of the same kinds.
         """
         self._made += 1
+        if isinstance(bags, OneIdBags) and self._takes_at_once(samples):
+            return self._make_at_once(bags, training, samples.times if samples is not None else 1)
         agreed = self._agree(bags, training, samples)
         parts, orders, requests = agreed.parts, agreed.orders, agreed.requests
         padding = self._padding_of(training, agreed.times)
@@ -193,6 +204,31 @@ class Batcher:
             tuple(samples.count if each else None for each in samples.follows)
             if samples is not None and agreed.is_filled
             else None,
+        )
+
+    def _takes_at_once(self, samples: Samples | None) -> bool:
+        """True if a batch of one id a sample needs no other device and no sample without ids."""
+        is_whole = samples is None or samples.count == samples.times * samples.unit
+        return self._placement.num_devices == 1 and is_whole and not self._has_rounds
+
+    def _make_at_once(self, bags: OneIdBags, training: bool, times: int) -> HostBatch:
+        """As `make`, for a batch that `_takes_at_once`."""
+        padding, orders = self._padding_of(training, times), self._order(bags)
+        for each in padding:
+            each.take_agreed(each.wishes)
+        at_once = self._at_once.get(bags.shape)
+        if at_once is None:
+            at_once = self._at_once[bags.shape] = OneIdBatch(self._resolved, orders, *bags.shape)
+        shapes, ints, records = at_once.pack(
+            bags, lambda n, unique: self._fit(orders[n], padding[n], unique, 0, 0)
+        )
+        return HostBatch(
+            shapes,
+            ints,
+            host.empty(0),
+            ((),) * len(shapes),
+            tuple((each,) for each in records),
+            f"batch {self._made}{self._name}",
         )
 
     def _order(self, bags: Sequence[Bags]) -> tuple[StackOrder, ...]:

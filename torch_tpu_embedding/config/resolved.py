@@ -89,6 +89,14 @@ class Resolved:
         return tuple(self.table_of(feature).vocabulary_size for feature in self.features)
 
     @cached_property
+    def is_flat(self) -> bool:
+        """True if the features stand in one list or tuple, with no nest in it."""
+        structure = self.structure
+        return isinstance(structure, (list, tuple)) and all(
+            isinstance(each, FeatureConfig) for each in structure
+        )
+
+    @cached_property
     def all_may_be_plain(self) -> bool:
         """True if every id of a dense input of every feature is looked up: no feature is a sequence, and no
         table has a padding row."""

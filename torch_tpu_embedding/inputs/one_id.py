@@ -78,18 +78,25 @@ def read_one_id(
     return _inside(resolved, torch.stack([*values]).to(torch.int64))
 
 
-def read_matrix(
+def read_flat(
     resolved: Resolved, value: Any, output_shapes: Sequence[tuple[int, ...] | None]
 ) -> OneIdBags | None:
-    """The ids of a matrix in place of all features, not cut into columns; None if that needs a look at
-    each."""
-    structure = resolved.structure
-    if not _stands_for(structure, value) or value.shape[1] != len(structure):
+    """The ids of a list that has one a sample for each feature, or of a matrix in place of that list; None
+    if they need a look at each.
+
+    Args:
+        resolved: its features stand in one list or tuple.
+    """
+    count = len(resolved.features)
+    if type(value) is type(resolved.structure):
+        return read_one_id(resolved, value, output_shapes) if len(value) == count else None
+    if not is_dense(value) or value.dim() != 2 or value.shape[1] != count:
         return None
     if value.dtype not in _DTYPES or not value.is_cpu or not _are_plain(resolved, output_shapes):
         return None
-    ids = torch.empty(value.shape[::-1], dtype=torch.int64, device="cpu")
-    return _inside(resolved, ids.copy_(value.t()))
+    # numpy, which transposes in half of torch's time
+    ids = np.ascontiguousarray(value.numpy().T).astype(np.int64, copy=False)
+    return _inside(resolved, torch.from_numpy(ids))
 
 
 def with_columns(structure: Any, features: Any, path: str = "") -> Any:

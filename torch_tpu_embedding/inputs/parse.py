@@ -9,7 +9,7 @@ from ..config.nest import flatten_like
 from ..config.resolved import Resolved
 from .bags import Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
-from .one_id import read_matrix, read_one_id, with_columns
+from .one_id import read_flat, read_one_id, with_columns
 
 
 def parse_features(
@@ -26,15 +26,16 @@ def parse_features(
 
     Features that all have one id a sample are read at once, with the same result.
     """
-    if weights is None:
-        read = read_matrix(resolved, features, output_shapes)
+    is_flat = weights is None and resolved.is_flat
+    if is_flat:
+        read = read_flat(resolved, features, output_shapes)
         if read is not None:
             return read
     features, weights = without_jagged(features, weights)
     features = with_columns(resolved.structure, features)
     flat = flatten_like(resolved.structure, features, "features")
     flat_weights: list[Any] = [None] * len(flat)
-    if weights is None:
+    if weights is None and not is_flat:
         read = read_one_id(resolved, flat, output_shapes)
         if read is not None:
             return read
