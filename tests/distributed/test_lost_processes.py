@@ -23,7 +23,7 @@ WORKER, DLRM = str(SUPPORT / "torchrun_worker.py"), str(SUPPORT / "torchrun_dlrm
 
 @contextmanager
 def started_by_hand(size: int, *options: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes without torchrun's agent, which would end them all, once they train."""
+    """Processes without torchrun's agent, which would end them all."""
     port = str(free_port())
     processes = [
         start(
@@ -36,10 +36,22 @@ def started_by_hand(size: int, *options: str) -> Iterator[list[subprocess.Popen[
         for rank in range(size)
     ]
     with ended(*processes):
-        for process in processes:
-            assert process.stdout is not None
-            assert any(line == "trains\n" for line in process.stdout), process.communicate()[1]
         yield processes
+
+
+def wait_until_they_train(processes: Sequence[subprocess.Popen[str]]) -> list[float]:
+    """The timeouts that they gave their groups, in seconds, where they say one."""
+    timeouts = []
+    for process in processes:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == "trains\n":
+                break
+            if line.startswith("timeout "):
+                timeouts.append(float(line.removeprefix("timeout ")))
+        else:
+            raise AssertionError(process.communicate()[1])
+    return timeouts
 
 
 def assert_lost(processes: Sequence[subprocess.Popen[str]], within: float) -> None:
@@ -55,14 +67,16 @@ def assert_lost(processes: Sequence[subprocess.Popen[str]], within: float) -> No
 
 def test_a_killed_process_ends_the_others() -> None:
     with started_by_hand(2) as (other, killed):
+        wait_until_they_train([other, killed])
         killed.kill()
         assert_lost([other], within=PROMPTLY)
 
 
 def test_a_frozen_process_is_given_up_after_the_timeout() -> None:
-    with started_by_hand(2, "--timeout", "4") as (other, frozen):
+    with started_by_hand(2, "--impatient") as (other, frozen):
+        timeout, _ = wait_until_they_train([other, frozen])
         frozen.send_signal(signal.SIGSTOP)
-        assert_lost([other], within=4 + PROMPTLY)
+        assert_lost([other], within=timeout + PROMPTLY)
 
 
 def test_a_restarted_run_ends_as_an_undisturbed_one_does(

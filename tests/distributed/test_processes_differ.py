@@ -108,7 +108,7 @@ def test_an_error_in_the_loop_of_one_process_shows_at_once_and_reaches_the_other
 ) -> None:
     waiting, failed = (each["loop"] for each in found)
     assert failed["error"] == "ZeroDivisionError: mine"
-    assert failed["seconds"] < 2.5, "the data of the other waits for 3 s"
+    assert waiting["data waited until the other had left"]
     assert waiting["error"].startswith(
         "PeerError: EmbeddingLoader: the loop of processes [1] of 2 has"
     )

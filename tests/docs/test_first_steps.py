@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import DOCS, EXAMPLES, ROOT
+from places import DOCS, EXAMPLES, ROOT, SLOW
 
 SCRIPT, NOTEBOOK = EXAMPLES / "first_steps.py", EXAMPLES / "first_steps.ipynb"
 PAGE = DOCS / "first_steps.md"
@@ -102,7 +102,9 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     pytest.importorskip("ipykernel")
     book = nbformat.read(NOTEBOOK, 4)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    client = nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": tmp_path}})
+    client = nbclient.NotebookClient(
+        book, timeout=60 * SLOW, resources={"metadata": {"path": tmp_path}}
+    )
     client.execute(env=environment)
     printed = [each.get("text", "") for cell in book.cells for each in cell.get("outputs", [])]
     assert "epoch 4" in "".join(printed)

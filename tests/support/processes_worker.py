@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import queue
 import sys
 import threading
 import time
@@ -250,15 +251,22 @@ def many_loaders() -> list[int]:
     return found
 
 
-def fail_in_one_loop(other: bool) -> dict[str, Any]:
-    """One process leaves its loop by an error while the data of the other waits."""
+def fail_in_one_loop(other: bool, left: Path) -> dict[str, Any]:
+    """One process leaves its loop by an error while the data of the other waits until it has left.
+
+    Args:
+        left: a file that says so.
+    """
     embedding = make(enqueue_depth=9)
-    release = threading.Event()
+    waited: queue.Queue[bool] = queue.Queue()
 
     def data() -> Iterator[dict[str, torch.Tensor]]:
         for _ in range(3):
             yield ids()
-        release.wait(30 * SLOW)
+        deadline = time.monotonic() + 30 * SLOW
+        while not left.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        waited.put(left.exists())
         yield from [ids()] * 5
 
     def loop() -> None:
@@ -266,9 +274,11 @@ def fail_in_one_loop(other: bool) -> dict[str, Any]:
             if other:
                 raise ZeroDivisionError("mine")
 
-    threading.Timer(3.0, release.set).start()
-    begin = time.monotonic()
-    return {"error": met(loop), "seconds": time.monotonic() - begin}
+    error = met(loop)
+    if other:
+        left.touch()
+        return {"error": error}
+    return {"error": error, "data waited until the other had left": waited.get()}
 
 
 def leave_open(other: bool) -> Iterator[Any]:
@@ -291,7 +301,7 @@ def main(directory: Path) -> None:
         "different": {name: met(lambda m=m: m(other)) for name, m in DIFFERENT.items()},  # type: ignore[misc]
         "out of step": {name: met(lambda w=w: w(other)) for name, w in OUT_OF_STEP.items()},  # type: ignore[misc]
         "loaders": many_loaders(),
-        "loop": fail_in_one_loop(other),
+        "loop": fail_in_one_loop(other, directory / "left"),
         "floats": make()
         ._tables.engine.exchange.group.gather(torch.tensor([0.25, -1e-30, 3e38]))
         .tolist(),
