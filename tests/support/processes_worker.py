@@ -251,34 +251,37 @@ def many_loaders() -> list[int]:
     return found
 
 
-def fail_in_one_loop(other: bool, left: Path) -> dict[str, Any]:
-    """One process leaves its loop by an error while the data of the other waits until it has left.
+def appears(path: Path) -> bool:
+    """Wait for a file; False if it does not come."""
+    deadline = time.monotonic() + 30 * SLOW
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return path.exists()
 
-    Args:
-        left: a file that says so.
-    """
+
+def fail_in_one_loop(other: bool, directory: Path) -> dict[str, Any]:
+    """One process leaves its loop by an error while the data of the other waits until it has left."""
+    waits, left = directory / "waits", directory / "left"
     embedding = make(enqueue_depth=9)
     waited: queue.Queue[bool] = queue.Queue()
 
     def data() -> Iterator[dict[str, torch.Tensor]]:
-        for _ in range(3):
-            yield ids()
-        deadline = time.monotonic() + 30 * SLOW
-        while not left.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        waited.put(left.exists())
-        yield from [ids()] * 5
+        yield ids()
+        waits.touch()
+        waited.put(appears(left))
+        yield from [ids()] * 7
 
     def loop() -> None:
         for _ in tte.EmbeddingLoader(data() if not other else [ids()] * 8, embedding):
             if other:
+                assert appears(waits)
                 raise ZeroDivisionError("mine")
 
     error = met(loop)
     if other:
         left.touch()
         return {"error": error}
-    return {"error": error, "data waited until the other had left": waited.get()}
+    return {"error": error, "data waited until the other had left": waited.get(timeout=30 * SLOW)}
 
 
 def leave_open(other: bool) -> Iterator[Any]:
@@ -301,7 +304,7 @@ def main(directory: Path) -> None:
         "different": {name: met(lambda m=m: m(other)) for name, m in DIFFERENT.items()},  # type: ignore[misc]
         "out of step": {name: met(lambda w=w: w(other)) for name, w in OUT_OF_STEP.items()},  # type: ignore[misc]
         "loaders": many_loaders(),
-        "loop": fail_in_one_loop(other, directory / "left"),
+        "loop": fail_in_one_loop(other, directory),
         "floats": make()
         ._tables.engine.exchange.group.gather(torch.tensor([0.25, -1e-30, 3e38]))
         .tolist(),
