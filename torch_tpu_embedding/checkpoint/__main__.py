@@ -102,7 +102,13 @@ def _reshard(args: argparse.Namespace) -> tuple[int, Any, str]:
         total = inspection.count_rows(reader)
     with _progress(total, "rows", args) as progress:
         result = inspection.reshard(
-            args.source, args.target, args.shards, args.strategy, args.step, progress, args.overwrite
+            args.source,
+            args.target,
+            args.shards,
+            args.strategy,
+            args.step,
+            progress,
+            args.overwrite,
         )
     return 0, result, (
         f"wrote step {result['step']} to {result['directory']}: {_count(result['num_shards'], 'shard')} "
