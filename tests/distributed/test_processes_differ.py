@@ -12,7 +12,9 @@ import processes_worker
 import pytest
 import torch
 from launch import LIMIT, ended, torchrun
+from messages import arrived
 from places import SUPPORT
+from worlds import run_processes
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +124,7 @@ def test_numbers_that_are_gathered_keep_their_fractions(found: list[dict[str, An
     """The norm that is clipped was the root of whole numbers."""
     for each in found:
         assert torch.tensor(each["floats"]).equal(torch.tensor([[0.25, -1e-30, 3e38]] * 2))
+
+
+def test_messages_arrive_as_those_of_threads_do(found: list[dict[str, Any]]) -> None:
+    assert [each["messages"] for each in found] == run_processes(2, arrived)

@@ -1,4 +1,4 @@
-"""Metrics of two modules on one set of tables: each has its own, with the norms of the tables they share."""
+"""Metrics of two modules on one set of tables: each has its own, with the norms of what they share."""
 
 from __future__ import annotations
 

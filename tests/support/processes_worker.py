@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from messages import arrived
 from places import SLOW
 
 import torch_tpu_embedding as tte
@@ -308,6 +309,7 @@ def main(directory: Path) -> None:
         "floats": make()
         ._tables.engine.exchange.group.gather(torch.tensor([0.25, -1e-30, 3e38]))
         .tolist(),
+        "messages": arrived(make()._tables.engine.exchange.group),
         "then": met(lambda: look_up(make())),
     }
     (directory / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))
