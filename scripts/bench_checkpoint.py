@@ -23,9 +23,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
+from support.checkpoint.memory_shard import MemoryShard
 from support.command_line import make_parser
 from support.machine import describe_machine, reset_peak, resident
-from support.memory_shard import MemoryShard
 from torch import Tensor
 
 from torch_tpu_embedding import checkpoint

@@ -98,7 +98,7 @@ def measure_one(args: argparse.Namespace) -> dict[str, Any]:
 def parse_args() -> argparse.Namespace:
     """The command line."""
     from support.command_line import make_parser
-    from support.tpu_chips import CHIPS
+    from support.tpu.chips import CHIPS
 
     parser = make_parser(__doc__)
     add = parser.add_argument

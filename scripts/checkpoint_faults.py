@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from support.checkpoint.forked import FileGroup, in_child
+from support.checkpoint.stepped_shard import Holder, make_tables
 from support.command_line import make_parser
-from support.forked import FileGroup, in_child
-from support.stepped_shard import Holder, make_tables
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format.steps import INDEX_NAME

@@ -27,9 +27,9 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from support.checkpoint.forked import in_child
+from support.checkpoint.stepped_shard import Holder, make_tables
 from support.command_line import make_parser
-from support.forked import in_child
-from support.stepped_shard import Holder, make_tables
 from tqdm import tqdm
 
 from torch_tpu_embedding import checkpoint

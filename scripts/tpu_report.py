@@ -11,8 +11,8 @@ rows are touched (plain).
   table-sized instructions that make an array of a table's size, other than rows written into it
               (if a table is smaller than the batch, arrays of the batch's size count as well)
   est Mcyc    ESTIMATE: cycles that the compiler prints, summed; it prints none for gathers, scatters, sorts
-  code Mcyc   ESTIMATE: bundles of the machine code of gathers, scatters and sorts (support/tpu_schedule.py)
-  bound       cycles in which HBM moves the bytes of our step (scripts/support/tpu_chips.py, step_bytes.py)
+  code Mcyc   ESTIMATE: bundles of the machine code of gathers, scatters and sorts (support/tpu/schedule.py)
+  bound       cycles in which HBM moves the bytes of our step (scripts/support/tpu/chips.py, step_bytes.py)
   est/bound, all/bound   est, and est + code, as multiples of the bound
 
 No number here is a measured time. Jobs run one after another, each compilation in a process of its own.
@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from support.command_line import make_parser
-from support.tpu_chips import CHIPS, SPARSE_CORE
-from support.tpu_job import JobError, compile_step, trace_step
+from support.tpu.chips import CHIPS, SPARSE_CORE
+from support.tpu.job import JobError, compile_step, trace_step
 from trace_step import FORMS, OPTIMIZERS, add_case_options
 
 Row = dict[str, Any]
@@ -50,7 +50,7 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(as_json(rows), indent=1))
     if args.plot:
-        from support.tpu_plot import plot
+        from support.tpu.plot import plot
 
         plot(rows, args.plot)
 

@@ -131,3 +131,10 @@ def test_no_folder_of_the_package_has_more_than_12_files() -> None:
         path: len([*path.glob("*.py")]) for path in [PACKAGE, *PACKAGE.rglob("*/")] if path.is_dir()
     }
     assert {path.name: n for path, n in count.items() if n > 12} == {}
+
+
+@pytest.mark.parametrize("name", ["scripts/support", "tests/checkpoint"])
+def test_no_folder_of_what_scripts_and_tests_share_has_more_than_12_files(name: str) -> None:
+    root = REPOSITORY / name
+    count = {path: len([*path.glob("*.py")]) for path in [root, *root.rglob("*/")]}
+    assert {str(path.relative_to(REPOSITORY)): n for path, n in count.items() if n > 12} == {}

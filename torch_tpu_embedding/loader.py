@@ -112,7 +112,7 @@ class EmbeddingLoader:
             self._steps.withdraw(queued)
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the data: behind the batch that the loop has seen last.
+        """The position in the data: behind the batch that the loop has seen last.
 
         If `batches` has a `state_dict` of its own (torchdata's StatefulDataLoader), its state there; else
         the number of batches, which a resumed iteration skips; a RuntimeWarning says so where these come
@@ -123,7 +123,7 @@ class EmbeddingLoader:
         return {"batches": self._yielded, "data": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin the next iteration at a place that `state_dict` gave.
+        """Begin the next iteration at a position that `state_dict` gave.
 
         Args:
             state: as saved; the data must be the same, and without a state of its own come in the same

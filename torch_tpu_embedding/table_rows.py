@@ -12,11 +12,12 @@ from torch import Tensor
 
 from .config.declared import TableConfig
 from .config.resolved import Table
+from .distributed.agreement import check_together
 from .distributed.calls import calling
 from .runtime.modes import for_tables, outside_graph
 from .table_module import TableModule
 from .tables.access import arguments as check
-from .tables.access.rows import RowsOfAll, agreed
+from .tables.access.rows import RowsOfAll
 
 
 class TableRows(TableModule):
@@ -171,7 +172,7 @@ class TableRows(TableModule):
             return (number, field, found), _common(config, slot=slot)
 
         with calling(call):
-            number, field, found = agreed(self.shard.group, call, checked)
+            number, field, found = check_together(self.shard.group, call, checked)
             rows = self._rows_of(number).read(field, found.reshape(-1))
         return rows.view(*found.shape, rows.shape[1])
 
@@ -193,7 +194,7 @@ class TableRows(TableModule):
             return (number, found.reshape(-1), flat), common
 
         with calling(call):
-            number, flat_ids, fields = agreed(self.shard.group, call, checked)
+            number, flat_ids, fields = check_together(self.shard.group, call, checked)
             self._rows_of(number).write(call, flat_ids, fields)
 
     @for_tables
@@ -207,7 +208,7 @@ class TableRows(TableModule):
             return (number, field, begin, end), _common(config, slot=slot, start=begin, stop=end)
 
         with calling(call):
-            number, field, begin, end = agreed(self.shard.group, call, checked)
+            number, field, begin, end = check_together(self.shard.group, call, checked)
             return self._rows_of(number).span(field, begin, end)
 
     @for_tables
@@ -226,7 +227,9 @@ class TableRows(TableModule):
             return (number, found, count, begin, end, cosine), common
 
         with calling(call):
-            number, found, count, begin, end, cosine = agreed(self.shard.group, call, checked)
+            number, found, count, begin, end, cosine = check_together(
+                self.shard.group, call, checked
+            )
             flat = found.reshape(-1, found.shape[-1])
             scores, ids = self._rows_of(number).search(flat, count, begin, end, cosine)
         shape = torch.Size([*found.shape[:-1], count])

@@ -25,7 +25,7 @@ WORKER, DLRM = str(SUPPORT / "torchrun_worker.py"), str(SUPPORT / "torchrun_dlrm
 def started_by_hand(
     *options: str, stoppable: bool = False
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Two processes without torchrun's agent, which would end them all, once they train.
+    """Two processes without torchrun's agent, which would end them all.
 
     Args:
         stoppable: one can be stopped, which forks cannot.
@@ -42,10 +42,22 @@ def started_by_hand(
         for rank in range(2)
     ]
     with ended(*processes):
-        for process in processes:
-            assert process.stdout is not None
-            assert any(line == "trains\n" for line in process.stdout), process.communicate()[1]
         yield processes
+
+
+def wait_until_they_train(processes: Sequence[subprocess.Popen[str]]) -> list[float]:
+    """The timeouts that they gave their groups, in seconds, where they say one."""
+    timeouts = []
+    for process in processes:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == "trains\n":
+                break
+            if line.startswith("timeout "):
+                timeouts.append(float(line.removeprefix("timeout ")))
+        else:
+            raise AssertionError(process.communicate()[1])
+    return timeouts
 
 
 def assert_lost(processes: Sequence[subprocess.Popen[str]], within: float) -> None:
@@ -61,14 +73,16 @@ def assert_lost(processes: Sequence[subprocess.Popen[str]], within: float) -> No
 
 def test_a_killed_process_ends_the_others() -> None:
     with started_by_hand() as (other, killed):
+        wait_until_they_train([other, killed])
         killed.kill()
         assert_lost([other], within=PROMPTLY)
 
 
 def test_a_frozen_process_is_given_up_after_the_timeout() -> None:
-    with started_by_hand("--timeout", "4", stoppable=True) as (other, frozen):
+    with started_by_hand("--impatient", stoppable=True) as (other, frozen):
+        timeout, _ = wait_until_they_train([other, frozen])
         frozen.send_signal(signal.SIGSTOP)
-        assert_lost([other], within=4 + PROMPTLY)
+        assert_lost([other], within=timeout + PROMPTLY)
 
 
 def test_a_restarted_run_ends_as_an_undisturbed_one_does(

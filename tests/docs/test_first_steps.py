@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from launch import forked_python
-from places import DOCS, EXAMPLES, ROOT
+from places import DOCS, EXAMPLES, ROOT, SLOW
 
 SCRIPT, NOTEBOOK = EXAMPLES / "first_steps.py", EXAMPLES / "first_steps.ipynb"
 PAGE = DOCS / "first_steps.md"
@@ -100,13 +100,11 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient", reason="pip install '.[docs]'")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
-    jupyter_client = pytest.importorskip("jupyter_client")
     book = nbformat.read(NOTEBOOK, 4)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    manager = jupyter_client.AsyncKernelManager(kernel_name="python3")
-    manager.kernel_spec.argv[0] = forked_python()
-    where = {"metadata": {"path": tmp_path}}
-    client = nbclient.NotebookClient(book, km=manager, timeout=600, resources=where)
+    client = nbclient.NotebookClient(
+        book, timeout=60 * SLOW, resources={"metadata": {"path": tmp_path}}
+    )
     client.execute(env=environment)
     printed = [each.get("text", "") for cell in book.cells for each in cell.get("outputs", [])]
     assert "epoch 4" in "".join(printed)

@@ -182,7 +182,7 @@ def test_each_process_counts_its_own_and_the_bytes_it_sends() -> None:
         ids = engine.store.ids
         engine.store.fill(lambda t: start_values(resolved.tables[t], 0, ids(t)))
         metrics = Metrics(resolved, engine, "raise", 1, None)
-        engine.sampler = metrics.sampler
+        engine.samplers.append(metrics.sampler)
         values = features(group.rank)
         bags = [
             parse(f, resolved.table_of(f), values[f.name.split("/")[-1]]) for f in resolved.features

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import SLOW
 
 import torch_tpu_embedding as tte
 
@@ -15,7 +16,7 @@ def run(code: str, *arguments: str, device: str = "CPU") -> subprocess.Completed
     """A Python of its own: torch_xla opens its cache once a process."""
     start = f"import os; os.environ['PJRT_DEVICE'] = {device!r}; import sys\n"
     command = [sys.executable, "-c", start + code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
 
 
 def test_on_the_cpu_nothing_is_cached_and_a_warning_says_so(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from places import SCRIPTS
 
-from scripts.support.tpu_chips import CHIPS, narrow_rows
-from scripts.support.tpu_compiler import donated_arguments, module_of
-from scripts.support.tpu_program import read_program
-from scripts.support.tpu_schedule import read_kernel
+from scripts.support.tpu.chips import CHIPS, narrow_rows
+from scripts.support.tpu.compiler import donated_arguments, module_of
+from scripts.support.tpu.program import read_program
+from scripts.support.tpu.schedule import read_kernel
 
 COMPILER = os.environ.get("TPU_COMPILER_PYTHON", sys.executable)
 

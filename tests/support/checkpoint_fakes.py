@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from scripts.support.memory_shard import MemoryShard
+from scripts.support.checkpoint.memory_shard import MemoryShard
 from torch_tpu_embedding.checkpoint.rows import field_widths
 from torch_tpu_embedding.config.declared import TableConfig
 from torch_tpu_embedding.config.resolved import Table

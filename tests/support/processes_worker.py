@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import queue
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from messages import arrived
 from places import SLOW
 
 import torch_tpu_embedding as tte
@@ -250,25 +252,37 @@ def many_loaders() -> list[int]:
     return found
 
 
-def fail_in_one_loop(other: bool) -> dict[str, Any]:
-    """One process leaves its loop by an error while the data of the other waits."""
+def appears(path: Path) -> bool:
+    """Wait for a file; False if it does not come."""
+    deadline = time.monotonic() + 30 * SLOW
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return path.exists()
+
+
+def fail_in_one_loop(other: bool, directory: Path) -> dict[str, Any]:
+    """One process leaves its loop by an error while the data of the other waits until it has left."""
+    waits, left = directory / "waits", directory / "left"
     embedding = make(enqueue_depth=9)
-    release = threading.Event()
+    waited: queue.Queue[bool] = queue.Queue()
 
     def data() -> Iterator[dict[str, torch.Tensor]]:
-        for _ in range(3):
-            yield ids()
-        release.wait(30 * SLOW)
-        yield from [ids()] * 5
+        yield ids()
+        waits.touch()
+        waited.put(appears(left))
+        yield from [ids()] * 7
 
     def loop() -> None:
         for _ in tte.EmbeddingLoader(data() if not other else [ids()] * 8, embedding):
             if other:
+                assert appears(waits)
                 raise ZeroDivisionError("mine")
 
-    threading.Timer(3.0, release.set).start()
-    begin = time.monotonic()
-    return {"error": met(loop), "seconds": time.monotonic() - begin}
+    error = met(loop)
+    if other:
+        left.touch()
+        return {"error": error}
+    return {"error": error, "data waited until the other had left": waited.get(timeout=30 * SLOW)}
 
 
 def leave_open(other: bool) -> Iterator[Any]:
@@ -291,10 +305,11 @@ def main(directory: Path) -> None:
         "different": {name: met(lambda m=m: m(other)) for name, m in DIFFERENT.items()},  # type: ignore[misc]
         "out of step": {name: met(lambda w=w: w(other)) for name, w in OUT_OF_STEP.items()},  # type: ignore[misc]
         "loaders": many_loaders(),
-        "loop": fail_in_one_loop(other),
+        "loop": fail_in_one_loop(other, directory),
         "floats": make()
         ._tables.engine.exchange.group.gather(torch.tensor([0.25, -1e-30, 3e38]))
         .tolist(),
+        "messages": arrived(make()._tables.engine.exchange.group),
         "then": met(lambda: look_up(make())),
     }
     (directory / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))

@@ -221,8 +221,10 @@ def tensorboard(folder: Path) -> tuple[Step, ...]:
 
     def lines() -> None:
         embedding = make()
-        embedding.enable_metrics(every=1, callback=tte.JsonLinesWriter(folder / "m.jsonl"))
+        writer = tte.JsonLinesWriter(folder / "m.jsonl")
+        embedding.enable_metrics(every=1, callback=writer)
         train(embedding)
+        writer.close()
 
     return without, lines
 

@@ -121,7 +121,7 @@ def build_twice(_: Path) -> tuple[Step, ...]:
 
 
 @says(
-    r"this step is complete already; save another step, or pass overwrite=True, which replaces it"
+    r"this step is complete already; save another step, or pass overwrite=True \(.*\), which replaces it"
 )
 def complete(run: Path) -> tuple[Step, ...]:
     embedding = make(device="cpu")

@@ -23,6 +23,7 @@ from places import SLOW
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed
+from torch_tpu_embedding.distributed import group
 from torch_tpu_embedding.tables.placement import STRATEGIES, Strategy
 
 BATCH = 12  # for 1, 2, 3 and 4 processes
@@ -200,8 +201,27 @@ def laws(
         step(embedding, ids)
 
 
-def endless() -> None:
-    """Train until something happens; says when the first steps are done."""
+def train_first() -> float:
+    """Build and do the first steps; seconds that it took here."""
+    begin = time.monotonic()
+    embedding = small()
+    for _ in range(3):
+        step(embedding, torch.arange(embedding.local_batch_size))
+        tte.runtime.sync()
+    return time.monotonic() - begin
+
+
+def endless(impatient: bool) -> None:
+    """Train until something happens; says when the first steps are done.
+
+    Args:
+        impatient: wait for the other processes twice as long as this machine needs to compile and train,
+            and say how many seconds that are.
+    """
+    if impatient:
+        timeout = max(4.0, 2 * train_first())
+        group.set_timeout(timedelta(seconds=timeout))
+        print(f"timeout {timeout}", flush=True)
     embedding = small()
     for number in itertools.count():
         step(embedding, torch.arange(embedding.local_batch_size))
@@ -217,12 +237,12 @@ if __name__ == "__main__":
     parser.add_argument("--bad-rank", type=int)
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--also", nargs="+", choices=MORE, default=[])
-    parser.add_argument("--timeout", type=float, default=60.0 * SLOW, help="seconds")
+    parser.add_argument("--impatient", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    distributed.initialize(timeout=timedelta(seconds=args.timeout))
+    distributed.initialize(timeout=timedelta(seconds=60.0 * SLOW))
     if args.work == "laws":
         laws(args.directory, args.bad_rank, args.strategies, args.also)
     else:
-        endless()
+        endless(args.impatient)
     distributed.shutdown()

@@ -1,7 +1,12 @@
-"""Several processes in one: a host group of threads, and what runs on it."""
+"""Several processes in one: a host group of threads, and what runs on it.
+
+The group refuses what the messages of the real one (`DistGroup`, over gloo) cannot carry, and changes what
+it carries as that does; `messages.py` holds both equal.
+"""
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -30,13 +35,13 @@ class Board:
         self._round = [0] * size
         self._left: dict[int, dict[int, tuple[str, Any]]] = {}
 
-    def swap(self, rank: int, value: Any) -> list[Any]:
-        """Leave a value, and take those of all threads."""
+    def swap(self, rank: int, doing: str, value: Any, scope: str = "") -> list[Any]:
+        """Leave a value, and take those of all threads, which must be doing the same in the same call."""
         call, number = current_call(), self._round[rank]
         self._round[rank] += 1
         with self._changed:
             left = self._left.setdefault(number, {})
-            left[rank] = call.name if call is not None else "", value
+            left[rank] = (f"{call.name if call is not None else doing}{scope}", doing), value
             self._changed.notify_all()
             self._changed.wait_for(
                 lambda: len(left) == self.size or self._gone - left.keys(), timeout=60 * SLOW
@@ -59,33 +64,64 @@ class Board:
 class ThreadGroup:
     """A HostGroup whose processes are threads."""
 
-    def __init__(self, board: Board, rank: int) -> None:
+    def __init__(self, board: Board, rank: int, scope: str = "") -> None:
         self.rank, self.size = rank, board.size
         self._board = board
+        self._scope = scope
 
     def scoped(self, scope: str) -> ThreadGroup:
-        return self
+        return ThreadGroup(self._board, self.rank, scope)
 
     def clone(self) -> ThreadGroup:
-        boards = self._board.swap(
-            self.rank, Board(self.size, self._board) if self.rank == 0 else None
-        )
-        return ThreadGroup(boards[0], self.rank)
+        boards = self._swap("clone", Board(self.size, self._board) if self.rank == 0 else None)
+        return ThreadGroup(boards[0], self.rank, self._scope)
 
     def gather(self, values: Tensor) -> Tensor:
-        return torch.stack(self._board.swap(self.rank, values.clone()))
+        check_message("gather", values)
+        assert not values.is_complex()
+        all_values = self._swap("gather", values.clone())
+        check_alike("gather", [each.dtype for each in all_values])
+        if len({len(each) for each in all_values}) > 1:
+            raise OutOfStepError(f"different counts: {[len(each) for each in all_values]}")
+        found = torch.stack(all_values)
+        return found if values.is_floating_point() else found.long()  # the messages are of int64
 
     def gather_objects(self, value: Any) -> list[Any]:
-        return self._board.swap(self.rank, value)
+        return [pickle.loads(each) for each in self._swap("gather_objects", pickle.dumps(value))]
 
     def all_to_all(self, pieces: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
-        sent = self._board.swap(self.rank, [piece.clone() for piece in pieces])
+        assert len(pieces) == len(lengths) == self.size, "one piece for each process"
+        for piece in pieces:
+            check_message("all_to_all", piece)
+        check_alike("all_to_all", [piece.dtype for piece in pieces])
+        sent = self._swap("all_to_all", [piece.clone() for piece in pieces])
         received = [of_peer[self.rank] for of_peer in sent]
+        check_alike("all_to_all", [piece.dtype for piece in received])
         assert [len(piece) for piece in received] == [*lengths]
         return received
 
     def sum(self, values: Tensor) -> Tensor:
-        return values.copy_(sum(self._board.swap(self.rank, values.clone())))
+        assert values.is_contiguous(), "sum: gloo adds numbers in the order of memory"
+        check_message("sum", values.view(-1))
+        all_values = self._swap("sum", values.clone())
+        check_alike("sum", [(each.dtype, each.shape) for each in all_values])
+        return values.copy_(sum(all_values))
+
+    def _swap(self, doing: str, value: Any) -> list[Any]:
+        return self._board.swap(self.rank, doing, value, self._scope)
+
+
+def check_message(call: str, values: Tensor) -> None:
+    """Refuse what no message holds: no tensor, of another device than the CPU, or not 1-d."""
+    assert isinstance(values, Tensor), f"{call}: {type(values)} is no tensor"
+    assert values.device.type == "cpu", f"{call}: a tensor on {values.device}"
+    assert values.layout == torch.strided, f"{call}: {values.layout}"
+    assert values.dim() == 1, f"{call}: shape {[*values.shape]}, expected one dimension"
+
+
+def check_alike(call: str, found: Sequence[Any]) -> None:
+    """Gloo reads the bytes of one process as what another one has: all must have the same."""
+    assert len(set(found)) == 1, f"{call}: the messages differ, {found}"
 
 
 def run_processes(size: int, work: Callable[[ThreadGroup], T]) -> list[T]:

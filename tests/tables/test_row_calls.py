@@ -366,7 +366,8 @@ CASES: list[tuple[str, Call, Call]] = [
         lambda e: e.write_rows("items", [1], ROW.double().cpu().float()),
     ),
     (
-        "write_rows: table 'items': values must be finite, got inf at [1, 2], for id 8; leave that row out",
+        "write_rows: table 'items': values must be finite, got inf at position [1, 2], for id 8; "
+        "leave that row out",
         lambda e: e.write_rows("items", [1, 8], torch.cat([ROW, INFINITE])),
         lambda e: e.write_rows("items", [1], ROW),
     ),
@@ -408,7 +409,7 @@ CASES: list[tuple[str, Call, Call]] = [
         lambda e: e.top_k("users", ROW.long().float(), 4),
     ),
     (
-        "top_k: table 'users': queries must be finite, got nan at [0, 0]; leave that query out",
+        "top_k: table 'users': queries must be finite, got nan at position [0, 0]; leave that query out",
         lambda e: e.top_k("users", ROW * torch.nan, 4),
         lambda e: e.top_k("users", ROW[1:], 4),
     ),

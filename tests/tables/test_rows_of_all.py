@@ -13,6 +13,7 @@ from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import Table, field_shape, resolve
+from torch_tpu_embedding.distributed.agreement import check_together
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.distributed.group import PeerError
 from torch_tpu_embedding.program.engine import Engine
@@ -20,7 +21,7 @@ from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout, row_windows
 from torch_tpu_embedding.tables.access import rows as access
 from torch_tpu_embedding.tables.access import scoring
-from torch_tpu_embedding.tables.access.rows import RowsOfAll, agreed, merge
+from torch_tpu_embedding.tables.access.rows import RowsOfAll, merge
 from torch_tpu_embedding.tables.placement import STRATEGIES, Placement, Strategy
 from torch_tpu_embedding.tables.shard import DeviceRows, HostRows
 
@@ -306,7 +307,7 @@ def test_arguments_wrong_in_one_process_or_different_are_an_error_in_all() -> No
         found = []
         for check in (wrong, lambda: (1, {"k is": group.rank})):
             try:
-                agreed(group, "top_k", check)
+                check_together(group, "top_k", check)
             except (ValueError, PeerError) as error:
                 found.append(str(error))
         return found

@@ -102,7 +102,13 @@ def _reshard(args: argparse.Namespace) -> tuple[int, Any, str]:
         total = inspection.count_rows(reader)
     with _progress(total, "rows", args) as progress:
         result = inspection.reshard(
-            args.source, args.target, args.shards, args.strategy, args.step, progress
+            args.source,
+            args.target,
+            args.shards,
+            args.strategy,
+            args.step,
+            progress,
+            args.overwrite,
         )
     return 0, result, (
         f"wrote step {result['step']} to {result['directory']}: {_count(result['num_shards'], 'shard')} "
@@ -176,5 +182,8 @@ def add_commands(command: tensorflow.AddCommand) -> None:
     made.add_argument("--shards", type=int, required=True, help="how many shards to write")
     made.add_argument("--strategy", choices=["mod", "div"], help="default: that of the step")
     made.add_argument("--step", type=int, help="default: the newest complete one")
+    made.add_argument(
+        "--overwrite", action="store_true", help="replace the step in OUT, and drop all later ones"
+    )
 
     tensorflow.add_commands(command)

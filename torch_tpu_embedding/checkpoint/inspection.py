@@ -172,8 +172,13 @@ def reshard(
     strategy: Strategy | None,
     step: int | None,
     progress: Progress,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a step again, for another number of shards; a delta becomes a full step."""
+    """Write a step again, for another number of shards; a delta becomes a full step.
+
+    Args:
+        overwrite: as for `write_tables`; the target may be the source.
+    """
     with open_checkpoint(source, step) as reader:
         chosen = strategy or ("div" if reader.index.strategy == "div" else "mod")
         tables: Mapping[str, TableSource] = {
@@ -190,6 +195,7 @@ def reshard(
             extra=reader.extra(),
             num_shards=num_shards,
             strategy=chosen,
+            overwrite=overwrite,
         )
         return {
             "step": reader.step, "directory": str(target), "num_shards": num_shards,

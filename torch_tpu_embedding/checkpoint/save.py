@@ -70,7 +70,7 @@ def save(
         directory: of the run, seen by all processes; in a local or mounted file system.
         step: the number of the step, at least 0.
         extra: tensors, numbers, strings, numpy's numbers and arrays, and dicts, lists and tuples of them
-            (dense model, optimizer, place in the data); that of process 0 is saved.
+            (dense model, optimizer, position in the data); that of process 0 is saved.
         keep_last: once this step is complete, keep it and the newest before it, this many in all
             (and what their deltas stand on), and remove what dead attempts left behind.
         since: write only the rows changed since this step, which this embedding saved or loaded in

@@ -40,7 +40,7 @@ class TableConfig:
             would; the table stays.
         dtype: the dtype of the table; only torch.float32.
         padding_idx: an id that stands for no id, as in `torch.nn.EmbeddingBag`: a pooled feature
-            leaves it out (a mean does not count it), a dense feature or a place of a sequence gets
+            leaves it out (a mean does not count it), a dense feature or a position of a sequence gets
             zeros, and its row, which starts as zeros, is neither read nor trained. A negative one
             counts from the end: -1 is the row V-1. (Where the data has the id -1 itself, choose
             `id_bounds="drop"`.)

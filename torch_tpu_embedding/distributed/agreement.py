@@ -8,14 +8,17 @@ that each step sends anyway.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from typing import TypeVar
 
 from ..config.resolved import Feature, Resolved, Table
 from ..runtime import host
 from .calls import calling, digest
 from .fingerprint import fingerprint
 from .group import HostGroup, OutOfStepError, report_failure
+
+T = TypeVar("T")
 
 _MOST_SHOWN = 5
 _made = itertools.count(1)
@@ -70,6 +73,37 @@ def agree(
                 f"{f'; and {more} more' if more > 0 else ''}; build the same configuration in every process"
             )
     return seed, number
+
+
+def check_together(
+    group: HostGroup,
+    call: str,
+    check: Callable[[], tuple[T, Mapping[str, object]]],
+    batches: str = "",
+) -> T:
+    """Run a check that may raise, as `group.together` does, and compare what it finds, in one message.
+
+    Args:
+        call: the name of the call, for the messages.
+        check: gives the result, and settings that must be the same on all processes, by the words that
+            precede them in a message: "the rates are".
+        batches: the names of the batches that the call works on.
+
+    Returns:
+        The result of this process's check.
+
+    Raises:
+        Exception: the check's own; on the other processes PeerError.
+        OutOfStepError: the batches differ.
+        ValueError: the settings differ.
+    """
+    try:
+        found, settings = check()
+    except Exception as error:
+        agree_on_step(group, call, error, batches, {})
+        raise
+    agree_on_step(group, call, None, batches, settings)
+    return found
 
 
 def agree_on_step(

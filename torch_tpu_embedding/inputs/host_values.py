@@ -18,7 +18,7 @@ def map_tensors(value: Any, put: Callable[[Tensor], Tensor], what: str) -> Any:
         what: the name of `value` in error messages.
 
     Raises:
-        TypeError: something else is in it; names the place.
+        TypeError: something else is in it; says where, as in `what['key'][0]`.
     """
     if isinstance(value, Tensor):
         return put(value)

@@ -1,7 +1,7 @@
 """JSON read as untrusted data: parsed without surprises, and compared with what is expected before use.
 
-A *check* is called with a value and the name of its place, and raises a ValueError that names place, value
-and what was expected there.
+A *check* is called with a value and the keys that lead to it, and raises a ValueError that names these, the
+value and what was expected there.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def list_of(inner: Check, length: int | None = None) -> Check:
     def check(value: Any, where: str) -> None:
         if not isinstance(value, list) or length not in (None, len(value)):
             _fail(value, where, "a list" if length is None else f"a list of {length}")
-        for place, each in enumerate(value):
-            inner(each, f"{where}[{place}]")
+        for position, each in enumerate(value):
+            inner(each, f"{where}[{position}]")
 
     return check
 

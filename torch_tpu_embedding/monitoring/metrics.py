@@ -244,16 +244,15 @@ class MetricsSwitch:
             )
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise ValueError(f"enable_metrics: every must be an int of at least 1, got {every!r}")
+        self.disable()
         engine = self._tables.engine
         self.current = Metrics(self._tables.resolved, engine, self._id_bounds, every, callback)
-        engine.sampler = self.current.sampler
+        engine.samplers.append(self.current.sampler)
 
     def disable(self) -> None:
         """As `TPUEmbedding.disable_metrics`."""
         if self.current is not None:
-            engine = self._tables.engine
-            if engine.sampler is self.current.sampler:  # not that of another module on these tables
-                engine.sampler = None
+            self._tables.engine.samplers.remove(self.current.sampler)
             self.current = None
 
     def report(self) -> dict[str, Any]:

@@ -71,8 +71,8 @@ class Engine:
         self.store = TableStore(resolved, device, kind, self.placement, self.exchange, row_kernels)
         self.holding: dict[Holder, None] = {}
         """The pipelines that hold updates back, of all modules on these tables, first come first."""
-        self.sampler: NormSampler | None = None
-        """The sampler of norms for metrics; None if there are none."""
+        self.samplers: list[NormSampler] = []
+        """The samplers of norms for metrics, one for each module on these tables that has metrics."""
         self.starts: dict[str, str] = {}
         """Table with an initializer of the user's → a digest of its start values."""
         self.frozen: set[int] = set()
@@ -181,10 +181,8 @@ class Engine:
             read_before: the activations of another batch, in feature order, if that batch is looked up in
                 the same program and must not see this update.
         """
-        sampler = self.sampler if may_sample else None
-        if sampler is not None and not sampler.begin():
-            sampler = None
-        waiting = self._update_in_program(looked_up, gradients, rates, sampler, read_before)
+        samplers = [each for each in self.samplers if each.begin()] if may_sample else []
+        waiting = self._update_in_program(looked_up, gradients, rates, samplers, read_before)
         # Parts of a device's program must be gone here, for these programs end on their own.
         for number, per_occurrence in waiting.items():
             self._update_each(number, looked_up.batch, per_occurrence, rates)
@@ -215,7 +213,7 @@ class Engine:
         looked_up: LookedUp,
         gradients: Sequence[Tensor],
         rates: Sequence[float],
-        sampler: NormSampler | None,
+        samplers: Sequence[NormSampler],
         read_before: Sequence[Tensor],
     ) -> dict[int, Tensor]:
         """Update the stacks that sum their gradients; gives each occurrence's gradient for the others."""
@@ -237,7 +235,7 @@ class Engine:
             if stack.steps_per_occurrence:
                 waiting[number] = self.exchange.leave(gradient)
                 continue
-            if sampler is not None:
+            if samplers:
                 sums = sums_of_squares(self.exchange, indices[number], gradient, records[number])
                 squares.append((stack.table_indices, sums))
             if read_before and stack.reads_must_come_first:
@@ -249,7 +247,7 @@ class Engine:
             else:
                 apply_stack(parts, indices[number], records[number], gradient, rate)
             self._store(number, parts)
-        if sampler is not None:
+        for sampler in samplers:
             sampler.keep(squares)
         return waiting
 

@@ -34,7 +34,7 @@ class KnownTensors:
             self._sources[memory] = None if memory in self._sources else (kind, number)
 
     def source(self, memory: int, value: Tensor) -> Source | None:
-        """The place of an input with this memory; None for a number that Python has put in.
+        """The position of an input with this memory; None for a number that Python has put in.
 
         Raises:
             CannotReplayError: it has none.

@@ -174,13 +174,13 @@ def _require(condition: Tensor, message: str) -> None:
 
 def _sequence(table: nn.Module, ids: Tensor, inside: Tensor, splits: Tensor, length: int) -> Tensor:
     """`[B, L, D]`; zeros beyond the end of a sample and where the id is not `inside`."""
-    place = splits[:-1, None] + torch.arange(length, dtype=torch.int64, device=splits.device)
-    # torch.export wants an id to gather even where all samples are empty: a last one, in no place
-    place = place.where(place < splits[1:, None], ids.shape[0])
+    positions = splits[:-1, None] + torch.arange(length, dtype=torch.int64, device=splits.device)
+    # torch.export wants an id to gather even where all samples are empty: a last one, at no position
+    positions = positions.where(positions < splits[1:, None], ids.shape[0])
     padded = torch.cat([ids, ids.new_zeros(1)])
     there = torch.cat([inside, inside.new_zeros(1)])
-    rows: Tensor = table(padded[place])
-    return rows.where(there[place][:, :, None], 0.0)
+    rows: Tensor = table(padded[positions])
+    return rows.where(there[positions][:, :, None], 0.0)
 
 
 def _pooled(

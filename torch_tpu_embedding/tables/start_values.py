@@ -86,10 +86,10 @@ def _without_padding(
 ) -> Iterator[tuple[int, Tensor]]:
     """The blocks with zeros in the row of padding_idx, as in `torch.nn.Embedding`."""
     padding = table.padding_row
-    place = ids.index(padding) if padding is not None and padding in ids else -1
+    position = ids.index(padding) if padding is not None and padding in ids else -1
     for start, weight in blocks:
-        if start <= place < start + len(weight):
-            weight[place - start] = 0.0
+        if start <= position < start + len(weight):
+            weight[position - start] = 0.0
         yield start, weight
 
 

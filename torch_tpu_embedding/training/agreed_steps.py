@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from ..distributed.agreement import agree_on_step
+from ..distributed.agreement import check_together
 from ..program.build import Tables
 from .call_order import Awaiting, StepQueue
 
@@ -22,35 +22,28 @@ class AgreedSteps:
     def check_together(
         self, call: str, name: str | None, check: Callable[[], tuple[T, Mapping[str, object]]]
     ) -> T:
-        """Run a check that may raise; raises on every process if it does on one, or if they differ.
+        """As `agreement.check_together`, for the step of `name`: all work on the same batches and frozen
+        tables."""
+        step = self._queue.step_of(name)
+        return self.check_step(call, step, check)
 
-        Args:
-            check: gives the result, and settings that must be the same on all processes.
-        """
-        step, failure = self._queue.step_of(name), None
-        settings: Mapping[str, object] = {}
-        try:
-            found, settings = check()
-        except Exception as error:
-            if self._tables.placement.num_shards == 1:
-                raise
-            failure = error
-        self.agree(call, step, failure, settings)
-        return found
-
-    def agree(
+    def check_step(
         self,
         call: str,
         step: Sequence[Awaiting],
-        failure: Exception | None,
-        settings: Mapping[str, object],
-    ) -> None:
-        """Raise on every process if one cannot go on, or works on another step, or with other settings."""
-        batches = " and ".join(each.looked_up.batch.name for each in step)
+        check: Callable[[], tuple[T, Mapping[str, object]]],
+    ) -> T:
+        """`check_together` for a step that is at hand."""
         tables = self._tables.resolved.tables
-        frozen = [tables[number].name for number in sorted(self.frozen_in(step))]
-        own = {"the frozen tables are": frozen, **settings}
-        agree_on_step(self._tables.engine.exchange.group, call, failure, batches, own)
+
+        def check_all() -> tuple[T, Mapping[str, object]]:
+            found, settings = check()
+            frozen = [tables[number].name for number in sorted(self.frozen_in(step))]
+            return found, {"the frozen tables are": frozen, **settings}
+
+        batches = " and ".join(each.looked_up.batch.name for each in step)
+        group = self._tables.engine.exchange.group
+        return check_together(group, call, check_all, batches)
 
     def frozen_in(self, step: Sequence[Awaiting]) -> frozenset[int]:
         """The tables that a step leaves as they are: frozen now, or when one of its batches was read.

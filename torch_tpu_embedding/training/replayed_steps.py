@@ -50,8 +50,7 @@ class ReplayedSteps:
     @property
     def samples_always(self) -> bool:
         """True if metrics sample every step."""
-        sampler = self.engine.sampler
-        return sampler is not None and sampler.always
+        return any(each.always for each in self.engine.samplers)
 
     def next(self, name: str | None) -> Queued | None:
         """The training batch that a step takes whose program is run again, or None if the step that comes
@@ -60,7 +59,7 @@ class ReplayedSteps:
         engine, queued = self.engine, self.queue.waiting(name)
         if queued is None or not queued.training or self.pipelined or engine.holding:
             return None
-        if self.queue.step_of(name) or (engine.sampler is not None and engine.sampler.due):
+        if self.queue.step_of(name) or any(each.due for each in engine.samplers):
             return None
         return queued
 
@@ -85,7 +84,7 @@ class ReplayedSteps:
         if self.engine.exchange.group.size > 1:
             step = [Awaiting(LookedUp(queued.sent, [], 0, 0), [], frozen)]
             settings = {"the learning rates of the tables are": checked}
-            self._agreed.agree("apply_gradients", step, None, settings)
+            self._agreed.check_step("apply_gradients", step, lambda: (None, settings))
         return checked
 
     def note(self, name: str | None, queued: Queued, rates: Sequence[float], version: int) -> None:
@@ -99,6 +98,6 @@ class ReplayedSteps:
 
     def end(self) -> None:
         """Count the step, which may call the user's callback for metrics."""
-        if self.engine.sampler is not None:
-            self.engine.sampler.begin()
+        for sampler in self.engine.samplers:
+            sampler.begin()
         self._count()

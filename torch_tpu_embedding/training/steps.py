@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +25,7 @@ from .agreed_steps import AgreedSteps
 from .call_order import Awaiting, Queued, StepQueue
 from .pipelining import Pipeline
 from .replayed_steps import ReplayedSteps
-from .step_gradients import StepGradients
+from .step_gradients import Found, StepGradients
 
 
 class Steps:
@@ -183,14 +183,14 @@ class Steps:
         """As `TPUEmbedding.apply_gradients`."""
         call = "apply_gradients"
         tables = self._tables.resolved.tables
-        failure: Exception | None = None
-        rates, step = learning_rates or [], self.queue.step_of(name)
-        try:
+
+        def check() -> tuple[tuple[list[Awaiting], Found, list[float]], Mapping[str, object]]:
             step = self.queue.require_step(name, call)
             if gradients is not None:
                 self.queue.require_awaiting(name, call)
             found = self.gradients.collect(step, gradients, call, warn=True)
-            if learning_rates is None:
+            rates = learning_rates
+            if rates is None:
                 rates = current_rates(tables)
             if len(rates) != len(tables):
                 raise ValueError(
@@ -198,13 +198,12 @@ class Steps:
                     f"tables, got {len(rates)}"
                 )
             rates = check_rates(tables, rates, self._agreed.frozen_in(step))
-        except Exception as error:
-            failure = error
+            return (step, found, rates), {"the learning rates of the tables are": [*rates]}
+
         self.queue.note("rates", name, learning_rates is not None)
         engine = self._tables.engine
         with calling(call):
-            settings = {"the learning rates of the tables are": [*rates]}
-            self._agreed.agree(call, step, failure, settings)
+            step, found, rates = self._agreed.check_together(call, name, check)
             looked_up, of_last = self.gradients.for_update(name, step, found)
             if self._pipeline is None:
                 engine.flush()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.tpu_chips import CHIPS
+from support.tpu.chips import CHIPS
 
 CYCLES = 71
 ASSUMPTIONS = (

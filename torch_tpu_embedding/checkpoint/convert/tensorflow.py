@@ -134,7 +134,14 @@ def from_tensorflow(args: argparse.Namespace) -> dict[str, Any]:
         used = {chosen[name].keys[slot] for name, slots in sources.items() for slot in slots}
         for key in sorted(used):
             bundle.verify(key)
-    write_tables(args.target, args.step, sources, num_shards=args.shards, strategy=args.strategy)
+    write_tables(
+        args.target,
+        args.step,
+        sources,
+        num_shards=args.shards,
+        strategy=args.strategy,
+        overwrite=args.overwrite,
+    )
     return {
         "from": str(bundle.prefix),
         "to": str(args.target / f"step-{args.step}"),
@@ -220,6 +227,9 @@ def add_commands(add: AddCommand) -> None:
     )  # fmt: skip
     made.add_argument("--shards", type=int, default=1, help="how many shards to write (default 1)")
     made.add_argument("--strategy", choices=["mod", "div"], default="mod", help="default: mod")
+    made.add_argument(
+        "--overwrite", action="store_true", help="replace the step in OUT, and drop all later ones"
+    )
     made.add_argument(
         "--no-verify", action="store_true", help="do not check TensorFlow's checksums"
     )

@@ -1,4 +1,4 @@
-"""The extra file of a step, which holds the caller's part: dense model, its optimizer, place in the data.
+"""The extra file of a step, which holds the caller's part: dense model, optimizer, position in the data.
 
 The file is torch's own, of tensors and plain Python alone. Where numpy was, it says so beside the value:
 such a file holds a dict of two, under `_NUMPY` the places, each a way of keys and its dtype, and under

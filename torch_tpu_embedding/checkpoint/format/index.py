@@ -59,7 +59,7 @@ class Piece:
     """The ids of these rows; in a delta, the ids of the shard that wrote it."""
     rows: int
     start: int | None = None
-    """In a delta, the place of the first of these rows in the shard's list of changed rows."""
+    """In a delta, the position of the first of these rows in the shard's list of changed rows."""
 
     def to_json(self) -> dict[str, Any]:
         described: dict[str, Any] = {
@@ -188,10 +188,10 @@ def read_index(path: Path) -> Index:
 
 def _from_json(ours: Mapping[str, Any]) -> Index:
     """The index that a parsed JSON value, already checked against the schema, describes."""
-    for place, piece in enumerate(ours["pieces"]):
+    for position, piece in enumerate(ours["pieces"]):
         if ("start" in piece) != ("shard_rows" in piece):
             raise ValueError(
-                f"checkpoint.pieces[{place}] has one of start and shard_rows, not both"
+                f"checkpoint.pieces[{position}] has one of start and shard_rows, not both"
             )
     return Index(
         step=ours["step"],
@@ -226,8 +226,8 @@ def _check_references(index: Index) -> None:
         raise ValueError(f"no size and hash of {index.extra!r}")
     if index.base is not None and index.base.step >= index.step:
         raise ValueError(f"a delta on step {index.base.step}, which is not before it")
-    for place, piece in enumerate(index.pieces):
-        where, table = f"checkpoint.pieces[{place}]", index.tables.get(piece.table)
+    for position, piece in enumerate(index.pieces):
+        where, table = f"checkpoint.pieces[{position}]", index.tables.get(piece.table)
         if table is None:
             raise ValueError(f"{where} is of table {piece.table!r}, which is not there")
         if piece.field not in {IDS, *table.fields}:

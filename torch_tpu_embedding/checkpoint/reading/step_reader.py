@@ -104,9 +104,9 @@ class StepFiles:
             self._overlay(out, table, field, ids)
             return
         for piece in self._of((table, field)):
-            places = _overlap(ids, piece.ids)
-            if places is not None:
-                self._pick(out, *places, piece)
+            positions = _overlap(ids, piece.ids)
+            if positions is not None:
+                self._pick(out, *positions, piece)
 
     def changed_ids(self, piece: Piece) -> NDArray[np.int64]:
         """The ids that a piece of ids lists, mapped from the file."""
@@ -192,16 +192,16 @@ class StepFiles:
                 )
             last[piece.ids] = int(ids[-1])
 
-    def _pick(self, out: NDArray[Any], places: range, there: range, piece: Piece) -> None:
-        """Read the rows `there` of a piece into out[places], in bounded reads."""
+    def _pick(self, out: NDArray[Any], positions: range, there: range, piece: Piece) -> None:
+        """Read the rows `there` of a piece into out[positions], in bounded reads."""
         file = self._file(piece.file)
-        if places.step == there.step == 1:
-            file.read_into(piece.key, there.start, out[places.start : places.stop])
+        if positions.step == there.step == 1:
+            file.read_into(piece.key, there.start, out[positions.start : positions.stop])
             return
         row_bytes = out.strides[0]
         at_once = max(1, _READ_BYTES // (row_bytes * there.step))
         for start in range(0, len(there), at_once):
-            rows, to = there[start : start + at_once], places[start : start + at_once]
+            rows, to = there[start : start + at_once], positions[start : start + at_once]
             read = file.read_rows(piece.key, rows[0], rows[-1] + 1)
             out[to.start : to[-1] + 1 : to.step] = read[:: rows.step]
 
@@ -228,7 +228,7 @@ class StepFiles:
 
 
 def _overlap(wanted: range, there: range) -> tuple[range, range] | None:
-    """The places in `wanted` and in `there` of the numbers that both contain, or None.
+    """The positions in `wanted` and in `there` of the numbers that both contain, or None.
 
     >>> _overlap(range(1, 100, 3), range(0, 20, 2))  # 4, 10, 16
     (range(1, 6, 2), range(2, 9, 3))
@@ -252,8 +252,8 @@ def _overlap(wanted: range, there: range) -> tuple[range, range] | None:
         return None
     count = (last - first) // step + 1
 
-    def places(numbers: range) -> range:
+    def positions(numbers: range) -> range:
         start, stride = (first - numbers.start) // numbers.step, step // numbers.step
         return range(start, start + (count - 1) * stride + 1, stride)
 
-    return places(wanted), places(there)
+    return positions(wanted), positions(there)

@@ -19,7 +19,7 @@ class TableMatch:
     """One table to be loaded."""
 
     number: int
-    """The place of the table in the embedding."""
+    """The position of the table among those of the embedding."""
     source: str
     """The name of the table in the checkpoint."""
     fields: tuple[str, ...]

@@ -15,6 +15,7 @@ from ..format.steps import all_steps, complete_steps, index_path, require_step, 
 from .attempts import give_up, published, ticket_path
 from .shard_writer import SaveAttempt
 
+_OVERWRITE = "overwrite=True (--overwrite of `python -m torch_tpu_embedding.checkpoint`)"
 _TICKET_TIMEOUT_S = 10.0
 _TRIES = 10
 
@@ -58,7 +59,7 @@ def begin(root: Path, step: int, overwrite: bool) -> None:
         )
     if index_path(root, step).exists() and not overwrite:
         raise FileExistsError(
-            f"{path}: this step is complete already; save another step, or pass overwrite=True, which "
+            f"{path}: this step is complete already; save another step, or pass {_OVERWRITE}, which "
             "replaces it and drops all later ones"
         )
     durable.make_directory(path)
@@ -86,7 +87,7 @@ def open_attempt(attempt: SaveAttempt, overwrite: bool, stacklevel: int) -> dict
     elif later := [each for each in complete_steps(root) if each > step]:
         warnings.warn(
             f"{root}: step {step} is saved, but {later} are complete too, and load takes the newest; if "
-            "these were given up, pass overwrite=True to drop them",
+            f"these were given up, pass {_OVERWRITE} to drop them",
             stacklevel=stacklevel + 1,
         )
     for left in reversed(range(_TRIES)):

@@ -64,15 +64,15 @@ def checked_ids(call: str, table: Table, ids: Any) -> Tensor:
 
     Raises:
         TypeError: they are no integers, or on a device.
-        ValueError: one is outside of the table; names the first such place.
+        ValueError: one is outside of the table; names the first such position.
     """
     found = _integers(call, table, ids)
     outside = ((found < 0) | (found >= table.vocabulary_size)).nonzero()
     if len(outside):
-        place = outside[0].tolist()
+        position = outside[0].tolist()
         raise ValueError(
-            f"{call}: table {table.name!r}: id {int(found[tuple(place)])} at position "
-            f"{place[0] if len(place) == 1 else place} is outside [0, {table.vocabulary_size}); "
+            f"{call}: table {table.name!r}: id {int(found[tuple(position)])} at position "
+            f"{position[0] if len(position) == 1 else position} is outside [0, {table.vocabulary_size}); "
             f"{len(outside)} of {found.numel()} ids are; leave those out"
         )
     return found
@@ -138,10 +138,10 @@ def checked_values(call: str, table: Table, field: str, ids: Tensor, values: Any
     _refuse_twice(call, table, ids)
     wrong = (~found.isfinite()).nonzero()
     if len(wrong):
-        place = wrong[0].tolist()
+        position = wrong[0].tolist()
         raise ValueError(
-            f"{where} must be finite, got {float(found[tuple(place)])} at {place}, for id "
-            f"{int(ids[tuple(place[:-1])])}; leave that row out"
+            f"{where} must be finite, got {float(found[tuple(position)])} at position {position}, for id "
+            f"{int(ids[tuple(position[:-1])])}; leave that row out"
         )
     return found.detach()
 
@@ -260,8 +260,9 @@ def checked_queries(call: str, table: Table, queries: object) -> Tensor:
         )
     wrong = (~found.isfinite()).nonzero()
     if len(wrong):
-        place = wrong[0].tolist()
+        position = wrong[0].tolist()
         raise ValueError(
-            f"{where} must be finite, got {float(found[tuple(place)])} at {place}; leave that query out"
+            f"{where} must be finite, got {float(found[tuple(position)])} at position {position}; "
+            "leave that query out"
         )
     return found.detach()

@@ -10,15 +10,13 @@ Letters: N ids, U distinct ids, D dim, B queries, S processes.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ...config.resolved import Table, field_shape
-from ...distributed.agreement import agree_on_step
 from ...distributed.group import HostGroup, raise_together
 from ...runtime import host
 from ..placement import Placement
@@ -27,8 +25,6 @@ from .scoring import Best, Search
 _BLOCK_BYTES = 8 << 20
 _MOST_QUERIES = 256  # searched at once
 _MOST_RESULTS = 1 << 22  # of a search: queries times k
-
-T = TypeVar("T")
 
 
 class _Scorer(Protocol):
@@ -56,22 +52,6 @@ class HeldRows(Protocol):
         """A search among them."""
 
 
-def agreed(group: HostGroup, call: str, check: Callable[[], tuple[T, Mapping[str, object]]]) -> T:
-    """Arguments that every process has checked, or the error of one of them in all.
-
-    Args:
-        check: gives the checked arguments, and those that must be equal everywhere by the words that
-            precede them in a message.
-    """
-    try:
-        checked, common = check()
-    except (TypeError, ValueError) as error:
-        agree_on_step(group, call, error, "", {})
-        raise
-    agree_on_step(group, call, None, "", common)
-    return checked
-
-
 class RowsOfAll:
     """The rows of one table, in all processes.
 
@@ -89,10 +69,10 @@ class RowsOfAll:
 
     def read(self, field: str, ids: Tensor) -> Tensor:
         """A field of the rows of these ids `[N]`: `[N, width]`. Each process asks for its own."""
-        wanted, place = torch.unique(ids, return_inverse=True)
+        wanted, positions = torch.unique(ids, return_inverse=True)
         width = field_shape(self._table, field)[1]
         if self._group.size == 1:
-            return self._own(field, wanted, None)[place]
+            return self._own(field, wanted, None)[positions]
         block = max(1, _BLOCK_BYTES // (4 * width * self._group.size))
         counts = self._group.gather(host.ints([len(wanted)]))
         found = host.empty(len(wanted), width)
@@ -105,7 +85,7 @@ class RowsOfAll:
             pieces = torch.split(rows.reshape(-1), [width * length for length in lengths])
             answers = self._group.all_to_all(pieces, [width * size for size in sizes])
             found[start : start + block][order] = torch.cat(answers).view(-1, width)
-        return found[place]
+        return found[positions]
 
     def write(self, call: str, ids: Tensor, values: dict[str, Tensor]) -> None:
         """Set fields `[N, width]` of the rows of these ids `[N]`, of which none occurs twice.

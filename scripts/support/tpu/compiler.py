@@ -1,6 +1,6 @@
 """Compile one dumped program with the TPU compiler, on a machine without a TPU. Needs jax and libtpu.
 
-    python tpu_compiler.py step.before_optimizations.hlo.pb --chip v5e --out folder
+    python compiler.py step.before_optimizations.hlo.pb --chip v5e --out folder
 
 The program is XLA's dump of a traced step (scripts/trace_step.py); the text of the same name must lie
 beside it, for the donated arguments are read from its first line. The compiler's settings are taken from

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from support.memory_shard import MemoryShard
+from support.checkpoint.memory_shard import MemoryShard
 from torch import Tensor
 
 from torch_tpu_embedding.checkpoint.rows import field_widths

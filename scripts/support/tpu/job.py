@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from support.tpu_chips import CHIPS, LANES, SPARSE_CORE, narrow_rows
-from support.tpu_program import read_program
-from support.tpu_schedule import count_cycles, dump_arguments
+from support.tpu.chips import CHIPS, LANES, SPARSE_CORE, narrow_rows
+from support.tpu.program import read_program
+from support.tpu.schedule import count_cycles, dump_arguments
 
-SCRIPTS = Path(__file__).parent.parent
+SCRIPTS = Path(__file__).parent.parent.parent
 QUICK_COMPILES = "--xla_backend_optimization_level=0"
 """For XLA's CPU compiler, whose code is thrown away."""
 
@@ -76,7 +76,13 @@ def compile_step(
     if not (folder / "cycles.json").exists():  # the last to be written
         shutil.rmtree(folder, ignore_errors=True)
         code.mkdir(parents=True)
-        command = [python, str(SCRIPTS / "support" / "tpu_compiler.py"), str(proto), "--chip", chip]
+        command = [
+            python,
+            str(SCRIPTS / "support" / "tpu" / "compiler.py"),
+            str(proto),
+            "--chip",
+            chip,
+        ]
         given = os.environ.get("LIBTPU_INIT_ARGS", "")
         settings = {"LIBTPU_INIT_ARGS": f"{given} {more} {dump_arguments(code)}".strip()}
         environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_DEVICE")}

@@ -95,7 +95,7 @@ def test_parts_of_a_dead_attempt_are_never_taken_for_those_of_the_next(tmp_path:
             run_processes(2, 
                 lambda group: checkpoint.save(
                     FakeEmbedding(TABLES, group, values=random_values(TABLES, 1)), tmp_path, 2,
-                    asynchronous=True, timeout=0.3,
+                    asynchronous=True, timeout=0.3 if group.rank == 1 else 10 * SLOW,
                 ).wait()
             )  # fmt: skip
     (tmp_path / "step-2/rank-00001-0123456789ab.json").write_text('{"pieces": [], "files": {}}')
@@ -292,7 +292,7 @@ def test_no_failing_operation_makes_a_complete_step_count_as_failed_or_the_rever
             each = FakeEmbedding(TABLES, group, values=values)
             try:
                 checkpoint.save(
-                    each, run, 2, keep_last=1, asynchronous=asynchronous, timeout=0.2
+                    each, run, 2, keep_last=1, asynchronous=asynchronous, timeout=10 * SLOW
                 ).wait()
             except Exception as error:
                 raised.append((group.rank, error))
