@@ -247,3 +247,40 @@ def test_keys_too_large_for_a_word_are_sorted_as_larger_ones(bits: int) -> None:
         (one,) = make_batches(resolved, 1, [values], True, 4, True)
     (other,) = make_batches(resolved, 1, [values], True, 4, False)
     assert_same(one, other)
+
+
+@st.composite
+def one_id_cases(draw: st.DrawFn) -> tuple[Resolved, list[torch.Tensor]]:
+    """Features of one id over tables that some of them share, in several stacks; two batches `[B, F]`."""
+    tables = [
+        tte.TableConfig(draw(st.integers(1, 40)), dim)
+        for dim in draw(st.lists(st.sampled_from([4, 8]), min_size=1, max_size=4))
+    ]
+    chosen = draw(st.lists(st.sampled_from(tables), min_size=1, max_size=7))
+    dtype, size = draw(st.sampled_from([torch.int64, torch.int32])), draw(st.integers(1, 9))
+    batches = []
+    for _ in range(2):
+        columns = [
+            draw(st.lists(st.integers(0, t.vocabulary_size - 1), min_size=size, max_size=size))
+            for t in chosen
+        ]
+        batches.append(torch.tensor(columns, dtype=dtype).t())
+    return resolve([tte.FeatureConfig(table) for table in chosen], tte.Adagrad(0.1)), batches
+
+
+@settings(max_examples=100, deadline=None)
+@given(one_id_cases(), st.sampled_from([0, 32]), st.booleans(), st.booleans())
+def test_one_pass_gives_the_buffers_of_the_reference(
+    case: tuple[Resolved, list[torch.Tensor]], word: int, as_matrix: bool, contiguous: bool
+) -> None:
+    resolved, matrices = case
+    before = [each.clone() for each in matrices]
+    given_as = [each.contiguous() if contiguous else each for each in matrices]
+    batches = given_as if as_matrix else [[*each.unbind(1)] for each in given_as]
+    size = len(matrices[0])
+    with mock.patch.object(one_id_stack, "_WORD", word):
+        fast = make_batches(resolved, 1, batches, True, size, True)
+    slow = make_batches(resolved, 1, batches, True, size, False)
+    assert all(map(torch.equal, matrices, before)), "the user's ids stay as they are"
+    for one, other in zip(fast, slow, strict=True):
+        assert_same(one, other)

@@ -35,12 +35,12 @@ def parse_features(
     features = with_columns(resolved.structure, features)
     flat = flatten_like(resolved.structure, features, "features")
     flat_weights: list[Any] = [None] * len(flat)
-    if weights is None and not is_flat:
+    if weights is not None:
+        flat_weights = flatten_like(resolved.structure, weights, "weights")
+    elif not is_flat:
         read = read_one_id(resolved, flat, output_shapes)
         if read is not None:
             return read
-    else:
-        flat_weights = flatten_like(resolved.structure, weights, "weights")
     return [
         parse(
             feature,
