@@ -128,7 +128,10 @@ def apply_stack(
             scattered.append(number)
     if scattered:
         layouts = [stack.arrays[number] for number in scattered]
-        write_changes([arrays[number] for number in scattered], layouts, record, changes, valid)
+        written = [arrays[number] for number in scattered]
+        write_changes(written, layouts, record, changes, valid)
+        for number, array in zip(scattered, written, strict=True):
+            arrays[number] = array
 
 
 def apply_round_batch(
