@@ -2,7 +2,7 @@
 
 On an eager device plain torch does the same. Both kernels check on the chip that each row lies in the
 array, and halt the program if one does not. Their text is Mosaic, the TPU compiler's language for kernels,
-as `scripts/support/row_kernels.py` lowers to it; `scripts/support/kernel_text.py` writes the files anew,
+as `scripts/support/kernels/source.py` lowers to it; `scripts/support/kernels/text.py` writes the files,
 and tests compare the two.
 Letters: U unique records, V records of an array.
 """

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .xla import as_typed, bindings, device, require_torch_xla, send, sync, wait_for_device
+from .processes import require_torch_xla
+from .xla import as_typed, bindings, device, send, sync, wait_for_device
 
 
 class Mesh:

@@ -2,9 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
+from functools import cache
 
-from .xla import require_torch_xla
+
+@cache
+def require_torch_xla() -> None:
+    """Check that torch_xla is there, before it is imported.
+
+    Raises:
+        ModuleNotFoundError: it is not installed, with the command that installs it.
+    """
+    with contextlib.suppress(ValueError):  # None stands for it in sys.modules
+        if importlib.util.find_spec("torch_xla") is not None:
+            return
+    raise ModuleNotFoundError(
+        "torch_xla is not installed, by which tables are trained and kept on XLA devices; run: pip install "
+        "'torch_tpu_embedding[xla]'. device=\"cpu\", serving, export and checkpoints work without it",
+        name="torch_xla",
+    )
+
+
+def note_started() -> None:
+    """Note that this process uses the device."""
+    _started.append(True)
+
+
+def require_own_process(call: str) -> None:
+    """Refuse a call in a process that was forked from one that uses the device.
+
+    XLA's threads are not in it, and whatever it asks of the device waits for ever.
+
+    Args:
+        call: the name of the call, for the message.
+
+    Raises:
+        RuntimeError: this is such a process.
+    """
+    if _forked:
+        raise RuntimeError(
+            f"{call}: this process was forked from one that uses the XLA device, which it cannot use; let "
+            "the workers of a DataLoader give host tensors, and move them in the loop, or in the `prepare` "
+            "of an EmbeddingLoader"
+        )
+
+
+_started: list[bool] = []
+_forked: list[bool] = []
+os.register_at_fork(after_in_child=lambda: _forked.extend(_started))
 
 
 def platform() -> str:
