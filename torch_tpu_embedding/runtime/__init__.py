@@ -9,6 +9,7 @@ from .processes import (
     num_processes,
     one_device_is_enough,
     platform,
+    require_own_process,
     use_one_device,
     use_spmd,
 )
@@ -27,7 +28,6 @@ from .xla import (
     local_device_ids,
     manual_seed,
     reduce_scatter,
-    require_own_process,
     sum_over_processes,
     sync,
     times_changed,
