@@ -6,7 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, read_independently, table
+from checkpoints.checkpoint_fakes import (
+    FakeEmbedding,
+    assert_same,
+    random_values,
+    read_independently,
+    table,
+)
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.__main__ import main

@@ -8,20 +8,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-import processes_worker
 import pytest
 import torch
-from launch import LIMIT, ended, torchrun
-from messages import arrived
-from places import SUPPORT
-from worlds import run_processes
+from places import WORKERS
+from processes.launch import LIMIT, ended, torchrun
+from processes.messages import arrived
+from processes.worlds import run_processes
+from workers import processes_worker
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes met; they end well, though loops of theirs have not."""
     directory = tmp_path_factory.mktemp("differ")
-    work = [str(SUPPORT / "processes_worker.py"), str(directory)]
+    work = [str(WORKERS / "processes_worker.py"), str(directory)]
     process = torchrun("--standalone", "--nproc_per_node=2", *work)
     with ended(process):
         _, errors = process.communicate(timeout=LIMIT)

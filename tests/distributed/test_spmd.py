@@ -11,23 +11,22 @@ change nothing; the cases alternate between the two.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import helpers
 import pytest
 import torch
-from launch import forked_python
-from laws import OPTIMIZERS
-from places import SLOW, SUPPORT
-from spmd_cases import BATCH, restored_config
+from models import helpers
+from models.laws import OPTIMIZERS
+from places import SLOW, WORKERS
+from processes.launch import environment, forked_python
+from workers.spmd_cases import BATCH, restored_config
 
 import torch_tpu_embedding as tte
 
 DEVICES = [2, 4, 8]
-WORKER = SUPPORT / "spmd_worker.py"
+WORKER = WORKERS / "spmd_worker.py"
 ROUNDING = 1e-6
 """Of the greatest value of a table, from the exact one. Two tables may differ by twice as much."""
 
@@ -51,7 +50,7 @@ def found(
     done = subprocess.run(
         [forked_python(), "-W", "ignore", str(WORKER), str(request.param), str(folder)],
         capture_output=True, text=True, timeout=120 * SLOW,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     report: dict[str, Any] = json.loads(done.stdout)

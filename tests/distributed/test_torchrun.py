@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 import torch
-import torchrun_worker
-from launch import LIMIT, PROMPTLY, ended, free_port, torchrun
-from places import SUPPORT
+from places import WORKERS
+from processes.launch import LIMIT, PROMPTLY, ended, free_port, torchrun
+from workers import torchrun_worker
 
 from torch_tpu_embedding.distributed.rendezvous import fresh_store
 from torch_tpu_embedding.tables.placement import STRATEGIES, Strategy
 
-WORKER = str(SUPPORT / "torchrun_worker.py")
+WORKER = str(WORKERS / "torchrun_worker.py")
 
 
 # -- the same numbers ------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import helpers
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from laws import (
+from models import helpers
+from models.laws import (
     AMPLIFIED,
     BATCH,
     CPU,
@@ -26,8 +26,8 @@ from laws import (
     config,
     join,
 )
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch import padding

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from places import SCRIPTS
-from traced import traced
+from programs.traced import traced
 
 from scripts.support.tpu.chips import CHIPS
 from scripts.support.tpu.program import read_program

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from traced import traced
+from programs.traced import traced
 
 import torch_tpu_embedding as tte
 from scripts.support.traffic import count_traffic

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from traced import traced
+from programs.traced import traced
 
 import torch_tpu_embedding as tte
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import Resolved, resolve

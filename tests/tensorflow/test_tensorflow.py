@@ -26,10 +26,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import helpers
 import numpy as np
 import pytest
 import torch
+from models import helpers
 from places import SLOW, SUPPORT
 from torch import Tensor
 
@@ -512,7 +512,7 @@ def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     folder = tmp_path_factory.mktemp("tensorflow")
     arrays = {f"{n}/{k}": v for n, case in enumerate(cases) for k, v in case.arrays.items()}
     np.savez(folder / "cases.npz", cases=json.dumps([*map(as_json, cases)]), **arrays)
-    script = SUPPORT / "tensorflow_oracle.py"
+    script = SUPPORT / "tensorflow_side" / "tensorflow_oracle.py"
     command = [PYTHON, str(script), str(folder / "cases.npz"), str(folder / "answers.npz")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
     assert run.returncode == 0, f"{' '.join(command)} failed:\n{run.stderr[-3000:]}"

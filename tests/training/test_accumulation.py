@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import helpers
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from laws import (
+from models import helpers
+from models.laws import (
     AMPLIFIED,
     CPU,
     LAYOUTS,
@@ -23,8 +23,8 @@ from laws import (
     join,
     step_of_several,
 )
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import resolve

@@ -6,12 +6,12 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import helpers
 import pytest
 import torch
-from laws import BATCH, OPTIMIZERS, Batch, assert_close, config
+from models import helpers
+from models.laws import BATCH, OPTIMIZERS, Batch, assert_close, config
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint

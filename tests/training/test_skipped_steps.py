@@ -6,9 +6,9 @@ import math
 import warnings
 from collections.abc import Iterator
 
-import helpers
 import pytest
 import torch
+from models import helpers
 from torch import Tensor
 
 import torch_tpu_embedding as tte

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, table
+from checkpoints.checkpoint_fakes import FakeEmbedding, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import helpers
 import pytest
 import torch
+from models import helpers
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
 from torch.utils.data import DataLoader
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.distributed.group import PeerError

@@ -2,8 +2,8 @@
 
 Run by the Python of a TensorFlow environment, not by that of this package, which it does not import:
 
-    python tests/support/tf_checkpoint_writer.py write FOLDER
-    python tests/support/tf_checkpoint_writer.py restore FOLDER
+    python tests/support/tensorflow_side/tf_checkpoint_writer.py write FOLDER
+    python tests/support/tensorflow_side/tf_checkpoint_writer.py restore FOLDER
 
 FOLDER/cases.json lists the cases: `name`, `kind`, and `tables`, each `[name, V, D, optimizer, features]`.
 'write' makes a checkpoint FOLDER/<name>/… of each, and FOLDER/written.npz; 'restore' reads

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from messages import arrived
 from places import SLOW
+from processes.messages import arrived
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed

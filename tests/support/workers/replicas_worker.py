@@ -13,23 +13,21 @@ import os
 import random
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 os.environ["PJRT_DEVICE"] = "CPU"
 os.environ["CPU_NUM_DEVICES"] = sys.argv[1]
 os.environ["PJRT_CPU_ASYNC_CLIENT"] = "0"
 os.environ["XLA_THREAD_POOL_SIZE"] = "32"
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-import helpers
 import torch
 import torch_xla
-from laws import LAYOUTS, Batch, Fast, config, step_of_several
-from laws import OPTIMIZERS as ALL_OPTIMIZERS
+from models import helpers
+from models.laws import LAYOUTS, Batch, Fast, config, step_of_several
+from models.laws import OPTIMIZERS as ALL_OPTIMIZERS
 from places import SLOW
+from processes.worlds import Board, ThreadGroup
 from torch_xla._internal import pjrt
-from worlds import Board, ThreadGroup
 
 from torch_tpu_embedding import runtime
 from torch_tpu_embedding.config.learning_rates import current_rates

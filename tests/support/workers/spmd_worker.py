@@ -17,13 +17,12 @@ from typing import Any
 
 os.environ["PJRT_DEVICE"] = "CPU"
 os.environ["CPU_NUM_DEVICES"] = sys.argv[1]
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-import helpers
 import torch
-from laws import LAYOUTS, OPTIMIZERS, Batch, Fast, config, step_of_several
-from spmd_cases import BATCH, restored_config
+from models import helpers
+from models.laws import LAYOUTS, OPTIMIZERS, Batch, Fast, config, step_of_several
 from torch import Tensor
+from workers.spmd_cases import BATCH, restored_config
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed, runtime
