@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Host work is small index arrays; torch's threads would only take the cores from XLA's.
         torch.set_num_threads(1)
     try:
-        check_outputs(plot=args.plot, results=args.json)
+        check_outputs(plot=args.plot, results=args.json, checkpoint=args.checkpoint)
         log, name = load_data(args)
         settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
         trainer = Trainer(log, settings)

@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     connect()
     try:
-        check_outputs(plot=args.plot, results=args.json)
+        check_outputs(plot=args.plot, results=args.json, checkpoint=args.checkpoint)
         samples = load(args)
     except (OSError, ValueError) as error:
         print(f"train_movielens.py: error: {error}", file=sys.stderr)

@@ -179,7 +179,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     connect()
     try:
-        check_outputs(plot=args.plot, results=args.json)
+        check_outputs(
+            plot=args.plot, results=args.json, checkpoint=args.checkpoint, export=args.export
+        )
         samples, name = load(args)
     except (OSError, ValueError) as error:
         print(f"train_retrieval.py: error: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,22 +65,32 @@ def replays(args: argparse.Namespace) -> bool:
     return not args.pipelined and tte.distributed.world_size() == 1
 
 
-def check_outputs(*, plot: Path | None, results: Path | None) -> None:
+def check_outputs(
+    *,
+    plot: Path | None,
+    results: Path | None,
+    checkpoint: Path | None = None,
+    export: Path | None = None,
+) -> None:
     """Make sure, before a long training, that its results can be written; a collective call.
 
-    Process 0, which will write them in the end, opens both files. An old file keeps its content until then.
+    Process 0 opens both files and tries both folders. An old file keeps its content until the end.
 
     Args:
         plot: the path of --plot, if it is given.
         results: the path of --json, if it is given.
+        checkpoint: the folder of --checkpoint, if it is given.
+        export: the folder of --export, if it is given.
 
     Raises:
-        ValueError: one of them cannot be opened, or nothing can draw a picture of that name.
+        ValueError: one of them cannot be written, or nothing can draw a picture of that name.
     """
     problem = ""
     if tte.distributed.is_main():
         problem = _why_not_drawn(plot) or _why_not_opened("--plot", plot)
         problem = problem or _why_not_opened("--json", results)
+        problem = problem or _why_not_filled("--checkpoint", checkpoint)
+        problem = problem or _why_not_filled("--export", export)
     if tte.distributed.gather(torch.tensor([bool(problem)])).any():
         raise ValueError(problem or "process 0 cannot write its results; it says why")
 
@@ -97,6 +108,23 @@ def _why_not_opened(option: str, path: Path | None) -> str:
         return (
             f"{option} {path} cannot be written: {error.strerror}; give the path of a file, in a "
             "folder that you may write to"
+        )
+    return ""
+
+
+def _why_not_filled(option: str, folder: Path | None) -> str:
+    if folder is None:
+        return ""
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):  # only a file shows what a file system refuses
+            pass
+    except OSError as error:
+        return (
+            f"{option} {folder} cannot be written: {error.strerror}: {there}; give a folder, in one that "
+            "you may write to"
         )
     return ""
 
