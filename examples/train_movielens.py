@@ -26,13 +26,16 @@ os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
 from common.command_line import (
+    add_epoch_options,
+    add_output_options,
     add_replay_option,
+    add_validate_option,
     at_least,
     between,
     check_outputs,
+    make_parser,
     print_table,
     replays,
-    seed_list,
     write_results,
 )
 from common.preemption import (
@@ -134,31 +137,19 @@ exit status: 0, 1 if --check fails, 2 if data or checkpoint are missing or wrong
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    default, count = Settings(), at_least(1)
+    parser = make_parser(DESCRIPTION, EPILOG)
+    default = Settings()
 
     group = parser.add_argument_group("data")
     add = group.add_argument
     add("--data", type=path_option, metavar="DIR", help="the unpacked ml-100k folder")
-    text = "hold out the last fifth of the training part instead and leave the test part alone, "
-    add("--validate", action="store_true", help=text + "to choose hyper-parameters")
+    add_validate_option(group)
 
     group = parser.add_argument_group("model and training")
     add = group.add_argument
-    text = "passes over the training samples (default: %(default)s)"
-    add("--epochs", type=count, default=default.epochs, metavar="N", help=text)
+    add_epoch_options(group, default)
     text = "samples per step (default: %(default)s)"
-    add("--batch-size", type=count, default=default.batch_size, metavar="B", help=text)
-    text = "embedding width (default: %(default)s)"
-    add("--dim", type=count, default=default.dim, metavar="D", help=text)
-    text = "learning rate of the tables (default: %(default)s)"
-    add("--lr", type=between(0, math.inf), default=default.lr, metavar="X", help=text)
-    text = "one run for each, of start values, order and dropout (default: 0)"
-    add("--seeds", type=seed_list, default=[0], metavar="N,N,…", help=text)
+    add("--batch-size", type=at_least(1), default=default.batch_size, metavar="B", help=text)
     text = "read the rows of the next step while this one runs; tables are one step older then"
     add("--pipelined", action="store_true", help=text)
     add_replay_option(group)
@@ -167,11 +158,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = group.add_argument
     text = f"exit with 1 unless each run beats both baselines by X stars (default X: {MARGIN})"
     add("--check", type=between(0, math.inf), nargs="?", const=MARGIN, metavar="X", help=text)
-    add("--plot", type=path_option, metavar="FILE", help="draw loss and RMSE curves into a .png")
-    add("--json", type=path_option, metavar="FILE", help="write options, results and curves")
-    text = "resume from this directory if it holds checkpoints; save there after each epoch, on "
-    text += "Ctrl-C and on SIGTERM"
-    add("--checkpoint", type=path_option, metavar="DIR", help=text)
+    add_output_options(group, curves="loss and RMSE", saves="after each epoch")
     return parser.parse_args(argv)
 
 

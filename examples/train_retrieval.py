@@ -27,11 +27,14 @@ os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
 from common.command_line import (
+    add_epoch_options,
+    add_output_options,
+    add_validate_option,
     at_least,
     between,
     check_outputs,
+    make_parser,
     print_table,
-    seed_list,
     write_results,
 )
 from common.preemption import (
@@ -106,11 +109,7 @@ def baselines(samples: Samples) -> dict[str, dict[str, float]]:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(DESCRIPTION, EPILOG)
     default, count = Settings(), at_least(1)
 
     group = parser.add_argument_group("data")
@@ -119,32 +118,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", type=path_option, metavar="DIR", help=text)
     text = "users of the synthetic log (default: %(default)s)"
     add("--users", type=count, default=1000, metavar="N", help=text)
-    text = "hold out the last fifth of the training part instead and leave the test part alone, "
-    add("--validate", action="store_true", help=text + "to choose hyper-parameters")
+    add_validate_option(group)
 
     group = parser.add_argument_group("model and training")
     add = group.add_argument
-    text = "passes over the training samples (default: %(default)s)"
-    add("--epochs", type=count, default=default.epochs, metavar="N", help=text)
+    add_epoch_options(group, default)
     text = "samples per step, of all processes; the negatives of each (default: %(default)s)"
     add("--batch-size", type=at_least(2), default=default.batch_size, metavar="B", help=text)
-    text = "embedding width (default: %(default)s)"
-    add("--dim", type=count, default=default.dim, metavar="D", help=text)
     rate = between(0, math.inf)
-    text = "learning rate of the tables (default: %(default)s)"
-    add("--lr", type=rate, default=default.lr, metavar="X", help=text)
     text = "scores are cosines divided by it (default: %(default)s)"
     add("--temperature", type=rate, default=default.temperature, metavar="X", help=text)
-    text = "one run for each, of start values and order (default: 0)"
-    add("--seeds", type=seed_list, default=[0], metavar="N,N,…", help=text)
 
     group = parser.add_argument_group("reports, checkpoints and export")
     add = group.add_argument
-    add("--plot", type=path_option, metavar="FILE", help="draw loss and scores into a .png")
-    add("--json", type=path_option, metavar="FILE", help="write options, results and curves")
-    text = "resume from this directory if it holds checkpoints; save there after each epoch, on "
-    text += "Ctrl-C and on SIGTERM"
-    add("--checkpoint", type=path_option, metavar="DIR", help=text)
+    add_output_options(group, curves="loss and scores", saves="after each epoch")
     text = "write what serve_retrieval.py answers from, of the last seed"
     add("--export", type=path_option, metavar="DIR", help=text)
     text = "the user tables of --export as 8-bit codes, about a quarter of the bytes (default: float32)"

@@ -1,4 +1,4 @@
-"""Parts of the examples' command lines: types of options, and what a run prints and writes at its end."""
+"""Parts of the examples' command lines: options and their types, and what a run prints and writes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding.io.paths import path_option
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -48,6 +49,54 @@ def seed_list(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"{text!r} names a seed twice")
     return seeds
+
+
+def make_parser(description: str, epilog: str) -> argparse.ArgumentParser:
+    """The parser of an example, whose help shows both texts as they are written."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_epoch_options(group: argparse._ArgumentGroup, default: Any) -> None:
+    """Add the options of examples that train for epochs: --epochs, --dim, --lr and --seeds.
+
+    Args:
+        default: settings with `epochs`, `dim` and `lr`.
+    """
+    add, count = group.add_argument, at_least(1)
+    text = "passes over the training samples (default: %(default)s)"
+    add("--epochs", type=count, default=default.epochs, metavar="N", help=text)
+    text = "embedding width (default: %(default)s)"
+    add("--dim", type=count, default=default.dim, metavar="D", help=text)
+    text = "learning rate of the tables (default: %(default)s)"
+    add("--lr", type=between(0, math.inf), default=default.lr, metavar="X", help=text)
+    text = "one run for each, of start values and everything else that is drawn (default: 0)"
+    add("--seeds", type=seed_list, default=[0], metavar="N,N,…", help=text)
+
+
+def add_validate_option(group: argparse._ArgumentGroup) -> None:
+    """Add --validate."""
+    text = "hold out the last fifth of the training part instead and leave the test part alone, "
+    group.add_argument("--validate", action="store_true", help=text + "to choose hyper-parameters")
+
+
+def add_output_options(group: argparse._ArgumentGroup, *, curves: str, saves: str) -> None:
+    """Add --plot, --json and --checkpoint.
+
+    Args:
+        curves: what the plot shows.
+        saves: when a checkpoint is saved, beside Ctrl-C and SIGTERM.
+    """
+    add = group.add_argument
+    add("--plot", type=path_option, metavar="FILE", help=f"draw curves of {curves} into a .png")
+    text = "write options, results and curves"
+    add("--json", type=path_option, metavar="FILE", help=text)
+    text = f"resume from this directory if it holds checkpoints; save there {saves}, on Ctrl-C and on "
+    text += "SIGTERM"
+    add("--checkpoint", type=path_option, metavar="DIR", help=text)
 
 
 def add_replay_option(group: argparse._ArgumentGroup) -> None:

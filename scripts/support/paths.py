@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
 def output_file(text: str) -> Path:
     """An option type: a file to write at the end. An old one keeps its content until then."""
     path = Path(text)
-    try:
+    with _refusing(path, "give the path of a file, in a folder that you may write to"):
         if os.path.lexists(path):
             path.open("ab").close()
         else:
-            _make_something_in(path.parent)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"{path} cannot be written: {error.strerror}; give the path of a file, in a folder that you "
-            "may write to"
-        ) from None
+            _write_something_in(path.parent)
     return path
 
 
@@ -43,13 +40,8 @@ def picture_file(text: str) -> Path:
 def work_folder(text: str) -> Path:
     """An option type: a folder that is there, for temporary files."""
     path = Path(text)
-    try:
-        _make_something_in(path)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"nothing can be written in {path}: {error.strerror}; give a folder that exists and that you "
-            "may write to"
-        ) from None
+    with _refusing(path, "give a folder that exists and that you may write to"):
+        _write_something_in(path)
     return path
 
 
@@ -59,17 +51,22 @@ def output_folder(text: str) -> Path:
     there = path.absolute()
     while not os.path.lexists(there):
         there = there.parent
-    try:
-        _make_something_in(there)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"{path} cannot be written: {error.strerror}: {there}; give a folder, in one that you may "
-            "write to"
-        ) from None
+    with _refusing(path, "give a folder, in one that you may write to"):
+        _write_something_in(there)
     return path
 
 
-def _make_something_in(folder: Path) -> None:
-    """Make a file without a trace; only this shows what a file system refuses."""
+@contextlib.contextmanager
+def _refusing(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"{path} cannot be written: {error.strerror}; {remedy}"
+        ) from None
+
+
+def _write_something_in(folder: Path) -> None:
+    """Write a file that leaves no trace: nothing else shows what a file system refuses."""
     with tempfile.TemporaryFile(dir=folder):
         pass

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ast
+import argparse
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import pytest
 import serve_retrieval
@@ -12,6 +13,8 @@ import train_dlrm
 import train_movielens
 import train_retrieval
 from places import EXAMPLES
+
+from torch_tpu_embedding.io.paths import path_option
 
 OUTPUTS = {
     train_dlrm: ["--plot", "--json", "--checkpoint"],
@@ -28,19 +31,18 @@ INPUTS = {
 
 def path_options(module: ModuleType) -> list[str]:
     """The options of an example whose type is a path."""
-    calls = [
-        node
-        for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
-        if isinstance(node, ast.Call)
-    ]
+    with (
+        mock.patch.object(
+            argparse.ArgumentParser, "parse_args", autospec=True, side_effect=StopIteration
+        ) as asked,
+        pytest.raises(StopIteration),
+    ):
+        module.main([])
+    parser = asked.call_args.args[0]
     return [
-        call.args[0].value
-        for call in calls
-        for word in call.keywords
-        if word.arg == "type"
-        and isinstance(word.value, ast.Name)
-        and word.value.id in ("Path", "path_option")
-        and isinstance(call.args[0], ast.Constant)
+        [*each.option_strings, each.dest][0]
+        for each in parser._actions
+        if each.type in (Path, path_option)
     ]
 
 
