@@ -94,7 +94,9 @@ def add_output_options(group: argparse._ArgumentGroup, *, curves: str, saves: st
     add("--plot", type=path_option, metavar="FILE", help=f"draw curves of {curves} into a .png")
     text = "write options, results and curves"
     add("--json", type=path_option, metavar="FILE", help=text)
-    text = f"resume from this directory if it holds checkpoints; save there {saves}, on Ctrl-C and on "
+    text = (
+        f"resume from this directory if it holds checkpoints; save there {saves}, on Ctrl-C and on "
+    )
     text += "SIGTERM"
     add("--checkpoint", type=path_option, metavar="DIR", help=text)
 
