@@ -127,6 +127,18 @@ def test_files_have_at_most_350_lines_and_functions_60_below_their_docstring(pat
 
 
 @pytest.mark.parametrize("name", ["torch_tpu_embedding", "examples", "scripts", "tests"])
+def test_no_docstring_begins_in_the_middle_of_a_sentence(name: str) -> None:
+    found = []
+    for path in (REPOSITORY / name).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
+                continue
+            if str(node.value.value).split()[:1] in (["Of"], ["What"], ["Whether"]):
+                found.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}")
+    assert found == []
+
+
+@pytest.mark.parametrize("name", ["torch_tpu_embedding", "examples", "scripts", "tests"])
 def test_no_folder_has_more_than_12_python_files(name: str) -> None:
     root = REPOSITORY / name
     count = {path: len([*path.glob("*.py")]) for path in [root, *root.rglob("*/")]}

@@ -38,7 +38,7 @@ def unknown() -> BagLengths:
 
 
 def decide(lengths: BagLengths, rows: Rows) -> tuple[bool, int]:
-    """Whether the batch changed anything, and the length that its bags then have."""
+    """True if the batch changed anything, and the length that its bags then have."""
     bags = [parsed(rows)]
     changed = lengths.decide(lengths.observe([lengths.arrange(bags)])[None])
     return changed, lengths.arrange(bags)[0].length

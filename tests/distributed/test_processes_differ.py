@@ -19,7 +19,7 @@ from workers import processes_worker
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes met; they end well, though loops of theirs have not."""
+    """The errors that each of two processes met; they end well, though loops of theirs have not."""
     directory = tmp_path_factory.mktemp("differ")
     work = [str(WORKERS / "processes_worker.py"), str(directory)]
     process = torchrun("--standalone", "--nproc_per_node=2", *work)

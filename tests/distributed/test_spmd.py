@@ -28,7 +28,7 @@ import torch_tpu_embedding as tte
 DEVICES = [2, 4, 8]
 WORKER = WORKERS / "spmd_worker.py"
 ROUNDING = 1e-6
-"""Of the greatest value of a table, from the exact one. Two tables may differ by twice as much."""
+"""A share of the greatest value of a table, from the exact one. Two tables may differ by twice as much."""
 
 
 def save_one_device(base: Path) -> dict[str, torch.Tensor]:
@@ -44,7 +44,7 @@ def save_one_device(base: Path) -> dict[str, torch.Tensor]:
 def found(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What the process with so many devices has found, and the two states."""
+    """The findings of the process that has several devices, and the two states."""
     folder = tmp_path_factory.mktemp(f"devices{request.param}")
     saved = save_one_device(folder)
     done = subprocess.run(

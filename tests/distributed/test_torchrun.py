@@ -31,7 +31,7 @@ WORKER = str(WORKERS / "torchrun_worker.py")
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
-    """What one process sees and holds."""
+    """The numbers that one process sees and holds."""
     found = {strategy: torchrun_worker.train(strategy) for strategy in STRATEGIES}
     return {**found, "clipped": torchrun_worker.clipped_steps()}
 

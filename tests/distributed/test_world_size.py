@@ -50,7 +50,7 @@ def train(
     group: ThreadGroup, steps: Sequence[Sequence[Batch]], name: str, kind: DeviceKind,
     strategy: Strategy, inputs: str,
 ) -> Result:  # fmt: skip
-    """What one process sees: its activations of all steps, and at the end the whole tables."""
+    """The numbers that one process sees: its activations of all steps, and at the end the whole tables."""
     optimizer = OPTIMIZERS[name]
     resolved = resolve(config(optimizer), optimizer)
     engine = Engine(resolved, CPU, kind, Process(CPU, group, in_program=False), strategy)

@@ -1,4 +1,4 @@
-"""What the compiled step does: its structure, and that it is compiled once."""
+"""The compiled step: its structure, and that it is compiled once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests launch in place of `python` is as good: see fork_server.py."""
+"""The command that the tests launch in place of `python` is as good: see fork_server.py."""
 
 from __future__ import annotations
 

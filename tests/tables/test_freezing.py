@@ -29,7 +29,7 @@ from torch_tpu_embedding.tables.start_values import start_values
 
 DENORMAL = 1e-40
 ROWS = 64
-"""Of each table: in the TPU layout, too, the two have no physical row in common."""
+"""Rows of each table: in the TPU layout, too, the two have no physical row in common."""
 State = dict[str, Tensor]
 
 

@@ -26,7 +26,7 @@ def tables() -> Resolved:
 
 
 def state_of(placement: Placement) -> dict[str, Tensor]:
-    """What a process with this placement would give."""
+    """The state that a process with this placement would give."""
     resolved = tables()
     state = {}
     for index, table in enumerate(resolved.tables):

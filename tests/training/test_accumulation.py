@@ -98,7 +98,7 @@ ALL, ONE = ("bag", "one", "sequence"), ("one",)
 
 
 def make(names: Sequence[str] = ONE, **options: Any) -> tte.TPUEmbedding:
-    """Of one feature, unless more is asked for: its programs are compiled quickly."""
+    """An embedding of one feature, unless more is asked for: its programs are compiled quickly."""
     optimizer = options.pop("optimizer", tte.SGD(0.5))
     bags = tte.TableConfig(9, 2, name="bags", combiner="mean", optimizer=optimizer)
     rows = tte.TableConfig(7, 3, name="rows", optimizer=tte.Adam(0.1))

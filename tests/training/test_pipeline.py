@@ -81,7 +81,7 @@ def pipelined(name: str, **options: object) -> tte.TPUEmbedding:
 
 
 def finish_step(embedding: tte.TPUEmbedding, activations: Sequence[Tensor]) -> list[Tensor]:
-    """What follows dequeue; gives the activations on the host."""
+    """The rest of a step after dequeue; gives the activations on the host."""
     tte.runtime.sync()
     found = [each.detach().cpu() for each in activations]
     gradients = [helpers.gradient_of(each).to(embedding.device) for each in found]

@@ -1,4 +1,4 @@
-"""What a caller adds comes back as it was, numpy included; what cannot be taken is named with its place."""
+"""A caller's extra value comes back as it was, numpy included; one that cannot be taken is named."""
 
 from __future__ import annotations
 

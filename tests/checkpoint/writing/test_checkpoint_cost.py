@@ -1,4 +1,4 @@
-"""What grows with the number of steps and files is counted: it may not grow with their square."""
+"""The work that grows with the number of steps and files is counted: it may not grow with their square."""
 
 from __future__ import annotations
 

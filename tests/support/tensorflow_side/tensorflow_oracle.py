@@ -1,4 +1,4 @@
-"""What TensorFlow makes of a file of cases: lookups on its CPU path, and steps of its optimizer kernels.
+"""TensorFlow's answers to a file of cases: lookups on its CPU path, and steps of its optimizer kernels.
 
 Run by the Python of a TensorFlow environment, not by that of this package, which it does not import:
 

@@ -209,7 +209,7 @@ KINDS: dict[str, Callable[[Any, Case, Path], Arrays]] = {
 
 
 def restore(tf: Any, case: Case, folder: Path) -> Arrays:
-    """What an embedding of the case's class holds after restoring; built before or after alike."""
+    """The arrays of an embedding of the case's class after restoring; built before or after alike."""
     answers = []
     for deferred in (False, True):
         embedding = make(tf, case, case["kind"])

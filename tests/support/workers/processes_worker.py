@@ -1,4 +1,4 @@
-"""What each of two processes does in test_processes_differ.py; writes what it met to `rank-<rank>.json`."""
+"""Each of the two processes of test_processes_differ.py; writes what it met to `rank-<rank>.json`."""
 
 from __future__ import annotations
 

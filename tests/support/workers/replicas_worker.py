@@ -1,4 +1,4 @@
-"""What test_replicas.py runs: `replicas_worker.py REPLICAS`, the program of a process for each chip.
+"""Run by test_replicas.py: `replicas_worker.py REPLICAS`, the program of a process for each chip.
 
 On TPU `Process` exchanges rows inside the program. XLA:CPU has such programs between threads of a process,
 each with a device of its own, so here a thread stands for a process. That works only if dispatch is
@@ -167,7 +167,7 @@ def exchange_infinity(group: ThreadGroup) -> int:
 
 
 def run_replicas(board: Board, results: list[Any]) -> None:
-    """What each thread does."""
+    """The work of each thread."""
     group = ThreadGroup(board, torch_xla.runtime.global_ordinal())
     trained = [train(group, number) for number in range(len(OPTIMIZERS))]
     results[group.rank] = {"trained": trained, "finite": exchange_infinity(group)}

@@ -1,4 +1,4 @@
-"""What test_spmd.py runs in a process with several virtual devices: `spmd_worker.py DEVICES FOLDER`.
+"""Run by test_spmd.py in a process with several virtual devices: `spmd_worker.py DEVICES FOLDER`.
 
 Trains optimizers next to the engine on plain tensors and the float64 reference, and prints what it found as
 one JSON object; no assertions here, those are in the test.

@@ -207,7 +207,7 @@ def test_what_it_cannot_do_is_refused() -> None:
 
 
 def work_in_step(group: ThreadGroup, count: int, stop_after: int | None) -> list[Any]:
-    """What one process's loop sees of a worker."""
+    """A worker as one process's loop sees it."""
     draw = (Drawn(None, None, step, None) for step in range(count))
     queued = Queued(sent=None, training=True)  # type: ignore[arg-type]
     worker = Worker(draw, lambda drawn: Item(drawn.value, queued), 2, group)
