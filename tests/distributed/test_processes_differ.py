@@ -128,3 +128,26 @@ def test_numbers_that_are_gathered_keep_their_fractions(found: list[dict[str, An
 
 def test_messages_arrive_as_those_of_threads_do(found: list[dict[str, Any]]) -> None:
     assert [each["messages"] for each in found] == run_processes(2, arrived)
+
+
+def test_scales_that_part_are_an_error_on_all_before_the_tables_change(
+    found: list[dict[str, Any]],
+) -> None:
+    own = [each["scales"]["own"] for each in found]
+    assert [each["scales"] for each in own] == [[1024.0, 1024.0], [1024.0, 512.0]]
+    for each in own:
+        assert re.search(
+            r"ValueError: EmbeddingOptimizer: .*1024 on process 0, 512 on process 1.*smallest scale",
+            each["error"],
+        )
+        assert each["tables"][0] == each["tables"][1], "skipped by both"
+
+
+def test_the_smallest_scale_given_to_all_keeps_processes_together(
+    found: list[dict[str, Any]],
+) -> None:
+    one, other = (each["scales"]["shared"] for each in found)
+    assert one == other
+    assert one["error"] == "none"
+    assert one["scales"] == [1024.0, 512.0, 512.0]
+    assert one["tables"][0] == one["tables"][1] != one["tables"][2]
