@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,8 @@ FLOORS = (
     {"tables", "inputs", "kernels"},
     {"batch"},
     {"program"},
-    {"training", "monitoring"},
+    {"monitoring"},
+    {"training"},
     {"replaying"},
     {""},
     {"serving"},
@@ -106,6 +108,21 @@ def test_imports_go_down_or_stay_on_their_floor() -> None:
 def test_every_folder_has_its_floor() -> None:
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders - {"checkpoint"} == set().union(*FLOORS) - {""}
+
+
+def test_imports_go_up_or_stay_in_their_row_in_the_table_of_contributing() -> None:
+    known = modules()
+    table = re.findall(r"^\| (`\w+/`|root) \|", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.M)
+    row = {"" if name == "root" else name.strip("`/"): at for at, name in enumerate(table)}
+    assert {*row} == {folder(name, known) for name in known}
+    downward = [
+        f"{module} imports {target}"
+        for module, targets in graph().items()
+        for target in targets
+        if module not in ("", "__main__")
+        and row[folder(target, known)] > row[folder(module, known)]
+    ]
+    assert downward == []
 
 
 def python_files() -> list[Path]:
