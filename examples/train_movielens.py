@@ -38,6 +38,7 @@ from common.command_line import (
     replays,
     write_results,
 )
+from common.epochs import train_epochs
 from common.preemption import (
     PREEMPTED,
     report_stop,
@@ -47,7 +48,6 @@ from common.preemption import (
     stop_signal,
 )
 from common.processes import connect
-from common.trainer import Schedule, train
 from movielens.data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
 from movielens.model import Settings, Trainer
 from movielens.report import Run, plot, result_lines
@@ -74,18 +74,8 @@ not let us pass on. To get it:
 
 def train_seed(trainer: Trainer, directory: Path | None, signals: list[int]) -> Run:
     """Train all epochs of one seed; score before the first epoch, score and save after each."""
-    settings, epoch = trainer.settings, trainer.steps_per_epoch
-    steps = Schedule(trainer.total_steps, WARM_UP, FETCH_EVERY, epoch, epoch, directory)
-    measured = train(trainer, steps, signals, f"seed {settings.seed}")
-    losses, seconds = trainer.history["loss"], trainer.seconds
-    return Run(
-        seed=settings.seed,
-        losses=losses,
-        rmses=[each["rmse"] for each in trainer.history["evaluations"]],
-        seconds=seconds["all"],
-        samples_per_second=len(losses) * settings.batch_size / seconds["training"],
-        compiles_after_warm_up=measured.compiles_after_warm_up or 0,
-    )
+    run = train_epochs(trainer, directory, signals, WARM_UP, FETCH_EVERY)
+    return Run(**vars(run), rmses=[each["rmse"] for each in trainer.history["evaluations"]])
 
 
 def checkpoint_directory(args: argparse.Namespace, seed: int) -> Path | None:

@@ -37,6 +37,7 @@ from common.command_line import (
     print_table,
     write_results,
 )
+from common.epochs import train_epochs
 from common.preemption import (
     PREEMPTED,
     report_stop,
@@ -46,7 +47,6 @@ from common.preemption import (
     stop_signal,
 )
 from common.processes import connect
-from common.trainer import Schedule, train
 from movielens.data import URL, hold_out, read
 from retrieval.baselines import factorize, popularity
 from retrieval.data import Samples, ranking_scores, synthetic
@@ -82,21 +82,11 @@ exit status: 0, 2 if data or checkpoint are missing or wrong, 130 after Ctrl-C,
 
 def train_seed(trainer: Trainer, directory: Path | None, signals: list[int]) -> Run:
     """Train all epochs of one seed; score before the first epoch, score and save after each."""
-    settings, epoch = trainer.settings, trainer.steps_per_epoch
-    steps = Schedule(trainer.total_steps, WARM_UP, FETCH_EVERY, epoch, epoch, directory)
-    measured = train(trainer, steps, signals, f"seed {settings.seed}")
-    losses, seconds = trainer.history["loss"], trainer.seconds
-    evaluations = [dict(each) for each in trainer.history["evaluations"]]
-    for each in evaluations:
+    run = train_epochs(trainer, directory, signals, WARM_UP, FETCH_EVERY)
+    scores = [dict(each) for each in trainer.history["evaluations"]]
+    for each in scores:
         del each["step"]
-    return Run(
-        seed=settings.seed,
-        losses=losses,
-        scores=evaluations,
-        seconds=seconds["all"],
-        samples_per_second=len(losses) * settings.batch_size / seconds["training"],
-        compiles_after_warm_up=measured.compiles_after_warm_up or 0,
-    )
+    return Run(**vars(run), scores=scores)
 
 
 def baselines(samples: Samples) -> dict[str, dict[str, float]]:
