@@ -62,7 +62,7 @@ class TableRows(TableModule):
         slot: str | None = None,
         reset_slots: bool = False,
     ) -> None:
-        """Set the rows of some ids: weights from elsewhere, or a fresh start for an id that is used anew.
+        """Set the rows of some ids: weights from elsewhere, or a fresh start for an id that is used again.
 
             embedding.write_rows("users", [7, 42], torch.zeros(2, D), reset_slots=True)
 

@@ -1,9 +1,10 @@
-"""What each of two processes does in test_processes_differ.py; writes what it met to `rank-<rank>.json`."""
+"""Each of the two processes of test_processes_differ.py; writes what it met to `rank-<rank>.json`."""
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import queue
 import sys
@@ -16,8 +17,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from messages import arrived
 from places import SLOW
+from processes.messages import arrived
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed
@@ -193,6 +194,43 @@ def scalers(other: bool) -> None:
         optimizer.step()
 
 
+def scales(other: bool, shared: bool) -> dict[str, Any]:
+    """Scales, tables and dense weights where the rows' gradients of one process are infinite at one step.
+
+    Args:
+        shared: True to give all processes the smallest scale after each step, as docs/good_to_know.md does.
+    """
+    embedding = make()
+    optimizer = tte.EmbeddingOptimizer(embedding)
+    torch.manual_seed(0)
+    head = torch.nn.Linear(4, 1).to(embedding.device)
+    dense = torch.optim.SGD(head.parameters(), 0.1)
+    scaler = torch.amp.GradScaler("xla", init_scale=1024.0)
+    seen: list[float] = []
+    tables: list[list[float]] = []
+
+    def step(number: int) -> None:
+        rows = embedding(ids())["user"]
+        loss = head(rows).sum() + rows.sum() * (math.inf if other and number == 1 else 1.0)
+        scaler.scale(loss / distributed.num_replicas()).backward()
+        distributed.sum_gradients(head.parameters())
+        scaler.step(optimizer)
+        scaler.step(dense)
+        scaler.update()
+        if shared:
+            every = distributed.gather(torch.tensor([scaler.get_scale()]))
+            scaler.update(every.min().item())
+        seen.append(scaler.get_scale())
+        dense.zero_grad()
+        optimizer.zero_grad()
+        tte.runtime.sync()
+        tables.append(embedding.read_rows("users", [1]).tolist()[0])
+
+    error = met(lambda: [step(number) for number in range(3)])
+    head_of = [each.detach().cpu().flatten().tolist() for each in head.parameters()]
+    return {"error": error, "scales": seen, "tables": tables, "head": head_of}
+
+
 def bad_rates(other: bool) -> None:
     """A rate that the optimizer of one process refuses."""
     embedding = make()
@@ -310,6 +348,7 @@ def main(directory: Path) -> None:
         ._tables.engine.exchange.group.gather(torch.tensor([0.25, -1e-30, 3e38]))
         .tolist(),
         "messages": arrived(make()._tables.engine.exchange.group),
+        "scales": {name: scales(other, name == "shared") for name in ("own", "shared")},
         "then": met(lambda: look_up(make())),
     }
     (directory / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import helpers
 import hypothesis.strategies as st
 import torch
+from models import helpers
 from torch import Tensor
 
 import torch_tpu_embedding as tte

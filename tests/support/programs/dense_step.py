@@ -30,7 +30,7 @@ def main() -> None:
     more = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {more}"
     import torch
-    from dense_cases import gradients, makers, parameters, take_steps
+    from models.dense_cases import gradients, makers, parameters, take_steps
 
     import torch_tpu_embedding as tte
 

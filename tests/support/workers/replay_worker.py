@@ -10,7 +10,7 @@ import sys
 import warnings
 
 import torch
-from replays import Case, Step, assert_same, run
+from models.replays import Case, Step, assert_same, run
 from torch import Tensor
 
 import torch_tpu_embedding as tte

@@ -2,8 +2,8 @@
 
 Run by the Python of a TensorFlow environment, not by that of this package, which it does not import:
 
-    python tests/support/tf_checkpoint_writer.py write FOLDER
-    python tests/support/tf_checkpoint_writer.py restore FOLDER
+    python tests/support/tensorflow_side/tf_checkpoint_writer.py write FOLDER
+    python tests/support/tensorflow_side/tf_checkpoint_writer.py restore FOLDER
 
 FOLDER/cases.json lists the cases: `name`, `kind`, and `tables`, each `[name, V, D, optimizer, features]`.
 'write' makes a checkpoint FOLDER/<name>/… of each, and FOLDER/written.npz; 'restore' reads
@@ -209,7 +209,7 @@ KINDS: dict[str, Callable[[Any, Case, Path], Arrays]] = {
 
 
 def restore(tf: Any, case: Case, folder: Path) -> Arrays:
-    """What an embedding of the case's class holds after restoring; built before or after alike."""
+    """The arrays of an embedding of the case's class after restoring; built before or after alike."""
     answers = []
     for deferred in (False, True):
         embedding = make(tf, case, case["kind"])

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import helpers
 import pytest
 import torch
+from models import helpers
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
 from torch.utils.data import DataLoader
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.distributed.group import PeerError
@@ -207,7 +207,7 @@ def test_what_it_cannot_do_is_refused() -> None:
 
 
 def work_in_step(group: ThreadGroup, count: int, stop_after: int | None) -> list[Any]:
-    """What one process's loop sees of a worker."""
+    """A worker as one process's loop sees it."""
     draw = (Drawn(None, None, step, None) for step in range(count))
     queued = Queued(sent=None, training=True)  # type: ignore[arg-type]
     worker = Worker(draw, lambda drawn: Item(drawn.value, queued), 2, group)

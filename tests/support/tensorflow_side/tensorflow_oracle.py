@@ -1,8 +1,8 @@
-"""What TensorFlow makes of a file of cases: lookups on its CPU path, and steps of its optimizer kernels.
+"""TensorFlow's answers to a file of cases: lookups on its CPU path, and steps of its optimizer kernels.
 
 Run by the Python of a TensorFlow environment, not by that of this package, which it does not import:
 
-    python tests/support/tensorflow_oracle.py cases.npz answers.npz
+    python tests/support/tensorflow_side/tensorflow_oracle.py cases.npz answers.npz
 
 Both files hold arrays by name. 'cases' is a JSON list; case n has its arrays under 'n/…', and so has
 answer n: 'n/activations' and 'n/gradient', or 'n/weight' and 'n/<slot>', or 'n/error' (a class name).

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from checkpoint_fakes import FakeEmbedding, Tables, assert_same, random_values, table, whole
+from checkpoints.checkpoint_fakes import (
+    FakeEmbedding,
+    Tables,
+    assert_same,
+    random_values,
+    table,
+    whole,
+)
 
 from torch_tpu_embedding import checkpoint
 

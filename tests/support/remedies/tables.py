@@ -1,4 +1,4 @@
-"""The cases of `remedies.py` that are about configuration, checkpoints and export."""
+"""The cases that are about configuration, checkpoints and export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from remedies import BAGS, IDS, Step, make, says, serve, train
+from remedies.cases import BAGS, IDS, Step, make, says, serve, train
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint

@@ -1,4 +1,4 @@
-"""The cases of `remedies.py` that are about the input of a feature."""
+"""The cases that are about the input of a feature."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from remedies import BAGS, IDS, WEIGHTS, Step, lists, make, says, serve, train
+from remedies.cases import BAGS, IDS, WEIGHTS, Step, lists, make, says, serve, train
 from torch import Tensor
 
 SEQUENCE = {"max_sequence_length": 2}

@@ -1,4 +1,4 @@
-"""What several test files share: the golden fixture of TF's own tests, and inputs in every form."""
+"""The golden fixture of TF's own tests, and inputs in every form."""
 
 from __future__ import annotations
 

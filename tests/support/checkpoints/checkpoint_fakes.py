@@ -91,7 +91,7 @@ class FakeShard(MemoryShard):
 
 
 class FakeEmbedding:
-    """What `save` and `load` take."""
+    """An embedding as `save` and `load` take it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.shard = FakeShard(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What test_spmd.py runs in a process with several virtual devices: `spmd_worker.py DEVICES FOLDER`.
+"""Run by test_spmd.py in a process with several virtual devices: `spmd_worker.py DEVICES FOLDER`.
 
 Trains optimizers next to the engine on plain tensors and the float64 reference, and prints what it found as
 one JSON object; no assertions here, those are in the test.
@@ -17,13 +17,12 @@ from typing import Any
 
 os.environ["PJRT_DEVICE"] = "CPU"
 os.environ["CPU_NUM_DEVICES"] = sys.argv[1]
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-import helpers
 import torch
-from laws import LAYOUTS, OPTIMIZERS, Batch, Fast, config, step_of_several
-from spmd_cases import BATCH, restored_config
+from models import helpers
+from models.laws import LAYOUTS, OPTIMIZERS, Batch, Fast, config, step_of_several
 from torch import Tensor
+from workers.spmd_cases import BATCH, restored_config
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed, runtime

@@ -1,4 +1,4 @@
-"""What test_replicas.py runs: `replicas_worker.py REPLICAS`, the program of a process for each chip.
+"""Run by test_replicas.py: `replicas_worker.py REPLICAS`, the program of a process for each chip.
 
 On TPU `Process` exchanges rows inside the program. XLA:CPU has such programs between threads of a process,
 each with a device of its own, so here a thread stands for a process. That works only if dispatch is
@@ -13,23 +13,21 @@ import os
 import random
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 os.environ["PJRT_DEVICE"] = "CPU"
 os.environ["CPU_NUM_DEVICES"] = sys.argv[1]
 os.environ["PJRT_CPU_ASYNC_CLIENT"] = "0"
 os.environ["XLA_THREAD_POOL_SIZE"] = "32"
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-import helpers
 import torch
 import torch_xla
-from laws import LAYOUTS, Batch, Fast, config, step_of_several
-from laws import OPTIMIZERS as ALL_OPTIMIZERS
+from models import helpers
+from models.laws import LAYOUTS, Batch, Fast, config, step_of_several
+from models.laws import OPTIMIZERS as ALL_OPTIMIZERS
 from places import SLOW
+from processes.worlds import Board, ThreadGroup
 from torch_xla._internal import pjrt
-from worlds import Board, ThreadGroup
 
 from torch_tpu_embedding import runtime
 from torch_tpu_embedding.config.learning_rates import current_rates
@@ -169,7 +167,7 @@ def exchange_infinity(group: ThreadGroup) -> int:
 
 
 def run_replicas(board: Board, results: list[Any]) -> None:
-    """What each thread does."""
+    """The work of each thread."""
     group = ThreadGroup(board, torch_xla.runtime.global_ordinal())
     trained = [train(group, number) for number in range(len(OPTIMIZERS))]
     results[group.rank] = {"trained": trained, "finite": exchange_infinity(group)}

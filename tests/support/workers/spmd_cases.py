@@ -1,4 +1,4 @@
-"""What test_spmd.py and the process that it starts have in common."""
+"""The configuration that test_spmd.py and the process that it starts have in common."""
 
 from __future__ import annotations
 

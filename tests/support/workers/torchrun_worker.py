@@ -15,10 +15,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import helpers
 import numpy as np
 import pytest
 import torch
+from models import helpers
 from places import SLOW
 
 import torch_tpu_embedding as tte

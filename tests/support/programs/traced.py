@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import environment, forked_python
 from places import SCRIPTS, SLOW
+from processes.launch import environment, forked_python
 
 
 def report_of(command: Sequence[str], seconds: float = 30 * SLOW) -> dict[str, Any]:

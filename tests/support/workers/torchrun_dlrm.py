@@ -9,7 +9,7 @@ import sys
 import torch
 import train_dlrm
 from dlrm.model import Trainer
-from small_data import small_synthetic
+from models.small_data import small_synthetic
 
 from torch_tpu_embedding import distributed
 

@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 import train_dlrm
 import train_movielens
-from small_data import small_synthetic
+from models.small_data import small_synthetic
 
 EXAMPLES: dict[str, ModuleType] = {"dlrm": train_dlrm, "movielens": train_movielens}
 

@@ -26,8 +26,8 @@ def main() -> None:
     more = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {more}"
     import torch
-    from dense_step import aliased
-    from replays import Case
+    from models.replays import Case
+    from programs.dense_step import aliased
 
     import torch_tpu_embedding as tte
 

@@ -91,8 +91,8 @@ def ids_of(embedding: tte.TPUEmbedding, number: int) -> list[int]:
 def replicas(count: int) -> list[Any]:
     """The results of a join in the program, and of its backward, in each of so many replicas."""
     import torch_xla
+    from processes.worlds import Board, ThreadGroup
     from torch_xla._internal import pjrt
-    from worlds import Board, ThreadGroup
 
     from torch_tpu_embedding.distributed.all_gather import gather_with_gradient
 

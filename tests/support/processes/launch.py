@@ -17,6 +17,7 @@ from pathlib import Path
 
 from places import EXAMPLES, ROOT, SLOW, SUPPORT
 
+HERE = Path(__file__).parent
 LIMIT = 60 * SLOW
 """Seconds for a launch."""
 PROMPTLY = 6 * SLOW
@@ -39,7 +40,7 @@ def forked_python() -> str:
         listener.bind(str(folder / "socket"))
         listener.listen(64)
         server = subprocess.Popen(
-            [sys.executable, str(SUPPORT / "fork_server.py"), str(listener.fileno())],
+            [sys.executable, str(HERE / "fork_server.py"), str(listener.fileno())],
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -50,7 +51,7 @@ def forked_python() -> str:
         sys.executable,
         "-S",
         "-E",
-        str(SUPPORT / "forked_python.py"),
+        str(HERE / "forked_python.py"),
         str(folder / "socket"),
     ]
     path = folder / "python"

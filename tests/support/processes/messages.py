@@ -26,7 +26,7 @@ def shown(values: Tensor) -> str:
 
 
 def arrived(group: HostGroup) -> dict[str, str]:
-    """What arrives of messages that differ between the processes."""
+    """The messages that arrive, where they differ between the processes."""
     rank, size = group.rank, group.size
     found = {}
     for name, values in GATHERED.items():
