@@ -52,7 +52,8 @@ def main() -> None:
     if args.plot:
         from support.tpu.plot import plot
 
-        plot(rows, args.plot)
+        if not plot(rows, args.plot):
+            print(f"tpu_report: no {args.plot}, for no step was compiled", file=sys.stderr)
 
 
 def parse_args() -> argparse.Namespace:
