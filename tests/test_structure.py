@@ -15,7 +15,7 @@ REPOSITORY = PACKAGE.parent
 FLOORS = (
     {"optimizers", "dense_optimizers", "runtime", "io"},
     {"config", "distributed"},
-    {"tables", "inputs"},
+    {"tables", "inputs", "vocabularies"},
     {"batch"},
     {"program"},
     {"training", "monitoring"},

@@ -67,7 +67,8 @@ def _table(reader: Reader, entry: TableEntry, norms: bool) -> dict[str, Any]:
                 total += float(rows.double().square().sum())
                 largest = max(largest, float(rows.abs().max()))
             described.update(norm=math.sqrt(total), max_abs=largest)
-    return {"name": entry.name, "optimizer": entry.optimizer, "fields": fields}
+    found = {"name": entry.name, "optimizer": entry.optimizer, "fields": fields}
+    return found if entry.vocabulary is None else {**found, "vocabulary": entry.vocabulary}
 
 
 def verify(directory: Path, step: int | None, progress: Progress) -> dict[str, Any]:
@@ -167,6 +168,7 @@ def reshard(
             name: TableSource(
                 {field: _Watched(reader, name, field, progress) for field in entry.fields},
                 entry.optimizer,
+                entry.vocabulary,
             )
             for name, entry in reader.tables.items()
         }

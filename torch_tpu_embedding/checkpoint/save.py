@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..config.resolved import Table
 from ..config.serialization import optimizer_to_dict
+from ..config.vocabulary import vocabulary_to_dict
 from ..distributed.group import HostGroup, together
 from ..runtime import host
 from .format import durable
@@ -270,9 +271,14 @@ def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
     for table in tables:
         optimizer = optimizer_to_dict(table.optimizer)
         entry = TableEntry(
-            table.name, table.vocabulary_size, table.dim, field_widths(table), optimizer
+            table.name,
+            table.vocabulary_size,
+            table.dim,
+            field_widths(table),
+            optimizer,
+            vocabulary=vocabulary_to_dict(table.config.vocabulary),
         )
-        check_table(vars(entry))
+        check_table(entry.to_json())
         entries[table.name] = entry
     return entries
 

@@ -36,9 +36,11 @@ class Table:
 
     @property
     def padding_row(self) -> int | None:
-        """The row of padding_idx, counted from the first."""
+        """The row of padding_idx, counted from the first; None if it has none, as with a vocabulary."""
         padding = self.config.padding_idx
-        return None if padding is None else padding % self.vocabulary_size
+        if padding is None or self.config.vocabulary is not None:
+            return None
+        return padding % self.vocabulary_size
 
     @property
     def slot_names(self) -> tuple[str, ...]:
@@ -78,6 +80,11 @@ class Resolved:
     structure: Any
     tables: tuple[Table, ...]
     features: tuple[Feature, ...]
+
+    @property
+    def has_vocabularies(self) -> bool:
+        """True if a table has ids that are no row numbers."""
+        return any(table.config.vocabulary is not None for table in self.tables)
 
     def table_of(self, feature: Feature) -> Table:
         return self.tables[feature.table_index]

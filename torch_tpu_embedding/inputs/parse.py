@@ -7,6 +7,7 @@ from typing import Any
 
 from ..config.nest import flatten_like
 from ..config.resolved import Resolved
+from ..vocabularies.rows_of_ids import bags_of_rows
 from .bags import Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
 
@@ -21,13 +22,13 @@ def parse_features(
     *,
     constant_weights: bool = False,
 ) -> list[Bags]:
-    """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`."""
+    """Check a nest of inputs and bring it into bags of rows, in feature order; arguments as for `parse`."""
     features, weights = without_jagged(features, weights)
     flat = flatten_like(resolved.structure, features, "features")
     flat_weights: list[Any] = [None] * len(flat)
     if weights is not None:
         flat_weights = flatten_like(resolved.structure, weights, "weights")
-    return [
+    bags = [
         parse(
             feature,
             resolved.table_of(feature),
@@ -42,6 +43,7 @@ def parse_features(
             resolved.features, flat, flat_weights, output_shapes, strict=True
         )
     ]
+    return bags_of_rows(resolved, bags) if resolved.has_vocabularies else bags
 
 
 def without_jagged(features: Any, weights: Any) -> tuple[Any, Any]:

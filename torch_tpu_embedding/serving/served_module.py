@@ -17,6 +17,7 @@ from ..config.resolved import WEIGHT, Feature, Table
 from ..embedding import TPUEmbedding
 from ..inputs.ragged import Ragged
 from ..runtime import host
+from ..vocabularies.row_hash import hashed_rows
 
 Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 
@@ -27,7 +28,8 @@ class ServingModule(nn.Module):
     `tables` holds an `nn.Embedding` per table, by name with '.' as '_', and with '_' behind it where the
     name is that of a method or attribute of modules, such as 'items'. A quantized table is exported
     rounded. Ids outside [0, V) do what `id_bounds` of the embedding says: RuntimeError, or no row
-    ('warn_and_drop' drops without a word, for a program cannot warn). Weights are not checked.
+    ('warn_and_drop' drops without a word, for a program cannot warn). A table with a vocabulary takes the
+    ids that training takes. Weights are not checked.
     """
 
     def __init__(self, embedding: TPUEmbedding) -> None:
@@ -99,15 +101,10 @@ class ServingModule(nn.Module):
         module: Any = self.tables[_module_name(table)]
         ids = parts[0].to(torch.int64)
         weights = parts[2:] if feature.config.is_weighted else ()
-        inside = (ids >= 0) & (ids < table.vocabulary_size)
-        if self._raises:
-            _require(inside.all(), f"{where}: an id is outside [0, {table.vocabulary_size})")
-        if table.padding_row is not None:
-            inside = inside & (ids != table.padding_row)
-        ids = ids.clamp(0, table.vocabulary_size - 1)
+        ids, inside = self._rows(where, table, ids)
         if len(parts) == 1:
-            rows: Tensor = module(ids).where(inside[..., None], 0.0)
-            return rows.squeeze(-2) if ids.dim() > 1 else rows
+            rows = _vectors(module.weight, ids, inside.dim()).where(inside[..., None], 0.0)
+            return rows.squeeze(-2) if inside.dim() > 1 else rows
         splits = parts[1].to(torch.int64)
         rises = (splits[1:] >= splits[:-1]).all() & (splits[0] == 0)
         _require(rises & (splits[-1] == ids.shape[0]), f"{where}: row splits must rise from 0 to N")
@@ -119,6 +116,22 @@ class ServingModule(nn.Module):
         else:
             out = _pooled(module.weight, ids, inside, splits, table.combiner, *weights)
         return out if shape is None else out.reshape(*shape, out.shape[-1])
+
+    def _rows(self, where: str, table: Table, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The row of each id `[…]`, or its rows `[…, K]` by K > 1 hash functions; and a mask `[…]` of the
+        ids that have one."""
+        vocabulary, padding = table.config.vocabulary, table.config.padding_idx
+        if vocabulary is not None:
+            inside = torch.ones_like(ids, dtype=torch.bool) if padding is None else ids != padding
+            rows = hashed_rows(ids.reshape(-1), vocabulary, table.vocabulary_size)
+            several = vocabulary.hash_functions > 1
+            return rows.view(*ids.shape, -1) if several else rows.view(ids.shape), inside
+        inside = (ids >= 0) & (ids < table.vocabulary_size)
+        if self._raises:
+            _require(inside.all(), f"{where}: an id is outside [0, {table.vocabulary_size})")
+        if table.padding_row is not None:
+            inside = inside & (ids != table.padding_row)
+        return ids.clamp(0, table.vocabulary_size - 1), inside
 
 
 def as_tensors(where: str, feature: Feature, value: Input) -> tuple[Tensor, ...]:
@@ -167,14 +180,20 @@ def _require(condition: Tensor, message: str) -> None:
     torch.ops.aten._assert_async.msg(condition, message)
 
 
+def _vectors(table: Tensor, rows: Tensor, dims: int) -> Tensor:
+    """The row of each id, the ids in `dims` dimensions; the sum of its rows where it has several."""
+    found = functional.embedding(rows, table)
+    return found.sum(-2) if rows.dim() > dims else found
+
+
 def _sequence(table: Tensor, ids: Tensor, inside: Tensor, splits: Tensor, length: int) -> Tensor:
     """`[B, L, D]`; zeros beyond the end of a sample and where the id is not `inside`."""
     place = splits[:-1, None] + torch.arange(length, dtype=torch.int64, device=splits.device)
     # torch.export wants an id to gather even where all samples are empty: a last one, in no place
     place = place.where(place < splits[1:, None], ids.shape[0])
-    padded = torch.cat([ids, ids.new_zeros(1)])
+    padded = torch.cat([ids, ids.new_zeros(1, *ids.shape[1:])])
     there = torch.cat([inside, inside.new_zeros(1)])
-    rows = functional.embedding(padded[place], table)
+    rows = _vectors(table, padded[place], 2)
     return rows.where(there[place][:, :, None], 0.0)
 
 
@@ -191,7 +210,7 @@ def _pooled(
     number = torch.arange(ids.shape[0], dtype=torch.int64, device=ids.device)
     bag = torch.searchsorted(splits[1:].contiguous(), number, right=True)
     bag = bag.where(inside, bags - 1)
-    w = torch.ones_like(ids, dtype=table.dtype) if weights is None else weights
+    w = torch.ones_like(number, dtype=table.dtype) if weights is None else weights
     gain = w.to(table.dtype)
     if combiner != "sum":
         exact = w.to(torch.float64)
@@ -201,5 +220,5 @@ def _pooled(
             divisor = divisor.sqrt()
         of_id = divisor.index_select(0, bag)
         gain = torch.where(of_id == 0, 0.0, exact / of_id).to(table.dtype)
-    rows = table.index_select(0, ids) * gain[:, None]
+    rows = _vectors(table, ids, 1) * gain[:, None]
     return table.new_zeros(bags, table.shape[1]).index_add(0, bag, rows)[:-1]

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from ..config.resolved import WEIGHT, Resolved, Table, field_shape
 from ..config.serialization import optimizer_to_dict
+from ..config.vocabulary import vocabulary_difference, vocabulary_to_dict
 from ..io import json_checks
 from .placement import STRATEGIES, Placement
 from .store import TableStore
 
 EXTRA_KEY = "_extra_state"
 FORMAT_VERSION = 1
+_REMEDY = "give its TableConfig the same vocabulary"
 
 _check_description = json_checks.fields(
     {
@@ -70,12 +72,18 @@ def extra_state(resolved: Resolved, placement: Placement) -> Tensor:
                 "dtype": "float32",
                 "shard": placement.shard_of(index),
                 "optimizer": optimizer_to_dict(table.optimizer),
+                **_vocabulary_of(table),
             }
             for index, table in enumerate(resolved.tables)
         },
     }
     text = json.dumps(described, sort_keys=True).encode()
     return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+
+def _vocabulary_of(table: Table) -> dict[str, object]:
+    described = vocabulary_to_dict(table.config.vocabulary)
+    return {} if described is None else {"vocabulary": described}
 
 
 @dataclass
@@ -168,22 +176,33 @@ def _check_extra(
         return None, [
             f"{EXTRA_KEY}: not the description that state_dict() wrote{why}; remove it to load anyway"
         ]
+    errors = [
+        f"table {table.name!r}: {difference}; {_REMEDY}"
+        for table in resolved.tables
+        if (found := described["tables"].get(table.name)) is not None
+        and (
+            difference := vocabulary_difference(
+                found.get("vocabulary"), table.config.vocabulary, "the state"
+            )
+        )
+    ]
     shards = described["num_shards"]
-    found = [shards, described["strategy"]]
-    found += [described["tables"].get(table.name, {}).get("shard") for table in resolved.tables]
+    shown = [shards, described["strategy"]]
+    shown += [described["tables"].get(table.name, {}).get("shard") for table in resolved.tables]
     if shards == 1:
-        return True, []
+        return True, errors
     tables = range(len(resolved.tables))
     wanted = [placement.num_shards, placement.strategy, *map(placement.shard_of, tables)]
-    differs = any(f not in (w, None) for f, w in zip(found, wanted, strict=True))
+    differs = any(f not in (w, None) for f, w in zip(shown, wanted, strict=True))
     if not differs:
-        return False, []
+        return False, errors
     here = (
         "whole tables"
         if placement.num_shards == 1
         else f"shards of {placement.num_shards} ({placement.strategy}), as process {placement.rank}"
     )
     return False, [
-        f"{EXTRA_KEY}: one shard of {shards} ({found[1]}), but this process holds {here}; states "
-        "of another number of processes load with checkpoint.save and checkpoint.load"
+        *errors,
+        f"{EXTRA_KEY}: one shard of {shards} ({shown[1]}), but this process holds {here}; states "
+        "of another number of processes load with checkpoint.save and checkpoint.load",
     ]

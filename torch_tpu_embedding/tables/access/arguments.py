@@ -12,6 +12,7 @@ from torch import Tensor
 from ...config.declared import TableConfig
 from ...config.resolved import WEIGHT, Resolved, Table, field_shape
 from ...runtime import host
+from ...vocabularies.row_hash import hashed_rows
 
 METRICS = ("dot", "cosine")
 
@@ -76,6 +77,42 @@ def checked_ids(call: str, table: Table, ids: Any) -> Tensor:
             f"{len(outside)} of {found.numel()} ids are; leave those out"
         )
     return found
+
+
+def checked_rows(call: str, table: Table, field: str, ids: Any) -> Tensor:
+    """The rows of ids of any kind, as an int64 host tensor `[…, K]`; K is the number of rows of an id.
+
+    Raises:
+        TypeError: they are no integers, or on a device.
+        ValueError: one has no row, or a slot is asked for whose rows cannot be summed to one.
+    """
+    vocabulary = table.config.vocabulary
+    if vocabulary is None:
+        return checked_ids(call, table, ids)[..., None]
+    if field != WEIGHT and vocabulary.hash_functions > 1:
+        raise ValueError(
+            f"{call}: table {table.name!r}: an id has {vocabulary.hash_functions} rows, whose "
+            f"{field!r} have no sum that means anything; leave slot out, or take all rows by table_weight "
+            "with slot=…"
+        )
+    found = _integers(call, table, ids)
+    padding = table.config.padding_idx
+    none = (found == padding).nonzero() if padding is not None else host.ints([])
+    if len(none):
+        place = none[0].tolist()
+        raise ValueError(
+            f"{call}: table {table.name!r}: id {padding} at position "
+            f"{place[0] if len(place) == 1 else place} is padding_idx, which has no row; leave it out"
+        )
+    return hashed_rows(found.reshape(-1), vocabulary, table.vocabulary_size).view(*found.shape, -1)
+
+
+def refuse_vocabulary(call: str, table: Table, remedy: str) -> None:
+    """Raise ValueError if the rows of a table belong to no single ids."""
+    if table.config.vocabulary is not None:
+        raise ValueError(
+            f"{call}: table {table.name!r} has a HashedVocabulary, so a row belongs to many ids; {remedy}"
+        )
 
 
 def _integers(call: str, table: Table, ids: Any) -> Tensor:
