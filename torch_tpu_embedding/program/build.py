@@ -183,7 +183,8 @@ def _signature(resolved: Resolved) -> _Signature:
             table.combiner,
             table.optimizer.rule() if table.optimizer is not None else None,
             table.config.quantization_config,
-            table.padding_row,
+            table.config.padding_idx if table.config.vocabulary else table.padding_row,
+            table.config.vocabulary,
         )
         for table in resolved.tables
     )
