@@ -9,7 +9,7 @@ from .config.declared import FeatureConfig, TableConfig
 from .config.initializers import RowIdInitializer
 from .config.quantization import QuantizationConfig
 from .config.serialization import config_from_dict, config_to_dict
-from .config.vocabulary import HashedVocabulary
+from .config.vocabulary import DynamicVocabulary, HashedVocabulary
 from .embedding import TPUEmbedding
 from .embedding_optimizer import EmbeddingOptimizer
 from .inputs.ragged import Ragged
@@ -33,6 +33,7 @@ __all__ = [
     "Adagrad",
     "AdagradMomentum",
     "Adam",
+    "DynamicVocabulary",
     "EmbeddingLoader",
     "EmbeddingOptimizer",
     "FeatureConfig",

@@ -141,7 +141,7 @@ class ReferenceEmbedding:
     def _rows(self, feature: Feature, id_: int) -> list[int]:
         """The rows of an id: itself, or those that its table's vocabulary finds."""
         table = self.resolved.table_of(feature)
-        if table.config.vocabulary is None:
+        if not isinstance(table.config.vocabulary, HashedVocabulary):
             return [id_]
         return rows_by_hash(id_, table.config.vocabulary, table.vocabulary_size)
 

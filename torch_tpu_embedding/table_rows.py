@@ -5,6 +5,8 @@ The work is in `tables/access/`. Letters: V vocabulary, D dim.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,7 +34,8 @@ class TableRows(TableModule):
     def read_rows(self, table: str | TableConfig, ids: Any, *, slot: str | None = None) -> Tensor:
         """The rows of some ids as they are now; reads those rows and no others from the device.
 
-        Of a table with a vocabulary, the vectors of any int64 ids: by k hash functions, sums of k rows.
+        Of a table with a vocabulary, the vectors of any int64 ids: by k hash functions, sums of k rows; by
+        a DynamicVocabulary those that inference would give.
 
             embedding.read_rows("users", [7, 42])  # [2, D]
 
@@ -169,7 +172,7 @@ class TableRows(TableModule):
         def checked() -> tuple[tuple[int, str, Tensor], dict[str, object]]:
             number, config = self._named(call, table)
             field = check.field_name(call, config, slot)
-            found = check.checked_rows(call, config, field, ids)
+            found = check.checked_rows(call, config, field, ids, self._find(number))
             return (number, field, found), _common(config, slot=slot)
 
         with calling(call):
@@ -239,6 +242,10 @@ class TableRows(TableModule):
             scores, ids = self._rows_of(number).search(flat, count, begin, end, cosine)
         shape = torch.Size([*found.shape[:-1], count])
         return scores.view(shape), ids.view(shape)
+
+    def _find(self, number: int) -> Callable[[Tensor], Tensor] | None:
+        vocabularies = self._tables.vocabularies
+        return None if vocabularies is None else partial(vocabularies.find, number)
 
     def _named(self, call: str, table: object) -> tuple[int, Table]:
         number = check.table_number(call, self.resolved, table)

@@ -201,7 +201,10 @@ def test_what_cannot_be_is_said_at_construction() -> None:
         tte.HashedVocabulary(0)
     with pytest.raises(ValueError, match=r"seed must be an int of at least 0, got -1"):
         tte.HashedVocabulary(seed=-1)
-    with pytest.raises(ValueError, match=r"vocabulary must be None or a HashedVocabulary, got 7"):
+    with pytest.raises(
+        ValueError,
+        match=r"vocabulary must be None, a HashedVocabulary or a DynamicVocabulary, got 7",
+    ):
         tte.TableConfig(8, 4, vocabulary=7)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"RowIdInitializer fills rows by their numbers"):
         tte.TableConfig(8, 4, vocabulary=by_hash, initializer=tte.RowIdInitializer())
@@ -216,9 +219,7 @@ def test_what_cannot_be_is_said_at_construction() -> None:
 
 def test_calls_for_rows_of_single_ids_are_refused_with_what_to_do() -> None:
     embedding = tte.TPUEmbedding(dense(2, padding_idx=5), 4, tte.Adagrad(0.1), device="cpu")
-    with pytest.raises(
-        ValueError, match=r"write_rows.*a row belongs to many ids; set all rows with"
-    ):
+    with pytest.raises(ValueError, match=r"write_rows.*so a row is no id's own; set all rows with"):
         embedding.write_rows("t", [1], torch.zeros(1, 4))
     embedding.load_state_dict(copy.copy(embedding.state_dict()))
     with pytest.raises(

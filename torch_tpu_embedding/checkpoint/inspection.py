@@ -176,7 +176,7 @@ def reshard(
             target,
             reader.step,
             tables,
-            extra=reader.extra(),
+            extra=reader.extra_as_written(),
             num_shards=num_shards,
             strategy=chosen,
         )

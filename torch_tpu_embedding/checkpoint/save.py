@@ -29,6 +29,7 @@ from .format.index import Base, TableEntry
 from .format.run_directory import shared_directory
 from .format.schema import check_table
 from .format.steps import step_path
+from .maps import with_maps
 from .rows import HasShard, Shard, TableBlock, all_blocks, changed_blocks, field_widths
 from .writing.background import SaveHandle, wait_before
 from .writing.begin import begin, open_attempt, require_ticket, taken_back
@@ -162,7 +163,8 @@ def _open(embedding: HasShard, attempt: SaveAttempt, arguments: _Arguments) -> _
     base, mark = (None, 0) if since is None else base_and_mark(embedding, root, since, step)
     if attempt.rank != 0:
         return _Opened(base, mark)
-    extra = None if arguments.extra is None else pack(arguments.extra)
+    content = with_maps(embedding.shard, arguments.extra)
+    extra = None if content is None else pack(content)
     mine = claim(embedding, root)
     newer = open_attempt(attempt, arguments.overwrite, stacklevel=4)  # the caller of `save`
     return _Opened(base, mark, extra, mine, newer)

@@ -13,7 +13,7 @@ import torch
 from ..optimizers import Optimizer
 from .initializers import RowIdInitializer
 from .quantization import QuantizationConfig
-from .vocabulary import HashedVocabulary
+from .vocabulary import DynamicVocabulary, HashedVocabulary, Vocabulary
 
 Initializer = Callable[..., torch.Tensor]
 
@@ -48,8 +48,8 @@ class TableConfig:
             `id_bounds="drop"`.) With a `vocabulary` it is any int64 id, has no row, and none counts from
             the end.
         vocabulary: the way from ids to rows. None: an id is the number of its row. A HashedVocabulary
-            takes any int64 id, negative too, as `hash_ids` makes them of strings; vocabulary_size is then
-            the number of rows alone.
+            and a DynamicVocabulary take any int64 id, negative too, as `hash_ids` makes them of strings;
+            vocabulary_size is then the number of rows alone.
 
     Raises:
         ValueError: a field is out of range, naming the field, the value and what is allowed.
@@ -64,7 +64,7 @@ class TableConfig:
     quantization_config: QuantizationConfig | None = field(default=None, kw_only=True)
     dtype: torch.dtype = field(default=torch.float32, kw_only=True)
     padding_idx: int | None = field(default=None, kw_only=True)
-    vocabulary: HashedVocabulary | None = field(default=None, kw_only=True)
+    vocabulary: Vocabulary | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         _require_int("TableConfig", "vocabulary_size", self.vocabulary_size, 1)
@@ -103,10 +103,13 @@ class TableConfig:
     def _check_vocabulary(self) -> None:
         if self.vocabulary is None:
             return
-        if not isinstance(self.vocabulary, HashedVocabulary):
+        if not isinstance(self.vocabulary, (HashedVocabulary, DynamicVocabulary)):
             raise ValueError(
-                f"TableConfig: vocabulary must be None or a HashedVocabulary, got {self.vocabulary!r}"
+                "TableConfig: vocabulary must be None, a HashedVocabulary or a DynamicVocabulary, got "
+                f"{self.vocabulary!r}"
             )
+        if isinstance(self.vocabulary, DynamicVocabulary):
+            self._check_dynamic(self.vocabulary)
         if isinstance(self.initializer, RowIdInitializer):
             raise ValueError(
                 "TableConfig: RowIdInitializer fills rows by their numbers, which are no ids of a table "
@@ -118,6 +121,19 @@ class TableConfig:
                 raise ValueError(
                     f"TableConfig: padding_idx must be an int64 id, got {self.padding_idx}"
                 )
+
+    def _check_dynamic(self, vocabulary: DynamicVocabulary) -> None:
+        if vocabulary.oov_rows >= self.vocabulary_size or self.vocabulary_size > 2**30:
+            raise ValueError(
+                f"TableConfig: with a DynamicVocabulary of {vocabulary.oov_rows} oov_rows, vocabulary_size "
+                f"must be above that and at most {2**30}, got {self.vocabulary_size}"
+            )
+        by_id = (None, torch.zeros, torch.ones, torch.nn.init.zeros_, torch.nn.init.ones_)
+        if self.initializer not in by_id and not isinstance(self.initializer, RowIdInitializer):
+            raise ValueError(
+                "TableConfig: with a DynamicVocabulary a row starts when its id comes, for which "
+                f"initializer must be None, torch.zeros or torch.ones, got {self.initializer!r}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

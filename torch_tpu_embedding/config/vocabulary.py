@@ -40,16 +40,59 @@ class HashedVocabulary:
                 )
 
 
-def vocabulary_to_dict(vocabulary: HashedVocabulary | None) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class DynamicVocabulary:
+    """Any int64 id: an id has a row of its own once it was seen often enough, until others need it more.
+
+        items = tte.TableConfig(1_000_000, 64, name="items", vocabulary=tte.DynamicVocabulary(admission=2))
+
+    Ids without a row share the rows 0 … oov_rows - 1, by hash, in training and in inference. A row that an
+    id is given starts from the table's initializer for that id, with fresh slots.
+
+    Args:
+        eviction: the rule by which a full table makes room: 'lru' takes the row that was used longest ago,
+            'lfu' the one that the fewest training batches used; None gives no more rows.
+        admission: the number of times that training must see an id before it has a row, 1 … 255; counted in
+            a sketch of 2 bytes a row, which may count an id too often and never too seldom.
+        oov_rows: the number of shared rows, at least 1.
+        max_age: the number of training batches without it after which an id loses its row; None for no end.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    eviction: str | None = "lru"
+    admission: int = 1
+    oov_rows: int = 1
+    max_age: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.eviction not in ("lru", "lfu", None):
+            raise ValueError(
+                f"DynamicVocabulary: eviction must be 'lru', 'lfu' or None, got {self.eviction!r}"
+            )
+        for name, most in (("admission", 255), ("oov_rows", 2**30), ("max_age", 2**31 - 1)):
+            value = getattr(self, name)
+            if name == "max_age" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                raise ValueError(
+                    f"DynamicVocabulary: {name} must be an int in [1, {most}], got {value!r}"
+                )
+
+
+Vocabulary = HashedVocabulary | DynamicVocabulary
+
+
+def vocabulary_to_dict(vocabulary: Vocabulary | None) -> dict[str, Any] | None:
     """Class, hash and options of a vocabulary, ready for JSON; None where ids are row numbers."""
     if vocabulary is None:
         return None
-    return {"class": type(vocabulary).__name__, "hash": HASH, **asdict(vocabulary)}
+    hashed = {"hash": HASH} if isinstance(vocabulary, HashedVocabulary) else {}
+    return {"class": type(vocabulary).__name__, **hashed, **asdict(vocabulary)}
 
 
-def vocabulary_difference(
-    found: object, vocabulary: HashedVocabulary | None, where: str
-) -> str | None:
+def vocabulary_difference(found: object, vocabulary: Vocabulary | None, where: str) -> str | None:
     """Text that says how a saved table's way from ids to rows differs from that of its config; or None.
 
     Args:
@@ -59,6 +102,10 @@ def vocabulary_difference(
     wanted = vocabulary_to_dict(vocabulary)
     if found == wanted:
         return None
+    if isinstance(vocabulary, DynamicVocabulary) and isinstance(found, Mapping):
+        same = ("class", "oov_rows")  # the rules by which ids come and go may change
+        if wanted is not None and all(found.get(name) == wanted[name] for name in same):
+            return None
     return f"its rows were found by {_shown(found)} in {where}, but by {_shown(wanted)} here"
 
 
@@ -69,7 +116,7 @@ def _shown(described: object) -> str:
     return f"{described.get('class')}({', '.join(fields)})"
 
 
-def vocabulary_from_dict(described: Mapping[str, Any] | None) -> HashedVocabulary | None:
+def vocabulary_from_dict(described: Mapping[str, Any] | None) -> Vocabulary | None:
     """The vocabulary that `vocabulary_to_dict` described.
 
     Raises:
@@ -78,7 +125,9 @@ def vocabulary_from_dict(described: Mapping[str, Any] | None) -> HashedVocabular
     if described is None:
         return None
     fields = dict(described)
-    kind = fields.pop("class"), fields.pop("hash")
+    kind = fields.pop("class"), fields.pop("hash", None)
+    if kind == (DynamicVocabulary.__name__, None):
+        return DynamicVocabulary(**fields)
     if kind != (HashedVocabulary.__name__, HASH):
         raise ValueError(f"config_from_dict: this version has no vocabulary {kind}")
     return HashedVocabulary(**fields)

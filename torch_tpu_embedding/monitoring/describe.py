@@ -8,6 +8,7 @@ from collections.abc import Sequence, Set
 import torch
 
 from ..config.resolved import WEIGHT, Resolved, Table, field_shape
+from ..config.vocabulary import DynamicVocabulary
 from ..distributed.exchange import Exchange
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
@@ -78,6 +79,8 @@ def _rows(table: Table) -> str:
     vocabulary = table.config.vocabulary
     if vocabulary is None:
         return f"{table.vocabulary_size:,}"
+    if isinstance(vocabulary, DynamicVocabulary):
+        return f"{table.vocabulary_size:,} rows, ids come and go"
     count = vocabulary.hash_functions
     return f"{table.vocabulary_size:,} rows by {count} hash{'es' if count > 1 else ''}"
 

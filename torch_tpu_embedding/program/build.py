@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import runtime
 from ..config.resolved import Resolved
+from ..config.vocabulary import DynamicVocabulary
 from ..distributed.agreement import agree
 from ..distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
 from ..distributed.fingerprint import fingerprint
@@ -19,7 +20,9 @@ from ..runtime import host
 from ..tables.layout import check_sizes
 from ..tables.placement import STRATEGIES, Placement, Strategy
 from ..tables.start_values import start_values
+from ..vocabularies.live import LiveVocabularies
 from .engine import Engine
+from .live_rows.live_engine import LiveEngine, vocabularies_of
 
 _Signature = tuple[object, object]
 _built: list[tuple[torch.device, _Signature, weakref.ref[Engine]]] = []
@@ -66,6 +69,11 @@ class Tables:
         self.built: Engine | None = None
         """None before the tables are built, and on the CPU."""
         self._layout = layout
+        if self.dynamic and not self.on_accelerator:
+            raise ValueError(
+                f"TPUEmbedding: tables {self.dynamic} have a DynamicVocabulary, whose map is kept beside "
+                "tables on an XLA device, not with device='cpu'; serve them by export_serving(embedding)"
+            )
         if not self.on_accelerator:
             self._require_cpu(initialize_tpu_embedding)
             return
@@ -79,6 +87,11 @@ class Tables:
                 warn_of_idle_devices()
             group, devices = self.exchange.group, self.exchange.local_devices
             self.placement = Placement(sharding, group.size, group.rank, devices)
+        if self.dynamic and self.placement.num_devices > 1:
+            raise ValueError(
+                f"TPUEmbedding: tables {self.dynamic} have a DynamicVocabulary, which works on one process "
+                f"with one device; there are {self.placement.num_devices} devices: use a HashedVocabulary"
+            )
         own: dict[str, object] = {"sharding": self.placement.strategy, "layout": layout}
         own["initialize_tpu_embedding"] = initialize_tpu_embedding
         self.seed, number = agree(self.exchange.group, resolved, {**own, **options}, self.seed)
@@ -98,6 +111,12 @@ class Tables:
             )
 
     @property
+    def dynamic(self) -> list[str]:
+        """The names of the tables that have a DynamicVocabulary."""
+        tables = self.resolved.tables
+        return [t.name for t in tables if isinstance(t.config.vocabulary, DynamicVocabulary)]
+
+    @property
     def on_accelerator(self) -> bool:
         """True on an XLA device."""
         return runtime.is_accelerated(self.device)
@@ -113,7 +132,10 @@ class Tables:
         if self.built is None:
             kind = self._layout or runtime.device_kind()
             strategy = self.placement.strategy
-            engine = Engine(self.resolved, self.device, kind, self.exchange, strategy)
+            made = LiveEngine if self.dynamic else Engine
+            engine = made(self.resolved, self.device, kind, self.exchange, strategy)
+            if isinstance(engine, LiveEngine):
+                engine.use(LiveVocabularies(self.resolved, self.seed))
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
             register(self.device, self.resolved, engine)
@@ -124,6 +146,11 @@ class Tables:
         several = self.placement.num_shards > 1
         see = partial(_keep, engine.starts, table.name) if several else None
         return start_values(table, self.seed, engine.store.ids(number), see)
+
+    @property
+    def vocabularies(self) -> LiveVocabularies | None:
+        """The maps of the tables that have a DynamicVocabulary; None if none has."""
+        return vocabularies_of(self.engine) if self.dynamic else None
 
     @property
     def frozen(self) -> frozenset[int]:

@@ -14,10 +14,12 @@ from torch.nn import functional
 
 from ..config.quantization import quantize
 from ..config.resolved import WEIGHT, Feature, Table
+from ..config.vocabulary import DynamicVocabulary, HashedVocabulary
 from ..embedding import TPUEmbedding
 from ..inputs.ragged import Ragged
 from ..runtime import host
 from ..vocabularies.row_hash import hashed_rows
+from .served_map import ServedMap
 
 Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 
@@ -42,6 +44,7 @@ class ServingModule(nn.Module):
             )
         state = embedding.state_dict()
         self.tables = nn.ModuleDict()
+        self.maps = nn.ModuleDict()
         self._raises = embedding.id_bounds == "raise"
         self._features: dict[str, tuple[Table, Feature]] = {}
         for table in embedding.resolved.tables:
@@ -55,6 +58,13 @@ class ServingModule(nn.Module):
             self.tables[key] = nn.Embedding(
                 weight.shape[0], weight.shape[1], padding, _weight=weight, _freeze=True
             )
+        for number, table in enumerate(embedding.resolved.tables):
+            if isinstance(table.config.vocabulary, DynamicVocabulary):
+                vocabularies = embedding._tables.vocabularies
+                assert vocabularies is not None
+                self.maps[_module_name(table)] = ServedMap(
+                    vocabularies.state(number), table.config.vocabulary.oov_rows
+                )
         for feature in embedding.resolved.features:
             if feature.name in self._features:
                 raise ValueError(
@@ -121,7 +131,10 @@ class ServingModule(nn.Module):
         """The row of each id `[…]`, or its rows `[…, K]` by K > 1 hash functions; and a mask `[…]` of the
         ids that have one."""
         vocabulary, padding = table.config.vocabulary, table.config.padding_idx
-        if vocabulary is not None:
+        if isinstance(vocabulary, DynamicVocabulary):
+            inside = torch.ones_like(ids, dtype=torch.bool) if padding is None else ids != padding
+            return self.maps[_module_name(table)](ids), inside
+        if isinstance(vocabulary, HashedVocabulary):
             inside = torch.ones_like(ids, dtype=torch.bool) if padding is None else ids != padding
             rows = hashed_rows(ids.reshape(-1), vocabulary, table.vocabulary_size)
             several = vocabulary.hash_functions > 1

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ..config.resolved import WEIGHT, Resolved, Table, field_shape
 from ..config.serialization import optimizer_to_dict
-from ..config.vocabulary import vocabulary_difference, vocabulary_to_dict
+from ..config.vocabulary import DynamicVocabulary, vocabulary_difference, vocabulary_to_dict
 from ..io import json_checks
+from ..vocabularies.map_tensor import unpacked_map
 from .placement import STRATEGIES, Placement
 from .store import TableStore
 
@@ -41,6 +42,15 @@ _check_description = json_checks.fields(
 def state_keys(table: Table) -> dict[str, str]:
     """Field name → checkpoint key of one table."""
     return {name: f"{table.name}.{name}" for name in (WEIGHT, *table.slot_names)}
+
+
+def map_keys(resolved: Resolved) -> dict[int, str]:
+    """Table with a DynamicVocabulary → the checkpoint key of its map."""
+    return {
+        number: f"{table.name}.ids"
+        for number, table in enumerate(resolved.tables)
+        if isinstance(table.config.vocabulary, DynamicVocabulary)
+    }
 
 
 def all_keys(resolved: Resolved) -> list[str]:
@@ -92,6 +102,8 @@ class LoadPlan:
 
     values: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     """Table → field → its new value."""
+    maps: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Table → the state of its map from ids to rows."""
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -146,6 +158,15 @@ def plan_load(
             else:
                 part = value[ids.start : ids.stop : ids.step] if take_part else value
                 plan.values.setdefault(index, {})[name] = part.detach()
+    for number, key in map_keys(resolved).items():
+        known.add(prefix + key)
+        if prefix + key not in state:
+            plan.missing.append(prefix + key)
+            continue
+        try:
+            plan.maps[number] = unpacked_map(state[prefix + key])
+        except (ValueError, TypeError) as error:
+            plan.errors.append(f"{prefix + key}: {error}")
     plan.unexpected = [key for key in state if key.startswith(prefix) and key not in known]
     return plan
 

@@ -5,16 +5,19 @@ Letters: N ids of a batch, V rows, O rows that are shared by ids without one of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .id_index import IdIndex, Ids, Rows
+from .row_hash import shared_rows
 from .sketch import CountMinSketch
 
 _Keys = NDArray[np.int32] | NDArray[np.int64]
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,60 @@ class IdMap:
         self._candidates: Rows | None = None
         self._bound = 0
 
+    def state(self, without: Ids) -> dict[str, Any]:
+        """Everything that this map knows, in arrays, but for these ids.
+
+        'ids', 'rows', 'last_used' and 'count' `[n]` in the order of rows; 'clock'; 'sightings' and 'sketch'
+        (empty without one).
+        """
+        rows = np.flatnonzero(self.index.has_id()).astype(np.int32)
+        ids = self.index.ids_of(rows)
+        kept = ~np.isin(ids, without)
+        rows, sketch = rows[kept], self._sketch
+        return {
+            "clock": self.clock,
+            "ids": ids[kept],
+            "rows": rows,
+            "last_used": self.last_used[rows],
+            "count": self.count[rows],
+            "sightings": sketch.sightings if sketch is not None else 0,
+            "sketch": sketch.cells.copy() if sketch is not None else np.zeros((2, 0), np.uint8),
+        }
+
+    @classmethod
+    def of_state(cls, num_rows: int, rules: MapRules, state: Mapping[str, Any]) -> IdMap:
+        """A map that knows what `state` gave, of a table of as many rows or of fewer.
+
+        The counts of ids without a row are taken over if their sketch has the same size.
+
+        Raises:
+            ValueError: the arrays are none of a map of this size.
+        """
+        ids, rows = np.asarray(state["ids"], np.int64), np.asarray(state["rows"], np.int32)
+        used, count = (np.asarray(state[name], np.int32) for name in ("last_used", "count"))
+        one_length = len(ids) == len(rows) == len(used) == len(count)
+        clock = int(state["clock"])
+        inside = (rows >= rules.oov_rows) & (rows < num_rows)
+        if (
+            not one_length
+            or not inside.all()
+            or len(np.unique(rows)) < len(rows)
+            or len(np.unique(ids)) < len(ids)
+            or (used > clock).any()
+        ):
+            raise ValueError("the ids, rows and ages are no map from ids to rows of this table")
+        made = cls(num_rows, rules)
+        made.index.insert(ids, rows)
+        made.last_used[rows], made.count[rows], made.clock = used, count, clock
+        free = ~made.index.has_id()
+        free[: rules.oov_rows] = False
+        found = np.flatnonzero(free)[::-1]
+        made._free[: len(found)], made._num_free = found, len(found)
+        cells = np.asarray(state["sketch"], np.uint8)
+        if made._sketch is not None and cells.shape == made._sketch.cells.shape:
+            made._sketch.cells[:], made._sketch.sightings = cells, int(state["sightings"])
+        return made
+
     @property
     def num_ids(self) -> int:
         """The number of ids that have a row of their own."""
@@ -89,12 +146,10 @@ class IdMap:
         return rows
 
     def shared_rows(self, ids: Ids) -> Rows:
-        """The shared row of each id, by hash: the upper half of a product, scaled to O."""
-        h = ids.view(np.uint64) * _FACTOR
-        h ^= h >> np.uint64(32)
-        h *= _FACTOR
-        h >>= np.uint64(32)
-        return ((h * np.uint64(self.rules.oov_rows)) >> np.uint64(32)).astype(np.int32)
+        """The shared row of each id, by hash."""
+        found = shared_rows(torch.from_numpy(ids), self.rules.oov_rows)
+        rows: Rows = found.to(torch.int32).numpy()
+        return rows
 
     def update(self, ids: Ids, oldest_in_flight: int) -> Mapped:
         """See the ids of a training batch: the next one by the clock.

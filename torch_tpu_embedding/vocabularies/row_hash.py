@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config.vocabulary import HashedVocabulary
 
+_GOLDEN = 0x9E3779B97F4A7C15
 _FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
@@ -29,6 +30,18 @@ def hashed_rows(ids: Tensor, vocabulary: HashedVocabulary, num_rows: int) -> Ten
     starts = [_start(vocabulary.seed, number) for number in range(vocabulary.hash_functions)]
     columns = [_mixed(ids + start) % num_rows for start in starts]
     return torch.stack(columns, 1)
+
+
+def shared_rows(ids: Tensor, num_rows: int) -> Tensor:
+    """The row of each id that has none of its own, `[…]` int64 in [0, O): the upper half of a hash, scaled.
+
+    Args:
+        ids: `[…]` int64, any.
+        num_rows: O, at most 2^30.
+    """
+    h = ids * _signed(_GOLDEN)
+    h = (h ^ _shifted(h, 32)) * _signed(_GOLDEN)
+    return _shifted(h, 32) * num_rows >> 32
 
 
 def _mixed(h: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config.resolved import Resolved
+from ..config.vocabulary import HashedVocabulary
 from ..inputs.bags import Bags
 from ..runtime import host
 from .row_hash import hashed_rows
@@ -21,13 +22,14 @@ def bags_of_rows(resolved: Resolved, bags: Sequence[Bags]) -> list[Bags]:
     """The bags of a batch with rows in the place of ids, in feature order.
 
     Args:
-        bags: as `parse` gives them: those of a table with a vocabulary hold numbers of their `raw_ids`.
+        bags: as `parse` gives them: those of a table with a vocabulary hold numbers of their `raw_ids`, and
+            with a DynamicVocabulary go on so.
     """
     found = []
     for feature, each in zip(resolved.features, bags, strict=True):
         table = resolved.table_of(feature)
         vocabulary = table.config.vocabulary
-        if vocabulary is not None:
+        if isinstance(vocabulary, HashedVocabulary):
             assert each.raw_ids is not None
             rows = hashed_rows(each.raw_ids, vocabulary, table.vocabulary_size)
             each = _one_row(each, rows[:, 0]) if rows.shape[1] == 1 else _several_rows(each, rows)

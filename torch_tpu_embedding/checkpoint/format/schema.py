@@ -45,7 +45,7 @@ _TABLE = fields(
     },
     {
         "dtype": one_of("float32"),
-        "vocabulary": all_of(fields({"class": text, "hash": text}), plain(_OPTION_DEPTH)),
+        "vocabulary": all_of(fields({"class": text}), plain(_OPTION_DEPTH)),
     },
 )
 _PIECE = fields(
