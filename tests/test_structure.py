@@ -15,7 +15,7 @@ REPOSITORY = PACKAGE.parent
 FLOORS = (
     {"optimizers", "dense_optimizers", "runtime", "io"},
     {"config", "distributed"},
-    {"tables", "inputs", "kernels"},
+    {"tables", "inputs", "kernels", "vocabularies"},
     {"batch"},
     {"program"},
     {"training", "monitoring"},

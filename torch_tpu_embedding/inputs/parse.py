@@ -7,6 +7,7 @@ from typing import Any
 
 from ..config.nest import flatten_like
 from ..config.resolved import Resolved
+from ..vocabularies.rows_of_ids import bags_of_rows
 from .bags import Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
 from .one_id import read_flat, read_one_id, with_columns
@@ -22,7 +23,7 @@ def parse_features(
     *,
     constant_weights: bool = False,
 ) -> Sequence[Bags]:
-    """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`.
+    """Check a nest of inputs and bring it into bags of rows, in feature order; arguments as for `parse`.
 
     Features that all have one id a sample are read at once, with the same result.
     """
@@ -41,7 +42,7 @@ def parse_features(
         read = read_one_id(resolved, flat, output_shapes)
         if read is not None:
             return read
-    return [
+    bags = [
         parse(
             feature,
             resolved.table_of(feature),
@@ -56,6 +57,7 @@ def parse_features(
             resolved.features, flat, flat_weights, output_shapes, strict=True
         )
     ]
+    return bags_of_rows(resolved, bags) if resolved.has_vocabularies else bags
 
 
 def without_jagged(features: Any, weights: Any) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config.declared import Initializer
@@ -225,7 +226,31 @@ def truncated_normal(ids: range, dim: int, key: str) -> Tensor:
         # the upper 24 bits, as odd multiples of 2^-24 between -1 and 1
         z >>= np.uint64(40)
         out[start * dim : (start + len(some)) * dim] = z
-    uniform = torch.from_numpy(out).mul_(2.0).add_(1.0).mul_(2.0**-24).sub_(1.0)
+    return _normal_of(out, dim)
+
+
+def start_values_by_id(table: Table, ids: Tensor, key: str) -> Tensor:
+    """Start values `[n, D]` of rows that are given to these ids: they depend on key and id alone."""
+    initializer = table.config.initializer
+    if initializer is not None:
+        filled = 0.0 if initializer in (torch.zeros, torch.nn.init.zeros_) else 1.0
+        return host.empty(len(ids), table.dim).fill_(filled)
+    z = ids.numpy().view(np.uint64)[:, None] * np.uint64(0xD6E8FEB86659FD93)
+    z = _split_mix(z + np.uint64(_seed_of(f"{key}/id")))
+    z = (z + np.arange(table.dim, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).reshape(-1)
+    out = (_split_mix(z) >> np.uint64(40)).astype(np.float32)
+    return _normal_of(out, table.dim)
+
+
+def _split_mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return z ^ (z >> np.uint64(31))
+
+
+def _normal_of(bits: NDArray[np.float32], dim: int) -> Tensor:
+    """Numbers of 24 bits as quantiles of the cut normal, `[n, D]`."""
+    uniform = torch.from_numpy(bits).mul_(2.0).add_(1.0).mul_(2.0**-24).sub_(1.0)
     return uniform.mul_(math.erf(math.sqrt(2.0))).erfinv_().mul_(math.sqrt(2.0 / dim)).view(-1, dim)
 
 

@@ -51,6 +51,11 @@ class Steps:
         pipelined: bool,
     ) -> None:
         resolved, placement = tables.resolved, tables.placement
+        if id_bounds != "raise" and all(t.config.vocabulary is not None for t in resolved.tables):
+            raise ValueError(
+                f"TPUEmbedding: id_bounds={id_bounds!r} is about ids outside of a table, and all tables "
+                "have a vocabulary, which takes every id; leave id_bounds 'raise'"
+            )
         if batch_size % placement.num_devices:
             raise ValueError(
                 f"TPUEmbedding: batch_size {batch_size} is the size of all processes together and must "
