@@ -16,7 +16,7 @@ REPOSITORY = PACKAGE.parent
 FLOORS = (
     {"optimizers", "dense_optimizers", "runtime", "io"},
     {"config", "distributed"},
-    {"tables", "inputs", "kernels"},
+    {"tables", "inputs", "kernels", "vocabularies"},
     {"batch"},
     {"program"},
     {"monitoring"},

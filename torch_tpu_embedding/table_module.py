@@ -83,7 +83,9 @@ class TableModule(TableState):
             if self.on_accelerator:
                 engine = self._tables.engine
                 group, strategy = engine.exchange.group, self.placement.strategy
-                self._rows = DeviceRows(tables, engine.store, group, strategy, engine.flush)
+                self._rows = DeviceRows(
+                    tables, engine.store, group, strategy, engine.flush, self._tables.vocabularies
+                )
             else:
                 fields = logical_state.state_keys
                 held = [{f: self._held(k) for f, k in fields(table).items()} for table in tables]
