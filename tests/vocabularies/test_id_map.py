@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.maps import ALL_IDS, SmallMap, rules, streams
 
 from torch_tpu_embedding.vocabularies.id_index import IdIndex
 from torch_tpu_embedding.vocabularies.id_map import IdMap, MapRules
 from torch_tpu_embedding.vocabularies.sketch import MOST_COUNTED, CountMinSketch
-
-NUM_IDS = 40
-ALL_IDS = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, NUM_IDS, dtype=np.int64)
-"""Ids of any sign, of which no two meet in a large sketch."""
 
 
 class Model:
@@ -68,27 +65,6 @@ class Model:
         """Take note of the row that the map chose: any that is free."""
         self.free.remove(row)
         self.row[id_] = row
-
-
-rules = st.builds(
-    MapRules,
-    st.sampled_from(["lru", "lfu", None]),
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.none() | st.integers(1, 6),
-)
-streams = st.lists(
-    st.tuples(st.lists(st.integers(0, NUM_IDS - 1), max_size=12), st.integers(0, 3)),
-    min_size=1,
-    max_size=25,
-)
-
-
-class SmallMap(IdMap):
-    """A map whose candidates are few, so that they run out and are looked for again."""
-
-    candidates_share = 8
-    fewest_candidates = 2
 
 
 @settings(max_examples=400, deadline=None)

@@ -6,7 +6,7 @@ Letters: N ids of a batch, V rows, O rows that are shared by ids without one of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from .id_index import IdIndex, Ids, Rows
+from .journal import Journal
 from .row_hash import shared_rows
 from .sketch import CountMinSketch
 
@@ -50,6 +51,8 @@ class Mapped:
     """The number of ids that lost their rows by max_age."""
     turned_away: int
     """The number of admitted ids that found no row free."""
+    journal: Journal = field(repr=False)
+    """What `IdMap.take_back` needs."""
 
 
 class IdMap:
@@ -78,6 +81,8 @@ class IdMap:
         self._num_free = len(self._free)
         self._candidates: Rows | None = None
         self._bound = 0
+        self._journal: Journal | None = None
+        """Of the last update, if it may yet be taken back."""
 
     def state(self, without: Ids) -> dict[str, Any]:
         """Everything that this map knows, in arrays, but for these ids.
@@ -159,24 +164,23 @@ class IdMap:
             oldest_in_flight: the clock of the oldest batch whose rows may still be read or updated; that of
                 this batch, clock + 1, if there is none.
         """
+        sightings = self._sketch.sightings if self._sketch is not None else 0
+        journal = self._journal = Journal(self.clock, self._num_free, sightings)
         self.clock += 1
         oldest = min(oldest_in_flight, self.clock)
         expired = self._expire(oldest)
         rows = self.index.find(ids)
         missing = np.flatnonzero(rows < 0)
-        hits = rows if not missing.size else rows[rows >= 0]
-        self.last_used[hits] = self.clock
-        if self.rules.eviction == "lfu":
-            self.count[hits] += 1  # once a batch, however often an id occurs in it
+        self._use(rows if not missing.size else rows[rows >= 0])
         none = np.empty(0, np.int32)
         if not missing.size:
-            return Mapped(rows, none, np.empty(0, np.int64), 0, expired, 0)
+            return Mapped(rows, none, np.empty(0, np.int64), 0, expired, 0, journal)
         distinct, inverse, times = np.unique(
             ids.take(missing), return_inverse=True, return_counts=True
         )
         admitted = np.arange(len(distinct))
         if self._sketch is not None:
-            seen = self._sketch.add(distinct, times)
+            seen = self._sketch.add(distinct, times, journal)
             admitted = np.flatnonzero(seen >= self.rules.admission)
         evicted = self._make_room(len(admitted), oldest)
         placed = admitted[: self._num_free]
@@ -184,12 +188,43 @@ class IdMap:
         own = self.shared_rows(distinct)
         own[placed] = new_rows
         self.index.insert(distinct[placed], new_rows)
-        self.last_used[new_rows] = self.clock
-        self.count[new_rows] = 1
+        journal.given = new_rows
+        for of_row, value in ((self.last_used, self.clock), (self.count, 1)):
+            journal.keep(of_row, new_rows)
+            of_row[new_rows] = value
         rows[missing] = own.take(inverse)
         order = np.argsort(new_rows)
         turned_away = len(admitted) - len(placed)
-        return Mapped(rows, new_rows[order], distinct[placed][order], evicted, expired, turned_away)
+        new_rows, new_ids = new_rows[order], distinct[placed][order]
+        return Mapped(rows, new_rows, new_ids, evicted, expired, turned_away, journal)
+
+    def take_back(self, journal: Journal) -> bool:
+        """Undo an update; False, and nothing is done, if another one came after it."""
+        if journal is not self._journal:
+            return False
+        self._journal = None
+        self.index.remove(journal.given)
+        for ids, rows in journal.removed:
+            self.index.insert(ids, rows)
+        journal.restore()
+        self.clock, self._num_free, self._candidates = journal.clock, journal.num_free, None
+        if self._sketch is not None:
+            self._sketch.sightings = journal.sightings
+        return True
+
+    def forget(self, journal: Journal) -> None:
+        """Take note that an update will not be taken back."""
+        if journal is self._journal:
+            self._journal = None
+
+    def _use(self, hits: Rows) -> None:
+        """Note that a batch uses rows; once, however often an id occurs in it."""
+        assert self._journal is not None
+        self._journal.keep(self.last_used, hits)
+        self.last_used[hits] = self.clock
+        if self.rules.eviction == "lfu":
+            self._journal.keep(self.count, hits)
+            self.count[hits] += 1
 
     def _take(self, number: int) -> Rows:
         """Rows that no id has; the lowest first while none was taken from an id."""
@@ -197,6 +232,8 @@ class IdMap:
         return self._free[self._num_free : self._num_free + number][::-1].copy()
 
     def _give_back(self, rows: Rows) -> None:
+        assert self._journal is not None
+        self._journal.removed.append((self.index.ids_of(rows), rows))
         self.index.remove(rows)
         end = self._num_free + len(rows)
         self._free[self._num_free : end] = rows[::-1]

@@ -22,6 +22,7 @@ from ..config.resolved import Resolved
 from ..config.vocabulary import DynamicVocabulary
 from ..inputs.bags import Bags
 from .id_map import IdMap, Mapped, MapRules
+from .journal import Journal
 from .start_values import start_values_by_id
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,16 @@ class NewRows:
     """Table → their start values `[n, D]`."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The marks that a batch has left on a table's map."""
+
+    journal: Journal
+    counts: Counter[str]
+    unwritten: set[int]
+    """The ids of dropped batches that this one was to write."""
+
+
 @dataclass(eq=False)
 class Claim:
     """The hold of a batch on its rows; it ends when nobody has it any more."""
@@ -45,6 +56,8 @@ class Claim:
     """Table → its map's clock at this training batch."""
     ids: dict[int, np.ndarray] = field(default_factory=dict)
     """Table → the ids that were given new rows, which are not written yet."""
+    seen: dict[int, Seen] = field(default_factory=dict)
+    """Table → what its map must know to forget this batch, as long as the batch may fail to be sent."""
 
 
 class LiveVocabularies:
@@ -97,6 +110,27 @@ class LiveVocabularies:
             if training:
                 self._claims.add(claim)
         return found, new, claim
+
+    def sent(self, claim: Claim) -> None:
+        """Take note that a batch is on its way: it will not be taken back."""
+        with self._lock:
+            for table, seen in claim.seen.items():
+                self.maps[table].forget(seen.journal)
+            claim.seen.clear()
+
+    def take_back(self, claim: Claim) -> None:
+        """Leave the maps as they were before a batch, which could not be sent.
+
+        If another one was looked up meanwhile, its ids count as seen.
+        """
+        with self._lock:
+            for table, seen in claim.seen.items():
+                if self.maps[table].take_back(seen.journal):
+                    self._counts[table].subtract(seen.counts)
+                    self._unwritten.setdefault(table, set()).update(seen.unwritten)
+                    claim.ids[table] = np.empty(0, np.int64)
+            claim.seen.clear()
+            self._claims.discard(claim)
 
     def find(self, table: int, ids: Tensor) -> Tensor:
         """The row of each id `[N]` of a table, as inference finds it; nothing changes."""
@@ -155,12 +189,9 @@ class LiveVocabularies:
                 "ages": {(1 << at) - 1: n for at, n in enumerate(buckets.tolist()) if n},
             }
 
-    def _count(self, table: int, mapped: Mapped) -> None:
-        counts, oov_rows = (
-            self._counts.setdefault(table, Counter()),
-            self.maps[table].rules.oov_rows,
-        )
-        counts.update(
+    def _count(self, table: int, mapped: Mapped) -> Counter[str]:
+        oov_rows = self.maps[table].rules.oov_rows
+        counts = Counter(
             {
                 "admissions": len(mapped.new_rows),
                 "evictions": mapped.evicted,
@@ -170,10 +201,12 @@ class LiveVocabularies:
                 "lookups": len(mapped.rows),
             }
         )
+        self._counts.setdefault(table, Counter()).update(counts)
         if mapped.turned_away and not self._said:
             self._said = True
             text = "table %r is full: ids without a row use its %d shared rows (this is said once)"
             logger.warning(text, self._resolved.tables[table].name, oov_rows)
+        return counts
 
     def written(self, claim: Claim) -> None:
         """The new rows of a batch have their start values."""
@@ -187,7 +220,8 @@ class LiveVocabularies:
             return self._find(table, ids)
         oldest = min((c.clocks[table] for c in self._claims if table in c.clocks), default=None)
         mapped: Mapped = map_.update(ids, map_.clock + 1 if oldest is None else oldest)
-        self._count(table, mapped)
+        unwritten = {*self._unwritten.get(table, ())}
+        claim.seen[table] = Seen(mapped.journal, self._count(table, mapped), unwritten)
         again = self._dropped(table, mapped)
         new_ids = np.concatenate([mapped.new_ids, again])
         new_rows = np.concatenate([mapped.new_rows, map_.index.find(again)])

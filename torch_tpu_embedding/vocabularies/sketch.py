@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .journal import Journal
+
 MOST_COUNTED = 255
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _SIGHTINGS_A_CELL = 4
@@ -27,21 +29,28 @@ class CountMinSketch:
         self.cells = np.zeros((len(_FACTORS), width), np.uint8)
         self.sightings = 0
 
-    def add(self, ids: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
+    def add(
+        self, ids: NDArray[np.int64], times: NDArray[np.int64], journal: Journal | None = None
+    ) -> NDArray[np.int64]:
         """Count sightings of ids; gives how often each was seen, these included, 255 at the most.
 
         Args:
             ids: `[n]`, each once.
             times: `[n]`, the sightings of each.
+            journal: takes note of what changes.
         """
         width = self.cells.shape[1]
         places = [self._places(ids, factor, width) for factor in _FACTORS]
         seen = np.minimum(*(row[at] for row, at in zip(self.cells, places, strict=True)))
         counts = np.minimum(seen + times, MOST_COUNTED)
         for row, at in zip(self.cells, places, strict=True):
+            if journal is not None:
+                journal.keep(row, at)
             np.maximum.at(row, at, counts.astype(np.uint8))
         self.sightings += int(times.sum())
         if self.sightings > _SIGHTINGS_A_CELL * width:
+            if journal is not None:
+                journal.keep(self.cells, ...)
             self.cells >>= 1
             self.sightings //= 2
         return counts

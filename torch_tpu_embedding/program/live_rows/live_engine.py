@@ -38,6 +38,8 @@ class LiveEngine(Engine):
     ) -> SentBatch:
         """As `Engine.send`; a training batch gives ids rows, and has the rows that start anew with it.
 
+        A batch that cannot be sent leaves the maps as they were.
+
         Args:
             bags: as `parse_features` gives them: with a DynamicVocabulary they hold numbers of `raw_ids`.
             training: False changes no map.
@@ -47,8 +49,13 @@ class LiveEngine(Engine):
         if isinstance(bags, Exception):
             raise bags
         found, new, claim = self.vocabularies.look_up(bags, training, frozenset(self.frozen))
-        sent = super().send(found, training, batcher, samples)
-        started = self._sender.send(new, self.exchange) if training else {}
+        try:
+            sent = super().send(found, training, batcher, samples)
+            started = self._sender.send(new, self.exchange) if training else {}
+        except BaseException:
+            self.vocabularies.take_back(claim)
+            raise
+        self.vocabularies.sent(claim)
         return replace(sent, new=started, claim=claim)
 
     @for_tables
