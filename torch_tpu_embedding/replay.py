@@ -22,7 +22,7 @@ from .replaying.participants import Participants
 from .replaying.program import Program
 from .replaying.rerun import ProgramGoneError, Rerun
 from .replaying.watch import CannotReplayError
-from .runtime import programs
+from .runtime.torch_xla import programs
 from .table_module import TableModule
 
 _MOST_PROGRAMS = 32

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import runtime
-from ..runtime import programs
+from ..runtime.torch_xla import programs
 from ..training.call_order import Queued
 from ..training.replayed_steps import ReplayedSteps
 from ..training.step_gradients import StepGradients

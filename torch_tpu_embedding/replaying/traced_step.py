@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..runtime import programs
+from ..runtime.torch_xla import programs
 from .calls import Call
 from .participants import Participants, Snapshot
 from .program import Program

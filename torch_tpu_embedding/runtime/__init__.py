@@ -1,19 +1,12 @@
-"""The seam to the accelerator backend: all that imports torch_xla lies in this folder."""
+"""The seam to the accelerator backend: nothing outside this folder imports torch_xla.
 
-from .mesh import Mesh
+Everything else in the package is plain ATen operators on tensors. The import happens on first use:
+configuration, input checking and CPU serving work where torch_xla cannot load.
+"""
+
 from .modes import allow_backward
-from .out_of_place import trace_out_of_place
-from .processes import (
-    init_process_group,
-    is_spmd,
-    num_processes,
-    one_device_is_enough,
-    platform,
-    use_one_device,
-    use_spmd,
-)
-from .program_cache import cache_compiled_programs
-from .xla import (
+from .processes import num_processes, one_device_is_enough, use_one_device
+from .torch_xla.device import (
     DeviceKind,
     all_gather,
     all_to_all,
@@ -34,6 +27,10 @@ from .xla import (
     upload,
     wait_seconds,
 )
+from .torch_xla.mesh import Mesh
+from .torch_xla.out_of_place import trace_out_of_place
+from .torch_xla.processes import init_process_group, is_spmd, platform, use_spmd
+from .torch_xla.program_cache import cache_compiled_programs
 
 __all__ = [
     "DeviceKind",

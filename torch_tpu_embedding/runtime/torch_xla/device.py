@@ -1,9 +1,4 @@
-"""The seam to the accelerator backend: nothing outside this folder imports torch_xla.
-
-Everything else in the package is plain ATen operators on tensors, so a second backend means a second
-version of these few functions. The import happens on first use: configuration, input checking and CPU
-serving work where torch_xla cannot load.
-"""
+"""torch_xla's device, and what the package asks of it. torch_xla is imported at first use."""
 
 from __future__ import annotations
 
@@ -18,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .phases import timed
+from ..phases import timed
 
 DeviceKind = Literal["CPU", "TPU"]
 """The kinds of device for which tables are laid out."""

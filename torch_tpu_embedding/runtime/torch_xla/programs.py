@@ -12,7 +12,7 @@ from itertools import starmap
 import torch
 from torch import Tensor, nn
 
-from .xla import as_typed, bindings, device, sent, upload
+from .device import as_typed, bindings, device, sent, upload
 
 _BINDINGS = (
     "_check_device_tensor_need_materialization", "_check_tensor_need_materialization",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .xla import as_typed, bindings, device, send, sync, wait_for_device
+from .device import as_typed, bindings, device, send, sync, wait_for_device
 
 
 class Mesh:
