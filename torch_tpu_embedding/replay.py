@@ -149,6 +149,11 @@ class Replay:
         if self._steps.pipelined:
             self._give_up("execution is pipelined, which keeps gradients from one step to the next")
             return self._plain(args, kwargs)
+        if runtime.backend() == "torch_tpu":
+            self._give_up(
+                "torch_tpu runs operators one by one, so there is no program to run again"
+            )
+            return self._plain(args, kwargs)
         arrays = self._steps.engine.store.arrays
         lacking = programs.missing(arrays[0][0])
         if lacking:

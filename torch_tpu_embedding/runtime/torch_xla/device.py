@@ -3,61 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..backends import require_backend
+from ..device_kinds import DeviceKind, is_accelerated
+from ..own_process import note_started, require_own_process
 from ..phases import timed
-
-DeviceKind = Literal["CPU", "TPU"]
-"""The kinds of device for which tables are laid out."""
 
 
 def device() -> torch.device:
     """The default XLA device of this process (`PJRT_DEVICE` picks the platform)."""
+    require_backend()
     import torch_xla
 
-    _started.append(True)
+    note_started()
     return torch.device(torch_xla.device())
-
-
-def require_own_process(call: str) -> None:
-    """Refuse a call in a process that was forked from one that uses the device.
-
-    XLA's threads are not in it, and whatever it asks of the device waits for ever.
-
-    Args:
-        call: the name of the call, for the message.
-
-    Raises:
-        RuntimeError: this is such a process.
-    """
-    if _forked:
-        raise RuntimeError(
-            f"{call}: this process was forked from one that uses the XLA device, which it cannot use; let "
-            "the workers of a DataLoader give host tensors, and move them in the loop, or in the `prepare` "
-            "of an EmbeddingLoader"
-        )
-
-
-_started: list[bool] = []
-_forked: list[bool] = []
-os.register_at_fork(after_in_child=lambda: _forked.extend(_started))
-
-
-def is_accelerated(target: torch.device) -> bool:
-    """True if programs on a device are traced and compiled; False for an ordinary CPU tensor's device.
-
-    Args:
-        target: the device.
-    """
-    return target.type == "xla"
 
 
 def device_kind() -> DeviceKind:
@@ -293,7 +260,7 @@ def local_device_ids() -> list[int]:
     """The global numbers of the devices that this process drives, in the backend's order."""
     import torch_xla
 
-    _started.append(True)
+    note_started()
     names = torch_xla._XLAC._xla_get_runtime_devices()
     return [int(name.rsplit(":", 1)[1]) for name in names]
 

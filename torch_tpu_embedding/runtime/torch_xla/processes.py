@@ -18,6 +18,14 @@ def init_process_group() -> None:
     dist.init_process_group("xla", init_method="xla://")
 
 
+def default_spmd() -> bool:
+    """True if one process shall drive several devices where the user has not decided: on a TPU with one
+    process per host, and on CPU where `CPU_NUM_DEVICES` asks for several devices."""
+    if platform() == "TPU":
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1
+    return int(os.environ.get("CPU_NUM_DEVICES", "1")) > 1
+
+
 def use_spmd() -> None:
     """From now on one process drives all its devices with partitioned programs. Before any tensor."""
     import torch_xla.runtime as xr
