@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from backends import DEVICE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
@@ -496,7 +497,7 @@ def sparse_on(device, dtype=torch.int64):
         (lambda: tensor([1], device="meta"), "must be a host (CPU) tensor, got one on meta; leave"),
         (
             lambda: tensor([1]).to(tte.runtime.device()),
-            "must be a host (CPU) tensor, got one on xla:0; leave ids on",
+            f"must be a host (CPU) tensor, got one on {DEVICE}:0; leave ids on",
         ),
         (lambda: jagged_on("meta"), "must be a host (CPU) tensor, got one on meta"),
         (lambda: sparse_on("meta"), "must be a host (CPU) tensor, got one on meta"),
