@@ -18,14 +18,10 @@ NOT_UNDER_TORCH_TPU = {
     "tests/replay/": LAZY
     + "replay calls the step (tests/torch_tpu/test_without_tracing.py tests that)",
     "tests/dense_optimizers/test_program.py": LAZY + "in place in the step's one program",
-    "tests/dense_optimizers/test_states.py::test_a_state_loads_both_ways_on_an_xla_device[case1-": ROUNDING,
-    "tests/dense_optimizers/test_equal_to_torch.py::test_on_an_xla_device_steps_are_torchs_to_the_bit_where_"
-    "the_formula_is_the_same[Adagrad-": ROUNDING,
-    "tests/tables/test_freezing.py::test_a_batch_looked_up_before_unfreezing_leaves_the_table_alone[scaled]": (
-        NO_SCALER
-    ),
-    "tests/tables/test_freezing.py::test_a_batch_looked_up_before_unfreezing_leaves_the_table_alone[unscaled]"
-    "": NO_SCALER,
+    "test_states.py::test_a_state_loads_both_ways_on_an_xla_device[case1-": ROUNDING,
+    "torchs_to_the_bit_where_the_formula_is_the_same[Adagrad-": ROUNDING,
+    "test_a_batch_looked_up_before_unfreezing_leaves_the_table_alone[scaled]": NO_SCALER,
+    "test_a_batch_looked_up_before_unfreezing_leaves_the_table_alone[unscaled]": NO_SCALER,
     "tests/distributed/test_spmd.py": PARTITIONED + "several devices of one process",
     "tests/distributed/test_replicas.py": OF_TORCH_XLA + "its replicas in threads",
     "tests/program/test_exchange_program.py": PARTITIONED + "the exchange in the program",
@@ -34,7 +30,7 @@ NOT_UNDER_TORCH_TPU = {
     "tests/runtime/test_program_cache.py": OF_TORCH_XLA + "its cache of programs",
     "tests/scripts/test_tpu_report.py": OF_TORCH_XLA + "reports on its programs",
 }
-"""The beginning of a test's name, path first → why it does not run under torch_tpu."""
+"""Part of a test's name, `path::function[parameters]` → why it does not run under torch_tpu."""
 
 
 def reason_to_skip(name: str, needs_torch_tpu: bool) -> str:
@@ -46,7 +42,4 @@ def reason_to_skip(name: str, needs_torch_tpu: bool) -> str:
     """
     if runtime.backend() == "torch_xla":
         return "needs torch_tpu: scripts/run --backend torch-tpu pytest" if needs_torch_tpu else ""
-    for begin, reason in NOT_UNDER_TORCH_TPU.items():
-        if name.startswith(begin):
-            return reason
-    return ""
+    return next((why for part, why in NOT_UNDER_TORCH_TPU.items() if part in name), "")

@@ -19,6 +19,7 @@ from ..runtime import host
 from ..tables.layout import check_sizes
 from ..tables.placement import STRATEGIES, Placement, Strategy
 from ..tables.start_values import start_values
+from .compiling.engine import CompilingEngine
 from .engine import Engine
 
 _Signature = tuple[object, object]
@@ -113,7 +114,9 @@ class Tables:
         if self.built is None:
             kind = self._layout or runtime.device_kind()
             strategy = self.placement.strategy
-            engine = Engine(self.resolved, self.device, kind, self.exchange, strategy)
+            compiles = runtime.compiles_functions() and self.placement.num_devices == 1
+            kind_of_engine = CompilingEngine if compiles else Engine
+            engine = kind_of_engine(self.resolved, self.device, kind, self.exchange, strategy)
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
             register(self.device, self.resolved, engine)

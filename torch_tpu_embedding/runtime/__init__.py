@@ -19,6 +19,7 @@ if backend() == "torch_tpu":
         reduce_scatter,
         sum_over_processes,
     )
+    from .torch_tpu.compiling import compiled, compiles_functions
     from .torch_tpu.device import (
         annotate,
         compile_count,
@@ -37,6 +38,7 @@ if backend() == "torch_tpu":
     from .torch_tpu.processes import default_spmd, init_process_group, is_spmd, platform, use_spmd
     from .torch_tpu.program_cache import cache_compiled_programs
 else:
+    from .torch_xla.compiling import compiled, compiles_functions
     from .torch_xla.device import (
         all_gather,
         all_to_all,
@@ -70,6 +72,8 @@ __all__ = [
     "backend_name",
     "cache_compiled_programs",
     "compile_count",
+    "compiled",
+    "compiles_functions",
     "cpu_fallbacks",
     "default_spmd",
     "device",
