@@ -1,4 +1,4 @@
-"""Compiled lookups and updates under torch_tpu give what the operators give one by one, and compile once."""
+"""Compiled lookups and updates under torch_tpu give what single operators give, and compile once."""
 
 from __future__ import annotations
 

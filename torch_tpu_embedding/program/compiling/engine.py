@@ -19,8 +19,8 @@ class CompilingEngine(Engine):
     """An engine whose usual lookups and updates are compiled functions; arguments as for `Engine`.
 
     Rare ones run operator by operator, as all of `Engine` does there: an inference batch whose rows are
-    read without slots, an update that is sampled for metrics or takes summed gradients, and those of optimizers
-    that step once for each occurrence of an id or move every row. For one device alone.
+    read without slots, an update that is sampled for metrics or takes summed gradients, and those of
+    optimizers that step once for each occurrence of an id or move every row. For one device alone.
     """
 
     @cached_property
