@@ -34,6 +34,8 @@ settings.load_profile("default")
 
 # Some of it is run by tests as processes of their own: importing that would start their work.
 collect_ignore = ["support"]
+if backends.DEVICE == "tpu":
+    collect_ignore += backends.FILES_OF_TORCH_XLA
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
