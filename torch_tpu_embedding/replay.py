@@ -22,7 +22,7 @@ from .replaying.participants import Participants
 from .replaying.program import Program
 from .replaying.rerun import ProgramGoneError, Rerun
 from .replaying.watch import CannotReplayError
-from .runtime import programs
+from .runtime.torch_xla import programs
 from .table_module import TableModule
 
 _MOST_PROGRAMS = 32
@@ -148,6 +148,11 @@ class Replay:
         """A traced step that shows who takes part."""
         if self._steps.pipelined:
             self._give_up("execution is pipelined, which keeps gradients from one step to the next")
+            return self._plain(args, kwargs)
+        if runtime.backend() == "torch_tpu":
+            self._give_up(
+                "torch_tpu runs operators one by one, so there is no program to run again"
+            )
             return self._plain(args, kwargs)
         arrays = self._steps.engine.store.arrays
         lacking = programs.missing(arrays[0][0])

@@ -1,4 +1,4 @@
-"""`runtime.held`: what a step overwrites is known until it is over, on XLA's CPU device, at no cost."""
+"""`runtime.torch_xla.held`: what a step overwrites is known until it is over, on XLA's CPU device, at no cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch_xla
 from dense_cases import gradients, parameters, take_steps
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.runtime.held import held
+from torch_tpu_embedding.runtime.torch_xla.held import held
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""`runtime.held` over many steps of every kind: what is held does not grow, and the results stay right."""
+"""`runtime.torch_xla.held` over many steps of every kind: what is held does not grow, and the results stay right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from dense_cases import assert_equal, gradients, makers, parameters, take_steps
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.runtime.held import held
+from torch_tpu_embedding.runtime.torch_xla.held import held
 
 
 @pytest.fixture(autouse=True)

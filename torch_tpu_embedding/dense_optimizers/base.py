@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime.held import hold
+from ..runtime.torch_xla.held import hold
 from ..runtime.modes import for_tables
 from .sent_numbers import Number, SentNumbers
 

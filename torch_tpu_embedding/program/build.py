@@ -21,6 +21,7 @@ from ..runtime import host
 from ..tables.layout import build_stacks, check_sizes
 from ..tables.placement import STRATEGIES, Placement, Strategy
 from ..tables.start_values import start_values
+from .compiling.engine import CompilingEngine
 from .engine import Engine
 
 _Signature = tuple[object, object]
@@ -118,7 +119,11 @@ class Tables:
         if self.built is None:
             kind = self._layout or runtime.device_kind()
             strategy, kernels = self.placement.strategy, self._uses_row_kernels(kind)
-            engine = Engine(self.resolved, self.device, kind, self.exchange, strategy, kernels)
+            compiles = runtime.compiles_functions() and self.placement.num_devices == 1
+            kind_of_engine = CompilingEngine if compiles else Engine
+            engine = kind_of_engine(
+                self.resolved, self.device, kind, self.exchange, strategy, kernels
+            )
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
             register(self.device, self.resolved, engine)

@@ -24,7 +24,7 @@ from ..distributed.group import HostGroup
 from ..distributed.spare_groups import SpareGroups
 from ..inputs.bags import Bags
 from ..runtime import DeviceKind
-from ..runtime.held import hold
+from ..runtime.torch_xla.held import hold
 from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
 from ..runtime.slices import join

@@ -1,93 +1,36 @@
-"""The seam to the accelerator backend: nothing outside this folder imports torch_xla.
-
-Everything else in the package is plain ATen operators on tensors, so a second backend means a second
-version of these few functions. The import happens on first use: configuration, input checking and CPU
-serving work where torch_xla cannot load.
-"""
+"""torch_xla's device, and what the package asks of it. torch_xla is imported at first use."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
 import threading
 import time
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..backends import require_backend
+from ..device_kinds import DeviceKind, is_accelerated
+from ..own_process import note_started, require_own_process
+from ..phases import timed
 from .held import release
-from .phases import timed
-
-DeviceKind = Literal["CPU", "TPU"]
-"""The kinds of device for which tables are laid out."""
-
-
-@cache
-def require_torch_xla() -> None:
-    """Check that torch_xla is there, before it is imported.
-
-    Raises:
-        ModuleNotFoundError: it is not installed, with the command that installs it.
-    """
-    with contextlib.suppress(ValueError):  # None stands for it in sys.modules
-        if importlib.util.find_spec("torch_xla") is not None:
-            return
-    raise ModuleNotFoundError(
-        "torch_xla is not installed, by which tables are trained and kept on XLA devices; run: pip install "
-        "'torch_tpu_embedding[xla]'. device=\"cpu\", serving, export and checkpoints work without it",
-        name="torch_xla",
-    )
 
 
 def device() -> torch.device:
     """The default XLA device of this process (`PJRT_DEVICE` picks the platform)."""
-    require_torch_xla()
+    require_backend()
     import torch_xla
 
-    _started.append(True)
+    note_started()
     return torch.device(torch_xla.device())
-
-
-def require_own_process(call: str) -> None:
-    """Refuse a call in a process that was forked from one that uses the device.
-
-    XLA's threads are not in it, and whatever it asks of the device waits for ever.
-
-    Args:
-        call: the name of the call, for the message.
-
-    Raises:
-        RuntimeError: this is such a process.
-    """
-    if _forked:
-        raise RuntimeError(
-            f"{call}: this process was forked from one that uses the XLA device, which it cannot use; let "
-            "the workers of a DataLoader give host tensors, and move them in the loop, or in the `prepare` "
-            "of an EmbeddingLoader"
-        )
-
-
-_started: list[bool] = []
-_forked: list[bool] = []
-os.register_at_fork(after_in_child=lambda: _forked.extend(_started))
-
-
-def is_accelerated(target: torch.device) -> bool:
-    """True if programs on a device are traced and compiled; False for an ordinary CPU tensor's device.
-
-    Args:
-        target: the device.
-    """
-    return target.type == "xla"
 
 
 def device_kind() -> DeviceKind:
     """The kind of device that XLA compiles for; it decides the physical layout of tables (`layout.py`)."""
-    require_torch_xla()
+    require_backend()
     import torch_xla.runtime as xr
 
     return "TPU" if xr.device_type() == "TPU" else "CPU"
@@ -134,7 +77,7 @@ def sync(wait: bool = False) -> None:
     Args:
         wait: also wait until the device has finished (for timing, or before reading the clock).
     """
-    require_torch_xla()
+    require_backend()
     import torch_xla
 
     require_own_process("sync")
@@ -161,7 +104,7 @@ def manual_seed(seed: int) -> None:
     Args:
         seed: an int; with several processes another one in each, or all have the same masks.
     """
-    require_torch_xla()
+    require_backend()
     import torch_xla
 
     torch_xla.manual_seed(seed)
@@ -174,7 +117,7 @@ seeded: list[int] = []
 
 def compile_count() -> int:
     """The number of programs that this process has compiled so far."""
-    require_torch_xla()
+    require_backend()
     import torch_xla.debug.metrics as met
 
     data = met.metric_data("CompileTime")
@@ -184,7 +127,7 @@ def compile_count() -> int:
 def wait_seconds() -> float:
     """Seconds that this process has waited for the device: at the end of a step for the one before it to
     finish, in `sync(wait=True)`, and for tensors to arrive on the host."""
-    require_torch_xla()
+    require_backend()
     import torch_xla.debug.metrics as met
 
     names = ("DeviceLockWait", "TransferFromDeviceTime")
@@ -241,7 +184,7 @@ _waited = [0.0]
 
 def cpu_fallbacks() -> dict[str, int]:
     """Operators that left the device and ran on the host since the process began, with their counts."""
-    require_torch_xla()
+    require_backend()
     import torch_xla.debug.metrics as met
 
     return {
@@ -328,10 +271,10 @@ def _order_no_more(values: Tensor) -> None:
 
 def local_device_ids() -> list[int]:
     """The global numbers of the devices that this process drives, in the backend's order."""
-    require_torch_xla()
+    require_backend()
     import torch_xla
 
-    _started.append(True)
+    note_started()
     names = torch_xla._XLAC._xla_get_runtime_devices()
     return [int(name.rsplit(":", 1)[1]) for name in names]
 
@@ -362,7 +305,7 @@ def call(program: Any, name: str, operands: list[Tensor]) -> Tensor:
 @cache
 def bindings() -> Any:
     """torch_xla's own bindings, for what its Python functions do slowly or not at all."""
-    require_torch_xla()
+    require_backend()
     import torch_xla
 
     return torch_xla._XLAC
