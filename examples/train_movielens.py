@@ -6,8 +6,9 @@
     python examples/train_movielens.py --help
 
 Read movielens/data.py first (the split, the histories, the baselines), then movielens/model.py (the tables,
-the model, its step) and common/trainer.py (the loop around a step); movielens/report.py has table and plot,
-and common/ the rest that the examples share. This file is the program around them: options, and a report.
+the model, its step), common/epochs.py and common/trainer.py (the loop around a step); movielens/report.py
+has table and plot, and common/ the rest that the examples share. This file is the program around them:
+options, and a report.
 """
 
 from __future__ import annotations
@@ -75,12 +76,12 @@ def train_seed(trainer: Trainer, directory: Path | None, signals: list[int]) -> 
     measured = train(trainer, steps, signals, f"seed {settings.seed}")
     losses, seconds = trainer.history["loss"], trainer.seconds
     return Run(
-        settings.seed,
-        losses,
-        [each["rmse"] for each in trainer.history["evaluations"]],
-        seconds["all"],
-        len(losses) * settings.batch_size / seconds["training"],
-        measured.compiles_after_warm_up or 0,
+        seed=settings.seed,
+        losses=losses,
+        rmses=[each["rmse"] for each in trainer.history["evaluations"]],
+        seconds=seconds["all"],
+        samples_per_second=len(losses) * settings.batch_size / seconds["training"],
+        compiles_after_warm_up=measured.compiles_after_warm_up or 0,
     )
 
 

@@ -87,12 +87,12 @@ def train_seed(trainer: Trainer, directory: Path | None, signals: list[int]) -> 
     for each in evaluations:
         del each["step"]
     return Run(
-        settings.seed,
-        losses,
-        evaluations,
-        seconds["all"],
-        len(losses) * settings.batch_size / seconds["training"],
-        measured.compiles_after_warm_up or 0,
+        seed=settings.seed,
+        losses=losses,
+        scores=evaluations,
+        seconds=seconds["all"],
+        samples_per_second=len(losses) * settings.batch_size / seconds["training"],
+        compiles_after_warm_up=measured.compiles_after_warm_up or 0,
     )
 
 

@@ -18,6 +18,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from support.command_line import make_parser
 
 ROOT = Path(__file__).parent.parent
 PACKAGE, EXTRA = "torch_tpu_embedding", "dev"
@@ -60,9 +61,13 @@ def needed(package: str, extra: str) -> dict[str, str]:
 
 def main() -> int:
     """Run from the command line."""
+    parser = make_parser(__doc__)
+    help_of_file = "the file to write"
+    parser.add_argument("--file", type=Path, default=ROOT / "constraints.txt", help=help_of_file)
+    args = parser.parse_args()
     lines = [f"{name}=={version}\n" for name, version in sorted(needed(PACKAGE, EXTRA).items())]
-    (ROOT / "constraints.txt").write_text(HEAD + "".join(lines))
-    print(f"{len(lines)} versions written to constraints.txt")
+    args.file.write_text(HEAD + "".join(lines))
+    print(f"{len(lines)} versions written to {args.file}")
     return 0
 
 

@@ -40,8 +40,8 @@ import numpy as np
 import torch
 from support.command_line import make_parser
 from support.machine import resident
-from support.soak_checks import failures
-from support.soak_emulation import RATE, B, D, Samples, State, emulate
+from support.soak.checks import failures
+from support.soak.emulation import RATE, B, D, Samples, State, emulate
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte

@@ -139,7 +139,7 @@ def checks(folder: Path, quick: bool) -> list[Check]:
 
 def kernel_check() -> Check:
     """The check of --kernels."""
-    command = [sys.executable, "-W", "ignore", "scripts/support/time_kernels.py"]
+    command = [sys.executable, "-W", "ignore", "scripts/support/kernels/times.py"]
     return Check("kernels", command, judge=lambda found: found["fault"])
 
 

@@ -28,9 +28,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support import kernel_trace
 from support.command_line import make_parser
 from support.hlo_report import dump_flags, inspect
+from support.kernels import trace as kernel_trace
 
 if TYPE_CHECKING:
     import torch

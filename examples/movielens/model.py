@@ -15,15 +15,14 @@ Shape letters: B batch, L length of the sequence feature, D embedding width.
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from common.background import BackgroundBatches, Batch, TrainingOrder
+from common.epochs import EpochTrainer
 from common.processes import own_share
-from common.trainer import BaseTrainer, Stateful
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte
@@ -138,7 +137,7 @@ class RatingModel(nn.Module):
         return torch.einsum("bl,bld->bd", weights, recent)
 
 
-class Trainer(BaseTrainer):
+class Trainer(EpochTrainer):
     """The rating model with its tables, their optimizers, and learning rates that fall to 0."""
 
     settings: Settings
@@ -173,22 +172,8 @@ class Trainer(BaseTrainer):
             self.order, lambda positions: self.cut(self.train_rows[positions]), self.embedding
         )
 
-        dense = tte.dense_optimizers.Adam(self.model.parameters(), settings.dense_lr)
-        self.optimizers = {"tables": tte.EmbeddingOptimizer(self.embedding), "dense": dense}
-        # Both optimizers are torch optimizers, so torch's schedulers drive both: a straight line to 0.
-        self.schedulers = {
-            name: torch.optim.lr_scheduler.LinearLR(each, 1.0, 0.0, total_iters=self.total_steps)
-            for name, each in self.optimizers.items()
-        }
+        self.make_optimizers()
         tte.runtime.sync()  # start values reach the device now, not as a part of the first step
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.order.batches
-
-    @property
-    def total_steps(self) -> int:
-        return self.settings.epochs * self.steps_per_epoch
 
     def cut(self, rows: np.ndarray) -> Batch:
         return self.samples.batch(own_share(rows, self.settings.batch_size)[0])
@@ -233,20 +218,8 @@ class Trainer(BaseTrainer):
         predicted = self.predict_rows(self.test_rows).numpy()
         return {"rmse": rmse(predicted, self.samples.ratings.stars[self.test_rows])}
 
-    def describe(self, scores: dict[str, float], new: bool) -> str:
-        epoch = self.step // self.steps_per_epoch
-        if not new or not epoch:
-            return ""
-        loss = statistics.fmean(self.history["loss"][-self.steps_per_epoch :])
-        return (
-            f"seed {self.settings.seed}   epoch {epoch:>2}   train loss {loss:.4f}   "
-            f"held-out RMSE {scores['rmse']:.4f}"
-        )
-
-    def parts(self) -> dict[str, Stateful]:
-        optimizers = {f"{name} optimizer": each for name, each in self.optimizers.items()}
-        schedulers = {f"{name} schedule": each for name, each in self.schedulers.items()}
-        return {"model": self.model, **optimizers, **schedulers}
+    def scores_as_text(self, scores: dict[str, float]) -> str:
+        return f"held-out RMSE {scores['rmse']:.4f}"
 
     def data_identity(self) -> dict[str, Any]:
         return {"training ratings": len(self.train_rows)}

@@ -6,21 +6,16 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from common.epochs import EpochRun, loss_curve, mean_text, run_lines
 
 import torch_tpu_embedding as tte
 
 
 @dataclass
-class Run:
+class Run(EpochRun):
     """The measurements of one training run."""
 
-    seed: int
-    losses: list[float]  # of each step
     rmses: list[float]  # before the first epoch, and after each
-    seconds: float  # with the time before a resume
-    samples_per_second: float
-    compiles_after_warm_up: int
 
 
 def result_lines(
@@ -33,22 +28,14 @@ def result_lines(
     """
     final = [run.rmses[-1] for run in runs]
     mean = statistics.fmean(final)
-    text = f"{mean:.4f}"
-    if len(runs) > 1:
-        text += f" ± {statistics.stdev(final):.4f}"
     lines = [(f"RMSE, {name}", f"{score:.4f}") for name, score in scores.items()]
-    lines += [("RMSE, this model", text)]
+    lines += [("RMSE, this model", mean_text(final))]
     lines += [(f"better than {name} by", f"{score - mean:.4f}") for name, score in scores.items()]
-    last = statistics.fmean(statistics.fmean(run.losses[-50:]) for run in runs)
     counts = tte.runtime.cpu_fallbacks().items()
     fallbacks = [name for name, count in counts if count > fallbacks_before.get(name, 0)]
     return [
         *lines,
-        ("train loss, last 50 steps", f"{last:.4f}"),
-        ("training samples/s", f"{statistics.median(r.samples_per_second for r in runs):,.0f}"),
-        ("seconds per run", f"{statistics.fmean(run.seconds for run in runs):.0f}"),
-        ("compiles", str(tte.runtime.compile_count())),
-        ("compiles after warm-up", str(sum(run.compiles_after_warm_up for run in runs))),
+        *run_lines(runs),
         ("operators that fell back to the host", ", ".join(fallbacks) or "none"),
     ]
 
@@ -65,11 +52,7 @@ def plot(path: Path, title: str, runs: list[Run], scores: dict[str, float]) -> N
     epochs = len(runs[0].rmses) - 1
     for number, run in enumerate(runs):
         color, name = f"C{number}", f"seed {run.seed}"
-        count = min(4 * epochs, len(run.losses))  # single steps are noisy: show quarters of epochs
-        parts = torch.tensor(run.losses).tensor_split(count)
-        middles = [(part + 0.5) * epochs / count for part in range(count)]
-        means = [float(part.mean()) for part in parts]
-        left.plot(middles, means, color=color, linewidth=1.4, label=name)
+        left.plot(*loss_curve(run.losses, epochs, 4), color=color, linewidth=1.4, label=name)
         right.plot(range(epochs + 1), run.rmses, "o-", color=color, markersize=4, label=name)
     left.set(xlabel="epoch", ylabel="mean squared error", title="Training loss")
     for (name, score), style in zip(scores.items(), (":", "--"), strict=True):

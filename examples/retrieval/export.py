@@ -63,7 +63,7 @@ def export(trainer: Trainer, directory: Path, quantize: Literal["int8"] | None =
     about = {"titles": samples.movies.titles, "recent": samples.recent}
     (directory / "about.json").write_text(json.dumps(about, indent=1) + "\n")
     held = sum(each.nbytes for each in tables.state_dict().values())
-    whole = sum(each.nbytes for each in tte.export_serving(serving).state_dict().values())
+    whole = sum(each["parameters"].nbytes for each in serving.variables.values())
     return f"export: {directory}, user tables of {held:,} bytes ({held / whole:.0%} of float32)"
 
 

@@ -17,15 +17,14 @@ U users, M movies.
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from common.background import BackgroundBatches, Batch, TrainingOrder
+from common.epochs import EpochTrainer
 from common.processes import own_share
-from common.trainer import BaseTrainer, Stateful
 from movielens.data import GENRES
 from torch import Tensor, nn
 
@@ -123,7 +122,7 @@ def in_batch_softmax(users: Tensor, movies: Tensor, numbers: Tensor) -> Tensor:
     return (scores.logsumexp(1) - torch.where(own, scores, 0.0).sum(1)).mean()
 
 
-class Trainer(BaseTrainer):
+class Trainer(EpochTrainer):
     """The two towers with their tables and optimizers, and learning rates that fall to 0."""
 
     settings: Settings
@@ -146,22 +145,8 @@ class Trainer(BaseTrainer):
             len(samples.train), settings.batch_size, settings.seed, whole_batches=True
         )
         self.batches = BackgroundBatches(self.order, self.cut, self.embedding)
-        dense = tte.dense_optimizers.Adam(self.model.parameters(), settings.dense_lr)
-        self.optimizers = {"tables": tte.EmbeddingOptimizer(self.embedding), "dense": dense}
-        # Both optimizers are torch optimizers, so torch's schedulers drive both: a straight line to 0.
-        self.schedulers = {
-            name: torch.optim.lr_scheduler.LinearLR(each, 1.0, 0.0, total_iters=self.total_steps)
-            for name, each in self.optimizers.items()
-        }
+        self.make_optimizers()
         tte.runtime.sync()  # start values reach the device now, not as a part of the first step
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.order.batches
-
-    @property
-    def total_steps(self) -> int:
-        return self.settings.epochs * self.steps_per_epoch
 
     def cut(self, rows: np.ndarray) -> Batch:
         size = self.settings.batch_size
@@ -197,18 +182,8 @@ class Trainer(BaseTrainer):
         users, movies = self.vectors()
         return ranking_scores((users @ movies.T).numpy(), self.samples)
 
-    def describe(self, scores: dict[str, float], new: bool) -> str:
-        epoch = self.step // self.steps_per_epoch
-        if not new or not epoch:
-            return ""
-        loss = statistics.fmean(self.history["loss"][-self.steps_per_epoch :])
-        named = "   ".join(f"{name} {score:.4f}" for name, score in scores.items())
-        return f"seed {self.settings.seed}   epoch {epoch:>2}   train loss {loss:.4f}   {named}"
-
-    def parts(self) -> dict[str, Stateful]:
-        optimizers = {f"{name} optimizer": each for name, each in self.optimizers.items()}
-        schedulers = {f"{name} schedule": each for name, each in self.schedulers.items()}
-        return {"model": self.model, **optimizers, **schedulers}
+    def scores_as_text(self, scores: dict[str, float]) -> str:
+        return "   ".join(f"{name} {score:.4f}" for name, score in scores.items())
 
     def data_identity(self) -> dict[str, Any]:
         return {"training samples": len(self.samples.train)}

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-import torch_tpu_embedding as tte
+from common.epochs import EpochRun, loss_curve, mean_text, run_lines
 
 
 @dataclass
-class Run:
+class Run(EpochRun):
     """The measurements of one training run."""
 
-    seed: int
-    losses: list[float]  # of each step
     scores: list[dict[str, float]]  # before the first epoch, and after each
-    seconds: float  # with the time before a resume
-    samples_per_second: float
-    compiles_after_warm_up: int
 
 
 def result_lines(runs: list[Run], baselines: dict[str, dict[str, float]]) -> list[tuple[str, str]]:
@@ -32,19 +24,8 @@ def result_lines(runs: list[Run], baselines: dict[str, dict[str, float]]) -> lis
     ]
     for score in runs[0].scores[-1]:
         final = [run.scores[-1][score] for run in runs]
-        text = f"{statistics.fmean(final):.4f}"
-        if len(runs) > 1:
-            text += f" ± {statistics.stdev(final):.4f}"
-        lines.append((f"{score}, two towers", text))
-    last = statistics.fmean(statistics.fmean(run.losses[-50:]) for run in runs)
-    return [
-        *lines,
-        ("train loss, last 50 steps", f"{last:.4f}"),
-        ("training samples/s", f"{statistics.median(r.samples_per_second for r in runs):,.0f}"),
-        ("seconds per run", f"{statistics.fmean(run.seconds for run in runs):.0f}"),
-        ("compiles", str(tte.runtime.compile_count())),
-        ("compiles after warm-up", str(sum(run.compiles_after_warm_up for run in runs))),
-    ]
+        lines.append((f"{score}, two towers", mean_text(final)))
+    return [*lines, *run_lines(runs)]
 
 
 def plot(path: Path, title: str, runs: list[Run], baselines: dict[str, dict[str, float]]) -> None:
@@ -60,10 +41,7 @@ def plot(path: Path, title: str, runs: list[Run], baselines: dict[str, dict[str,
     epochs = len(runs[0].scores) - 1
     for number, run in enumerate(runs):
         color, label = f"C{number}", f"two towers, seed {run.seed}"
-        count = min(8 * epochs, len(run.losses))  # single steps are noisy: show parts of epochs
-        parts = torch.tensor(run.losses).tensor_split(count)
-        middles = [(part + 0.5) * epochs / count for part in range(count)]
-        axes[0].plot(middles, [float(part.mean()) for part in parts], color=color, label=label)
+        axes[0].plot(*loss_curve(run.losses, epochs, 8), color=color, label=label)
         for axis, name in zip(axes[1:], names, strict=True):
             values = [scores[name] for scores in run.scores]
             axis.plot(range(epochs + 1), values, "o-", color=color, markersize=4, label=label)

@@ -49,7 +49,7 @@ def test_a_curve_of_few_steps_is_no_mean() -> None:
 
 def test_soak_names_each_failed_check_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    from support.soak_checks import failures
+    from support.soak.checks import failures
 
     good = {
         "growth": 0.0, "resident_mib_before": 100.0, "resident_mib_after": 100.0, "tables_equal": True,

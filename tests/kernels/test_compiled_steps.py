@@ -17,9 +17,9 @@ import pytest
 from places import SCRIPTS
 from traced import traced
 
-from scripts.support.tpu_chips import CHIPS
-from scripts.support.tpu_program import read_program
-from scripts.support.tpu_schedule import count_cycles, dump_arguments
+from scripts.support.tpu.chips import CHIPS
+from scripts.support.tpu.program import read_program
+from scripts.support.tpu.schedule import count_cycles, dump_arguments
 
 COMPILER = os.environ.get("TPU_COMPILER_PYTHON", sys.executable)
 KERNELS = ("write_records", "write_marked_rows")
@@ -42,7 +42,13 @@ def compiled(proto: Path, chip: str, folder: Path, *options: str) -> dict[str, A
     """The program's text, the bytes of its memory, and the instruction words of its kernels."""
     code = folder / "code"
     code.mkdir(parents=True)
-    command = [COMPILER, str(SCRIPTS / "support" / "tpu_compiler.py"), str(proto), "--chip", chip]
+    command = [
+        COMPILER,
+        str(SCRIPTS / "support" / "tpu" / "compiler.py"),
+        str(proto),
+        "--chip",
+        chip,
+    ]
     environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_DEVICE")}
     subprocess.run(
         [*command, "--out", str(folder), *options],

@@ -30,8 +30,8 @@ if jax.__version__ != "0.7.1":
 from jax._src.pallas.mosaic import interpret  # noqa: E402
 from jax.experimental.pallas import tpu as pltpu  # noqa: E402
 
-from scripts.support import kernel_text as lowering  # noqa: E402
-from scripts.support import row_kernels  # noqa: E402
+from scripts.support.kernels import source as row_kernels  # noqa: E402
+from scripts.support.kernels import text as lowering  # noqa: E402
 
 SMALL: dict[str, int] = {"block": 16, "chunk": 8}
 """Blocks and chunks of few records, so that a few dozen fill several."""

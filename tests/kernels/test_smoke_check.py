@@ -17,7 +17,7 @@ from torch_tpu_embedding.kernels.write_rows import write_records
 sys.path.append(str(SCRIPTS))  # as for a script that is run
 
 from scripts import tpu_smoke
-from scripts.support import time_kernels
+from scripts.support.kernels import times as time_kernels
 
 
 def test_without_a_tpu_it_says_so_and_does_not_fail() -> None:

@@ -42,9 +42,17 @@ def names_by_thread(events: list[dict[str, Any]]) -> dict[str, set[str]]:
     return found
 
 
-def test_the_trace_holds_phases_by_thread_and_the_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("as_bags", "phases"),
+    [(True, ENQUEUE), (False, ENQUEUE - {"exchange"})],  # one id a sample: nothing to agree on
+)
+def test_the_trace_holds_phases_by_thread_and_the_steps(
+    as_bags: bool, phases: set[str], tmp_path: Path
+) -> None:
     embedding = make()
-    batches = [[torch.arange(B) + step] for step in range(4)]
+    ids = [torch.arange(B) + step for step in range(4)]
+    lengths = torch.ones(B, dtype=torch.int64)
+    batches = [[tte.Ragged.from_lengths(each, lengths) if as_bags else each] for each in ids]
     compiled = 0
     with tte.profile(tmp_path / "steps.json"):
         for _ in tte.EmbeddingLoader(batches, embedding):
@@ -53,7 +61,7 @@ def test_the_trace_holds_phases_by_thread_and_the_steps(tmp_path: Path) -> None:
     events = events_of(tmp_path / "steps.json")
     found = names_by_thread(events)
     assert {"EmbeddingLoader", "MainThread"} == {*found}
-    assert found["EmbeddingLoader"] == ENQUEUE
+    assert found["EmbeddingLoader"] == phases
     assert found["MainThread"] == STEP
     steps = [e for e in events if e["ph"] == "i"]
     assert [e["name"] for e in steps] == ["step 0", "step 1", "step 2", "step 3"]

@@ -17,7 +17,7 @@ from torch_tpu_embedding.serving import int8
 from torch_tpu_embedding.serving.int8 import Int8Embedding
 
 ROUNDING = 2.0**-22
-"""What the float32 sum may lose, times the largest magnitude of a row."""
+"""The share that the float32 sum may lose, times the largest magnitude of a row."""
 
 
 def bound(weight: torch.Tensor) -> torch.Tensor:

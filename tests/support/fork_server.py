@@ -108,6 +108,8 @@ def open_standard_files(unbuffered: bool) -> None:
 
 def become(request: dict[str, Any], path: list[str]) -> None:
     """Run what `python` would run with these arguments."""
+    # A shell's background job ignores SIGINT, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for target, descriptor in enumerate(request["files"]):
         os.dup2(descriptor, target)
         os.close(descriptor)

@@ -121,7 +121,7 @@ class Batcher:
         ]
         self._has_rounds = bool(each_occurrence)
         self._at_once: dict[tuple[int], OneIdBatch] = {}
-        """What does not depend on the ids, in batches of one id a sample."""
+        """The makers of whole batches of one id a sample, by the shape of their ids."""
         features = [each.name for each in resolved.features]
         self._lengths = {kind: BagLengths(features, may_have_one_length) for kind in (True, False)}
 

@@ -90,6 +90,11 @@ def _sorted_runs(keys: NDArray[np.int64], runs: Sequence[Sequence[slice]]) -> ND
     return ordered
 
 
+def are_dense(count: int, bound: int) -> bool:
+    """True if `count` keys of `bound` possible ones are faster marked than sorted."""
+    return bound <= _MARKS_PER_KEY * count
+
+
 def unique_inverse(keys: Tensor, bound: int) -> tuple[Tensor, Tensor]:
     """The same as `torch.unique(keys, return_inverse=True)`, in a third to a tenth of its time.
 
@@ -102,7 +107,7 @@ def unique_inverse(keys: Tensor, bound: int) -> tuple[Tensor, Tensor]:
     """
     count = keys.numel()
     position_bits = count.bit_length()
-    if bound <= _MARKS_PER_KEY * count:
+    if are_dense(count, bound):
         return _by_marks(keys, bound)
     if count == 0 or (bound - 1).bit_length() + position_bits > _KEY_BITS:
         unique, inverse = torch.unique(keys, return_inverse=True)

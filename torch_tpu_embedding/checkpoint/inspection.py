@@ -59,7 +59,7 @@ def inspect(directory: Path, step: int | None, norms: bool) -> dict[str, Any]:
 
 
 def _serving_bytes(reader: Reader) -> dict[str, int]:
-    """What the weights alone take: in float32, and as `export_serving(quantize="int8")` holds them."""
+    """The bytes of the weights alone: in float32, and as `export_serving(quantize="int8")` holds them."""
     shapes = [(each.vocabulary_size, each.fields[WEIGHT]) for each in reader.tables.values()]
     return {
         "float32": sum(4 * rows * width for rows, width in shapes),

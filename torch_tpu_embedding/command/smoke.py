@@ -22,7 +22,7 @@ from ..reference import ReferenceEmbedding
 
 V, D, B, STEPS = 100, 8, 6, 5
 LARGEST_DIFFERENCE = 1e-4
-"""Of float32 numbers after a few steps, beside the float64 reference."""
+"""The bound for float32 numbers after a few steps, beside the float64 reference."""
 
 
 def smoke(device: str | None) -> dict[str, Any]:

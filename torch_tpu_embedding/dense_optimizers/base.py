@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime.torch_xla.held import hold
 from ..runtime.modes import for_tables
+from ..runtime.torch_xla.held import hold
 from .sent_numbers import Number, SentNumbers
 
 _NOT_TAKEN = {
@@ -33,6 +34,13 @@ class DenseOptimizer(torch.optim.Optimizer):
 
     rates: SentNumbers
     _sent_names: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # **others takes what is refused, for errors that say why: not for editors and help()
+        _, *shown = inspect.signature(cls.__init__).parameters.values()
+        named = [each for each in shown if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        cls.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
 
     def __init__(
         self, params: Iterable[Any], defaults: dict[str, Any], others: dict[str, Any]

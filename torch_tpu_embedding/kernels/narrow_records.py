@@ -46,7 +46,7 @@ def merge_into_rows(
 
 
 def _later(values: Tensor, distance: int, blank: float) -> Tensor:
-    """What is `distance` places before each place; `blank` for the first ones."""
+    """The value `distance` positions before each one; `blank` for the first ones."""
     count = max(values.shape[0] - distance, 0)
     front = values.new_full((values.shape[0] - count, *values.shape[1:]), blank)
     return torch.cat([front, values[:count]])

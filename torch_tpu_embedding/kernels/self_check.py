@@ -46,6 +46,8 @@ def kernels_work(exchange: Exchange, arrays: Sequence[ArrayLayout]) -> bool:
 @for_tables
 def find_fault(exchange: Exchange, arrays: Sequence[ArrayLayout]) -> str | None:
     """The first of the kernels' faults, as the end of a sentence; None if there is none."""
+    if runtime.backend() != "torch_xla":
+        return f"{runtime.backend_name()}: torch_xla alone can call them"
     ours = [array for array in arrays if array.written_by_kernel]
     widths = sorted({array.parts for array in ours if array.records_per_row == 1})
     narrow = any(array.records_per_row > 1 for array in ours)
@@ -88,11 +90,12 @@ def _same(
     random = torch.Generator("cpu").manual_seed(17)  # the same on all processes
 
     def bits(*shape: int) -> Tensor:
-        drawn = torch.randint(-(2**31), 2**31, shape, generator=random, device="cpu")
+        span = -(2**31), 2**31
+        drawn = torch.randint(*span, shape, generator=random, dtype=torch.int64, device="cpu")
         return drawn.to(torch.int32).view(torch.float32)
 
     start = bits(_RECORDS * rows, LANES)
-    order = torch.randperm(_RECORDS, generator=random, device="cpu")
+    order = torch.randperm(_RECORDS, generator=random, dtype=torch.int64, device="cpu")
     record, values = order[:_WRITTEN].to(torch.int32), bits(_WRITTEN, rows * LANES)
     devices, enter = exchange.local_devices, exchange.enter
     sent = [exchange.put(torch.cat([each] * devices)) for each in (record, values)]

@@ -96,13 +96,19 @@ def write_changes(
 ) -> None:
     """Add the changes of the fields `[U, width]` to the records where `valid` `[U, 1]`.
 
+    Arrays that kernels write are left to `replace_records`.
+
     Args:
         arrays: replaced by their new values.
     """
+    scattered = [n for n, layout in enumerate(layouts) if not layout.written_by_kernel]
+    if not scattered:
+        return
     # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding -0.0, not
     # 0.0, leaves every bit pattern as it is. Before the fields are joined, for then it costs no pass.
     changes = {name: torch.where(valid, change, -0.0) for name, change in changes.items()}
-    for number, layout in enumerate(layouts):
+    for number in scattered:
+        layout = layouts[number]
         if layout.fields_have_rows:
             for name in layout.fields:
                 rows = field_row(layout, record, name)
@@ -153,8 +159,9 @@ def _with_added(layout: ArrayLayout, array: Tensor, record: Tensor, change: Tens
 
 
 def _add_rows(array: Tensor, rows: Tensor, change: Tensor) -> Tensor:
-    if runtime.is_spmd():
-        # A part of an array, which out of place would make another program.
+    if runtime.is_spmd() or runtime.backend() == "torch_tpu":
+        # Under SPMD a part of an array, which out of place would make another program; torch_tpu, which
+        # runs operators one by one, would copy the array.
         return array.index_add_(0, rows, change)
     # To the same program; in place it goes through functions in Python, for three times as long.
     return array.index_add(0, rows, change)

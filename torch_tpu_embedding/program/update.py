@@ -118,17 +118,11 @@ def apply_stack(
         change = torch.where(weights != weights, weights, change)
     changes = {WEIGHT: change, **slot_changes}
     record, valid = spare_frozen(index.ints.record, index.valid, rate, stack.padding_record)
-    scattered: list[int] = []
-    for number, layout in enumerate(stack.arrays):
+    for layout, array, before in zip(stack.arrays, arrays, records, strict=True):
         if layout.written_by_kernel:
-            before = records[number]
             new = torch.where(moves(rate), before + join_lanes(layout, changes), before)
-            replace_records(layout, arrays[number], index.ints.record, new, index.valid)
-        else:
-            scattered.append(number)
-    if scattered:
-        layouts = [stack.arrays[number] for number in scattered]
-        write_changes([arrays[number] for number in scattered], layouts, record, changes, valid)
+            replace_records(layout, array, index.ints.record, new, index.valid)
+    write_changes(arrays, stack.arrays, record, changes, valid)
 
 
 def apply_round_batch(

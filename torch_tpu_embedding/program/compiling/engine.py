@@ -47,13 +47,13 @@ class CompilingEngine(Engine):
         may_sample: bool = True,
         read_before: Sequence[Tensor] = (),
     ) -> None:
-        sampler = self.sampler if may_sample else None
-        sampled = sampler is not None and sampler.due
+        samplers = self.samplers if may_sample else []
+        sampled = any(each.due for each in samplers)
         if sampled or looked_up.row_gradients or not self._compiled.takes_updates:
             super().update(looked_up, gradients, rates, may_sample, read_before)
             return
-        if sampler is not None:
-            sampler.begin()
+        for each in samplers:
+            each.begin()
         # `read_before` was read already: what is called first runs first.
         records = looked_up.weight_records
         if looked_up.version != self.store.version or not records:

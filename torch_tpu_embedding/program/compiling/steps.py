@@ -7,7 +7,8 @@ and computes, and notes what is to be written; each array is then written by an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from ...batch.program_shape import StackShape
 from ...tables.layout import StackLayout
 from ..lookup import activations, rows_of
 from ..records import gather_records
-from ..stack_index import SentBatch, split_buffers
+from ..stack_index import SentBatch, StackIndex, split_buffers
 from ..update import apply_stack, row_gradients
 
 _Program = Callable[..., list[Tensor]]
@@ -35,8 +36,9 @@ class _Noted:
     def index_select(self, dim: int, rows: Tensor) -> Tensor:
         return self._array.index_select(dim, rows)
 
-    def index_add_(self, dim: int, rows: Tensor, change: Tensor) -> None:
+    def index_add_(self, dim: int, rows: Tensor, change: Tensor) -> _Noted:
         self._writes += [rows, change]
+        return self
 
 
 class CompiledSteps:
@@ -73,18 +75,19 @@ class CompiledSteps:
         """
         spans = [span for shape in batch.shapes for span in shape.order.spans]
 
-        def program(ints: Tensor, floats: Tensor, *arrays: Tensor) -> list[Tensor]:
-            indices = split_buffers(batch.shapes, ints, floats)
+        def program(*inputs: Tensor) -> list[Tensor]:
+            rest = iter(inputs)
+            indices = _split(batch, rest)
             records = [
                 gather_records(index.shape.order.stack.arrays[0], array, index.ints.record)
-                for index, array in zip(indices, arrays, strict=True)
+                for index, array in zip(indices, rest, strict=True)
             ]
             found = list(records)
             for index, each in zip(indices, records, strict=True):
                 found += activations(index, rows_of(index, each))
             return found
 
-        found = self._run("look_up", batch, program, [batch.ints, batch.floats, *weights])
+        found = self._run("look_up", batch, program, [*batch.buffers, *weights])
         records, parts = found[: len(batch.shapes)], found[len(batch.shapes) :]
         return records, {s.feature_index: part for s, part in zip(spans, parts, strict=True)}
 
@@ -111,7 +114,7 @@ class CompiledSteps:
 
         def program(*inputs: Tensor) -> list[Tensor]:
             rest = iter(inputs)
-            indices = split_buffers(batch.shapes, next(rest), next(rest))
+            indices = _split(batch, rest)
             held = [[next(rest) for _ in range(count)] for count in counts]
             kept, rate = [next(rest) for _ in trained], [next(rest) for _ in trained]
             given = list(rest)
@@ -127,7 +130,7 @@ class CompiledSteps:
                 writes += [part for each in of_arrays for part in each]
             return writes
 
-        inputs = [batch.ints, batch.floats]
+        inputs = batch.buffers
         targets = [array for number in trained for array in arrays[number]]
         inputs += targets
         inputs += [records[number] for number in trained]
@@ -148,3 +151,8 @@ class CompiledSteps:
         if key not in self._programs:
             self._programs[key] = runtime.compiled(function, inputs)
         return self._programs[key](*inputs)
+
+
+def _split(batch: SentBatch, inputs: Iterator[Tensor]) -> tuple[StackIndex, ...]:
+    """Name the parts of the buffers of a batch such as this one, which come first among the inputs."""
+    return split_buffers(batch.shapes, *islice(inputs, len(batch.buffers)))

@@ -19,9 +19,9 @@ from torch import Tensor
 class _Held:
     def __init__(self) -> None:
         self.now: list[list[Tensor]] = []
-        """Of the step that is being traced."""
+        """Memory that the step being traced overwrites."""
         self.before: list[list[Tensor]] = []
-        """Of the step before, whose program may still run."""
+        """Memory that the step before has overwritten, whose program may still run."""
         self.ended = 0
         """The steps that had ended at the last release."""
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Lower the row kernels to the text that the package ships. Needs jax 0.7.1.
 
-    python scripts/support/kernel_text.py torch_tpu_embedding/kernels
+    python scripts/support/kernels/text.py torch_tpu_embedding/kernels
 
 writes the files `*.mlir` of that folder anew: the lowered kernels, with names in place of sizes.
 """
@@ -20,9 +20,9 @@ from jax._src import tpu_custom_call
 from jaxlib.mlir import ir
 
 if __package__:
-    from . import row_kernels
+    from . import source
 else:
-    import row_kernels
+    import source
 
 KERNELS = ("write_records", "write_marked_rows")
 MOSAIC_VERSION = 7
@@ -46,10 +46,10 @@ def lower(name: str, array_rows: int, records: int, rows: int) -> str:
     numbers = [_type((records,), jnp.int32), _type((1,), jnp.int32)]
     array, values = _type((array_rows, 128)), _type((records * rows, 128))
     if name == "write_records":
-        function = jax.jit(lambda *given: row_kernels.write_records(*given, rows=rows))
+        function = jax.jit(lambda *given: source.write_records(*given, rows=rows))
         arguments = [array, *numbers, values]
     else:
-        function = jax.jit(row_kernels.write_marked_rows)
+        function = jax.jit(source.write_marked_rows)
         arguments = [array, numbers[0], values]
     tpu_custom_call._lower_mosaic_module_to_asm = keep
     tpu_custom_call.get_ir_version = lambda context: MOSAIC_VERSION
@@ -75,7 +75,7 @@ def template(name: str) -> str:
     per_record, records, rows = _SIZES
     rows = rows if name == "write_records" else 1
     text = lower(name, per_record * rows, records, rows)
-    block, blocks = row_kernels.BLOCK, -(-records // row_kernels.BLOCK)
+    block, blocks = source.BLOCK, -(-records // source.BLOCK)
     names = {
         f"<{per_record * rows}x": "<${array_rows}x",
         f"iteration_bounds = array<i64: {blocks}>": "iteration_bounds = array<i64: ${blocks}>",
@@ -84,7 +84,7 @@ def template(name: str) -> str:
         names |= {
             f"<{block * rows}x": "<${block_rows}x",
             f"array<i64: {block * rows},": "array<i64: ${block_rows},",
-            f"<{row_kernels.CHUNK * rows}x": "<${chunk_rows}x",
+            f"<{source.CHUNK * rows}x": "<${chunk_rows}x",
             f"<{rows}x": "<${rows}x",
             f"value = {rows} : i32": "value = ${rows} : i32",
         }
