@@ -12,9 +12,6 @@ PARTITIONED = "torch_tpu has no partitioned programs: "
 OF_TORCH_XLA = "about torch_xla itself: "
 
 NO_SCALER = "torch_tpu 0.2 has no kernel for the unscaling of torch.amp.GradScaler"
-NO_DATA_COUNT = (
-    "a change of `value.data` is not counted by torch, and torch_tpu has no counter of its own"
-)
 ROUNDING = "op by op, torch.optim's Adagrad rounds once more or less than ours does: 1 ulp"
 
 NOT_UNDER_TORCH_TPU = {
@@ -35,7 +32,6 @@ NOT_UNDER_TORCH_TPU = {
     "test_clipping_by_the_norm_sums_no_gradient_twice_and": LAZY + "the step's one program",
     "test_the_traced_tpu_program_makes_nothing_of_a_tables_size": LAZY + "the step's one program",
     "test_norms_are_those_of_the_sampled_step": LAZY + "norms are known before the step ends",
-    "test_a_gradient_changed_after_clipping_is_what_is_applied[data]": NO_DATA_COUNT,
     "test_a_compiled_model_trains_as_the_model_itself[openxla]": OF_TORCH_XLA
     + "its backend of torch.compile",
     "test_the_package_does_not_import_the_compiler": "torch_tpu itself imports it",
@@ -50,6 +46,7 @@ NOT_UNDER_TORCH_TPU = {
 """Part of a test's name, `path::function[parameters]` → why it does not run under torch_tpu."""
 
 FILES_OF_TORCH_XLA = [
+    "runtime/test_held.py",
     "runtime/test_out_of_place.py",
     "training/test_embedding_optimizer.py",
     "training/test_training_libraries.py",

@@ -116,14 +116,14 @@ def is_computed(value: Tensor) -> bool:
     return True
 
 
-def times_changed(value: Tensor) -> int:
-    """The number of times that a tensor was changed in place, as torch counts it; a change of `value.data`
-    is not counted.
+def times_changed(value: Tensor) -> int | None:
+    """None: the number of times that a tensor was changed in place is not known, for torch does not count
+    changes of `value.data`.
 
     Args:
         value: a tensor on the device.
     """
-    return value._version
+    return None
 
 
 @contextlib.contextmanager

@@ -145,10 +145,11 @@ def is_computed(value: Tensor) -> bool:
     return not bindings()._check_tensor_need_materialization([value])[0]
 
 
-def times_changed(value: Tensor) -> int:
-    """The number of times that a device tensor's memory was changed in place, through any alias.
+def times_changed(value: Tensor) -> int | None:
+    """The number of times that a device tensor's memory was changed in place, through any alias; None with
+    XLA_DISABLE_FUNCTIONALIZATION, where torch's own counter is all there is.
 
-    torch's own version counter misses changes of `value.data`.
+    That one misses changes of `value.data`.
 
     Args:
         value: an XLA tensor.
@@ -156,7 +157,7 @@ def times_changed(value: Tensor) -> int:
     if torch._is_functional_tensor(value):
         count: int = torch._functionalize_mutation_counter(value)
         return count
-    return value._version  # with XLA_DISABLE_FUNCTIONALIZATION
+    return None
 
 
 @contextlib.contextmanager
