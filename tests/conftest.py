@@ -15,6 +15,8 @@ os.environ.setdefault("PJRT_DEVICE", "CPU")
 # Under torch_tpu: to compile functions takes ten times as long as all that a test does with them. Tests
 # of these functions set it to 1.
 os.environ.setdefault("TPU_EMBEDDING_COMPILE", "0")
+# torch keeps compiled functions on the disk: what is read from there is neither counted nor dumped.
+os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 )
