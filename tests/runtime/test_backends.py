@@ -13,6 +13,7 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding.runtime import backends
 
 REMEDY = r"pip install 'torch_tpu_embedding\[xla\]', or 'torch_tpu_embedding\[torch-tpu\]'"
+EXTRAS = {"torch_xla": r"\[xla\]", "torch_tpu": r"\[torch-tpu\]"}
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +55,12 @@ def test_with_neither_the_choice_follows_torch_and_an_accelerator_is_an_error(
 ) -> None:
     find(monkeypatch, torch_version=version)
     assert backends.backend() == wanted
-    with pytest.raises(ImportError, match=r"needs torch_xla or torch_tpu, and neither.*" + REMEDY):
+    remedy = rf"pip install 'torch_tpu_embedding{EXTRAS[wanted]}'"
+    with pytest.raises(
+        ModuleNotFoundError, match=rf"^{wanted} is not installed.*{remedy}.*device=\"cpu\""
+    ) as caught:
         backends.require_backend()
+    assert caught.value.name == wanted
 
 
 def test_with_both_installed_one_must_be_chosen_by_the_environment(
