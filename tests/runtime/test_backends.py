@@ -18,7 +18,7 @@ EXTRAS = {"torch_xla": r"\[xla\]", "torch_tpu": r"\[torch-tpu\]"}
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    """What one test lets the package find must not be known to the next."""
+    """Forget the backends that a test lets the package find, before the next test."""
     yield
     backends.backend.cache_clear()
     backends.require_backend.cache_clear()

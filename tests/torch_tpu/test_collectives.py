@@ -39,7 +39,7 @@ dist.destroy_process_group()
 
 
 def exchanged(folder: Path, count: int) -> list[dict[str, list[list[float]]]]:
-    """What each of so many processes got."""
+    """The tensors that each of so many processes got."""
     command = [sys.executable, "-c", WORKER, str(folder)]
     processes = [
         subprocess.Popen([*command, str(rank), str(count)], cwd=ROOT) for rank in range(count)

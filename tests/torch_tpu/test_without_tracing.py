@@ -1,13 +1,13 @@
-"""What has another meaning, or none, where operators run one by one: replay, tracing, caches, SPMD."""
+"""Calls that have another meaning, or none, where operators run one by one: replay, caches, SPMD."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
 
-import helpers
 import pytest
 import torch
+from models import helpers
 from torch import Tensor
 
 import torch_tpu_embedding as tte
