@@ -46,6 +46,8 @@ def kernels_work(exchange: Exchange, arrays: Sequence[ArrayLayout]) -> bool:
 @for_tables
 def find_fault(exchange: Exchange, arrays: Sequence[ArrayLayout]) -> str | None:
     """The first of the kernels' faults, as the end of a sentence; None if there is none."""
+    if runtime.backend() != "torch_xla":
+        return f"{runtime.backend_name()}: torch_xla alone can call them"
     ours = [array for array in arrays if array.written_by_kernel]
     widths = sorted({array.parts for array in ours if array.records_per_row == 1})
     narrow = any(array.records_per_row > 1 for array in ours)

@@ -80,7 +80,7 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         sums = _sum_bags(weighted.view(fused[0].form.length, -1, order.stack.dim))
         outputs += separate(sums, [each.count for each in fused])
     if order.num_bags:
-        weighted = rows.index_select(0, next(lookup_rows)) * index.floats.ragged_gain[:, None]
+        weighted = rows.index_select(0, next(lookup_rows)) * index.ragged_gains
         sums = torch.zeros(order.num_bags, order.stack.dim, dtype=rows.dtype, device=rows.device)
         sums = sums.index_add(0, index.ints.bag, weighted)
         outputs += separate(sums, [span.count for span in order.ragged])

@@ -38,9 +38,7 @@ def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]
         of_lookups = of_bags.expand(fused[0].form.length, *of_bags.shape)
         found.append(of_lookups.reshape(-1, order.stack.dim) * gain)
     if order.num_bags:
-        found.append(
-            join(list(rest)).index_select(0, index.ints.bag) * index.floats.ragged_gain[:, None]
-        )
+        found.append(join(list(rest)).index_select(0, index.ints.bag) * index.ragged_gains)
     return found
 
 
