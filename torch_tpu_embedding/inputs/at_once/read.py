@@ -69,7 +69,7 @@ def _read_one_length(resolved: Resolved, values: Sequence[Any]) -> OneLengthBags
         array = ids.numpy()
         unsigned, most = _UNSIGNED[ids.dtype]
         # Without a sign a negative id is larger than any other.
-        if array.view(unsigned).max() >= min(rows, most):
+        if np.maximum.reduce(array.view(unsigned)) >= min(rows, most):
             return None
         sizes.add(array.size // (length or 1))
         parts.append(array)
