@@ -9,7 +9,6 @@ import torch
 
 from .resolved import Table
 
-
 _LARGEST = torch.finfo(torch.float32).max
 
 
