@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 from places import SCRIPTS
-from traced import traced
+from programs.traced import traced
+
+sys.path.append(str(SCRIPTS))  # as for a script that is run
 
 from scripts.support.tpu.chips import CHIPS
+from scripts.support.tpu.job import run_compiler
 from scripts.support.tpu.program import read_program
-from scripts.support.tpu.schedule import count_cycles, dump_arguments
 
 COMPILER = os.environ.get("TPU_COMPILER_PYTHON", sys.executable)
 KERNELS = ("write_records", "write_marked_rows")
@@ -40,25 +42,10 @@ pytestmark = pytest.mark.skipif(
 
 def compiled(proto: Path, chip: str, folder: Path, *options: str) -> dict[str, Any]:
     """The program's text, the bytes of its memory, and the instruction words of its kernels."""
-    code = folder / "code"
-    code.mkdir(parents=True)
-    command = [
-        COMPILER,
-        str(SCRIPTS / "support" / "tpu" / "compiler.py"),
-        str(proto),
-        "--chip",
-        chip,
-    ]
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_DEVICE")}
-    subprocess.run(
-        [*command, "--out", str(folder), *options],
-        env={**environment, "LIBTPU_INIT_ARGS": dump_arguments(code)},
-        check=True,
-        capture_output=True,
-    )
+    words = run_compiler(COMPILER, proto, chip, folder, *options)
     found: dict[str, Any] = json.loads((folder / "result.json").read_text())
     found["text"] = (folder / "program.txt").read_text()
-    found["words"] = count_cycles(code, CHIPS[chip].granule_bytes)
+    found["words"] = words
     return found
 
 

@@ -23,7 +23,7 @@ def parse_features(
     *,
     constant_weights: bool = False,
 ) -> Sequence[Bags]:
-    """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`.
+    """Check a nest of inputs and bring it into bags of ids, in feature order; arguments as for `parse`.
 
     Features that all have one id a sample, or bags of one length, are read at once, with the same result.
     """

@@ -33,9 +33,9 @@ class Traced:
     program: Program | None
     """None if it cannot be run again."""
     reason: str | None = None
-    """Why not, as the end of a sentence; None if that is but for now."""
+    """Why it cannot be run again, as the end of a sentence; None if the next trace may show that it can."""
     impurity: str | None = None
-    """A reason to trust no single trace of it."""
+    """A reason not to trust this trace of it, as the end of a sentence."""
 
 
 class Capture:
