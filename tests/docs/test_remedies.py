@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import remedies.calls
 import remedies.inputs
-import remedies.tables  # noqa: F401 (the cases of the three join CASES)
+import remedies.stale
+import remedies.tables  # noqa: F401 (the cases of the four join CASES)
 from remedies.cases import CASES, Case
 
 
