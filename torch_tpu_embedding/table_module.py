@@ -27,6 +27,7 @@ from .tables.shard import DeviceRows, HostRows
 from .tables.start_values import table_values
 from .tables.staying import refuse_to_copy, refuse_to_move
 from .tables.table_parameters import TableParameters
+from .training.open_steps import OpenSteps
 
 
 class TableModule(TableState):
@@ -84,7 +85,13 @@ class TableModule(TableState):
                 engine = self._tables.engine
                 group, strategy = engine.exchange.group, self.placement.strategy
                 self._rows = DeviceRows(
-                    tables, engine.store, group, strategy, engine.flush, self._tables.vocabularies
+                    tables,
+                    engine.store,
+                    group,
+                    strategy,
+                    engine.flush,
+                    self._tables.vocabularies,
+                    OpenSteps(engine),
                 )
             else:
                 fields = logical_state.state_keys

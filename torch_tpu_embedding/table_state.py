@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from .config.declared import TableConfig
 from .config.resolved import WEIGHT, Resolved
+from .io.warn import warn_caller
 from .program.build import Tables
 from .runtime.modes import outside_graph
 from .tables import state_dict as logical_state
 from .tables.placement import Placement
+from .training.open_steps import OpenSteps
 from .vocabularies.map_tensor import packed_map
 
 
@@ -145,6 +147,12 @@ class TableState(nn.Module):
         self.flush()
         if self.on_accelerator:
             engine = self._tables.engine
+            if kept := OpenSteps(engine).with_gradients():
+                warn_caller(
+                    f"load_state_dict: the gradients of {kept} batches, computed from the rows before, are "
+                    "kept, and the next apply_gradients gives them to the rows loaded now; to drop them, "
+                    "call embedding.discard()"
+                )
             if (vocabularies := self._tables.vocabularies) is not None:
                 vocabularies.require_idle("load_state_dict")
                 made = {n: vocabularies.of_state(n, each) for n, each in plan.maps.items()}
