@@ -43,10 +43,17 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         embedding: a TPUEmbedding on an XLA device.
 
     Raises:
+        RuntimeError: the embedding is on the CPU.
         ValueError: a table's learning rate is below 0.
     """
 
     def __init__(self, embedding: TPUEmbedding) -> None:
+        if not embedding.on_accelerator:
+            raise RuntimeError(
+                "EmbeddingOptimizer: this TPUEmbedding is on the CPU, where tables are plain parameters; "
+                "give them to an optimizer of torch, torch.optim.SGD(embedding.parameters(), lr), or "
+                "create it without device='cpu'"
+            )
         self._embedding = embedding
         self._callables = [
             table.optimizer is not None and callable(table.optimizer.learning_rate)

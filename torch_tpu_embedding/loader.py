@@ -163,8 +163,8 @@ class EmbeddingLoader:
         return {"batches": self._yielded, "data": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin the next iteration at a position that `state_dict` gave. A loop in which this is called must
-        be left: to go on there is a RuntimeError.
+        """Begin the next iteration at a position that `state_dict` gave. A loop in which this is called
+        must be left: to go on there is a RuntimeError.
 
         Args:
             state: as saved; the data must be the same, and without a state of its own come in the same

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
-from .config.resolved import WEIGHT, resolve
+from .config.resolved import WEIGHT, resolve, warn_of_equal_names
 from .inputs.host_values import map_tensors
 from .kernels.choice import RowKernels
 from .monitoring.metrics import MetricsSwitch
@@ -56,6 +56,7 @@ class TableModule(TableState):
     ) -> None:
         super().__init__()
         self.resolved = resolve(feature_config, optimizer)
+        warn_of_equal_names(self.resolved)
         self._tables = Tables(
             self.resolved,
             device,

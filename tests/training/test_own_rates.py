@@ -11,7 +11,9 @@ import torch
 import torch_tpu_embedding as tte
 
 IDS = {"f": torch.tensor([1, 2])}
-UNHEEDED = r"set on the EmbeddingOptimizer are not heeded \('t': 5.0 there, 1.0 of the table\); call its step"
+UNHEEDED = (
+    r"on the EmbeddingOptimizer are not heeded \('t': 5.0 there, 1.0 of the table\); call its step"
+)
 
 
 def make(rate: float | Callable[[], float] = 1.0) -> tte.TPUEmbedding:

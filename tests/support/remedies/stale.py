@@ -29,7 +29,9 @@ def run(embedding: Any, loader: tte.EmbeddingLoader) -> int:
     return steps
 
 
-@says(r"has not been dequeued.*Call embedding.discard\(\) to skip a batch, before `continue` or where")
+@says(
+    r"has not been dequeued.*Call embedding.discard\(\) to skip a batch, before `continue` or where"
+)
 def skipped(_: Path) -> tuple[Step, ...]:
     embedding, loader = loader_of()
 
@@ -54,7 +56,9 @@ def skipped(_: Path) -> tuple[Step, ...]:
     return provoke, discard, caught
 
 
-@says(r"load_state_dict was called within this loop.*leave the loop by `break`, and begin a new one")
+@says(
+    r"load_state_dict was called within this loop.*leave the loop by `break`, and begin a new one"
+)
 def moved(_: Path) -> tuple[Step, ...]:
     embedding, loader = loader_of()
     place = {"batches": 1, "data": None}
@@ -74,7 +78,9 @@ def moved(_: Path) -> tuple[Step, ...]:
     return provoke, leave
 
 
-@says(r"and the data has 2; give the data that the state was saved with.*first batch, iterate again")
+@says(
+    r"and the data has 2; give the data that the state was saved with.*first batch, iterate again"
+)
 def behind_the_end(_: Path) -> tuple[Step, ...]:
     embedding, loader = loader_of()
     place = {"batches": 5, "data": None}
@@ -96,7 +102,9 @@ class Anew:
         yield from BATCHES
 
 
-@says(r"a generator, is at its end .*iterable that begins anew \(a DataLoader, a list, an object whose")
+@says(
+    r"a generator, is at its end .*iterable that begins anew \(a DataLoader, a list, an object whose"
+)
 def generator(_: Path) -> tuple[Step, ...]:
     def twice(batches: Any) -> Step:
         embedding, loader = loader_of(batches)

@@ -63,11 +63,15 @@ def test_a_batch_that_a_loop_passes_over_is_an_error_at_the_next(
     embedding: tte.TPUEmbedding, training: bool, last: bool
 ) -> None:
     loader, seen = loader_of(data(6), embedding, training=training), []
-    with pytest.raises(RuntimeError, match=LEFT):
+
+    def pass_over() -> None:
         for label in loader:
             if label == (5 if last else 3):
                 continue
             seen.append((label, step(embedding, training)))
+
+    with pytest.raises(RuntimeError, match=LEFT):
+        pass_over()
     assert seen == [(k, k) for k in range(5 if last else 3)]
     embedding.train(training)
     if training:
@@ -114,19 +118,19 @@ def test_a_batch_that_an_iterator_was_given_does_not_come_out_in_the_next_loop(
 def test_a_batch_that_another_loader_left_is_noticed_within_a_batch(
     embedding: tte.TPUEmbedding,
 ) -> None:
-    peeked = iter(loader_of(data(4), embedding))
-    next(peeked)
+    def evaluate(count: int) -> None:
+        for _ in loader_of(data(count, 10), embedding, training=False):
+            embedding.dequeue()
+            steps.append(1)
+
     for count in (1, 3):
-        evaluated = loader_of(data(count, 10), embedding, training=False)
-        steps = 0
-        with pytest.raises(RuntimeError, match=LEFT):
-            for _ in evaluated:
-                embedding.dequeue()
-                steps += 1
-        assert steps == 1
-        embedding.discard()
+        steps: list[int] = []
         peeked = iter(loader_of(data(4), embedding))
         next(peeked)
+        with pytest.raises(RuntimeError, match=LEFT):
+            evaluate(count)
+        assert steps == [1]
+        embedding.discard()
 
 
 def test_two_loaders_in_turn_fit_where_batches_are_taken_in_their_order(
@@ -179,11 +183,15 @@ def test_a_place_loaded_within_a_loop_ends_it_and_is_where_the_next_begins(
     embedding: tte.TPUEmbedding,
 ) -> None:
     loader, place = loader_of(data(6), embedding), {"batches": 4, "data": None}
-    with pytest.raises(RuntimeError, match="load_state_dict was called within this loop"):
+
+    def go_on() -> None:
         for label in loader:
             step(embedding)
             if label == 1:
                 loader.load_state_dict(place)
+
+    with pytest.raises(RuntimeError, match="load_state_dict was called within this loop"):
+        go_on()
     assert loader.state_dict() == place
     assert run(loader, embedding) == [4, 5]
     assert run(loader, embedding) == [*range(6)]
