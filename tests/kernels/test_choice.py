@@ -120,11 +120,11 @@ def test_a_kernel_that_fails_is_not_used_and_training_goes_on(
 
     monkeypatch.setattr(build, "on_a_tpu", lambda: True)
     monkeypatch.setattr(self_check, "write_records", fail)
-    embedding = make(row_kernels="on", layout="TPU")
     with pytest.warns(
         RuntimeWarning, match="a kernel failed: RuntimeError: Mosaic failed to compile"
     ):
-        embedding.build()
+        embedding = make(row_kernels="on", layout="TPU")
+    embedding.build()
     assert "row kernel" not in embedding.describe()
     embedding([torch.tensor([1, 2, 3, 3])])[0].sum().backward()
     embedding.apply_gradients()
@@ -149,3 +149,31 @@ def test_a_fault_on_one_process_keeps_all_from_using_kernels() -> None:
     exchange.group = Group()
     with pytest.warns(RuntimeWarning, match="on process 1"):
         assert not kernels_work(exchange, EVERY_KIND)
+
+
+def test_processes_meet_in_the_constructor_and_one_may_build_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    met: list[Any] = []
+
+    class Group(Alone):
+        def scoped(self, scope: str) -> Group:
+            return self
+
+        def gather_objects(self, value: Any) -> list[Any]:
+            met.append(value)
+            return [value, None]
+
+    class Exchange(Local):
+        def __init__(self, device: torch.device, process_group: object) -> None:
+            super().__init__(device)
+            self.group = Group()
+
+    monkeypatch.setattr(build, "on_a_tpu", lambda: True)
+    monkeypatch.setattr(build, "choose_exchange", Exchange)
+    monkeypatch.setattr(self_check, "find_fault", lambda exchange, arrays: None)
+    embedding = make(row_kernels="on", layout="TPU")
+    assert met == [None]
+    embedding.build()
+    assert met == [None]
+    assert "row kernel" in embedding.describe()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import runtime
+from ..distributed.calls import calling
 from ..distributed.exchange import Exchange
 from ..io.warn import warn_caller
 from ..runtime import host
@@ -33,7 +34,8 @@ def kernels_work(exchange: Exchange, arrays: Sequence[ArrayLayout]) -> bool:
     Warns if they do not. A collective call.
     """
     fault = find_fault(exchange, arrays)
-    faults = exchange.group.gather_objects(fault)
+    with calling("TPUEmbedding()"):
+        faults = exchange.group.gather_objects(fault)
     found = next((each for each in faults if each is not None), None)
     if found is not None:
         warn_caller(

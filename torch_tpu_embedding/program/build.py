@@ -69,7 +69,8 @@ class Tables:
         self.built: Engine | None = None
         """None before the tables are built, and on the CPU."""
         self._layout = layout
-        self._wants_row_kernels = wants_row_kernels(row_kernels)
+        self._row_kernels = False
+        wanted = wants_row_kernels(row_kernels)
         if not self.on_accelerator:
             self._require_cpu(initialize_tpu_embedding)
             return
@@ -84,12 +85,13 @@ class Tables:
             group, devices = self.exchange.group, self.exchange.local_devices
             self.placement = Placement(sharding, group.size, group.rank, devices)
         own: dict[str, object] = {"sharding": self.placement.strategy, "layout": layout}
-        own["row_kernels"] = self._wants_row_kernels
+        own["row_kernels"] = wanted
         own["initialize_tpu_embedding"] = initialize_tpu_embedding
         self.seed, number = agree(self.exchange.group, resolved, {**own, **options}, self.seed)
         if initialize_tpu_embedding:
             check_sizes(resolved.tables, self.placement)
             self.exchange.group = self.exchange.group.scoped(f" [embedding {number}]")
+            self._row_kernels = wanted and self._kernels_work()
 
     def _require_cpu(self, initialize_tpu_embedding: bool) -> None:
         if self.device.type != "cpu":
@@ -116,20 +118,30 @@ class Tables:
         """Create and fill the engine on the first call; gives it."""
         runtime.require_own_process("TPUEmbedding")
         if self.built is None:
-            kind = self._layout or runtime.device_kind()
-            strategy, kernels = self.placement.strategy, self._uses_row_kernels(kind)
-            engine = Engine(self.resolved, self.device, kind, self.exchange, strategy, kernels)
+            kind, strategy = self._kind, self.placement.strategy
+            engine = Engine(
+                self.resolved, self.device, kind, self.exchange, strategy, self._row_kernels
+            )
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
             register(self.device, self.resolved, engine)
         return self.built
 
-    def _uses_row_kernels(self, kind: runtime.DeviceKind) -> bool:
-        """True if kernels are to write the rows; a collective call."""
-        if not self._wants_row_kernels or kind != "TPU" or not on_a_tpu():
+    @property
+    def _kind(self) -> runtime.DeviceKind:
+        """The kind of device that the tables are laid out for."""
+        return self._layout or runtime.device_kind()
+
+    def _kernels_work(self) -> bool:
+        """True if kernels can write the rows; a collective call.
+
+        It belongs to the constructor, as `agree` does: a process may build its tables alone.
+        """
+        if self._kind != "TPU" or not on_a_tpu():
             return False
         assert self.exchange is not None
-        stacks = build_stacks(self.resolved.tables, kind, (), self.placement, row_kernels=True)
+        runtime.require_own_process("TPUEmbedding")
+        stacks = build_stacks(self.resolved.tables, "TPU", (), self.placement, row_kernels=True)
         return kernels_work(self.exchange, [array for stack in stacks for array in stack.arrays])
 
     def _start_values(self, engine: Engine, number: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
