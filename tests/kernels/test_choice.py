@@ -14,6 +14,7 @@ from torch_tpu_embedding.distributed.group import Alone
 from torch_tpu_embedding.kernels import self_check
 from torch_tpu_embedding.kernels.choice import VARIABLE, wants_row_kernels
 from torch_tpu_embedding.kernels.self_check import find_fault, kernels_work
+from torch_tpu_embedding.kernels.sum_rows import sum_rows
 from torch_tpu_embedding.kernels.write_rows import write_records
 from torch_tpu_embedding.program import build
 from torch_tpu_embedding.tables.layout import ArrayLayout
@@ -110,6 +111,23 @@ def test_a_kernel_that_writes_something_else_is_not_used(
     ):
         assert not kernels_work(Local(CPU), EVERY_KIND)
     assert kernels_work(Local(CPU), [layout(32, 4)]), "its own kernel is well"
+
+
+@pytest.mark.parametrize("wrong", [1.0, float("nan")])
+def test_a_kernel_that_sums_something_else_is_not_used(
+    wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_sum_is_wrong(*given: Any) -> Tensor:
+        sums = sum_rows(*given)
+        sums[-1, -1] += wrong * given[-1]
+        return sums
+
+    monkeypatch.setattr(self_check, "sum_rows", one_sum_is_wrong)
+    with pytest.warns(
+        RuntimeWarning, match=r"a kernel summed otherwise than the scatter \(rows of 32 numbers\)"
+    ):
+        assert not kernels_work(Local(CPU), EVERY_KIND)
+    assert kernels_work(Local(CPU), [layout(16, 8)]), "such rows are not summed by a kernel"
 
 
 def test_a_kernel_that_fails_is_not_used_and_training_goes_on(

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from ..batch.occurrences import RoundBatch
 from ..config.resolved import WEIGHT
+from ..kernels.sum_rows import sum_rows
 from ..runtime import host
 from ..runtime.slices import cut, join
 from ..tables.layout import StackLayout
@@ -33,8 +34,7 @@ def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]
         gradients: one per span of the stack, shaped like its activations.
     """
     order = index.shape.order
-    flat = [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
-    rest = iter(flat)
+    rest = iter(_flat(gradients))
     found = [join(list(islice(rest, len(fused)))) for fused in order.fused_one_hot]
     for fused, gain in zip(order.fused_fixed_length, index.fixed_length_gains, strict=True):
         of_bags = join(list(islice(rest, len(fused))))
@@ -47,6 +47,10 @@ def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]
     return found
 
 
+def _flat(gradients: list[Tensor]) -> list[Tensor]:
+    return [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
+
+
 def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     """Sum the gradients of all lookups of each row that this device has used.
 
@@ -56,11 +60,12 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     Returns:
         `[U, D]`, or `[num_positions, D]` where rows are exchanged.
     """
-    shape = index.shape
+    shape, ints = index.shape, index.ints
     count = shape.num_positions or shape.num_unique
-    sums = torch.zeros(
-        count, shape.order.stack.dim, dtype=torch.float32, device=index.ints.record.device
-    )
+    if index.sums_by_kernel:
+        of_bags, gain = join(_flat(gradients)), index.floats.ragged_gain
+        return sum_rows(of_bags, ints.bag, ints.to_ragged, gain, count, True)
+    sums = torch.zeros(count, shape.order.stack.dim, dtype=torch.float32, device=ints.record.device)
     # A scatter for each large feature: to join their gradients first would copy them all. Not in place:
     # torch_xla traces that through a decomposition in Python, for three times as long, to the same program.
     for rows, gradient in zip(index.lookup_rows, lookup_gradients(index, gradients), strict=True):
