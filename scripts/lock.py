@@ -19,6 +19,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from support.command_line import make_parser
+from support.paths import output_file
 
 ROOT = Path(__file__).parent.parent
 PACKAGE, EXTRA = "torch_tpu_embedding", "dev"
@@ -63,7 +64,9 @@ def main() -> int:
     """Run from the command line."""
     parser = make_parser(__doc__)
     help_of_file = "the file to write"
-    parser.add_argument("--file", type=Path, default=ROOT / "constraints.txt", help=help_of_file)
+    parser.add_argument(
+        "--file", type=output_file, default=str(ROOT / "constraints.txt"), help=help_of_file
+    )
     args = parser.parse_args()
     lines = [f"{name}=={version}\n" for name, version in sorted(needed(PACKAGE, EXTRA).items())]
     args.file.write_text(HEAD + "".join(lines))

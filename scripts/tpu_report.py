@@ -27,10 +27,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from support.command_line import make_parser
+from support.paths import output_file, output_folder, picture_file
 from support.tpu.chips import CHIPS, SPARSE_CORE
 from support.tpu.job import JobError, compile_step, trace_step
 from trace_step import FORMS, OPTIMIZERS, add_case_options
@@ -55,7 +55,8 @@ def main() -> None:
     if args.plot:
         from support.tpu.plot import plot
 
-        plot(rows, args.plot)
+        if not plot(rows, args.plot):
+            print(f"tpu_report: no {args.plot}, for no step was compiled", file=sys.stderr)
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,16 +76,22 @@ def parse_args() -> argparse.Namespace:
     add("--compiler-python", metavar="PYTHON", default=sys.executable, help=text)
     add("--timeout", type=int, default=600, help="seconds for one compilation")
     text = "folder of the programs; compiled ones are used again"
-    add("--out", type=Path, default=Path("tpu_report"), help=text)
-    add("--json", type=Path, metavar="FILE", help="write all results, each as it comes")
-    add("--plot", type=Path, metavar="FILE", help="draw a plot (matplotlib)")
+    add("--out", type=output_folder, default="tpu_report", help=text)
+    add("--json", type=output_file, metavar="FILE", help="write all results, each as it comes")
+    add("--plot", type=picture_file, metavar="FILE", help="draw a plot (matplotlib)")
     return parser.parse_args()
 
 
 def check_compiler(python: str) -> None:
     """Exit with the name of the extra to install if an interpreter lacks the compiler."""
     code = "import importlib.metadata as m; print(m.version('jax'), m.version('libtpu'))"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise SystemExit(
+            f"tpu_report: {python} cannot be run: {error.strerror}; give the path of a Python interpreter "
+            "with --compiler-python"
+        ) from None
     if done.returncode:
         raise SystemExit(
             f"tpu_report: {python} has no jax or no libtpu; install the extra 'tpu-report' there, or name "

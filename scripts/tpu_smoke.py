@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from support.command_line import make_parser
+from support.paths import output_file
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
@@ -191,7 +192,7 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     names = [check.name for check in checks(Path(), quick=False)]
     add = parser.add_argument
-    add("--report", type=Path, default=Path("tpu_smoke.json"), metavar="FILE", help="the report")
+    add("--report", type=output_file, default="tpu_smoke.json", metavar="FILE", help="the report")
     add(
         "--only",
         nargs="+",

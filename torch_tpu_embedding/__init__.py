@@ -9,6 +9,7 @@ from .config.declared import FeatureConfig, TableConfig
 from .config.initializers import RowIdInitializer
 from .config.quantization import QuantizationConfig
 from .config.serialization import config_from_dict, config_to_dict
+from .config.vocabulary import DynamicVocabulary, HashedVocabulary
 from .embedding import TPUEmbedding
 from .embedding_optimizer import EmbeddingOptimizer
 from .inputs.ragged import Ragged
@@ -22,6 +23,7 @@ from .replaying.kept import ReplayError
 from .serving.export import export_serving
 from .serving.module import TPUEmbeddingForServing
 from .serving.program import export_program
+from .vocabularies.hash_ids import hash_ids
 
 __version__ = "0.1.0"
 
@@ -31,9 +33,11 @@ __all__ = [
     "Adagrad",
     "AdagradMomentum",
     "Adam",
+    "DynamicVocabulary",
     "EmbeddingLoader",
     "EmbeddingOptimizer",
     "FeatureConfig",
+    "HashedVocabulary",
     "JsonLinesWriter",
     "QuantizationConfig",
     "Ragged",
@@ -52,6 +56,7 @@ __all__ = [
     "distributed",
     "export_program",
     "export_serving",
+    "hash_ids",
     "optimizers",
     "profile",
     "replay",

@@ -2,11 +2,12 @@
 
 Slow and obvious on purpose. It shares the optimizers' row formulas with the fast path (they are checked
 on their own) and nothing else: no stacks, no records, no deduplication, no gains.
-Letters: B batch, V vocabulary, D dim, L max_sequence_length.
+Letters: K rows of an id, B batch, V vocabulary, D dim, L max_sequence_length.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,10 +18,26 @@ from torch import Tensor
 from .config.learning_rates import current_rates
 from .config.quantization import quantize
 from .config.resolved import WEIGHT, Feature, resolve
+from .config.vocabulary import HashedVocabulary
 from .optimizers import Optimizer
 
 Sample = Sequence[tuple[int, float]]
 """The (id, weight) pairs of one sample of one feature; of a sequence, in order of position."""
+
+
+def rows_by_hash(id_: int, vocabulary: HashedVocabulary, num_rows: int) -> list[int]:
+    """The row of an id by each hash function, in Python's own integers.
+
+    SplitMix64's finalizer of the id and a constant of the function, without its lowest bit.
+    """
+    rows = []
+    for number in range(vocabulary.hash_functions):
+        digest = hashlib.sha256(f"{vocabulary.seed}/{number}".encode()).digest()
+        h = (id_ + int.from_bytes(digest[:8], "little")) % 2**64
+        h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        h = (h ^ (h >> 27)) * 0x94D049BB133111EB % 2**64
+        rows.append(((h ^ (h >> 31)) >> 1) % num_rows)
+    return rows
 
 
 class ReferenceEmbedding:
@@ -76,14 +93,16 @@ class ReferenceEmbedding:
             for sample, of_sample in zip(samples, gradient.to(torch.float64), strict=True):
                 if feature.max_sequence_length:
                     kept = sample[: feature.max_sequence_length]
-                    for (row, _), of_place in zip(kept, of_sample, strict=False):
-                        if not self._is_padding(feature, row):
-                            yield feature.table_index, row, of_place
+                    for (id_, _), of_place in zip(kept, of_sample, strict=False):
+                        if not self._is_padding(feature, id_):
+                            for row in self._rows(feature, id_):
+                                yield feature.table_index, row, of_place
                 else:
                     sample = self._without_padding(feature, sample)
-                    for position, (row, _) in enumerate(sample):
+                    for position, (id_, _) in enumerate(sample):
                         gain = self._gain(feature, sample, position)
-                        yield feature.table_index, row, of_sample * gain
+                        for row in self._rows(feature, id_):
+                            yield feature.table_index, row, of_sample * gain
 
     def _step(self, index: int, row: int, gradient: Tensor, rate: float) -> None:
         table = self.resolved.tables[index]
@@ -105,25 +124,41 @@ class ReferenceEmbedding:
         length = feature.max_sequence_length
         if length:
             out = table.new_zeros(length, table.shape[1])
-            for position, (row, _) in enumerate(sample[:length]):
-                out[position] = self._row(feature, row)
+            for position, (id_, _) in enumerate(sample[:length]):
+                out[position] = self._vector(feature, id_)
             return out
         out = table.new_zeros(table.shape[1])
         sample = self._without_padding(feature, sample)
-        for position, (row, _) in enumerate(sample):
-            out += self._row(feature, row) * self._gain(feature, sample, position)
+        for position, (id_, _) in enumerate(sample):
+            out += self._vector(feature, id_) * self._gain(feature, sample, position)
         return out
 
-    def _is_padding(self, feature: Feature, row: int) -> bool:
-        return row == self.resolved.table_of(feature).padding_row
+    def _is_padding(self, feature: Feature, id_: int) -> bool:
+        table = self.resolved.table_of(feature)
+        has_rows = table.config.vocabulary is None
+        return id_ == (table.padding_row if has_rows else table.config.padding_idx)
+
+    def _rows(self, feature: Feature, id_: int) -> list[int]:
+        """The rows of an id: itself, or those that its table's vocabulary finds."""
+        table = self.resolved.table_of(feature)
+        if not isinstance(table.config.vocabulary, HashedVocabulary):
+            return [id_]
+        return rows_by_hash(id_, table.config.vocabulary, table.vocabulary_size)
+
+    def _vector(self, feature: Feature, id_: int) -> Tensor:
+        """The sum of the rows of an id; zeros for padding_idx."""
+        dim = self.resolved.table_of(feature).dim
+        out = torch.zeros(dim, dtype=torch.float64, device="cpu")
+        if not self._is_padding(feature, id_):
+            for row in self._rows(feature, id_):
+                out += self._row(feature, row)
+        return out
 
     def _without_padding(self, feature: Feature, sample: Sample) -> Sample:
         return [pair for pair in sample if not self._is_padding(feature, pair[0])]
 
     def _row(self, feature: Feature, row: int) -> Tensor:
         table = self.resolved.table_of(feature)
-        if row == table.padding_row:
-            return torch.zeros(table.dim, dtype=torch.float64, device="cpu")
         value = self.state[f"{table.name}.{WEIGHT}"][row]
         return quantize(value, table.config.quantization_config)
 

@@ -15,6 +15,7 @@ from . import runtime
 from .embedding import TPUEmbedding
 from .embedding_optimizer import EmbeddingOptimizer
 from .io.warn import warn_caller
+from .program.live_rows.live_engine import vocabularies_of
 from .replaying.calls import Call, Key, Keys, call_of
 from .replaying.capture import Capture, Traced
 from .replaying.kept import Kept, ReplayError
@@ -148,6 +149,11 @@ class Replay:
         """A traced step that shows who takes part."""
         if self._steps.pipelined:
             self._give_up("execution is pipelined, which keeps gradients from one step to the next")
+            return self._plain(args, kwargs)
+        if vocabularies_of(self._steps.engine) is not None:
+            self._give_up(
+                "a table has a DynamicVocabulary, whose new rows differ from step to step"
+            )
             return self._plain(args, kwargs)
         arrays = self._steps.engine.store.arrays
         lacking = programs.missing(arrays[0][0])

@@ -5,6 +5,8 @@ The work is in `tables/access/`. Letters: V vocabulary, D dim.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +34,9 @@ class TableRows(TableModule):
     @outside_graph
     def read_rows(self, table: str | TableConfig, ids: Any, *, slot: str | None = None) -> Tensor:
         """The rows of some ids as they are now; reads those rows and no others from the device.
+
+        Of a table with a vocabulary, the vectors of any int64 ids: by k hash functions, sums of k rows; by
+        a DynamicVocabulary those that inference would give.
 
             embedding.read_rows("users", [7, 42])  # [2, D]
 
@@ -62,7 +67,7 @@ class TableRows(TableModule):
         slot: str | None = None,
         reset_slots: bool = False,
     ) -> None:
-        """Set the rows of some ids: weights from elsewhere, or a fresh start for an id that is used anew.
+        """Set the rows of some ids: weights from elsewhere, or a fresh start for an id that is used again.
 
             embedding.write_rows("users", [7, 42], torch.zeros(2, D), reset_slots=True)
 
@@ -168,13 +173,14 @@ class TableRows(TableModule):
         def checked() -> tuple[tuple[int, str, Tensor], dict[str, object]]:
             number, config = self._named(call, table)
             field = check.field_name(call, config, slot)
-            found = check.checked_ids(call, config, ids)
+            found = check.checked_rows(call, config, field, ids, self._find(number))
             return (number, field, found), _common(config, slot=slot)
 
         with calling(call):
             number, field, found = check_together(self.shard.group, call, checked)
             rows = self._rows_of(number).read(field, found.reshape(-1))
-        return rows.view(*found.shape, rows.shape[1])
+        rows = rows.view(*found.shape, rows.shape[1])
+        return rows.squeeze(-2) if found.shape[-1] == 1 else rows.sum(-2)
 
     @for_tables
     def _write_rows(
@@ -184,6 +190,8 @@ class TableRows(TableModule):
 
         def checked() -> tuple[tuple[int, Tensor, dict[str, Tensor]], dict[str, object]]:
             number, config = self._named(call, table)
+            remedy = "set all rows with load_state_dict, or checkpoint.load"
+            check.refuse_vocabulary(call, config, remedy)
             field = check.field_name(call, config, slot)
             found = check.checked_ids(call, config, ids)
             new = check.checked_values(call, config, field, found, values)
@@ -219,6 +227,9 @@ class TableRows(TableModule):
 
         def checked() -> tuple[tuple[int, Tensor, int, int, int, bool], dict[str, object]]:
             number, config = self._named(call, table)
+            check.refuse_vocabulary(
+                call, config, "read_rows gives the vectors of ids, to be scored"
+            )
             begin, end = check.checked_range(call, config, start, stop)
             count = check.checked_count(call, config, k, begin, end)
             cosine = check.checked_metric(call, metric) == "cosine"
@@ -234,6 +245,10 @@ class TableRows(TableModule):
             scores, ids = self._rows_of(number).search(flat, count, begin, end, cosine)
         shape = torch.Size([*found.shape[:-1], count])
         return scores.view(shape), ids.view(shape)
+
+    def _find(self, number: int) -> Callable[[Tensor], Tensor] | None:
+        vocabularies = self._tables.vocabularies
+        return None if vocabularies is None else partial(vocabularies.find, number)
 
     def _named(self, call: str, table: object) -> tuple[int, Table]:
         number = check.table_number(call, self.resolved, table)

@@ -17,6 +17,7 @@ from .program.build import Tables
 from .runtime.modes import outside_graph
 from .tables import state_dict as logical_state
 from .tables.placement import Placement
+from .vocabularies.map_tensor import packed_map
 
 
 class TableState(nn.Module):
@@ -116,6 +117,10 @@ class TableState(nn.Module):
             held = {key: self._held(key) for key in logical_state.all_keys(self.resolved)}
         for key, value in held.items():
             destination[prefix + key] = value if keep_vars else value.detach()
+        for number, key in logical_state.map_keys(self.resolved).items():
+            vocabularies = self._tables.vocabularies
+            assert vocabularies is not None
+            destination[prefix + key] = packed_map(vocabularies.state(number))
         destination[prefix + logical_state.EXTRA_KEY] = logical_state.extra_state(
             self.resolved, self.placement
         )
@@ -139,7 +144,12 @@ class TableState(nn.Module):
             return  # torch raises what was reported; these tables have not changed
         self.flush()
         if self.on_accelerator:
-            self._tables.engine.store.replace(plan.values)
+            engine = self._tables.engine
+            if (vocabularies := self._tables.vocabularies) is not None:
+                vocabularies.require_idle("load_state_dict")
+                made = {n: vocabularies.of_state(n, each) for n, each in plan.maps.items()}
+                vocabularies.replace(made)
+            engine.store.replace(plan.values)
             return
         with torch.no_grad():
             for table, fields in plan.values.items():

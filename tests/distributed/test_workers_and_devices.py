@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from launch import forked_python
 from places import ROOT, SLOW
+from processes.launch import forked_python
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler
 
 import torch_tpu_embedding as tte

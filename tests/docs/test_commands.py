@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import forked_python
 from places import DOCS, ROOT
+from processes.launch import forked_python
 
 import torch_tpu_embedding as tte
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launch import forked_python
 from places import DOCS, EXAMPLES, ROOT, SLOW
+from processes.launch import forked_python
 
 SCRIPT, NOTEBOOK = EXAMPLES / "first_steps.py", EXAMPLES / "first_steps.ipynb"
 PAGE = DOCS / "first_steps.md"

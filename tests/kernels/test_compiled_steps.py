@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 from places import SCRIPTS
-from traced import traced
+from programs.traced import traced
+
+sys.path.append(str(SCRIPTS))  # as for a script that is run
 
 from scripts.support.tpu.chips import CHIPS
+from scripts.support.tpu.job import run_compiler
 from scripts.support.tpu.program import read_program
-from scripts.support.tpu.schedule import count_cycles, dump_arguments
 from torch_tpu_embedding.kernels import hlo_module, sum_rows
 from torch_tpu_embedding.runtime import xla
 
@@ -28,8 +30,6 @@ KERNELS = ("write_records", "write_marked_rows")
 WORDS_A_RECORD = {"v4": 15, "v5e": 26, "v5p": 16, "v6e": 26}
 """Instruction words for each record that may be written, at most; XLA's scatter-add has 71 to 104. The two
 cores of v4 and v5p share the records."""
-
-
 WORDS_A_LOOKUP = 8
 """Likewise of a sum; XLA's gather and scatter-add have 7.8 (v4), 8.5 (v5p), 12.3 (v6e) and 12.9 (v5e)."""
 
@@ -46,25 +46,10 @@ pytestmark = pytest.mark.skipif(
 
 def compiled(proto: Path, chip: str, folder: Path, *options: str) -> dict[str, Any]:
     """The program's text, the bytes of its memory, and the instruction words of its kernels."""
-    code = folder / "code"
-    code.mkdir(parents=True)
-    command = [
-        COMPILER,
-        str(SCRIPTS / "support" / "tpu" / "compiler.py"),
-        str(proto),
-        "--chip",
-        chip,
-    ]
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_DEVICE")}
-    subprocess.run(
-        [*command, "--out", str(folder), *options],
-        env={**environment, "LIBTPU_INIT_ARGS": dump_arguments(code)},
-        check=True,
-        capture_output=True,
-    )
+    words = run_compiler(COMPILER, proto, chip, folder, *options)
     found: dict[str, Any] = json.loads((folder / "result.json").read_text())
     found["text"] = (folder / "program.txt").read_text()
-    found["words"] = count_cycles(code, CHIPS[chip].granule_bytes)
+    found["words"] = words
     return found
 
 

@@ -34,7 +34,7 @@ def test_a_kernel_that_never_ends_is_stopped_and_reported() -> None:
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """What the script prints where plain torch stands in for the kernels, with small sizes."""
+    """The script's output where plain torch stands in for the kernels, with small sizes."""
     monkeypatch.setattr(time_kernels, "on_a_tpu", lambda: True)
     monkeypatch.setattr(time_kernels.tte.runtime, "device", lambda: torch.device("cpu"))
     for name, value in {"RECORDS": 64, "ARRAY": 256, "WRITES": 2, "ROUNDS": 2}.items():

@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import hypothesis.strategies as st
-import kernels_on_cpu
 import pytest
 import torch
-from helpers import tensors
 from hypothesis import given
+from models.helpers import tensors
+from programs import kernels_on_cpu
 from torch import Tensor
 
 import torch_tpu_embedding as tte

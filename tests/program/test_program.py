@@ -1,4 +1,4 @@
-"""What the compiled step does: its structure, and that it is compiled once."""
+"""The compiled step: its structure, and that it is compiled once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from traced import traced
+from programs.traced import traced
 
 import torch_tpu_embedding as tte
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from replays import Case
+from models.replays import Case
 from torch import Tensor
 
 import torch_tpu_embedding as tte

@@ -7,7 +7,7 @@ import statistics
 import time
 
 import torch
-from replays import Case
+from models.replays import Case
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.runtime import xla

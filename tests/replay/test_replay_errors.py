@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from replays import Case, Step, assert_same, run
+from models.replays import Case, Step, assert_same, run
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte

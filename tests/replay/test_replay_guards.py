@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from replays import Case, Run, Step, run, twins
+from models.replays import Case, Run, Step, run, twins
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte

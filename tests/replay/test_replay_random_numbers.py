@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from replays import Case, assert_same, twins
+from models.replays import Case, assert_same, twins
 from torch import Tensor
 
 import torch_tpu_embedding as tte

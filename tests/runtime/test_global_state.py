@@ -178,7 +178,7 @@ class Life:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, object]]:
-    """What is seen where nothing is switched on, pipelined or not."""
+    """The numbers that are seen where nothing is switched on, pipelined or not."""
     nothing = contextlib.nullcontext
     return {
         pipelined: Life(tmp_path_factory.mktemp("run"), pipelined).run(nothing, nothing)

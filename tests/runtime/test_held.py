@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch_xla
-from dense_cases import assert_equal, gradients, makers, parameters, take_steps
+from models.dense_cases import assert_equal, gradients, makers, parameters, take_steps
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.runtime.held import held

@@ -132,3 +132,19 @@ def test_a_real_step_is_in_place_on_v6e_and_far_below_the_naive_one(tmp_path: Pa
     assert ours["temporary_bytes"] < 1e6
     assert naive["program"]["table_sized"]
     assert ours["program"]["estimated_cycles"] < naive["program"]["estimated_cycles"] / 5
+
+
+def test_a_report_of_failures_alone_has_no_plot_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from scripts import tpu_report
+
+    failed = [{"case": "Adagrad", "form": "ours", "chip": "v5e", "failed": "no compiler"}]
+    monkeypatch.setattr(tpu_report, "check_compiler", lambda python: None)
+    monkeypatch.setattr(tpu_report, "run", lambda args: failed)
+    picture = tmp_path / "report.png"
+    monkeypatch.setattr(sys, "argv", ["tpu_report.py", "--plot", str(picture)])
+    tpu_report.main()
+    assert "no step was compiled" in capsys.readouterr().err
+    assert not picture.exists()

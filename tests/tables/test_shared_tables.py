@@ -6,9 +6,9 @@ import gc
 import weakref
 from pathlib import Path
 
-import helpers
 import pytest
 import torch
+from models import helpers
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint

@@ -36,7 +36,7 @@ class Model(nn.Module):
 
 @pytest.fixture
 def trained() -> dict[str, Tensor]:
-    """What a loop of one's own gives."""
+    """The numbers that a loop of one's own gives."""
     model = Model()
     tables, dense = model.optimizers()
     for features in STEPS:

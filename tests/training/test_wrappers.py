@@ -1,4 +1,4 @@
-"""What torch wraps around a model (compile, copies, averages, moves): it works, or says what does."""
+"""Torch's wrappers around a model (compile, copies, averages, moves): each works, or says what does."""
 
 from __future__ import annotations
 

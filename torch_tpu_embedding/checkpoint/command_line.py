@@ -47,7 +47,9 @@ def _inspect(args: argparse.Namespace) -> tuple[int, Any, str]:
     ]
     for table in step["tables"]:
         optimizer = table["optimizer"]["class"] if table["optimizer"] else "not known"
-        lines.append(f"  {table['name']} (optimizer {optimizer})")
+        by = table.get("vocabulary")
+        vocabulary = f", vocabulary {by['class']}" if by else ""
+        lines.append(f"  {table['name']} (optimizer {optimizer}{vocabulary})")
         for name, field in table["fields"].items():
             norm = (
                 f"  norm {field['norm']:.6g}, largest {field['max_abs']:.6g}"

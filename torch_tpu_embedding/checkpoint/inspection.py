@@ -80,7 +80,8 @@ def _table(reader: Reader, entry: TableEntry, norms: bool) -> dict[str, Any]:
                 total += float(rows.double().square().sum())
                 largest = max(largest, float(rows.abs().max()))
             described.update(norm=math.sqrt(total), max_abs=largest)
-    return {"name": entry.name, "optimizer": entry.optimizer, "fields": fields}
+    found = {"name": entry.name, "optimizer": entry.optimizer, "fields": fields}
+    return found if entry.vocabulary is None else {**found, "vocabulary": entry.vocabulary}
 
 
 def verify(directory: Path, step: int | None, progress: Progress) -> dict[str, Any]:
@@ -185,6 +186,7 @@ def reshard(
             name: TableSource(
                 {field: _Watched(reader, name, field, progress) for field in entry.fields},
                 entry.optimizer,
+                entry.vocabulary,
             )
             for name, entry in reader.tables.items()
         }
@@ -192,7 +194,7 @@ def reshard(
             target,
             reader.step,
             tables,
-            extra=reader.extra(),
+            extra=reader.extra_as_written(),
             num_shards=num_shards,
             strategy=chosen,
             overwrite=overwrite,

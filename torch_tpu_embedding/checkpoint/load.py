@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..distributed.group import HostGroup, raise_together, together
+from ..vocabularies.id_map import IdMap
 from .errors import CheckpointError, StepRemovedError
 from .format.run_directory import shared_directory
 from .format.steps import choose_step, complete_steps, require_step
+from .maps import live_vocabularies, maps_for
 from .reading.reader import TRIES, Reader, open_step
 from .reading.table_matching import TableMatch, match_tables
 from .rows import HasShard, Shard, block_rows, field_widths
@@ -86,6 +88,8 @@ def load(
         )
         steps = arguments.choose()
         arguments.check_words()
+        if (vocabularies := live_vocabularies(embedding.shard)) is not None:
+            vocabularies.require_idle("checkpoint.load")
     opened = _open(embedding.shard, arguments, steps)
     _fill(embedding, root, opened)
     return Loaded(opened.reader.step, opened.extra)
@@ -135,6 +139,7 @@ class _Opened:
     reader: Reader
     matches: list[TableMatch]
     extra: Any
+    maps: dict[int, IdMap]
 
 
 def _open(shard: Shard, arguments: _Arguments, steps: list[int]) -> _Opened:
@@ -197,7 +202,8 @@ def _try(shard: Shard, arguments: _Arguments, step: int) -> _Opened | Exception:
             arguments.slots,
         )
         _check(reader, matches, arguments.verify, shard.group)
-        return _Opened(reader, matches, reader.extra())
+        sources = [(match.number, match.source) for match in matches]
+        return _Opened(reader, matches, reader.extra(), maps_for(shard, sources, reader.maps()))
     except Exception as error:
         return _explained(error, reader)
 
@@ -233,6 +239,8 @@ def _fill(embedding: HasShard, root: Path, opened: _Opened) -> None:
         except Exception as error:
             error.add_note("some rows were loaded already: load again before going on")
             raise
+    if (vocabularies := live_vocabularies(shard)) is not None:
+        vocabularies.replace(opened.maps)
     reader.close()
     if len(matches) == len(shard.tables) and all(match.is_whole for match in matches):
         remember(embedding, root, reader.step, reader.index.save_id, shard.set_mark())

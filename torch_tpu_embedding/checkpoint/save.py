@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..config.resolved import Table
 from ..config.serialization import optimizer_to_dict
+from ..config.vocabulary import vocabulary_to_dict
 from ..distributed.group import HostGroup, together
 from ..runtime import host
 from .format import durable
@@ -28,6 +29,7 @@ from .format.index import Base, TableEntry
 from .format.run_directory import shared_directory
 from .format.schema import check_table
 from .format.steps import require_step, step_path
+from .maps import with_maps
 from .rows import HasShard, Shard, TableBlock, all_blocks, changed_blocks, field_widths
 from .writing.background import SaveHandle, wait_before
 from .writing.begin import begin, open_attempt, require_arguments, require_ticket, taken_back
@@ -166,8 +168,9 @@ def _open(embedding: HasShard, attempt: SaveAttempt, arguments: _Arguments) -> _
     arguments.check()
     extra = None
     base, mark = (None, 0) if since is None else base_and_mark(embedding, root, since, step)
-    if attempt.rank == 0 and arguments.extra is not None:
-        extra = pack(arguments.extra)
+    content = with_maps(embedding.shard, arguments.extra)
+    if attempt.rank == 0 and content is not None:
+        extra = pack(content)
     begin(root, step, arguments.overwrite)
     if attempt.rank != 0:
         return _Opened(base, mark)
@@ -279,9 +282,14 @@ def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
     for table in tables:
         optimizer = optimizer_to_dict(table.optimizer)
         entry = TableEntry(
-            table.name, table.vocabulary_size, table.dim, field_widths(table), optimizer
+            table.name,
+            table.vocabulary_size,
+            table.dim,
+            field_widths(table),
+            optimizer,
+            vocabulary=vocabulary_to_dict(table.config.vocabulary),
         )
-        check_table(vars(entry))
+        check_table(entry.to_json())
         entries[table.name] = entry
     return entries
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..config.resolved import WEIGHT
 from ..config.serialization import optimizer_to_dict
+from ..config.vocabulary import HashedVocabulary, vocabulary_to_dict
 from ..inputs.host_values import float32_copy, is_floating
 from ..optimizers import Optimizer
 from ..tables.placement import STRATEGIES, Strategy, shard_ids
@@ -55,10 +56,13 @@ class TableSource:
             bit for bit, other floats are converted.
         optimizer: the optimizer that the slots belong to; a mapping is taken as another index has
             it.
+        vocabulary: the vocabulary by which the rows of ids are found; a mapping is taken as another
+            index has it; None if ids are row numbers.
     """
 
     fields: Mapping[str, RowSource]
     optimizer: Optimizer | Mapping[str, Any] | None = None
+    vocabulary: HashedVocabulary | Mapping[str, Any] | None = None
 
 
 def write_tables(
@@ -148,8 +152,11 @@ def _entry(name: str, source: TableSource) -> TableEntry:
     optimizer = source.optimizer
     if isinstance(optimizer, Optimizer):
         optimizer = optimizer_to_dict(optimizer)
-    entry = TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer)
-    check_table(vars(entry))
+    vocabulary = source.vocabulary
+    if isinstance(vocabulary, HashedVocabulary):
+        vocabulary = vocabulary_to_dict(vocabulary)
+    entry = TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer, vocabulary=vocabulary)
+    check_table(entry.to_json())
     return entry
 
 

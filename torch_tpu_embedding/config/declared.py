@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 import torch
 
 from ..optimizers import Optimizer
+from .initializers import RowIdInitializer
 from .quantization import QuantizationConfig
+from .vocabulary import DynamicVocabulary, HashedVocabulary, Vocabulary
 
 Initializer = Callable[..., torch.Tensor]
 
@@ -43,7 +45,11 @@ class TableConfig:
             leaves it out (a mean does not count it), a dense feature or a position of a sequence gets
             zeros, and its row, which starts as zeros, is neither read nor trained. A negative one
             counts from the end: -1 is the row V-1. (Where the data has the id -1 itself, choose
-            `id_bounds="drop"`.)
+            `id_bounds="drop"`.) With a `vocabulary` it is any int64 id, has no row, and none counts from
+            the end.
+        vocabulary: the way from ids to rows. None: an id is the number of its row. A HashedVocabulary
+            and a DynamicVocabulary take any int64 id, negative too, as `hash_ids` makes them of strings;
+            vocabulary_size is then the number of rows alone.
 
     Raises:
         ValueError: a field is out of range, naming the field, the value and what is allowed.
@@ -58,6 +64,7 @@ class TableConfig:
     quantization_config: QuantizationConfig | None = field(default=None, kw_only=True)
     dtype: torch.dtype = field(default=torch.float32, kw_only=True)
     padding_idx: int | None = field(default=None, kw_only=True)
+    vocabulary: Vocabulary | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         _require_int("TableConfig", "vocabulary_size", self.vocabulary_size, 1)
@@ -83,14 +90,50 @@ class TableConfig:
             raise ValueError(
                 f"TableConfig: name must be None or a non-empty str, got {self.name!r}"
             )
+        self._check_vocabulary()
         padding, size = self.padding_idx, self.vocabulary_size
-        if padding is not None:
+        if padding is not None and self.vocabulary is None:
             _require_int("TableConfig", "padding_idx", padding, -size)
             if padding >= size:
                 raise ValueError(
                     f"TableConfig: padding_idx must be None or lie in [{-size}, {size}), the rows of the "
                     f"table, got {padding}"
                 )
+
+    def _check_vocabulary(self) -> None:
+        if self.vocabulary is None:
+            return
+        if not isinstance(self.vocabulary, (HashedVocabulary, DynamicVocabulary)):
+            raise ValueError(
+                "TableConfig: vocabulary must be None, a HashedVocabulary or a DynamicVocabulary, got "
+                f"{self.vocabulary!r}"
+            )
+        if isinstance(self.vocabulary, DynamicVocabulary):
+            self._check_dynamic(self.vocabulary)
+        if isinstance(self.initializer, RowIdInitializer):
+            raise ValueError(
+                "TableConfig: RowIdInitializer fills rows by their numbers, which are no ids of a table "
+                "with a vocabulary; leave one of them out"
+            )
+        if self.padding_idx is not None:
+            _require_int("TableConfig", "padding_idx", self.padding_idx, -(2**63))
+            if self.padding_idx >= 2**63:
+                raise ValueError(
+                    f"TableConfig: padding_idx must be an int64 id, got {self.padding_idx}"
+                )
+
+    def _check_dynamic(self, vocabulary: DynamicVocabulary) -> None:
+        if vocabulary.oov_rows >= self.vocabulary_size or self.vocabulary_size > 2**30:
+            raise ValueError(
+                f"TableConfig: with a DynamicVocabulary of {vocabulary.oov_rows} oov_rows, vocabulary_size "
+                f"must be above that and at most {2**30}, got {self.vocabulary_size}"
+            )
+        by_id = (None, torch.zeros, torch.ones, torch.nn.init.zeros_, torch.nn.init.ones_)
+        if self.initializer not in by_id and not isinstance(self.initializer, RowIdInitializer):
+            raise ValueError(
+                "TableConfig: with a DynamicVocabulary a row starts when its id comes, for which "
+                f"initializer must be None, torch.zeros or torch.ones, got {self.initializer!r}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +150,7 @@ class FeatureConfig:
             another table's row.
         output_shape: shape of the activations without D; None takes it from `build` or from the
             first input. It may begin with another number than the batch size.
-        name: the feature's name in messages; None takes its place in feature_config, as in
+        name: the feature's name in messages; None takes its path in feature_config, as in
             'user/age'.
         is_weighted: False leaves out whatever weights come with the ids of this feature, as
             TorchRec's collections with `is_weighted=False` do; a KeyedJaggedTensor that has weights

@@ -59,7 +59,7 @@ def finite_rate(table_name: str, value: object) -> float:
     """`value` as a float (a number, or a one-element CPU tensor).
 
     Raises:
-        ValueError: it is none, or not finite in float32, in which the device has it.
+        ValueError: the value is not a number, or not finite in float32, in which the device has it.
     """
     try:
         if isinstance(value, str):

@@ -37,9 +37,11 @@ class Table:
 
     @property
     def padding_row(self) -> int | None:
-        """The row of padding_idx, counted from the first."""
+        """The row of padding_idx, counted from the first; None if it has none, as with a vocabulary."""
         padding = self.config.padding_idx
-        return None if padding is None else padding % self.vocabulary_size
+        if padding is None or self.config.vocabulary is not None:
+            return None
+        return padding % self.vocabulary_size
 
     @property
     def slot_names(self) -> tuple[str, ...]:
@@ -80,6 +82,11 @@ class Resolved:
     tables: tuple[Table, ...]
     features: tuple[Feature, ...]
 
+    @cached_property
+    def has_vocabularies(self) -> bool:
+        """True if a table has ids that are no row numbers."""
+        return any(table.config.vocabulary is not None for table in self.tables)
+
     def table_of(self, feature: Feature) -> Table:
         return self.tables[feature.table_index]
 
@@ -87,6 +94,11 @@ class Resolved:
     def vocabulary_sizes(self) -> tuple[int, ...]:
         """V of the table of each feature."""
         return tuple(self.table_of(feature).vocabulary_size for feature in self.features)
+
+    @cached_property
+    def combiners(self) -> tuple[str, ...]:
+        """The combiner of the table of each feature."""
+        return tuple(self.table_of(feature).combiner for feature in self.features)
 
     @cached_property
     def is_flat(self) -> bool:
@@ -98,9 +110,9 @@ class Resolved:
 
     @cached_property
     def all_may_be_plain(self) -> bool:
-        """True if every id of a dense input of every feature is looked up: no feature is a sequence, and no
-        table has a padding row."""
-        return not any(
+        """True if every id of a dense input of every feature is the number of a row that is looked up: no
+        feature is a sequence, and no table has a padding row or a vocabulary."""
+        return not self.has_vocabularies and not any(
             feature.max_sequence_length or self.table_of(feature).padding_row is not None
             for feature in self.features
         )

@@ -15,6 +15,7 @@ from .initializers import RowIdInitializer
 from .nest import pack_like
 from .quantization import QuantizationConfig
 from .resolved import resolve
+from .vocabulary import vocabulary_from_dict, vocabulary_to_dict
 
 FORMAT = 1
 
@@ -47,6 +48,9 @@ def config_to_dict(feature_config: Any, optimizer: Optimizer | None = None) -> d
             fields["initializer"] = {"row_id": table.config.initializer.offset}
         if table.config.quantization_config is not None:
             fields["quantization_config"] = _fields(table.config.quantization_config)
+        fields.pop("vocabulary")
+        if table.config.vocabulary is not None:  # else older versions read it, too
+            fields["vocabulary"] = vocabulary_to_dict(table.config.vocabulary)
         tables.append(fields)
     structure = _tagged(pack_like(feature_config, features))
     return {"format": FORMAT, "tables": tables, "features": structure}
@@ -77,6 +81,7 @@ def config_from_dict(
         given = dict(fields)
         optimizer, initializer = given.pop("optimizer"), given.pop("initializer")
         quantization = given.pop("quantization_config")
+        vocabulary = vocabulary_from_dict(given.pop("vocabulary", None))
         given["dtype"] = getattr(torch, given["dtype"])
         if isinstance(initializer, Mapping) and "row_id" in initializer:
             initializer = RowIdInitializer(initializer["row_id"])
@@ -85,6 +90,7 @@ def config_from_dict(
             initializer=_restore(initializer, known),
             optimizer=_restore_optimizer(optimizer, known),
             quantization_config=QuantizationConfig(**quantization) if quantization else None,
+            vocabulary=vocabulary,
         )
     return _untagged(described["features"], tables)
 

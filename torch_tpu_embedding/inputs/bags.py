@@ -51,6 +51,8 @@ class Bags:
     """The number of ids that `parse` kept, which are looked up; ids of padding_idx are not counted."""
     num_dropped: int = 0
     """The number of ids outside [0, V), which are not looked up."""
+    raw_ids: Tensor | None = None
+    """`[M]` int64: the ids of a table with a vocabulary as they were given; `ids` are positions in it."""
     length: int = 0
     """H of a fixed-length feature: positions in each bag, `NO_ID` where there is no id; 0 for others."""
 
@@ -108,14 +110,17 @@ def parse(
     if kept is not None:
         sparse_ids = sparse_ids.select(kept)
         gains = gains[kept] if gains is not None else None
+    raw = None
+    if table.config.vocabulary is not None:
+        raw, sparse_ids = sparse_ids.ids, sparse_ids.numbered()
     count = sparse_ids.ids.numel()
     if length:
         ids, count = _sequence(where, sparse_ids, length)
-        return Bags(ids, None, None, shape, count, dropped)
+        return Bags(ids, None, None, shape, count, dropped, raw)
     gain = _gain(
         where, sparse_ids, gains, table.combiner, feature.config.validate_weights_and_indices
     )
-    return Bags(sparse_ids.ids, sparse_ids.bag, gain, shape, count, dropped)
+    return Bags(sparse_ids.ids, sparse_ids.bag, gain, shape, count, dropped, raw)
 
 
 def split_bags(
@@ -192,9 +197,12 @@ def _parse_dense(
         _check_batch(where, shape[0], batch_size)
     ids = ids.to(torch.int64)
     kept, dropped = ids_to_keep(where, table, ids, None, shape, id_bounds)
+    raw = None
+    if table.config.vocabulary is not None:
+        raw, ids = ids, host.arange(len(ids))
     if kept is None:
-        return Bags(ids, None, None, shape, ids.numel())
-    return Bags(ids.where(kept, NO_ID), None, None, shape, int(kept.sum()), dropped)
+        return Bags(ids, None, None, shape, ids.numel(), 0, raw)
+    return Bags(ids.where(kept, NO_ID), None, None, shape, int(kept.sum()), dropped, raw)
 
 
 def _output(

@@ -6,7 +6,7 @@ Letters: B batch, N ids.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -60,6 +60,10 @@ class SparseIds:
         """Only the ids that `mask` `[N]` keeps."""
         given = self.bag[mask], self.position[mask]
         return SparseIds(self.ids[mask], self.outer, self.splits, given)
+
+    def numbered(self) -> SparseIds:
+        """The same entries with 0, 1, 2, … for ids."""
+        return replace(self, ids=host.arange(len(self.ids)))
 
     def name(self, number: int) -> str:
         """The sample and the position of an id, for messages."""

@@ -21,7 +21,14 @@ def ids_to_keep(
     dense_shape: tuple[int, ...] | None,
     id_bounds: str,
 ) -> tuple[Tensor | None, int]:
-    """A mask of the ids that are looked up, None if all are; and how many lie outside [0, V)."""
+    """A mask of the ids that are looked up, None if all are; and how many lie outside [0, V).
+
+    For a table with a vocabulary no id lies outside, and none wraps: padding_idx is an id as any other.
+    """
+    if table.config.vocabulary is not None:
+        padding = table.config.padding_idx
+        others = None if padding is None else ids != padding
+        return (None if others is None or bool(others.all()) else others), 0
     inside = _inside(where, table, ids, sparse_ids, dense_shape, id_bounds)
     dropped = 0 if inside is None else len(ids) - int(inside.sum())
     if table.padding_row is None:

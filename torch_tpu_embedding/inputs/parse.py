@@ -7,9 +7,9 @@ from typing import Any
 
 from ..config.nest import flatten_like
 from ..config.resolved import Resolved
+from .at_once.read import read_at_once, read_flat, with_columns
 from .bags import Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
-from .one_id import read_flat, read_one_id, with_columns
 
 
 def parse_features(
@@ -22,9 +22,9 @@ def parse_features(
     *,
     constant_weights: bool = False,
 ) -> Sequence[Bags]:
-    """Check a nest of inputs and bring it into bags, in feature order; arguments as for `parse`.
+    """Check a nest of inputs and bring it into bags of ids, in feature order; arguments as for `parse`.
 
-    Features that all have one id a sample are read at once, with the same result.
+    Features that all have one id a sample, or bags of one length, are read at once, with the same result.
     """
     is_flat = weights is None and resolved.is_flat
     if is_flat:
@@ -38,7 +38,7 @@ def parse_features(
     if weights is not None:
         flat_weights = flatten_like(resolved.structure, weights, "weights")
     elif not is_flat:
-        read = read_one_id(resolved, flat, output_shapes)
+        read = read_at_once(resolved, flat, output_shapes)
         if read is not None:
             return read
     return [

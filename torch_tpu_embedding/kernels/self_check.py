@@ -76,8 +76,8 @@ def _by_record(array: Tensor, record: Tensor, values: Tensor, count: Tensor) -> 
 
 
 def _by_mark(array: Tensor, record: Tensor, values: Tensor, count: Tensor) -> None:
-    place = torch.arange(len(record), dtype=torch.int32, device=record.device)
-    write_marked_rows(array, torch.where(place < count, record, -1), values)
+    position = torch.arange(len(record), dtype=torch.int32, device=record.device)
+    write_marked_rows(array, torch.where(position < count, record, -1), values)
 
 
 def _by_scatter(array: Tensor, record: Tensor, values: Tensor, count: int) -> None:

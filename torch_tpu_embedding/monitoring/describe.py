@@ -7,7 +7,8 @@ from collections.abc import Sequence, Set
 
 import torch
 
-from ..config.resolved import WEIGHT, Resolved, field_shape
+from ..config.resolved import WEIGHT, Resolved, Table, field_shape
+from ..config.vocabulary import DynamicVocabulary
 from ..distributed.exchange import Exchange
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
@@ -34,7 +35,7 @@ def describe(
         tables.append(
             [
                 table.name,
-                f"{table.vocabulary_size:,}",
+                _rows(table),
                 str(table.dim),
                 table.combiner,
                 optimizer,
@@ -73,6 +74,16 @@ def describe(
                 )
         parts.append(_align(arrays))
     return "\n\n".join(parts)
+
+
+def _rows(table: Table) -> str:
+    vocabulary = table.config.vocabulary
+    if vocabulary is None:
+        return f"{table.vocabulary_size:,}"
+    if isinstance(vocabulary, DynamicVocabulary):
+        return f"{table.vocabulary_size:,} rows, ids come and go"
+    count = vocabulary.hash_functions
+    return f"{table.vocabulary_size:,} rows by {count} hash{'es' if count > 1 else ''}"
 
 
 def _megabytes(size: int) -> str:

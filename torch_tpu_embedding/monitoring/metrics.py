@@ -22,6 +22,7 @@ from ..config.resolved import Resolved
 from ..inputs.bags import NO_ID, Bags
 from ..program.build import Tables
 from ..program.engine import Engine
+from ..program.live_rows.live_engine import vocabularies_of
 from ..program.norms import NormSampler
 from ..program.stack_index import SentBatch
 from ..runtime.phases import collect_times
@@ -163,8 +164,9 @@ class Metrics:
             number = count(whole, table)
             return count(part, table) / number if number else None
 
+        vocabularies = vocabularies_of(self._engine)
         touched, norms = self._rows_touched(), self.sampler.read()
-        tables = {}
+        tables: dict[str, dict[str, Any]] = {}
         for number, table in enumerate(self._tables):
             gradient, row = norms.get(number, (None, None))
             tables[table.name] = {
@@ -176,6 +178,8 @@ class Metrics:
                 "gradient_norm": gradient,
                 "row_norm": row,
             }
+            if vocabularies is not None and number in vocabularies.maps:
+                tables[table.name]["vocabulary"] = vocabularies.report(number)
         batches, steps = max(count("batches"), 1), max(count("steps"), 1)
         filled = {
             kind: share(f"{kind} positions filled", f"{kind} positions") for kind in ("row", "id")

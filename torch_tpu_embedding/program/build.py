@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import runtime
 from ..config.resolved import Resolved
+from ..config.vocabulary import DynamicVocabulary
 from ..distributed.agreement import agree
 from ..distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
 from ..distributed.fingerprint import fingerprint
@@ -21,7 +22,9 @@ from ..runtime import host
 from ..tables.layout import build_stacks, check_sizes
 from ..tables.placement import STRATEGIES, Placement, Strategy
 from ..tables.start_values import start_values
+from ..vocabularies.live import LiveVocabularies
 from .engine import Engine
+from .live_rows.live_engine import LiveEngine, vocabularies_of
 
 _Signature = tuple[object, object]
 _built: list[tuple[torch.device, _Signature, weakref.ref[Engine]]] = []
@@ -71,6 +74,11 @@ class Tables:
         self._layout = layout
         self._row_kernels = False
         wanted = wants_row_kernels(row_kernels)
+        if self.dynamic and not self.on_accelerator:
+            raise ValueError(
+                f"TPUEmbedding: tables {self.dynamic} have a DynamicVocabulary, whose map is kept beside "
+                "tables on an XLA device, not with device='cpu'; serve them by export_serving(embedding)"
+            )
         if not self.on_accelerator:
             self._require_cpu(initialize_tpu_embedding)
             return
@@ -84,6 +92,11 @@ class Tables:
                 warn_of_idle_devices()
             group, devices = self.exchange.group, self.exchange.local_devices
             self.placement = Placement(sharding, group.size, group.rank, devices)
+        if self.dynamic and self.placement.num_devices > 1:
+            raise ValueError(
+                f"TPUEmbedding: tables {self.dynamic} have a DynamicVocabulary, which works on one process "
+                f"with one device; there are {self.placement.num_devices} devices: use a HashedVocabulary"
+            )
         own: dict[str, object] = {"sharding": self.placement.strategy, "layout": layout}
         own["row_kernels"] = wanted
         own["initialize_tpu_embedding"] = initialize_tpu_embedding
@@ -105,6 +118,12 @@ class Tables:
             )
 
     @property
+    def dynamic(self) -> list[str]:
+        """The names of the tables that have a DynamicVocabulary."""
+        tables = self.resolved.tables
+        return [t.name for t in tables if isinstance(t.config.vocabulary, DynamicVocabulary)]
+
+    @property
     def on_accelerator(self) -> bool:
         """True on an XLA device."""
         return runtime.is_accelerated(self.device)
@@ -119,9 +138,12 @@ class Tables:
         runtime.require_own_process("TPUEmbedding")
         if self.built is None:
             kind, strategy = self._kind, self.placement.strategy
-            engine = Engine(
+            made = LiveEngine if self.dynamic else Engine
+            engine = made(
                 self.resolved, self.device, kind, self.exchange, strategy, self._row_kernels
             )
+            if isinstance(engine, LiveEngine):
+                engine.use(LiveVocabularies(self.resolved, self.seed))
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
             register(self.device, self.resolved, engine)
@@ -149,6 +171,11 @@ class Tables:
         several = self.placement.num_shards > 1
         see = partial(_keep, engine.starts, table.name) if several else None
         return start_values(table, self.seed, engine.store.ids(number), see)
+
+    @property
+    def vocabularies(self) -> LiveVocabularies | None:
+        """The maps of the tables that have a DynamicVocabulary; None if none has."""
+        return vocabularies_of(self.engine) if self.dynamic else None
 
     @property
     def frozen(self) -> frozenset[int]:
@@ -208,7 +235,8 @@ def _signature(resolved: Resolved) -> _Signature:
             table.combiner,
             table.optimizer.rule() if table.optimizer is not None else None,
             table.config.quantization_config,
-            table.padding_row,
+            table.config.padding_idx if table.config.vocabulary else table.padding_row,
+            table.config.vocabulary,
         )
         for table in resolved.tables
     )

@@ -5,7 +5,7 @@ Letters: H ids of a bag of fixed length, N lookups, U unique rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -17,6 +17,18 @@ from ..batch.program_shape import FeatureSpan, StackShape
 from ..kernels.sum_rows import fits_kernel
 from ..runtime import host
 from ..runtime.slices import cut, separate
+
+
+@dataclass(frozen=True)
+class SentNewRows:
+    """The records of one stack that start anew, on the device."""
+
+    ints: Tensor
+    """int32: the records `[n]`, then `[n, R]` for each array whose physical rows hold R > 1 of them."""
+    weights: Tensor
+    """`[n, D]`."""
+    records: Tensor
+    """The records on the host, without padding."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,10 @@ class SentBatch:
     """The name of the batch, which no other batch has; the same in all processes."""
     cut: tuple[int | None, ...] | None = None
     """The same as `HostBatch.cut`."""
+    new: Mapping[int, SentNewRows] = field(default_factory=dict)
+    """Stack → the records that start anew with this batch, for stacks that have a DynamicVocabulary."""
+    claim: object = None
+    """The hold of this batch on its rows, so that they are not given to other ids."""
 
     @property
     def buffers(self) -> list[Tensor]:

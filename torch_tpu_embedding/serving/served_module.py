@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from ..config.quantization import quantize
 from ..config.resolved import WEIGHT, Feature, Table
+from ..config.vocabulary import DynamicVocabulary, HashedVocabulary
 from ..embedding import TPUEmbedding
 from ..inputs.ragged import Ragged
 from ..runtime import host
+from ..vocabularies.row_hash import hashed_rows
 from .int8 import LEAST_DIM, Int8Embedding
+from .served_map import ServedMap
 
 Input = Tensor | Ragged | tuple[Tensor, ...] | tuple[Ragged, ...]
 
@@ -28,7 +31,7 @@ class ServingModule(nn.Module):
     and with '_' behind it where the name is that of a method or attribute of modules, such as 'items'. A
     table with a `quantization_config` is exported rounded. Ids outside [0, V) do what `id_bounds` of the
     embedding says: RuntimeError, or no row ('warn_and_drop' drops without a word, for a program cannot
-    warn). Weights are not checked.
+    warn). A table with a vocabulary takes the ids that training takes. Weights are not checked.
     """
 
     def __init__(self, embedding: TPUEmbedding, int8: bool = False) -> None:
@@ -41,6 +44,7 @@ class ServingModule(nn.Module):
             )
         state = embedding.state_dict()
         self.tables = nn.ModuleDict()
+        self.maps = nn.ModuleDict()
         self._raises = embedding.id_bounds == "raise"
         self._features: dict[str, tuple[Table, Feature]] = {}
         for table in embedding.resolved.tables:
@@ -58,6 +62,13 @@ class ServingModule(nn.Module):
                     weight.shape[0], weight.shape[1], padding, _weight=weight, _freeze=True
                 )
             )
+        for number, table in enumerate(embedding.resolved.tables):
+            if isinstance(table.config.vocabulary, DynamicVocabulary):
+                vocabularies = embedding._tables.vocabularies
+                assert vocabularies is not None
+                self.maps[_module_name(table)] = ServedMap(
+                    vocabularies.state(number), table.config.vocabulary.oov_rows
+                )
         for feature in embedding.resolved.features:
             if feature.name in self._features:
                 raise ValueError(
@@ -104,15 +115,10 @@ class ServingModule(nn.Module):
         module: Any = self.tables[_module_name(table)]
         ids = parts[0].to(torch.int64)
         weights = parts[2:] if feature.config.is_weighted else ()
-        inside = (ids >= 0) & (ids < table.vocabulary_size)
-        if self._raises:
-            _require(inside.all(), f"{where}: an id is outside [0, {table.vocabulary_size})")
-        if table.padding_row is not None:
-            inside = inside & (ids != table.padding_row)
-        ids = ids.clamp(0, table.vocabulary_size - 1)
+        ids, inside = self._rows(where, table, ids)
         if len(parts) == 1:
-            rows: Tensor = module(ids).where(inside[..., None], 0.0)
-            return rows.squeeze(-2) if ids.dim() > 1 else rows
+            rows = _vectors(module, ids, inside.dim()).where(inside[..., None], 0.0)
+            return rows.squeeze(-2) if inside.dim() > 1 else rows
         splits = parts[1].to(torch.int64)
         rises = (splits[1:] >= splits[:-1]).all() & (splits[0] == 0)
         _require(rises & (splits[-1] == ids.shape[0]), f"{where}: row splits must rise from 0 to N")
@@ -124,6 +130,25 @@ class ServingModule(nn.Module):
         else:
             out = _pooled(module, ids, inside, splits, table.combiner, *weights)
         return out if shape is None else out.reshape(*shape, out.shape[-1])
+
+    def _rows(self, where: str, table: Table, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The row of each id `[…]`, or its rows `[…, K]` by K > 1 hash functions; and a mask `[…]` of the
+        ids that have one."""
+        vocabulary, padding = table.config.vocabulary, table.config.padding_idx
+        if isinstance(vocabulary, DynamicVocabulary):
+            inside = torch.ones_like(ids, dtype=torch.bool) if padding is None else ids != padding
+            return self.maps[_module_name(table)](ids), inside
+        if isinstance(vocabulary, HashedVocabulary):
+            inside = torch.ones_like(ids, dtype=torch.bool) if padding is None else ids != padding
+            rows = hashed_rows(ids.reshape(-1), vocabulary, table.vocabulary_size)
+            several = vocabulary.hash_functions > 1
+            return rows.view(*ids.shape, -1) if several else rows.view(ids.shape), inside
+        inside = (ids >= 0) & (ids < table.vocabulary_size)
+        if self._raises:
+            _require(inside.all(), f"{where}: an id is outside [0, {table.vocabulary_size})")
+        if table.padding_row is not None:
+            inside = inside & (ids != table.padding_row)
+        return ids.clamp(0, table.vocabulary_size - 1), inside
 
 
 def as_tensors(where: str, feature: Feature, value: Input) -> tuple[Tensor, ...]:
@@ -172,14 +197,20 @@ def _require(condition: Tensor, message: str) -> None:
     torch.ops.aten._assert_async.msg(condition, message)
 
 
+def _vectors(table: nn.Module, rows: Tensor, dims: int) -> Tensor:
+    """The row of each id, the ids in `dims` dimensions; the sum of its rows where it has several."""
+    found: Tensor = table(rows)
+    return found.sum(-2) if rows.dim() > dims else found
+
+
 def _sequence(table: nn.Module, ids: Tensor, inside: Tensor, splits: Tensor, length: int) -> Tensor:
     """`[B, L, D]`; zeros beyond the end of a sample and where the id is not `inside`."""
     positions = splits[:-1, None] + torch.arange(length, dtype=torch.int64, device=splits.device)
     # torch.export wants an id to gather even where all samples are empty: a last one, at no position
     positions = positions.where(positions < splits[1:, None], ids.shape[0])
-    padded = torch.cat([ids, ids.new_zeros(1)])
+    padded = torch.cat([ids, ids.new_zeros(1, *ids.shape[1:])])
     there = torch.cat([inside, inside.new_zeros(1)])
-    rows: Tensor = table(padded[positions])
+    rows = _vectors(table, padded[positions], 2)
     return rows.where(there[positions][:, :, None], 0.0)
 
 
@@ -196,8 +227,8 @@ def _pooled(
     number = torch.arange(ids.shape[0], dtype=torch.int64, device=ids.device)
     bag = torch.searchsorted(splits[1:].contiguous(), number, right=True)
     bag = bag.where(inside, bags - 1)
-    rows: Tensor = table(ids)
-    w = torch.ones_like(ids, dtype=rows.dtype) if weights is None else weights
+    rows = _vectors(table, ids, 1)
+    w = torch.ones_like(number, dtype=rows.dtype) if weights is None else weights
     gain = w.to(rows.dtype)
     if combiner != "sum":
         exact = w.to(torch.float64)

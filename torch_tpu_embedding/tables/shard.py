@@ -13,6 +13,7 @@ from ..config.resolved import WEIGHT, Table
 from ..distributed.group import Alone, HostGroup
 from ..runtime import host
 from ..runtime.modes import for_tables
+from ..vocabularies.live import LiveVocabularies
 from .access.scoring import HostScorer, Scorer
 from .placement import Strategy
 from .store import TableStore
@@ -88,8 +89,11 @@ class DeviceRows:
         group: HostGroup,
         strategy: Strategy,
         flush: Callable[[], None],
+        vocabularies: LiveVocabularies | None = None,
     ) -> None:
         self.tables = tables
+        self.vocabularies = vocabularies
+        """The maps of tables with a DynamicVocabulary; None if there is none."""
         self.group = group
         self.strategy: Strategy = strategy
         self._store = store

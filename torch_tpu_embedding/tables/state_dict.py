@@ -18,12 +18,15 @@ from torch import Tensor
 
 from ..config.resolved import WEIGHT, Resolved, Table, field_shape
 from ..config.serialization import optimizer_to_dict
+from ..config.vocabulary import DynamicVocabulary, vocabulary_difference, vocabulary_to_dict
 from ..io import json_checks
+from ..vocabularies.map_tensor import unpacked_map
 from .placement import STRATEGIES, Placement
 from .store import TableStore
 
 EXTRA_KEY = "_extra_state"
 FORMAT_VERSION = 1
+_REMEDY = "give its TableConfig the same vocabulary"
 
 _check_description = json_checks.fields(
     {
@@ -39,6 +42,15 @@ _check_description = json_checks.fields(
 def state_keys(table: Table) -> dict[str, str]:
     """Field name → checkpoint key of one table."""
     return {name: f"{table.name}.{name}" for name in (WEIGHT, *table.slot_names)}
+
+
+def map_keys(resolved: Resolved) -> dict[int, str]:
+    """Table with a DynamicVocabulary → the checkpoint key of its map."""
+    return {
+        number: f"{table.name}.ids"
+        for number, table in enumerate(resolved.tables)
+        if isinstance(table.config.vocabulary, DynamicVocabulary)
+    }
 
 
 def all_keys(resolved: Resolved) -> list[str]:
@@ -70,6 +82,7 @@ def extra_state(resolved: Resolved, placement: Placement) -> Tensor:
                 "dtype": "float32",
                 "shard": placement.shard_of(index),
                 "optimizer": optimizer_to_dict(table.optimizer),
+                **_vocabulary_of(table),
             }
             for index, table in enumerate(resolved.tables)
         },
@@ -78,12 +91,19 @@ def extra_state(resolved: Resolved, placement: Placement) -> Tensor:
     return torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
 
+def _vocabulary_of(table: Table) -> dict[str, object]:
+    described = vocabulary_to_dict(table.config.vocabulary)
+    return {} if described is None else {"vocabulary": described}
+
+
 @dataclass
 class LoadPlan:
     """The values that a state_dict would change, and everything that is wrong with it."""
 
     values: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     """Table → field → its new value."""
+    maps: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Table → the state of its map from ids to rows."""
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -138,6 +158,15 @@ def plan_load(
             else:
                 part = value[ids.start : ids.stop : ids.step] if take_part else value
                 plan.values.setdefault(index, {})[name] = part.detach()
+    for number, key in map_keys(resolved).items():
+        known.add(prefix + key)
+        if prefix + key not in state:
+            plan.missing.append(prefix + key)
+            continue
+        try:
+            plan.maps[number] = unpacked_map(state[prefix + key])
+        except (ValueError, TypeError) as error:
+            plan.errors.append(f"{prefix + key}: {error}")
     plan.unexpected = [key for key in state if key.startswith(prefix) and key not in known]
     return plan
 
@@ -168,22 +197,33 @@ def _check_extra(
         return None, [
             f"{EXTRA_KEY}: not the description that state_dict() wrote{why}; remove it to load anyway"
         ]
+    errors = [
+        f"table {table.name!r}: {difference}; {_REMEDY}"
+        for table in resolved.tables
+        if (found := described["tables"].get(table.name)) is not None
+        and (
+            difference := vocabulary_difference(
+                found.get("vocabulary"), table.config.vocabulary, "the state"
+            )
+        )
+    ]
     shards = described["num_shards"]
-    found = [shards, described["strategy"]]
-    found += [described["tables"].get(table.name, {}).get("shard") for table in resolved.tables]
+    shown = [shards, described["strategy"]]
+    shown += [described["tables"].get(table.name, {}).get("shard") for table in resolved.tables]
     if shards == 1:
-        return True, []
+        return True, errors
     tables = range(len(resolved.tables))
     wanted = [placement.num_shards, placement.strategy, *map(placement.shard_of, tables)]
-    differs = any(f not in (w, None) for f, w in zip(found, wanted, strict=True))
+    differs = any(f not in (w, None) for f, w in zip(shown, wanted, strict=True))
     if not differs:
-        return False, []
+        return False, errors
     here = (
         "whole tables"
         if placement.num_shards == 1
         else f"shards of {placement.num_shards} ({placement.strategy}), as process {placement.rank}"
     )
     return False, [
-        f"{EXTRA_KEY}: one shard of {shards} ({found[1]}), but this process holds {here}; states "
-        "of another number of processes load with checkpoint.save and checkpoint.load"
+        *errors,
+        f"{EXTRA_KEY}: one shard of {shards} ({shown[1]}), but this process holds {here}; states "
+        "of another number of processes load with checkpoint.save and checkpoint.load",
     ]

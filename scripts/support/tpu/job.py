@@ -72,37 +72,15 @@ def compile_step(
         )
     key = hashlib.sha256(proto.read_bytes() + f"{chip} {more}".encode()).hexdigest()[:16]
     folder = out / "compiled" / f"{chip}-{key}"
-    code = folder / "code"
     if not (folder / "cycles.json").exists():  # the last to be written
         shutil.rmtree(folder, ignore_errors=True)
-        code.mkdir(parents=True)
-        command = [
-            python,
-            str(SCRIPTS / "support" / "tpu" / "compiler.py"),
-            str(proto),
-            "--chip",
-            chip,
-        ]
-        given = os.environ.get("LIBTPU_INIT_ARGS", "")
-        settings = {"LIBTPU_INIT_ARGS": f"{given} {more} {dump_arguments(code)}".strip()}
-        environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_DEVICE")}
         try:
-            done = subprocess.run(
-                [*command, "--out", str(folder)],
-                capture_output=True,
-                text=True,
-                env={**environment, **settings},
-                timeout=timeout,
-                check=False,
-            )
+            cycles = run_compiler(python, proto, chip, folder, more=more, timeout=timeout)
         except subprocess.TimeoutExpired:
             raise JobError(f"the compiler was stopped after {timeout} s (--timeout)") from None
-        if done.returncode:
-            raise JobError(f"the compiler failed: {last_line(done.stderr)}")
-        (folder / "cycles.json").write_text(
-            json.dumps(count_cycles(code, CHIPS[chip].granule_bytes))
-        )
-        shutil.rmtree(code)
+        except subprocess.CalledProcessError as failure:
+            raise JobError(f"the compiler failed: {last_line(failure.stderr)}") from None
+        (folder / "cycles.json").write_text(json.dumps(cycles))
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     result["folder"] = str(folder)
     result["program"] = read_program(
@@ -111,6 +89,44 @@ def compile_step(
         json.loads((folder / "cycles.json").read_text()),
     )
     return result
+
+
+def run_compiler(
+    python: str,
+    proto: Path,
+    chip: str,
+    folder: Path,
+    *options: str,
+    more: str = "",
+    timeout: int | None = None,
+) -> dict[str, int]:
+    """Compile a program for a chip; compiler.py writes program.txt and result.json into a new folder.
+
+    Args:
+        options: more options of compiler.py.
+        more: LIBTPU_INIT_ARGS.
+        timeout: seconds.
+
+    Returns:
+        the cycles of each part of the machine code, by its name.
+    """
+    code = folder / "code"
+    code.mkdir(parents=True)
+    script = SCRIPTS / "support" / "tpu" / "compiler.py"
+    given = os.environ.get("LIBTPU_INIT_ARGS", "")
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_DEVICE")}
+    environment["LIBTPU_INIT_ARGS"] = f"{given} {more} {dump_arguments(code)}".strip()
+    subprocess.run(
+        [python, str(script), str(proto), "--chip", chip, "--out", str(folder), *options],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=timeout,
+        check=True,
+    )
+    cycles = count_cycles(code, CHIPS[chip].granule_bytes)
+    shutil.rmtree(code)
+    return cycles
 
 
 def last_line(text: str) -> str:

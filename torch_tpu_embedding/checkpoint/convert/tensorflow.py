@@ -157,6 +157,11 @@ def to_tensorflow(args: argparse.Namespace) -> dict[str, Any]:
         pairs = [*split(args.tables or reader.tables)]
         if unknown := [name for name, _ in pairs if name not in reader.tables]:
             raise ValueError(f"--tables: no {unknown}; step {reader.step} has {[*reader.tables]}")
+        if found := [name for name, _ in pairs if reader.tables[name].vocabulary is not None]:
+            raise ValueError(
+                f"tables {found} find the rows of ids by a vocabulary, which TensorFlow's format does not "
+                "hold; name the others with --tables"
+            )
         if len({theirs for _, theirs in pairs}) < len(pairs):
             raise ValueError("--tables: two tables would have one name; give each its own")
         tables, left_out = {}, {}

@@ -208,6 +208,12 @@ def _checked(
             problems.append(f"{name!r} is no table of the embedding, which holds {sorted(tables)}")
             continue
         number, table = tables[name]
+        if table.config.vocabulary is not None:
+            problems.append(
+                f"table {name!r}: its rows are found by a {type(table.config.vocabulary).__name__}, but "
+                "those of weights have numbers; leave it out, or take a TableConfig without a vocabulary"
+            )
+            continue
         weight = value
         if isinstance(value, (nn.Embedding, nn.EmbeddingBag)):
             weight = value.weight

@@ -21,6 +21,8 @@ from torch import Tensor
 from ..errors import REMEDY, CheckpointError
 from .regular import open_regular
 
+MAPS = "torch_tpu_embedding.maps"
+"""The key of maps from ids to rows, which a save has put beside the caller's value."""
 _NUMPY = "torch_tpu_embedding.numpy"
 _ARRAY = "array"
 _KINDS = "biufc"  # of dtypes: bool, integers, floats, complex

@@ -37,6 +37,14 @@ class TableEntry:
     optimizer: Mapping[str, Any] | None = None
     """Class and options, as `config_to_dict` writes them; None if not known."""
     dtype: str = "float32"
+    vocabulary: Mapping[str, Any] | None = None
+    """Class and options of what finds the row of an id; None if ids are row numbers."""
+
+    def to_json(self) -> dict[str, Any]:
+        described = {**vars(self), "fields": dict(self.fields)}
+        if self.vocabulary is None:
+            del described["vocabulary"]
+        return described
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -132,10 +140,7 @@ class Index:
                 "strategy": self.strategy,
                 "num_shards": self.num_shards,
                 "base": asdict(self.base) if self.base else None,
-                "tables": {
-                    name: {**vars(entry), "fields": dict(entry.fields)}
-                    for name, entry in self.tables.items()
-                },
+                "tables": {name: entry.to_json() for name, entry in self.tables.items()},
                 "pieces": [piece.to_json() for piece in self.pieces],
                 "files": {name: vars(entry) for name, entry in self.files.items()},
                 "extra": self.extra,
@@ -205,6 +210,7 @@ def _from_json(ours: Mapping[str, Any]) -> Index:
                 each["dim"],
                 each["fields"],
                 each["optimizer"],
+                vocabulary=each.get("vocabulary"),
             )
             for name, each in ours["tables"].items()
         },

@@ -43,7 +43,10 @@ _TABLE = fields(
         "fields": mapping(text, _SIZE),
         "optimizer": nullable(all_of(fields({"class": text}), plain(_OPTION_DEPTH))),
     },
-    {"dtype": one_of("float32")},
+    {
+        "dtype": one_of("float32"),
+        "vocabulary": all_of(fields({"class": text}), plain(_OPTION_DEPTH)),
+    },
 )
 _PIECE = fields(
     {

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...config.resolved import WEIGHT, Table
+from ...config.vocabulary import DynamicVocabulary, HashedVocabulary, vocabulary_difference
 from ..format.index import TableEntry
 from ..rows import field_widths
 from .reader import Reader
@@ -85,10 +86,31 @@ def _problems(table: Table, entry: TableEntry, resize: bool, slots: str) -> list
             f"table {table.name!r}: dim {entry.dim} in the checkpoint, {table.dim} in the embedding; "
             "give TableConfig the same dim, or leave the table out with tables=[…]"
         )
-    if entry.vocabulary_size != table.vocabulary_size and not resize:
+    resizable = not isinstance(table.config.vocabulary, HashedVocabulary)
+    if entry.vocabulary_size != table.vocabulary_size and not resize and resizable:
         found.append(
             f"table {table.name!r}: vocabulary_size {entry.vocabulary_size} in the checkpoint, "
             f"{table.vocabulary_size} in the embedding; pass resize='allow' to load the ids that both have"
+        )
+    if difference := vocabulary_difference(
+        entry.vocabulary, table.config.vocabulary, "the checkpoint"
+    ):
+        found.append(
+            f"table {table.name!r}: {difference}; give its TableConfig the same vocabulary, or "
+            "leave the table out with tables=[…]"
+        )
+    elif isinstance(table.config.vocabulary, DynamicVocabulary):
+        if entry.vocabulary_size > table.vocabulary_size:
+            found.append(
+                f"table {table.name!r}: {entry.vocabulary_size} rows in the checkpoint, whose ids "
+                f"have no room in the {table.vocabulary_size} of the embedding; give TableConfig as many "
+                "rows, or more and resize='allow'"
+            )
+    elif table.config.vocabulary is not None and entry.vocabulary_size != table.vocabulary_size:
+        found.append(
+            f"table {table.name!r}: the hash finds other rows among {table.vocabulary_size} than among the "
+            f"{entry.vocabulary_size} of the checkpoint; give TableConfig as many rows, or leave the table "
+            "out with tables=[…]"
         )
     widths = field_widths(table)
     differ = [name for name in entry.slots if entry.fields[name] != widths.get(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from ...config.declared import TableConfig
 from ...config.resolved import WEIGHT, Resolved, Table, field_shape
+from ...config.vocabulary import HashedVocabulary
 from ...runtime import host
+from ...vocabularies.row_hash import hashed_rows
 
 METRICS = ("dot", "cosine")
 
@@ -76,6 +79,51 @@ def checked_ids(call: str, table: Table, ids: Any) -> Tensor:
             f"{len(outside)} of {found.numel()} ids are; leave those out"
         )
     return found
+
+
+def checked_rows(
+    call: str, table: Table, field: str, ids: Any, find: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """The rows of ids of any kind, as an int64 host tensor `[…, K]`; K is the number of rows of an id.
+
+    Args:
+        find: gives the row of each id `[N]` of a table with a DynamicVocabulary.
+
+    Raises:
+        TypeError: they are no integers, or on a device.
+        ValueError: one has no row, or a slot is asked for whose rows cannot be summed to one.
+    """
+    vocabulary = table.config.vocabulary
+    if vocabulary is None:
+        return checked_ids(call, table, ids)[..., None]
+    several = isinstance(vocabulary, HashedVocabulary) and vocabulary.hash_functions
+    if field != WEIGHT and several > 1:
+        raise ValueError(
+            f"{call}: table {table.name!r}: an id has {several} rows, whose "
+            f"{field!r} have no sum that means anything; leave slot out, or take all rows by table_weight "
+            "with slot=…"
+        )
+    found = _integers(call, table, ids)
+    padding = table.config.padding_idx
+    none = (found == padding).nonzero() if padding is not None else host.ints([])
+    if len(none):
+        place = none[0].tolist()
+        raise ValueError(
+            f"{call}: table {table.name!r}: id {padding} at position "
+            f"{place[0] if len(place) == 1 else place} is padding_idx, which has no row; leave it out"
+        )
+    if not isinstance(vocabulary, HashedVocabulary):
+        assert find is not None
+        return find(found.reshape(-1)).view(*found.shape, 1)
+    return hashed_rows(found.reshape(-1), vocabulary, table.vocabulary_size).view(*found.shape, -1)
+
+
+def refuse_vocabulary(call: str, table: Table, remedy: str) -> None:
+    """Raise ValueError if the rows of a table belong to no single ids."""
+    if table.config.vocabulary is not None:
+        raise ValueError(
+            f"{call}: table {table.name!r} has a vocabulary, so a row is no id's own; {remedy}"
+        )
 
 
 def _integers(call: str, table: Table, ids: Any) -> Tensor:

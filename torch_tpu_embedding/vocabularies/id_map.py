@@ -1,0 +1,319 @@
+"""The rows of ids that come and go: admission, last use, frequency, eviction.
+
+Letters: N ids of a batch, V rows, O rows that are shared by ids without one of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .id_index import IdIndex, Ids, Rows
+from .journal import Journal
+from .row_hash import shared_rows
+from .sketch import CountMinSketch
+
+_Keys = NDArray[np.int32] | NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MapRules:
+    """The rules by which ids get rows and lose them."""
+
+    eviction: str | None
+    """'lru', 'lfu', or None: a full map takes no new ids."""
+    admission: int
+    """The number of sightings at which an id gets a row of its own."""
+    oov_rows: int
+    """O: rows 0 … O-1 are shared."""
+    max_age: int | None
+    """The number of steps without a sighting after which an id loses its row; None for no end."""
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """The rows of one training batch."""
+
+    rows: Rows
+    """`[N]`: the row of each id."""
+    new_rows: Rows
+    """`[n]`: the rows that ids were given in this batch, rising; each starts anew."""
+    new_ids: Ids
+    """`[n]`: their ids."""
+    evicted: int
+    """The number of ids that lost their rows to these."""
+    expired: int
+    """The number of ids that lost their rows by max_age."""
+    turned_away: int
+    """The number of admitted ids that found no row free."""
+    journal: Journal = field(repr=False)
+    """What `IdMap.take_back` needs."""
+
+
+class IdMap:
+    """The map of one table. Its clock counts training batches.
+
+    Rows of batches in flight are never taken from their ids: they were used at or after the clock of the
+    oldest of them. Frequency counts the batches that had an id. With the index (26 bytes a row), last use,
+    frequency and free rows (4 each), the sketch (2) and candidates for eviction (4 bytes for one row in 16)
+    it takes 40 bytes a row at the most.
+
+    Args:
+        num_rows: V, the shared rows included.
+    """
+
+    candidates_share = 16
+    fewest_candidates = 1024
+
+    def __init__(self, num_rows: int, rules: MapRules) -> None:
+        self.rules = rules
+        self.index = IdIndex(num_rows)
+        self.last_used = np.zeros(num_rows, np.int32)
+        self.count = np.zeros(num_rows, np.int32)
+        self.clock = 0
+        self._sketch = CountMinSketch(max(num_rows, 1024)) if rules.admission > 1 else None
+        self._free = np.arange(num_rows - 1, rules.oov_rows - 1, -1, dtype=np.int32)
+        self._num_free = len(self._free)
+        self._candidates: Rows | None = None
+        self._bound = 0
+        self._journal: Journal | None = None
+        """The journal of the last update, if it may yet be taken back."""
+
+    def state(self, without: Ids) -> dict[str, Any]:
+        """Everything that this map knows, in arrays, but for these ids.
+
+        'ids', 'rows', 'last_used' and 'count' `[n]` in the order of rows; 'clock'; 'sightings' and 'sketch'
+        (empty without one).
+        """
+        rows = np.flatnonzero(self.index.has_id()).astype(np.int32)
+        ids = self.index.ids_of(rows)
+        kept = ~np.isin(ids, without)
+        rows, sketch = rows[kept], self._sketch
+        return {
+            "clock": self.clock,
+            "ids": ids[kept],
+            "rows": rows,
+            "last_used": self.last_used[rows],
+            "count": self.count[rows],
+            "sightings": sketch.sightings if sketch is not None else 0,
+            "sketch": sketch.cells.copy() if sketch is not None else np.zeros((2, 0), np.uint8),
+        }
+
+    @classmethod
+    def of_state(cls, num_rows: int, rules: MapRules, state: Mapping[str, Any]) -> IdMap:
+        """A map that knows what `state` gave, of a table of as many rows or of fewer.
+
+        The counts of ids without a row are taken over if their sketch has the same size.
+
+        Raises:
+            ValueError: the arrays are none of a map of this size.
+        """
+        ids, rows = np.asarray(state["ids"], np.int64), np.asarray(state["rows"], np.int32)
+        used, count = (np.asarray(state[name], np.int32) for name in ("last_used", "count"))
+        one_length = len(ids) == len(rows) == len(used) == len(count)
+        clock = int(state["clock"])
+        inside = (rows >= rules.oov_rows) & (rows < num_rows)
+        if (
+            not one_length
+            or not inside.all()
+            or len(np.unique(rows)) < len(rows)
+            or len(np.unique(ids)) < len(ids)
+            or (used > clock).any()
+        ):
+            raise ValueError("the ids, rows and ages are no map from ids to rows of this table")
+        made = cls(num_rows, rules)
+        made.index.insert(ids, rows)
+        made.last_used[rows], made.count[rows], made.clock = used, count, clock
+        free = ~made.index.has_id()
+        free[: rules.oov_rows] = False
+        found = np.flatnonzero(free)[::-1]
+        made._free[: len(found)], made._num_free = found, len(found)
+        cells = np.asarray(state["sketch"], np.uint8)
+        if made._sketch is not None and cells.shape == made._sketch.cells.shape:
+            made._sketch.cells[:], made._sketch.sightings = cells, int(state["sightings"])
+        return made
+
+    @property
+    def num_ids(self) -> int:
+        """The number of ids that have a row of their own."""
+        return len(self._free) - self._num_free
+
+    def find(self, ids: Ids) -> Rows:
+        """The row of each id, `[N]`; a shared one where it has none. Nothing changes."""
+        rows = self.index.find(ids)
+        unknown = np.flatnonzero(rows < 0)
+        rows[unknown] = self.shared_rows(ids.take(unknown))
+        return rows
+
+    def shared_rows(self, ids: Ids) -> Rows:
+        """The shared row of each id, by hash."""
+        found = shared_rows(torch.from_numpy(ids), self.rules.oov_rows)
+        rows: Rows = found.to(torch.int32).numpy()
+        return rows
+
+    def update(self, ids: Ids, oldest_in_flight: int) -> Mapped:
+        """See the ids of a training batch: the next one by the clock.
+
+        Args:
+            ids: `[N]`, any, repeated or not.
+            oldest_in_flight: the clock of the oldest batch whose rows may still be read or updated; that of
+                this batch, clock + 1, if there is none.
+        """
+        sightings = self._sketch.sightings if self._sketch is not None else 0
+        journal = self._journal = Journal(self.clock, self._num_free, sightings)
+        self.clock += 1
+        oldest = min(oldest_in_flight, self.clock)
+        expired = self._expire(oldest)
+        rows = self.index.find(ids)
+        missing = np.flatnonzero(rows < 0)
+        self._use(rows if not missing.size else rows[rows >= 0])
+        none = np.empty(0, np.int32)
+        if not missing.size:
+            return Mapped(rows, none, np.empty(0, np.int64), 0, expired, 0, journal)
+        distinct, inverse, times = np.unique(
+            ids.take(missing), return_inverse=True, return_counts=True
+        )
+        admitted = np.arange(len(distinct))
+        if self._sketch is not None:
+            seen = self._sketch.add(distinct, times, journal)
+            admitted = np.flatnonzero(seen >= self.rules.admission)
+        evicted = self._make_room(len(admitted), oldest)
+        placed = admitted[: self._num_free]
+        new_rows = self._take(len(placed))
+        own = self.shared_rows(distinct)
+        own[placed] = new_rows
+        self.index.insert(distinct[placed], new_rows)
+        journal.given = new_rows
+        for of_row, value in ((self.last_used, self.clock), (self.count, 1)):
+            journal.keep(of_row, new_rows)
+            of_row[new_rows] = value
+        rows[missing] = own.take(inverse)
+        order = np.argsort(new_rows)
+        turned_away = len(admitted) - len(placed)
+        new_rows, new_ids = new_rows[order], distinct[placed][order]
+        return Mapped(rows, new_rows, new_ids, evicted, expired, turned_away, journal)
+
+    def take_back(self, journal: Journal) -> bool:
+        """Undo an update; False, and nothing is done, if another one came after it."""
+        if journal is not self._journal:
+            return False
+        self._journal = None
+        self.index.remove(journal.given)
+        for ids, rows in journal.removed:
+            self.index.insert(ids, rows)
+        journal.restore()
+        self.clock, self._num_free, self._candidates = journal.clock, journal.num_free, None
+        if self._sketch is not None:
+            self._sketch.sightings = journal.sightings
+        return True
+
+    def forget(self, journal: Journal) -> None:
+        """Take note that an update will not be taken back."""
+        if journal is self._journal:
+            self._journal = None
+
+    def _use(self, hits: Rows) -> None:
+        """Note that a batch uses rows; once, however often an id occurs in it."""
+        assert self._journal is not None
+        self._journal.keep(self.last_used, hits)
+        self.last_used[hits] = self.clock
+        if self.rules.eviction == "lfu":
+            self._journal.keep(self.count, hits)
+            self.count[hits] += 1
+
+    def _take(self, number: int) -> Rows:
+        """Rows that no id has; the lowest first while none was taken from an id."""
+        self._num_free -= number
+        return self._free[self._num_free : self._num_free + number][::-1].copy()
+
+    def _give_back(self, rows: Rows) -> None:
+        assert self._journal is not None
+        self._journal.removed.append((self.index.ids_of(rows), rows))
+        self.index.remove(rows)
+        end = self._num_free + len(rows)
+        self._free[self._num_free : end] = rows[::-1]
+        self._num_free = end
+
+    def _expire(self, oldest: int) -> int:
+        """Take the rows of ids away that were not seen for longer than max_age."""
+        if self.rules.max_age is None:
+            return 0
+        limit = min(self.clock - self.rules.max_age, oldest)
+        if limit <= 0:
+            return 0
+        rows = np.flatnonzero((self.last_used < limit) & self.index.has_id()).astype(np.int32)
+        if len(rows):
+            self._give_back(rows)
+            self._candidates = None
+        return len(rows)
+
+    def _make_room(self, wanted: int, oldest: int) -> int:
+        """Take rows from ids until as many as wanted are free, if that can be; gives the number taken."""
+        missing = wanted - self._num_free
+        if missing <= 0:
+            self._candidates = None  # a row that was free may now be used less than all candidates
+            return 0
+        if self.rules.eviction is None:
+            return 0
+        if self._num_free:
+            self._candidates = None
+        rows = self._victims(missing, oldest)
+        self._give_back(rows)
+        return len(rows)
+
+    def _victims(self, number: int, oldest: int) -> Rows:
+        """The rows used least, by the rule, of those that no batch in flight has; the lowest of equal ones.
+
+        Keys of rows only rise. So of the rows that had the lowest keys at the last look at all rows, those
+        whose key is still no higher than the highest of them then come before all others.
+        """
+        if self._candidates is not None:
+            found = self._of_candidates(number, oldest)
+            if len(found) == number:
+                return found
+        every = np.flatnonzero(self.index.has_id()).astype(np.int32)
+        keys = self._keys(every)
+        size = max(4 * number, len(every) // self.candidates_share, self.fewest_candidates)
+        while size < len(every):
+            self._bound = int(np.partition(keys, size - 1)[size - 1])
+            below, equal = np.flatnonzero(keys < self._bound), np.flatnonzero(keys == self._bound)
+            chosen = np.concatenate([below, equal[: size - len(below)]])
+            chosen.sort()
+            self._candidates = every.take(chosen)
+            found = self._of_candidates(number, oldest)
+            if len(found) == number:
+                return found
+            size *= 4
+        self._candidates = None
+        return self._lowest(every, keys, number, oldest)
+
+    def _of_candidates(self, number: int, oldest: int) -> Rows:
+        assert self._candidates is not None
+        keys = self._keys(self._candidates)
+        still = keys <= self._bound
+        self._candidates, keys = self._candidates[still], keys[still]
+        return self._lowest(self._candidates, keys, number, oldest)
+
+    def _lowest(self, rows: Rows, keys: _Keys, number: int, oldest: int) -> Rows:
+        """At most so many of these rising rows, by rising key, that no batch in flight has; rising."""
+        used = keys if self.rules.eviction == "lru" else self.last_used.take(rows)
+        done = used < oldest
+        rows, keys = rows[done], keys[done]
+        if len(rows) <= number:
+            return rows
+        limit = np.partition(keys, number - 1)[number - 1]
+        taken = keys < limit
+        taken[np.flatnonzero(keys == limit)[: number - int(taken.sum())]] = True
+        lowest: Rows = rows[taken]
+        return lowest
+
+    def _keys(self, rows: Rows) -> _Keys:
+        used = self.last_used.take(rows)
+        if self.rules.eviction == "lru":
+            return used
+        return (self.count.take(rows).astype(np.int64) << 32) | used
