@@ -74,6 +74,7 @@ def test_with_kernels_it_is_said_which_arrays_they_write(monkeypatch: pytest.Mon
     embedding.build()
     embedding.enable_metrics()
     assert "row kernel" in embedding.describe()
+    assert "sums of ragged features: by a row kernel" in embedding.describe()
     assert embedding.metrics()["row_kernels"] is True
     rows = make(layout="TPU").read_rows("users", range(50))
     assert torch.equal(embedding.read_rows("users", range(50)), rows)

@@ -24,8 +24,8 @@ TILE = 8
 """Rows of a tile of on-chip memory."""
 _ON_CHIP = 12 << 20
 """Bytes of rows and sums, of the 16 MiB that every generation of TPU grants a kernel."""
-_DIMS = range(32, 2 * LANES + 1)
-"""XLA keeps narrower rows in columns; to turn them for the kernel costs more on v4 than the kernel saves.
+DIMS = range(32, 2 * LANES + 1)
+"""The D that the kernel takes. XLA keeps narrower rows in columns; to turn them for the kernel costs more on v4 than the kernel saves.
 Wider ones nobody has compared."""
 
 
@@ -35,7 +35,7 @@ def fits_kernel(rows: int, lookups: int, segments: int, dim: int) -> bool:
     Args:
         rows: R. lookups: N. segments: S. dim: D.
     """
-    if dim not in _DIMS:
+    if dim not in DIMS:
         return False
     on_chip = (rows + segments + 2 * TILE) * -(-dim // LANES) * LANES * 4
     return on_chip <= _ON_CHIP and lookups >= rows + segments
