@@ -4,7 +4,9 @@
 Real steps are traced on the CPU (scripts/trace_step.py, TPU layout) and compiled, not run, for one chip of
 each generation. Compared are this package (ours), the same with row kernels (kernels), nn.Embedding with an
 optimizer of torch.optim (naive) and one array [V, D] for each table and slot, of which only the distinct
-rows are touched (plain).
+rows are touched (plain). torch_tpu is our step under torch_tpu, whose programs are compiled one by one and
+summed; it needs an interpreter that has torch_tpu and the plugin of its tests (extras torch-tpu and
+torch-tpu-test), --torch-tpu-python.
 
   temp MB     temporaries of the program
   MB in place outputs that take over the memory of an argument (donated)
@@ -32,7 +34,7 @@ from typing import Any
 from support.command_line import make_parser
 from support.paths import output_file, output_folder, picture_file
 from support.tpu.chips import CHIPS, SPARSE_CORE
-from support.tpu.job import JobError, compile_step, trace_step
+from support.tpu.job import JobError, compile_calls, compile_step, trace_step
 from trace_step import FORMS, OPTIMIZERS, add_case_options
 
 Row = dict[str, Any]
@@ -64,8 +66,8 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--chips", nargs="+", choices=CHIPS, default=list(CHIPS), help="generations to compile for")
-    text = "steps to compare (default: all but kernels)"
-    add("--form", nargs="+", choices=[*FORMS, "kernels"], default=FORMS, help=text)
+    text = "steps to compare (default: all but kernels and torch_tpu)"
+    add("--form", nargs="+", choices=[*FORMS, "kernels", "torch_tpu"], default=FORMS, help=text)
     add("--optimizer", nargs="+", choices=OPTIMIZERS, default=["Adagrad"], help="in turn")
     add("--train", action="store_true", help="training steps (the default)")
     add("--eval", action="store_true", help="evaluation steps, also or only")
@@ -74,6 +76,8 @@ def parse_args() -> argparse.Namespace:
     add("--compiler-args", metavar="ARGS", default="", help="more LIBTPU_INIT_ARGS (default: none)")
     text = "interpreter that has jax and libtpu (default: the one that runs this)"
     add("--compiler-python", metavar="PYTHON", default=sys.executable, help=text)
+    text = "interpreter that has torch_tpu and its plugin (default: the one that runs this)"
+    add("--torch-tpu-python", metavar="PYTHON", default=sys.executable, help=text)
     add("--timeout", type=int, default=600, help="seconds for one compilation")
     text = "folder of the programs; compiled ones are used again"
     add("--out", type=output_folder, default="tpu_report", help=text)
@@ -135,8 +139,9 @@ def run(args: argparse.Namespace) -> Iterator[Row]:
                     continue
                 row = {**base, "chip": chip, "sparse_core": sparse, "needed": needed[name]}
                 more = f"{args.compiler_args} {SPARSE_CORE if sparse else ''}".strip()
+                compile_it = compile_calls if "calls" in traced else compile_step
                 try:
-                    compiled = compile_step(
+                    compiled = compile_it(
                         traced, chip, more, args.out, args.compiler_python, args.timeout
                     )
                 except JobError as failure:

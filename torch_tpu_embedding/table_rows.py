@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import runtime
 from .config.declared import TableConfig
 from .config.resolved import Table
 from .distributed.agreement import check_together
@@ -162,7 +163,7 @@ class TableRows(TableModule):
             ValueError: there is no such table or metric, a size or a range is wrong, a query is not finite,
                 or processes differ in anything but their queries.
         """
-        if isinstance(queries, Tensor) and queries.device.type == "xla":
+        if isinstance(queries, Tensor) and runtime.is_accelerated(queries.device):
             queries = self.to_host(queries.detach())
         return self._top_k(table, queries, k, start, stop, metric)
 

@@ -43,7 +43,7 @@ def words_of(command: str) -> list[str]:
     words = shlex.split(command, comments=True)
     while words and (re.match(r"\w+=", words[0]) or (words[0] == "scripts/run" and words[1:])):
         words = words[1:]
-    return words
+    return words[2:] if words[:2] == ["--backend", "torch-tpu"] else words
 
 
 COMMANDS = {command: words for command in commands() if (words := words_of(command))}

@@ -7,9 +7,9 @@ from unittest import mock
 
 import pytest
 import torch
-from host_batches import assert_same, make_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.host_batches import assert_same, make_batches
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch import dedup

@@ -23,7 +23,7 @@ from scripts.support.tpu.chips import CHIPS
 from scripts.support.tpu.job import run_compiler
 from scripts.support.tpu.program import read_program
 from torch_tpu_embedding.kernels import hlo_module, sum_rows
-from torch_tpu_embedding.runtime import xla
+from torch_tpu_embedding.runtime.torch_xla import device
 
 COMPILER = os.environ.get("TPU_COMPILER_PYTHON", sys.executable)
 KERNELS = ("write_records", "write_marked_rows")
@@ -124,7 +124,7 @@ def test_the_largest_sums_that_the_kernel_takes_are_compiled_for_four_chips(
     assert sum_rows.fits_kernel(rows, lookups, segments, dim)
     assert not sum_rows.fits_kernel(rows + 8, lookups + 8, segments, dim)
     modules: list[bytes] = []
-    monkeypatch.setattr(xla, "computation", lambda name, module: modules.append(module))
+    monkeypatch.setattr(device, "computation", lambda name, module: modules.append(module))
     sum_rows._operation(lookups, rows, dim, segments)
     step = tmp_path / "step.before_optimizations.hlo.pb"
     step.write_bytes(hlo_module._field(1, modules[0]))

@@ -63,7 +63,7 @@ def test_sums_are_those_of_a_gather_and_a_scatter_add_without_a_race(
     segment = draw.integers(0, min(few, tiles * TILE), count, dtype=np.int32)  # many in one
     gain = draw.standard_normal(count).astype(np.float32)
     found = interpreted(rows, lookups, segment, gain, tiles * TILE, interpret=params(cores))
-    tensors = map(torch.from_numpy, (rows, lookups, segment, gain))
+    tensors = map(torch.from_numpy, (rows, lookups, segment, gain[:, None]))
     wanted = sum_rows(*tensors, tiles * TILE, by_kernel=True).numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
     assert not interpret.races.races_found

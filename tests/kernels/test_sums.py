@@ -88,9 +88,9 @@ def test_steps_equal_those_without_kernels(dim: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(stack_index, "fits_kernel", lambda *sizes: True)
     called: list[int] = []
 
-    def counted(*given: Any) -> Tensor:
+    def counted(*given: Any, **option: Any) -> Tensor:
         called.append(len(given[0]))
-        return kernels_on_cpu.sums(*given)
+        return kernels_on_cpu.sums(*given, **option)
 
     monkeypatch.setattr(lookup, "sum_rows", counted)
     monkeypatch.setattr(update, "sum_rows", counted)

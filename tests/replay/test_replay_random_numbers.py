@@ -7,7 +7,7 @@ from models.replays import Case, assert_same, twins
 from torch import Tensor
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.runtime import programs
+from torch_tpu_embedding.runtime.torch_xla import programs
 
 
 def test_random_numbers_drawn_outside_are_those_that_a_traced_run_draws() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ..runtime import xla
+from ..runtime.torch_xla import device
 from .hlo_module import Array, custom_call_module
 
 
@@ -37,7 +37,7 @@ def computation(
             "disable_bounds_checks": False,
         }
     })  # fmt: skip
-    return xla.computation(name, custom_call_module(name, operands, result, config, alias))
+    return device.computation(name, custom_call_module(name, operands, result, config, alias))
 
 
 @cache

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime import xla
+from ..runtime import is_accelerated
+from ..runtime.torch_xla.device import call
 from ..tables.layout import LANES
 from .hlo_module import Array
 from .kernel_text import computation, template
@@ -25,8 +26,8 @@ TILE = 8
 _ON_CHIP = 12 << 20
 """Bytes of rows and sums, of the 16 MiB that every generation of TPU grants a kernel."""
 DIMS = range(32, 2 * LANES + 1)
-"""The D that the kernel takes. XLA keeps narrower rows in columns; to turn them for the kernel costs more on v4 than the kernel saves.
-Wider ones nobody has compared."""
+"""The D that the kernel takes. XLA keeps narrower rows in columns; to turn them for the kernel costs more
+on v4 than the kernel saves. Wider ones nobody has compared."""
 
 
 def fits_kernel(rows: int, lookups: int, segments: int, dim: int) -> bool:
@@ -50,14 +51,14 @@ def sum_rows(
         rows: `[R, D]` float32.
         source: `[N]` int32, the row of each lookup.
         segment: `[N]` int32, its segment.
-        gain: `[N]` float32.
+        gain: `[N, 1]` float32.
         segments: S.
         by_kernel: True if a kernel may do it on a TPU, where the sizes fit.
     """
-    if by_kernel and xla.is_accelerated(rows.device):
+    if by_kernel and is_accelerated(rows.device):
         found = _operation(len(source), *rows.shape, _filled(segments))
-        return xla.call(found, "sum_rows", [source, segment, gain, rows])[:segments]
-    weighted = rows.index_select(0, source) * gain[:, None]
+        return call(found, "sum_rows", [source, segment, gain.view(-1), rows])[:segments]
+    weighted = rows.index_select(0, source) * gain
     sums = torch.zeros(segments, rows.shape[1], dtype=rows.dtype, device=rows.device)
     return sums.index_add(0, segment, weighted)
 

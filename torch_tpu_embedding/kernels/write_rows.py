@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..runtime import xla
+from ..runtime import is_accelerated
+from ..runtime.torch_xla.device import call
 from ..tables.layout import LANES
 from .hlo_module import Array
 from .kernel_text import computation, template
@@ -35,13 +36,13 @@ def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) 
         count: `[1]` int32, at most U.
     """
     rows = values.shape[1] // LANES
-    if not xla.is_accelerated(array.device):
+    if not is_accelerated(array.device):
         written = int(count)
         array.view(-1, rows * LANES)[record[:written].long()] = values[:written]
         return
     found = _operation("write_records", array.shape[0], len(record), rows, len(record) * rows)
     operands = [count, record, values.reshape(-1, LANES), array]
-    array.copy_(xla.call(found, "write_records", operands))
+    array.copy_(call(found, "write_records", operands))
 
 
 def write_marked_rows(array: Tensor, row: Tensor, values: Tensor) -> None:
@@ -52,12 +53,12 @@ def write_marked_rows(array: Tensor, row: Tensor, values: Tensor) -> None:
         row: `[U]` int32; the numbers that are not negative are distinct.
         values: `[U, 128]`.
     """
-    if not xla.is_accelerated(array.device):
+    if not is_accelerated(array.device):
         array[row[row >= 0].long()] = values[row >= 0]
         return
     row = pad(row, (0, -len(row) % BLOCK), value=-1)
     found = _operation("write_marked_rows", array.shape[0], len(row), 1, len(values))
-    array.copy_(xla.call(found, "write_marked_rows", [row, values, array]))
+    array.copy_(call(found, "write_marked_rows", [row, values, array]))
 
 
 @cache

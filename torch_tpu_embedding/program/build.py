@@ -23,6 +23,7 @@ from ..tables.layout import build_stacks, check_sizes
 from ..tables.placement import STRATEGIES, Placement, Strategy
 from ..tables.start_values import start_values
 from ..vocabularies.live import LiveVocabularies
+from .compiling.engine import CompilingEngine
 from .engine import Engine
 from .live_rows.live_engine import LiveEngine, vocabularies_of
 
@@ -138,7 +139,9 @@ class Tables:
         runtime.require_own_process("TPUEmbedding")
         if self.built is None:
             kind, strategy = self._kind, self.placement.strategy
-            made = LiveEngine if self.dynamic else Engine
+            compiles = runtime.compiles_functions() and self.placement.num_devices == 1
+            plain = CompilingEngine if compiles else Engine
+            made = LiveEngine if self.dynamic else plain
             engine = made(
                 self.resolved, self.device, kind, self.exchange, strategy, self._row_kernels
             )

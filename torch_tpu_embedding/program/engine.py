@@ -24,10 +24,10 @@ from ..distributed.group import HostGroup
 from ..distributed.spare_groups import SpareGroups
 from ..inputs.bags import Bags
 from ..runtime import DeviceKind, host
-from ..runtime.held import hold
 from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
 from ..runtime.slices import join
+from ..runtime.torch_xla.held import hold
 from ..tables.placement import Placement, Strategy
 from ..tables.store import TableStore
 from .lookup import activations, rows_alone, rows_of, rows_to_send

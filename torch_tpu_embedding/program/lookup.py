@@ -81,8 +81,9 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         sums = _sum_bags(weighted.view(fused[0].form.length, -1, order.stack.dim))
         outputs += separate(sums, [each.count for each in fused])
     if order.num_bags:
-        bag, gain, by_kernel = index.ints.bag, index.floats.ragged_gain, index.sums_by_kernel
-        sums = sum_rows(rows, next(lookup_rows), bag, gain, order.num_bags, by_kernel)
+        bag, by_kernel = index.ints.bag, index.sums_by_kernel
+        lookups = (rows, next(lookup_rows), bag, index.ragged_gains)
+        sums = sum_rows(*lookups, order.num_bags, by_kernel)
         outputs += separate(sums, [span.count for span in order.ragged])
     # A copy, which costs nothing inside a program. If the caller keeps a view beyond the step, the step's
     # program writes out the whole tensor under the view, too.

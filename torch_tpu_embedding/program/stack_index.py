@@ -116,6 +116,12 @@ class StackIndex:
         rows = shape.num_positions or shape.num_unique
         return fits_kernel(rows, shape.num_ragged, order.num_bags, order.stack.dim)
 
+    @property
+    def ragged_gains(self) -> Tensor:
+        """The gain `[N, 1]` of each lookup of the ragged features."""
+        # Of no lookups it lies on the host, see `split_buffers`.
+        return self.floats.ragged_gain[:, None].to(self.ints.record.device)
+
 
 def _counts(groups: Sequence[Sequence[FeatureSpan]]) -> list[int]:
     return [sum(span.num_lookups for span in fused) for fused in groups]
@@ -127,7 +133,7 @@ def split_buffers(
     """Name the parts of a batch's two device buffers.
 
     Args:
-        floats: None if it is empty; its parts are then empty tensors on the host, which no program reads.
+        floats: None if it is empty; its parts are then empty tensors on the host.
     """
     parts = iter(cut(ints, [part for stack in shapes for part in stack.int_lengths]))
     lengths = [part for stack in shapes for part in stack.float_lengths]

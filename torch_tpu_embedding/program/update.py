@@ -38,9 +38,7 @@ def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]
         of_lookups = of_bags.expand(fused[0].form.length, *of_bags.shape)
         found.append(of_lookups.reshape(-1, order.stack.dim) * gain)
     if order.num_bags:
-        found.append(
-            join(list(rest)).index_select(0, index.ints.bag) * index.floats.ragged_gain[:, None]
-        )
+        found.append(join(list(rest)).index_select(0, index.ints.bag) * index.ragged_gains)
     return found
 
 
@@ -60,8 +58,8 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     shape, ints = index.shape, index.ints
     count = shape.num_positions or shape.num_unique
     if index.sums_by_kernel:
-        of_bags, gain = join(_flat(gradients)), index.floats.ragged_gain
-        return sum_rows(of_bags, ints.bag, ints.to_ragged, gain, count, True)
+        taken = (join(_flat(gradients)), ints.bag, ints.to_ragged, index.ragged_gains)
+        return sum_rows(*taken, count, by_kernel=True)
     sums = torch.zeros(count, shape.order.stack.dim, dtype=torch.float32, device=ints.record.device)
     # A scatter for each large feature: to join their gradients first would copy them all. Not in place:
     # torch_xla traces that through a decomposition in Python, for three times as long, to the same program.

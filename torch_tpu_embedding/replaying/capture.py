@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from .. import runtime
-from ..runtime import programs
-from ..runtime.held import release
+from ..runtime.torch_xla import programs
+from ..runtime.torch_xla.held import release
 from ..training.call_order import Queued
 from ..training.replayed_steps import ReplayedSteps
 from ..training.step_gradients import StepGradients

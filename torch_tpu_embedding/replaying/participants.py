@@ -13,7 +13,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from ..dense_optimizers.base import DenseOptimizer
 from ..program.engine import Engine
-from ..runtime import programs
+from ..runtime.torch_xla import programs
 
 _PLAIN = (bool, int, float, str)
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..runtime import programs
 from ..runtime.phases import timed
+from ..runtime.torch_xla import programs
 from ..training.call_order import Queued
 from ..training.replayed_steps import ReplayedSteps
 from .calls import Call

@@ -52,7 +52,7 @@ class Mapped:
     turned_away: int
     """The number of admitted ids that found no row free."""
     journal: Journal = field(repr=False)
-    """What `IdMap.take_back` needs."""
+    """The record by which `IdMap.take_back` undoes the update."""
 
 
 class IdMap:

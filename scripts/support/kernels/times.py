@@ -103,7 +103,7 @@ def measure_sums(dim: int, by_kernel: bool) -> float:
     """Nanoseconds a lookup of the sums of bags, by the kernel or by XLA."""
     device = tte.runtime.device()
     lookups, bags = 2 * RECORDS, RECORDS // 2
-    rows, gain = torch.randn(RECORDS, dim), torch.ones(lookups)
+    rows, gain = torch.randn(RECORDS, dim), torch.ones(lookups, 1)
     source = torch.randint(0, RECORDS, (lookups,), dtype=torch.int32)
     bag = torch.arange(lookups, dtype=torch.int32) // 4
     sent = [tte.runtime.upload(each, device) for each in (rows, source, bag, gain)]

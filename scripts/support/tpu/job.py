@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from support.tpu.chips import CHIPS, LANES, SPARSE_CORE, narrow_rows
-from support.tpu.program import read_program
+from support.tpu.program import read_program, summed
 from support.tpu.schedule import count_cycles, dump_arguments
+from trace_step import FORMS
 
 SCRIPTS = Path(__file__).parent.parent.parent
+ROOT = SCRIPTS.parent
+TORCH_TPU_ON_CPU = ROOT / "tests" / "support" / "torch_tpu_on_cpu"
 QUICK_COMPILES = "--xla_backend_optimization_level=0"
 """For XLA's CPU compiler, whose code is thrown away."""
 
@@ -30,9 +33,12 @@ def trace_step(
 ) -> dict[str, Any]:
     """Trace a step with the TPU layout in a process of its own; returns scripts/trace_step.py's report."""
     name = "-".join([args.workload or "tables", optimizer, *map(str, dim), mode, form])
-    command = [sys.executable, "-W", "ignore", str(SCRIPTS / "trace_step.py"), "--json"]
-    command += ["--out", str(out / "traced" / name), "--layout", "TPU"]
-    command += ["--form", "ours", "--row-kernels"] if form == "kernels" else ["--form", form]
+    tracer = [sys.executable, "-W", "ignore", str(SCRIPTS / "trace_step.py")]
+    if form == "torch_tpu":
+        tracer = [args.torch_tpu_python, "-W", "ignore", "-m", "support.tpu.step_programs"]
+    command = [*tracer, "--json", "--out", str(out / "traced" / name), "--layout", "TPU"]
+    command += ["--form", form if form in FORMS else "ours"]
+    command += ["--row-kernels"] if form == "kernels" else []
     command += ["--optimizer", optimizer, "--dim", *map(str, dim)]
     command += ["--evaluate"] if mode == "eval" else []
     for option in ("workload", "max_rows", "tables", "vocabulary", "batch_size"):
@@ -41,12 +47,14 @@ def trace_step(
     command += ["--ids-per-sample", str(args.ids_per_sample), "--unique", str(args.unique)]
     command += ["--ragged"] if args.ragged else []
     settings = {"PJRT_DEVICE": "CPU", "OMP_NUM_THREADS": "1", "XLA_FLAGS": QUICK_COMPILES}
+    if form == "torch_tpu":
+        settings["PYTHONPATH"] = os.pathsep.join(map(str, (TORCH_TPU_ON_CPU, SCRIPTS, ROOT)))
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, **settings}, check=False
     )
     if done.returncode:
         raise JobError(f"not traced: {last_line(done.stderr)}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -89,6 +97,21 @@ def compile_step(
         json.loads((folder / "cycles.json").read_text()),
     )
     return result
+
+
+def compile_calls(
+    traced: dict[str, Any], chip: str, more: str, out: Path, python: str, timeout: int
+) -> dict[str, Any]:
+    """Compile a step for a chip that runs several programs; arguments and errors as for `compile_step`."""
+    calls: dict[str, list[dict[str, Any]]] = {}
+    for call in traced["calls"]:
+        found = calls.setdefault(call["call"], [])
+        for each in call["programs"]:
+            part = {**traced, "proto": each["proto"]}
+            compiled = compile_step(part, chip, more, out, python, timeout)
+            name = Path(each["proto"]).name.split(".")[1]
+            found.append({"name": name, "runs": each["runs"], **compiled})
+    return summed(calls)
 
 
 def run_compiler(

@@ -10,7 +10,13 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-COLOURS = {"ours": "tab:blue", "kernels": "tab:green", "plain": "tab:orange", "naive": "tab:red"}
+COLOURS = {
+    "ours": "tab:blue",
+    "kernels": "tab:green",
+    "torch_tpu": "tab:purple",
+    "plain": "tab:orange",
+    "naive": "tab:red",
+}
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> bool:

@@ -84,7 +84,7 @@ def take_steps(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         between(step)
-        if device.type == "xla":
+        if device.type != "cpu":
             tte.runtime.sync()
 
 

@@ -52,7 +52,7 @@ class OneLengthBags(Sequence[Bags]):
 
     @property
     def form(self) -> tuple[object, ...]:
-        """What such batches must have in common to be dealt with alike."""
+        """The properties that batches must share to be handled alike."""
         return self.size, self.lengths
 
     @property

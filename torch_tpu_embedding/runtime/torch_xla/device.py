@@ -1,9 +1,4 @@
-"""The seam to the accelerator backend: nothing outside this folder imports torch_xla.
-
-Everything else in the package is plain ATen operators on tensors, so a second backend means a second
-version of these few functions. The import happens on first use: configuration, input checking and CPU
-serving work where torch_xla cannot load.
-"""
+"""torch_xla's device, and what the package asks of it. torch_xla is imported at first use."""
 
 from __future__ import annotations
 
@@ -12,40 +7,30 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..backends import require_backend
+from ..device_kinds import DeviceKind, is_accelerated
+from ..own_process import note_started, require_own_process
+from ..phases import timed
 from .held import release
-from .phases import timed
-from .processes import note_started, require_own_process, require_torch_xla
-
-DeviceKind = Literal["CPU", "TPU"]
-"""The kinds of device for which tables are laid out."""
 
 
 def device() -> torch.device:
     """The default XLA device of this process (`PJRT_DEVICE` picks the platform)."""
-    require_torch_xla()
+    require_backend()
     import torch_xla
 
     note_started()
     return torch.device(torch_xla.device())
 
 
-def is_accelerated(target: torch.device) -> bool:
-    """True if programs on a device are traced and compiled; False for an ordinary CPU tensor's device.
-
-    Args:
-        target: the device.
-    """
-    return target.type == "xla"
-
-
 def device_kind() -> DeviceKind:
     """The kind of device that XLA compiles for; it decides the physical layout of tables (`layout.py`)."""
-    require_torch_xla()
+    require_backend()
     import torch_xla.runtime as xr
 
     return "TPU" if xr.device_type() == "TPU" else "CPU"
@@ -92,7 +77,7 @@ def sync(wait: bool = False) -> None:
     Args:
         wait: also wait until the device has finished (for timing, or before reading the clock).
     """
-    require_torch_xla()
+    require_backend()
     import torch_xla
 
     require_own_process("sync")
@@ -119,7 +104,7 @@ def manual_seed(seed: int) -> None:
     Args:
         seed: an int; with several processes another one in each, or all have the same masks.
     """
-    require_torch_xla()
+    require_backend()
     import torch_xla
 
     torch_xla.manual_seed(seed)
@@ -132,7 +117,7 @@ seeded: list[int] = []
 
 def compile_count() -> int:
     """The number of programs that this process has compiled so far."""
-    require_torch_xla()
+    require_backend()
     import torch_xla.debug.metrics as met
 
     data = met.metric_data("CompileTime")
@@ -142,7 +127,7 @@ def compile_count() -> int:
 def wait_seconds() -> float:
     """Seconds that this process has waited for the device: at the end of a step for the one before it to
     finish, in `sync(wait=True)`, and for tensors to arrive on the host."""
-    require_torch_xla()
+    require_backend()
     import torch_xla.debug.metrics as met
 
     names = ("DeviceLockWait", "TransferFromDeviceTime")
@@ -160,10 +145,11 @@ def is_computed(value: Tensor) -> bool:
     return not bindings()._check_tensor_need_materialization([value])[0]
 
 
-def times_changed(value: Tensor) -> int:
-    """The number of times that a device tensor's memory was changed in place, through any alias.
+def times_changed(value: Tensor) -> int | None:
+    """The number of times that a device tensor's memory was changed in place, through any alias; None with
+    XLA_DISABLE_FUNCTIONALIZATION, where torch's own counter is all there is.
 
-    torch's own version counter misses changes of `value.data`.
+    That one misses changes of `value.data`.
 
     Args:
         value: an XLA tensor.
@@ -171,7 +157,7 @@ def times_changed(value: Tensor) -> int:
     if torch._is_functional_tensor(value):
         count: int = torch._functionalize_mutation_counter(value)
         return count
-    return value._version  # with XLA_DISABLE_FUNCTIONALIZATION
+    return None
 
 
 @contextlib.contextmanager
@@ -199,7 +185,7 @@ _waited = [0.0]
 
 def cpu_fallbacks() -> dict[str, int]:
     """Operators that left the device and ran on the host since the process began, with their counts."""
-    require_torch_xla()
+    require_backend()
     import torch_xla.debug.metrics as met
 
     return {
@@ -286,7 +272,7 @@ def _order_no_more(values: Tensor) -> None:
 
 def local_device_ids() -> list[int]:
     """The global numbers of the devices that this process drives, in the backend's order."""
-    require_torch_xla()
+    require_backend()
     import torch_xla
 
     note_started()
@@ -320,7 +306,7 @@ def call(program: Any, name: str, operands: list[Tensor]) -> Tensor:
 @cache
 def bindings() -> Any:
     """torch_xla's own bindings, for what its Python functions do slowly or not at all."""
-    require_torch_xla()
+    require_backend()
     import torch_xla
 
     return torch_xla._XLAC

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .processes import require_torch_xla
-from .xla import as_typed, bindings, device, send, sync, wait_for_device
+from ..backends import require_backend
+from .device import as_typed, bindings, device, send, sync, wait_for_device
 
 
 class Mesh:
@@ -23,7 +23,7 @@ class Mesh:
     """
 
     def __init__(self, device_ids: Sequence[int]) -> None:
-        require_torch_xla()
+        require_backend()
         import numpy as np
         import torch_xla.distributed.spmd as xs
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .xla import as_typed, bindings, seeded, sent, upload
+from .device import as_typed, bindings, seeded, sent, upload
 
 _BINDINGS = (
     "_check_device_tensor_need_materialization", "_check_tensor_need_materialization",

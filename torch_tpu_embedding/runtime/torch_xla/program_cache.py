@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ..io.paths import local_path
-from ..io.warn import warn_caller
-from .xla import bindings, device_kind
+from ...io.paths import local_path
+from ...io.warn import warn_caller
+from .device import bindings, device_kind
 
 
 def cache_compiled_programs(path: str | os.PathLike[str], *, readonly: bool = False) -> None:
