@@ -7,6 +7,7 @@ from typing import Any
 
 from ..config.nest import flatten_like
 from ..config.resolved import Resolved
+from .at_once.keyed import read_keyed
 from .at_once.read import read_at_once, read_flat, with_columns
 from .bags import Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
@@ -27,8 +28,13 @@ def parse_features(
     Features that all have one id a sample, or bags of one length, are read at once, with the same result.
     """
     is_flat = weights is None and resolved.is_flat
+    read: Sequence[Bags] | None
     if is_flat:
         read = read_flat(resolved, features, output_shapes)
+        if read is not None:
+            return read
+    elif weights is None:
+        read = read_keyed(resolved, features, output_shapes)
         if read is not None:
             return read
     features, weights = without_jagged(features, weights)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...config.declared import FeatureConfig
@@ -23,8 +24,6 @@ from ..ragged import Ragged
 from .bags import ONE_HOT, OneIdBags, OneLengthBags
 
 _DTYPES = (torch.int64, torch.int32)
-_UNSIGNED = {torch.int64: (np.uint64, 2**63), torch.int32: (np.uint32, 2**31)}
-"""The type without a sign, and its first number that is negative with one."""
 
 
 def read_at_once(
@@ -37,7 +36,7 @@ def read_at_once(
         values: the inputs in feature order.
         output_shapes: of the features that have one of their own.
     """
-    if not _are_plain(resolved, output_shapes):
+    if not are_plain(resolved, output_shapes):
         return None
     return _read_one_id(resolved, values) or _read_one_length(resolved, values)
 
@@ -67,16 +66,14 @@ def _read_one_length(resolved: Resolved, values: Sequence[Any]) -> OneLengthBags
         if ids.dtype not in _DTYPES:
             return None
         array = ids.numpy()
-        unsigned, most = _UNSIGNED[ids.dtype]
-        # Without a sign a negative id is larger than any other.
-        if array.view(unsigned).max() >= min(rows, most):
+        if not are_inside(array, rows):
             return None
         sizes.add(array.size // (length or 1))
         parts.append(array)
         lengths.append(length)
     if len(sizes) > 1:
         return None
-    gains = map(_gain_of, resolved.combiners, lengths)
+    gains = map(gain_of, resolved.combiners, lengths)
     return OneLengthBags(parts, tuple(lengths), tuple(gains), sizes.pop())
 
 
@@ -101,7 +98,7 @@ def _equal_splits(bags: int, length: int, dtype: torch.dtype) -> bytes:
     return torch.arange(0, bags * length + 1, length, dtype=dtype, device="cpu").numpy().tobytes()
 
 
-def _gain_of(combiner: str, length: int) -> float:
+def gain_of(combiner: str, length: int) -> float:
     """The gain of each id of a bag of `length` ids without weights."""
     if combiner == "sum" or length == ONE_HOT:
         return 1.0
@@ -121,7 +118,7 @@ def read_flat(
         return read_at_once(resolved, value, output_shapes) if len(value) == count else None
     if not is_dense(value) or value.dim() != 2 or value.shape[1] != count:
         return None
-    if value.dtype not in _DTYPES or not value.is_cpu or not _are_plain(resolved, output_shapes):
+    if value.dtype not in _DTYPES or not value.is_cpu or not are_plain(resolved, output_shapes):
         return None
     # numpy, which transposes in half of torch's time
     ids = np.ascontiguousarray(value.numpy().T).astype(np.int64, copy=False)
@@ -176,7 +173,15 @@ def _like(container: Any, parts: Sequence[Any]) -> Any:
     return type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts)
 
 
-def _are_plain(resolved: Resolved, output_shapes: Sequence[tuple[int, ...] | None]) -> bool:
+def are_inside(ids: NDArray[Any], rows: int) -> bool:
+    """True if ids, int64 or int32 and not none at all, are in [0, rows)."""
+    # Without a sign a negative id is larger than any other.
+    if ids.itemsize == 4:
+        return bool(np.maximum.reduce(ids.view(np.uint32)) < min(rows, 1 << 31))
+    return bool(np.maximum.reduce(ids.view(np.uint64)) < rows)
+
+
+def are_plain(resolved: Resolved, output_shapes: Sequence[tuple[int, ...] | None]) -> bool:
     """True if no feature is a sequence, fills a shape of its own or has a padding row."""
     return resolved.all_may_be_plain and not any(output_shapes)
 
