@@ -211,7 +211,8 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         """Let each group have the rate that its table's last update took."""
         self._shown = rates
         for group, rate in zip(self.param_groups, rates, strict=True):
-            group["lr"] = rate
+            if group["lr"] is not rate:
+                group["lr"] = rate
 
     def _rates(self) -> list[float]:
         read = self._embedding.learning_rates()

@@ -12,7 +12,7 @@ from programs import kernels_on_cpu
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import resolve
-from torch_tpu_embedding.inputs.one_id import OneIdBags
+from torch_tpu_embedding.inputs.at_once.bags import OneIdBags
 from torch_tpu_embedding.inputs.parse import parse_features
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.serving.int8 import Int8Embedding

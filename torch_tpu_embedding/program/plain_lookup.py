@@ -16,9 +16,9 @@ from ..config.declared import TableConfig
 from ..config.nest import flatten_like, flatten_with_paths, pack_like, prune_like
 from ..config.quantization import quantize
 from ..config.resolved import Feature, Resolved, resolve
+from ..inputs.at_once.read import with_columns
 from ..inputs.bags import Bags
 from ..inputs.id_range import ID_BOUNDS
-from ..inputs.one_id import with_columns
 from ..inputs.parse import parse_features, without_jagged
 from ..runtime.modes import outside_graph
 from ..vocabularies.rows_of_ids import bags_of_rows

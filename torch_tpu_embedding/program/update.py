@@ -8,8 +8,6 @@ Letters: N lookups, U unique rows, V vocabulary, D dim, G devices of all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -18,7 +16,6 @@ from torch.nn.functional import pad
 
 from ..batch.occurrences import RoundBatch
 from ..config.resolved import WEIGHT
-from ..runtime import host
 from ..runtime.slices import cut, join
 from ..tables.layout import StackLayout
 from .frozen_rows import moves, spare_frozen
@@ -189,27 +186,6 @@ def apply_to_all_rows(
         missing = layout.num_elements // layout.record_width - count
         change = pad(join_lanes(layout, changes), (0, 0, 0, missing))
         array.add_(change.view(array.shape))
-
-
-@dataclass
-class RateBuffer:
-    """The learning rates of a stack's tables on the device: a new number in the program would recompile."""
-
-    _values: tuple[float, ...] = ()
-    _on_device: Tensor = field(default_factory=lambda: host.empty(0))
-
-    def hold(self, values: Sequence[float], device: torch.device) -> Tensor:
-        """A buffer `[tables]` of these rates, the one held before if they are the same."""
-        if self._values != tuple(values):
-            tensor = torch.tensor([*values], dtype=torch.float32, device="cpu")
-            self._on_device = tensor.to(device)
-            self._values = tuple(values)  # last: an interrupt leaves no value without its buffer
-        return self._on_device
-
-    @property
-    def held(self) -> Tensor:
-        """The buffer that `hold` gave last; an empty one of the host if there is none."""
-        return self._on_device
 
 
 def _rates_of(rates: Tensor, table: Tensor) -> Tensor:

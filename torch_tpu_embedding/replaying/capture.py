@@ -135,7 +135,7 @@ class Capture:
         counters: list[Tensor],
     ) -> tuple[Program, list[Tensor]]:
         """The program of a traced step, and its inputs."""
-        known.add([each.held for each in self._steps.engine.rates], "rates")
+        known.add([each.tensor for each in self._steps.engine.rates], "rates")
         known.add(self._participants.sent_numbers(), "numbers")
         limit = self._gradients.limit_buffer
         limits = programs.memory_ids([limit]) if limit is not None else []

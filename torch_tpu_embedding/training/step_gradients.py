@@ -52,7 +52,7 @@ class StepGradients:
         self._pipelined = pipelined
         self._warned: set[str] = set()
         self._merger: Merger | None = None
-        self._limit: tuple[float, Tensor] | None = None
+        self._limit = host.Kept()
         self._clipped: dict[str | None, _Clipped] = {}
 
     def clip(
@@ -173,7 +173,7 @@ class StepGradients:
     @property
     def limit_buffer(self) -> Tensor | None:
         """The device buffer of the largest norm that `clip` was given last, if it was called."""
-        return self._limit[1] if self._limit is not None else None
+        return self._limit.tensor
 
     def forget_clipped(self, name: str | None) -> None:
         """The step of `name` is another one than `clip` was called for."""
@@ -215,12 +215,7 @@ class StepGradients:
 
     def _on_device(self, limit: float) -> Tensor:
         """A norm in a buffer: a new number in the program would recompile."""
-        if self._limit is None or self._limit[0] != limit:
-            self._limit = (
-                limit,
-                torch.tensor([limit], dtype=torch.float32, device="cpu").to(self._tables.device),
-            )
-        return self._limit[1]
+        return self._limit.hold(limit, lambda: host.floats([limit]).to(self._tables.device))
 
 
 @for_tables

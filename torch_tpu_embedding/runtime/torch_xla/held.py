@@ -1,9 +1,9 @@
-"""Memory that a step overwrites, known until the step after it has begun, so that no call waits for it.
+"""Memory that a step overwrites, known until some steps after it have begun, so that no call waits for it.
 
 XLA's CPU device runs a program beside the host, but to destroy memory that was donated to a running program
 waits for the program's end: `sync` would return only when the step is done. torch_xla destroys it when it
-notes the results, unless something else knows it, too. Known here, nothing waits; only a host a step ahead
-waits, for the step before. It costs no memory: what a program overwrites is its result's.
+notes the results, unless something else knows it, too. Known here, nothing waits; only a host that is so
+many steps ahead waits, for the oldest. It costs no memory: what a program overwrites is its result's.
 
 A TPU queues programs and the end of their memory, and partitioned programs (SPMD) do not wait either; there
 nothing is held, for a partitioned program would copy an array that is known.
@@ -11,17 +11,21 @@ nothing is held, for a partitioned program would copy an array that is known.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from torch import Tensor
+
+STEPS = 3
+"""The steps whose memory is known; where it was that of one or two, `release` still waited now and then."""
 
 
 class _Held:
     def __init__(self) -> None:
         self.now: list[list[Tensor]] = []
         """Memory that the step being traced overwrites."""
-        self.before: list[list[Tensor]] = []
-        """Memory that the step before has overwritten, whose program may still run."""
+        self.before: deque[list[list[Tensor]]] = deque(maxlen=STEPS)
+        """Memory that the steps before have overwritten, whose programs may still run; the last's last."""
         self.ended = 0
         """The steps that had ended at the last release."""
 
@@ -54,13 +58,15 @@ def hold(tensors: Iterable[Tensor]) -> None:
 
 
 def release() -> None:
-    """A step has ended: let go of what the one before it has overwritten."""
-    held.before, held.now, held.ended = held.now, [], _ended_steps()
+    """A step has ended: let go of what the oldest of the steps before it has overwritten."""
+    held.before.append(held.now)
+    held.now, held.ended = [], _ended_steps()
 
 
 def is_held(value: Tensor) -> bool:
     """True for a tensor that stands for memory which is held, and for nothing of the user's."""
-    return any(value is each for part in (*held.now, *held.before) for each in part)
+    steps = (held.now, *held.before)
+    return any(value is each for step in steps for part in step for each in part)
 
 
 def _ended_steps() -> int:

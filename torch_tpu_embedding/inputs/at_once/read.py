@@ -1,71 +1,47 @@
-"""Features of one id a sample, read all at once; and matrices `[B, F]` of ids in place of a list of them.
+"""Features of one id a sample, or with bags of one length, read all at once; and matrices `[B, F]` of ids
+in place of a list of features.
 
 Everything that is not as plain as that, wrong ids included, is left to `bags.py`, feature by feature.
-Letters: B batch, F features, V vocabulary.
+Letters: B batch, F features, V vocabulary, H ids of a bag of fixed length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, overload
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config.declared import FeatureConfig
-from ..config.resolved import Resolved
-from .bags import Bags
-from .entries import is_dense
+from ...config.declared import FeatureConfig
+from ...config.resolved import Resolved
+from ..entries import is_dense
+from ..ragged import Ragged
+from .bags import ONE_HOT, OneIdBags, OneLengthBags
 
 _DTYPES = (torch.int64, torch.int32)
 
 
-class OneIdBags(Sequence[Bags]):
-    """The bags of features that all have one id a sample, as one matrix.
-
-    A list of Bags to everybody who does not look at `ids`.
-
-    Args:
-        ids: `[F, B]` int64, each in [0, V).
-    """
-
-    def __init__(self, ids: Tensor) -> None:
-        self.ids = ids
-
-    @property
-    def shape(self) -> tuple[int]:
-        """The shape of each feature's activations without D: `(B,)`."""
-        return (self.ids.shape[1],)
-
-    def __len__(self) -> int:
-        return self.ids.shape[0]
-
-    @overload
-    def __getitem__(self, index: int) -> Bags: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Bags]: ...
-
-    def __getitem__(self, index: int | slice) -> Bags | list[Bags]:
-        if isinstance(index, slice):
-            return [*self][index]
-        return Bags(self.ids[index], None, None, self.shape, self.ids.shape[1])
-
-    def __iter__(self) -> Iterator[Bags]:
-        shape, count = self.shape, self.ids.shape[1]
-        return (Bags(each, None, None, shape, count) for each in self.ids.unbind())
-
-
-def read_one_id(
+def read_at_once(
     resolved: Resolved, values: Sequence[Any], output_shapes: Sequence[tuple[int, ...] | None]
-) -> OneIdBags | None:
-    """The ids of features that all have one a sample and need no look at each; None if one does.
+) -> OneLengthBags | None:
+    """The ids of features that all have one a sample, or bags of one length without weights, and that need
+    no look at each; None if one does.
 
     Args:
         values: the inputs in feature order.
         output_shapes: of the features that have one of their own.
     """
+    if not are_plain(resolved, output_shapes):
+        return None
+    return _read_one_id(resolved, values) or _read_one_length(resolved, values)
+
+
+def _read_one_id(resolved: Resolved, values: Sequence[Any]) -> OneIdBags | None:
     first = values[0]
     if not isinstance(first, Tensor) or first.dtype not in _DTYPES or first.dim() != 1:
         return None
@@ -73,26 +49,76 @@ def read_one_id(
     for value in values:
         if not (is_dense(value) and value.is_cpu and value.dtype is dtype and value.shape == shape):
             return None
-    if not _are_plain(resolved, output_shapes):
-        return None
     return _inside(resolved, torch.stack([*values]).to(torch.int64))
+
+
+def _read_one_length(resolved: Resolved, values: Sequence[Any]) -> OneLengthBags | None:
+    parts, lengths, sizes = [], [], set()
+    for value, rows in zip(values, resolved.vocabulary_sizes, strict=True):
+        length, ids = ONE_HOT, value
+        if isinstance(value, Ragged):
+            ids = value.values
+            length = _length_of_all(value.row_splits, ids.numel())
+            if length == ONE_HOT:
+                return None
+        elif not (is_dense(value) and value.dim() == 1 and value.is_cpu and value.numel()):
+            return None
+        if ids.dtype not in _DTYPES:
+            return None
+        array = ids.numpy()
+        if not are_inside(array, rows):
+            return None
+        sizes.add(array.size // (length or 1))
+        parts.append(array)
+        lengths.append(length)
+    if len(sizes) > 1:
+        return None
+    gains = map(gain_of, resolved.combiners, lengths)
+    return OneLengthBags(parts, tuple(lengths), tuple(gains), sizes.pop())
+
+
+def _length_of_all(splits: Tensor, count: int) -> int:
+    """H, if each bag has H ids, at least one; else ONE_HOT, which is no length.
+
+    Args:
+        splits: of the bags. count: the ids of all.
+    """
+    bags = splits.numel() - 1
+    length, rest = divmod(count, bags) if bags else (0, 0)
+    if rest or not length:
+        return ONE_HOT
+    return (
+        length if splits.numpy().tobytes() == _equal_splits(bags, length, splits.dtype) else ONE_HOT
+    )
+
+
+@lru_cache(maxsize=128)
+def _equal_splits(bags: int, length: int, dtype: torch.dtype) -> bytes:
+    """The memory of the row splits of bags of one length."""
+    return torch.arange(0, bags * length + 1, length, dtype=dtype, device="cpu").numpy().tobytes()
+
+
+def gain_of(combiner: str, length: int) -> float:
+    """The gain of each id of a bag of `length` ids without weights."""
+    if combiner == "sum" or length == ONE_HOT:
+        return 1.0
+    return 1.0 / (length if combiner == "mean" else math.sqrt(length))
 
 
 def read_flat(
     resolved: Resolved, value: Any, output_shapes: Sequence[tuple[int, ...] | None]
-) -> OneIdBags | None:
-    """The ids of a list that has one a sample for each feature, or of a matrix in place of that list; None
-    if they need a look at each.
+) -> OneLengthBags | None:
+    """As `read_at_once`, of a list of features or of a matrix `[B, F]` in place of that list.
 
     Args:
         resolved: its features stand in one list or tuple.
     """
     count = len(resolved.features)
     if type(value) is type(resolved.structure):
-        return read_one_id(resolved, value, output_shapes) if len(value) == count else None
+        return read_at_once(resolved, value, output_shapes) if len(value) == count else None
     if not is_dense(value) or value.dim() != 2 or value.shape[1] != count:
         return None
-    if value.dtype not in _DTYPES or not value.is_cpu or not _are_plain(resolved, output_shapes):
+    if value.dtype not in _DTYPES or not value.is_cpu or not are_plain(resolved, output_shapes):
         return None
     # numpy, which transposes in half of torch's time
     ids = np.ascontiguousarray(value.numpy().T).astype(np.int64, copy=False)
@@ -147,7 +173,15 @@ def _like(container: Any, parts: Sequence[Any]) -> Any:
     return type(container)(*parts) if hasattr(container, "_fields") else type(container)(parts)
 
 
-def _are_plain(resolved: Resolved, output_shapes: Sequence[tuple[int, ...] | None]) -> bool:
+def are_inside(ids: NDArray[Any], rows: int) -> bool:
+    """True if ids, int64 or int32 and not none at all, are in [0, rows)."""
+    # Without a sign a negative id is larger than any other.
+    if ids.itemsize == 4:
+        return bool(np.maximum.reduce(ids.view(np.uint32)) < min(rows, 1 << 31))
+    return bool(np.maximum.reduce(ids.view(np.uint64)) < rows)
+
+
+def are_plain(resolved: Resolved, output_shapes: Sequence[tuple[int, ...] | None]) -> bool:
     """True if no feature is a sequence, fills a shape of its own or has a padding row."""
     return resolved.all_may_be_plain and not any(output_shapes)
 
