@@ -14,6 +14,7 @@ from torch import Tensor
 from ..batch.buffer_parts import FloatParts, IntParts
 from ..batch.occurrences import RoundBatch
 from ..batch.program_shape import FeatureSpan, StackShape
+from ..kernels.sum_rows import fits_kernel
 from ..runtime import host
 from ..runtime.slices import cut, separate
 
@@ -105,6 +106,15 @@ class StackIndex:
         """The gains `[H · bags, 1]` of each group of fused fixed-length spans."""
         fused = self.shape.order.fused_fixed_length
         return separate(self.floats.fixed_length_gain[:, None], _counts(fused)) if fused else []
+
+    @property
+    def sums_by_kernel(self) -> bool:
+        """True if a kernel sums the rows of bags, and the gradients of rows: all features are ragged."""
+        shape, order = self.shape, self.shape.order
+        if len(order.ragged) < len(order.spans) or not order.stack.uses_kernels:
+            return False
+        rows = shape.num_positions or shape.num_unique
+        return fits_kernel(rows, shape.num_ragged, order.num_bags, order.stack.dim)
 
     @property
     def ragged_gains(self) -> Tensor:
