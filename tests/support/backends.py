@@ -36,6 +36,12 @@ NOT_UNDER_TORCH_TPU = {
     + "its backend of torch.compile",
     "test_the_package_does_not_import_the_compiler": "torch_tpu itself imports it",
     "test_a_program_ends_though_loops_of_it_have_not": "torch_tpu warns of its allocator at import",
+    "test_devices_that_stay_idle_are_warned_of_with_the_remedy": PARTITIONED
+    + "and its plugin for tests has one device",
+    "test_in_the_program_of_a_process_for_each_chip_values_and_gradients": OF_TORCH_XLA
+    + "its replicas in threads",
+    "tests/runtime/test_forked_python.py": OF_TORCH_XLA
+    + "a fork of a process that has started torch_tpu's device cannot use it",
     "tests/distributed/test_spmd.py": PARTITIONED + "several devices of one process",
     "tests/distributed/test_replicas.py": OF_TORCH_XLA + "its replicas in threads",
     "tests/program/test_exchange_program.py": PARTITIONED + "the exchange in the program",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 
 from torch import Tensor
 
@@ -135,9 +135,9 @@ def split_buffers(
     Args:
         floats: None if it is empty; its parts are then empty tensors on the host.
     """
-    parts = iter(cut(ints, [part for stack in shapes for part in stack.int_lengths]))
+    parts = iter(_cut_parts(ints, [part for stack in shapes for part in stack.int_lengths]))
     lengths = [part for stack in shapes for part in stack.float_lengths]
-    gains = iter([host.empty(0)] * len(lengths) if floats is None else cut(floats, lengths))
+    gains = iter([host.empty(0)] * len(lengths) if floats is None else _cut_parts(floats, lengths))
     return tuple(
         StackIndex(
             stack,
@@ -146,3 +146,15 @@ def split_buffers(
         )
         for stack in shapes
     )
+
+
+def _cut_parts(buffer: Tensor, lengths: list[int]) -> list[Tensor]:
+    """As `cut`; parts without a number are one tensor, for each slice takes its time to trace."""
+    if 0 not in lengths:
+        return cut(buffer, lengths)
+    nothing = buffer.narrow(0, 0, 0)
+    ends = accumulate(lengths)
+    return [
+        buffer.narrow(0, end - size, size) if size else nothing
+        for end, size in zip(ends, lengths, strict=True)
+    ]
