@@ -105,6 +105,7 @@ def test_tables_are_written_in_place_by_kernels_on_four_chips(name: str, tmp_pat
 @pytest.mark.parametrize("way", ["partitions", "replicas"])
 def test_so_they_are_on_four_devices(way: str, dim: int, vocabulary: int, tmp_path: Path) -> None:
     given = ["--dim", str(dim), "--vocabulary", str(vocabulary), "--batch-size", "4096"]
+    given += ["--ids-per-sample", "4", "--ragged", "--unique", "0.1"] * (dim == 64)
     option = {"partitions": "--devices", "replicas": "--replicas"}[way]
     step = traced(tmp_path, "--row-kernels", "--layout", "TPU", *given, option, "4")
     shapes = [array["shape"] for array in step["arrays"]]
@@ -112,6 +113,8 @@ def test_so_they_are_on_four_devices(way: str, dim: int, vocabulary: int, tmp_pa
         found = compiled(Path(step["proto"]), chip, tmp_path / chip, f"--{way}", "4")
         check(found, shapes, chip, None)
         assert " all-to-all" in found["text"]
+        sums = [name for name in found["words"] if name.startswith("sum_rows")]
+        assert len(sums) == (2 if dim == 64 and way == "replicas" else 0)
 
 
 @pytest.mark.parametrize(

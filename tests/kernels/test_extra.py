@@ -33,7 +33,7 @@ def test_no_other_extra_brings_them() -> None:
 
 
 def test_ci_runs_their_tests_in_an_environment_of_its_own() -> None:
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == ".ci/kernels"
+    assert ".ci/kernels" in (ROOT / ".ci" / "run").read_text().splitlines()
     text = (ROOT / ".ci" / "kernels").read_text()
     assert "tpu-report" not in (ROOT / "scripts" / "run").read_text()
     assert ".venv-tpu-report" in text

@@ -39,7 +39,7 @@ def fits_kernel(rows: int, lookups: int, segments: int, dim: int) -> bool:
     if dim not in DIMS:
         return False
     on_chip = (rows + segments + 2 * TILE) * -(-dim // LANES) * LANES * 4
-    return on_chip <= _ON_CHIP and lookups >= rows + segments
+    return on_chip <= _ON_CHIP and lookups >= max(rows + segments, BLOCK)
 
 
 def sum_rows(

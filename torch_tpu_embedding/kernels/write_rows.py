@@ -40,7 +40,10 @@ def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) 
         written = int(count)
         array.view(-1, rows * LANES)[record[:written].long()] = values[:written]
         return
-    found = _operation("write_records", array.shape[0], len(record), rows, len(record) * rows)
+    num_values = len(record) * rows
+    # fewer numbers than a block XLA keeps in smaller tiles, which the kernel cannot read
+    record = pad(record, (0, max(BLOCK - len(record), 0)))
+    found = _operation("write_records", array.shape[0], len(record), rows, num_values)
     operands = [count, record, values.reshape(-1, LANES), array]
     array.copy_(call(found, "write_records", operands))
 

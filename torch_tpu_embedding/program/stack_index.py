@@ -11,6 +11,7 @@ from itertools import accumulate, islice
 
 from torch import Tensor
 
+from .. import runtime
 from ..batch.buffer_parts import FloatParts, IntParts
 from ..batch.occurrences import RoundBatch
 from ..batch.program_shape import FeatureSpan, StackShape
@@ -112,6 +113,8 @@ class StackIndex:
         """True if a kernel sums the rows of bags, and the gradients of rows: all features are ragged."""
         shape, order = self.shape, self.shape.order
         if len(order.ragged) < len(order.spans) or not order.stack.uses_kernels:
+            return False
+        if runtime.is_spmd():  # not compiled for partitions so far
             return False
         rows = shape.num_positions or shape.num_unique
         return fits_kernel(rows, shape.num_ragged, order.num_bags, order.stack.dim)
