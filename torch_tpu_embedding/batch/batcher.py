@@ -61,7 +61,7 @@ class HostBatch:
     cut: tuple[int | None, ...] | None = None
     """The number of samples that the activations of each feature are cut to, None for a feature whose
     activations stay whole; None if no process has any to cut."""
-    kept: host.Kept | None = None
+    copy: host.DeviceCopy | None = None
     """Keeps `floats` on the device, if all batches of the same form have them."""
 
     def put_floats(self, put: Callable[[Tensor], Tensor]) -> Tensor | None:
@@ -72,9 +72,8 @@ class HostBatch:
         """
         if not self.floats.numel():
             return None
-        return (
-            put(self.floats) if self.kept is None else self.kept.hold((), lambda: put(self.floats))
-        )
+        copy = self.copy if self.copy is not None else host.DeviceCopy()
+        return copy.hold((), lambda: put(self.floats))
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,7 @@ class Batcher:
             ((),) * len(shapes),
             tuple((each,) for each in records),
             f"batch {self._made}{self._name}",
-            kept=at_once.kept,
+            copy=at_once.copy,
         )
 
     def _order(self, bags: Sequence[Bags]) -> tuple[StackOrder, ...]:

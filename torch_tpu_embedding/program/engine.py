@@ -83,7 +83,7 @@ class Engine:
         self.batcher = self.make_batcher(group)
         self.spare_groups = SpareGroups(group)
         """Groups of the same processes, for threads."""
-        self.rates = [host.Kept() for _ in self.store.stacks]
+        self.rates = [host.DeviceCopy() for _ in self.store.stacks]
         """The learning rates of each stack's tables on the device, `[tables]`."""
 
     def make_batcher(self, group: HostGroup) -> Batcher:

@@ -62,8 +62,9 @@ class LiveEngine(Engine):
     def look_up(self, batch: SentBatch, keep_records: bool = True) -> tuple[LookedUp, list[Tensor]]:
         """As `Engine.look_up`, after the rows that start anew with the batch were written."""
         for number, new in batch.new.items():
-            stack, arrays = self.store.stacks[number], self.store.arrays[number]
-            write_new_records(stack, arrays, new.ints, new.weights)
+            arrays = self._enter(number)
+            write_new_records(self.store.stacks[number], arrays, new.ints, new.weights)
+            self._store(number, arrays)
             self.store.delta_tracker.note_changed(number, [new.records])
         if isinstance(batch.claim, Claim):
             self.vocabularies.written(batch.claim)
