@@ -106,7 +106,8 @@ class Batcher:
         self._resolved = resolved
         self._stacks = stacks
         self._placement = placement
-        self._group = group
+        self.group = self._group = group
+        """The processes that make a batch together."""
         self._orders: dict[tuple[Form, ...], tuple[StackOrder, ...]] = {}
         self._one_id_orders: dict[tuple[int], tuple[StackOrder, ...]] = {}
         """The orders of batches of one id a sample, by the shape of their activations."""

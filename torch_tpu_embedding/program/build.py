@@ -91,11 +91,6 @@ class Tables:
                 warn_of_idle_devices()
             group, devices = self.exchange.group, self.exchange.local_devices
             self.placement = Placement(sharding, group.size, group.rank, devices)
-        if self.dynamic and self.placement.num_devices > 1:
-            raise ValueError(
-                f"TPUEmbedding: tables {self.dynamic} have a DynamicVocabulary, which works on one process "
-                f"with one device; there are {self.placement.num_devices} devices: use a HashedVocabulary"
-            )
         own: dict[str, object] = {"sharding": self.placement.strategy, "layout": layout}
         own["row_kernels"] = self._wants_row_kernels
         own["initialize_tpu_embedding"] = initialize_tpu_embedding
@@ -140,7 +135,7 @@ class Tables:
             made = LiveEngine if self.dynamic else Engine
             engine = made(self.resolved, self.device, kind, self.exchange, strategy, kernels)
             if isinstance(engine, LiveEngine):
-                engine.use(LiveVocabularies(self.resolved, self.seed))
+                engine.use(LiveVocabularies(self.resolved, self.seed, self.placement))
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
             register(self.device, self.resolved, engine)
