@@ -26,10 +26,12 @@ os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
 from common.command_line import (
+    add_output_options,
     add_replay_option,
     at_least,
     between,
     check_outputs,
+    make_parser,
     replays,
     write_results,
 )
@@ -97,11 +99,7 @@ exit status: 0; 2 if options or data are wrong; 130 after Ctrl-C; {PREEMPTED} af
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(DESCRIPTION, EPILOG)
     add_data_options(parser)
     add_model_options(parser)
     add_report_options(parser)
@@ -178,11 +176,8 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     add("--eval-every", type=count, default=100, metavar="N", help=text)
     text = "fetch losses and move the progress bar every N steps (default: %(default)s)"
     add("--log-every", type=count, default=10, metavar="N", help=text)
-    add("--plot", type=path_option, metavar="FILE", help="draw loss and AUC curves into a .png")
-    add("--json", type=path_option, metavar="FILE", help="write options, results and history")
-    text = "resume from this directory if it holds a checkpoint; save there every "
-    text += "--checkpoint-every steps, at the end, on Ctrl-C and on SIGTERM"
-    add("--checkpoint", type=path_option, metavar="DIR", help=text)
+    saves = "every --checkpoint-every steps, at the end"
+    add_output_options(group, curves="loss and AUC", saves=saves)
     add("--checkpoint-every", type=count, default=500, metavar="N", help="(default: %(default)s)")
 
 
@@ -225,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Host work is small index arrays; torch's threads would only take the cores from XLA's.
         torch.set_num_threads(1)
     try:
-        check_outputs(plot=args.plot, results=args.json)
+        check_outputs(plot=args.plot, results=args.json, checkpoint=args.checkpoint)
         log, name = load_data(args)
         settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
         trainer = Trainer(log, settings)

@@ -26,15 +26,19 @@ os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
 from common.command_line import (
+    add_epoch_options,
+    add_output_options,
     add_replay_option,
+    add_validate_option,
     at_least,
     between,
     check_outputs,
+    make_parser,
     print_table,
     replays,
-    seed_list,
     write_results,
 )
+from common.epochs import train_epochs
 from common.preemption import (
     PREEMPTED,
     report_stop,
@@ -44,7 +48,6 @@ from common.preemption import (
     stop_signal,
 )
 from common.processes import connect
-from common.trainer import Schedule, train
 from movielens.data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
 from movielens.model import Settings, Trainer
 from movielens.report import Run, plot, result_lines
@@ -71,18 +74,8 @@ not let us pass on. To get it:
 
 def train_seed(trainer: Trainer, directory: Path | None, signals: list[int]) -> Run:
     """Train all epochs of one seed; score before the first epoch, score and save after each."""
-    settings, epoch = trainer.settings, trainer.steps_per_epoch
-    steps = Schedule(trainer.total_steps, WARM_UP, FETCH_EVERY, epoch, epoch, directory)
-    measured = train(trainer, steps, signals, f"seed {settings.seed}")
-    losses, seconds = trainer.history["loss"], trainer.seconds
-    return Run(
-        seed=settings.seed,
-        losses=losses,
-        rmses=[each["rmse"] for each in trainer.history["evaluations"]],
-        seconds=seconds["all"],
-        samples_per_second=len(losses) * settings.batch_size / seconds["training"],
-        compiles_after_warm_up=measured.compiles_after_warm_up or 0,
-    )
+    run = train_epochs(trainer, directory, signals, WARM_UP, FETCH_EVERY)
+    return Run(**vars(run), rmses=[each["rmse"] for each in trainer.history["evaluations"]])
 
 
 def checkpoint_directory(args: argparse.Namespace, seed: int) -> Path | None:
@@ -134,31 +127,19 @@ exit status: 0, 1 if --check fails, 2 if data or checkpoint are missing or wrong
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    default, count = Settings(), at_least(1)
+    parser = make_parser(DESCRIPTION, EPILOG)
+    default = Settings()
 
     group = parser.add_argument_group("data")
     add = group.add_argument
     add("--data", type=path_option, metavar="DIR", help="the unpacked ml-100k folder")
-    text = "hold out the last fifth of the training part instead and leave the test part alone, "
-    add("--validate", action="store_true", help=text + "to choose hyper-parameters")
+    add_validate_option(group)
 
     group = parser.add_argument_group("model and training")
     add = group.add_argument
-    text = "passes over the training samples (default: %(default)s)"
-    add("--epochs", type=count, default=default.epochs, metavar="N", help=text)
+    add_epoch_options(group, default)
     text = "samples per step (default: %(default)s)"
-    add("--batch-size", type=count, default=default.batch_size, metavar="B", help=text)
-    text = "embedding width (default: %(default)s)"
-    add("--dim", type=count, default=default.dim, metavar="D", help=text)
-    text = "learning rate of the tables (default: %(default)s)"
-    add("--lr", type=between(0, math.inf), default=default.lr, metavar="X", help=text)
-    text = "one run for each, of start values, order and dropout (default: 0)"
-    add("--seeds", type=seed_list, default=[0], metavar="N,N,…", help=text)
+    add("--batch-size", type=at_least(1), default=default.batch_size, metavar="B", help=text)
     text = "read the rows of the next step while this one runs; tables are one step older then"
     add("--pipelined", action="store_true", help=text)
     add_replay_option(group)
@@ -167,11 +148,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = group.add_argument
     text = f"exit with 1 unless each run beats both baselines by X stars (default X: {MARGIN})"
     add("--check", type=between(0, math.inf), nargs="?", const=MARGIN, metavar="X", help=text)
-    add("--plot", type=path_option, metavar="FILE", help="draw loss and RMSE curves into a .png")
-    add("--json", type=path_option, metavar="FILE", help="write options, results and curves")
-    text = "resume from this directory if it holds checkpoints; save there after each epoch, on "
-    text += "Ctrl-C and on SIGTERM"
-    add("--checkpoint", type=path_option, metavar="DIR", help=text)
+    add_output_options(group, curves="loss and RMSE", saves="after each epoch")
     return parser.parse_args(argv)
 
 
@@ -204,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     connect()
     try:
-        check_outputs(plot=args.plot, results=args.json)
+        check_outputs(plot=args.plot, results=args.json, checkpoint=args.checkpoint)
         samples = load(args)
     except (OSError, ValueError) as error:
         print(f"train_movielens.py: error: {error}", file=sys.stderr)

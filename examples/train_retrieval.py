@@ -27,13 +27,17 @@ os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
 from common.command_line import (
+    add_epoch_options,
+    add_output_options,
+    add_validate_option,
     at_least,
     between,
     check_outputs,
+    make_parser,
     print_table,
-    seed_list,
     write_results,
 )
+from common.epochs import train_epochs
 from common.preemption import (
     PREEMPTED,
     report_stop,
@@ -43,7 +47,6 @@ from common.preemption import (
     stop_signal,
 )
 from common.processes import connect
-from common.trainer import Schedule, train
 from movielens.data import URL, hold_out, read
 from retrieval.baselines import factorize, popularity
 from retrieval.data import Samples, ranking_scores, synthetic
@@ -79,21 +82,11 @@ exit status: 0, 2 if data or checkpoint are missing or wrong, 130 after Ctrl-C,
 
 def train_seed(trainer: Trainer, directory: Path | None, signals: list[int]) -> Run:
     """Train all epochs of one seed; score before the first epoch, score and save after each."""
-    settings, epoch = trainer.settings, trainer.steps_per_epoch
-    steps = Schedule(trainer.total_steps, WARM_UP, FETCH_EVERY, epoch, epoch, directory)
-    measured = train(trainer, steps, signals, f"seed {settings.seed}")
-    losses, seconds = trainer.history["loss"], trainer.seconds
-    evaluations = [dict(each) for each in trainer.history["evaluations"]]
-    for each in evaluations:
+    run = train_epochs(trainer, directory, signals, WARM_UP, FETCH_EVERY)
+    scores = [dict(each) for each in trainer.history["evaluations"]]
+    for each in scores:
         del each["step"]
-    return Run(
-        seed=settings.seed,
-        losses=losses,
-        scores=evaluations,
-        seconds=seconds["all"],
-        samples_per_second=len(losses) * settings.batch_size / seconds["training"],
-        compiles_after_warm_up=measured.compiles_after_warm_up or 0,
-    )
+    return Run(**vars(run), scores=scores)
 
 
 def baselines(samples: Samples) -> dict[str, dict[str, float]]:
@@ -106,11 +99,7 @@ def baselines(samples: Samples) -> dict[str, dict[str, float]]:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser(DESCRIPTION, EPILOG)
     default, count = Settings(), at_least(1)
 
     group = parser.add_argument_group("data")
@@ -119,32 +108,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", type=path_option, metavar="DIR", help=text)
     text = "users of the synthetic log (default: %(default)s)"
     add("--users", type=count, default=1000, metavar="N", help=text)
-    text = "hold out the last fifth of the training part instead and leave the test part alone, "
-    add("--validate", action="store_true", help=text + "to choose hyper-parameters")
+    add_validate_option(group)
 
     group = parser.add_argument_group("model and training")
     add = group.add_argument
-    text = "passes over the training samples (default: %(default)s)"
-    add("--epochs", type=count, default=default.epochs, metavar="N", help=text)
+    add_epoch_options(group, default)
     text = "samples per step, of all processes; the negatives of each (default: %(default)s)"
     add("--batch-size", type=at_least(2), default=default.batch_size, metavar="B", help=text)
-    text = "embedding width (default: %(default)s)"
-    add("--dim", type=count, default=default.dim, metavar="D", help=text)
     rate = between(0, math.inf)
-    text = "learning rate of the tables (default: %(default)s)"
-    add("--lr", type=rate, default=default.lr, metavar="X", help=text)
     text = "scores are cosines divided by it (default: %(default)s)"
     add("--temperature", type=rate, default=default.temperature, metavar="X", help=text)
-    text = "one run for each, of start values and order (default: 0)"
-    add("--seeds", type=seed_list, default=[0], metavar="N,N,…", help=text)
 
     group = parser.add_argument_group("reports, checkpoints and export")
     add = group.add_argument
-    add("--plot", type=path_option, metavar="FILE", help="draw loss and scores into a .png")
-    add("--json", type=path_option, metavar="FILE", help="write options, results and curves")
-    text = "resume from this directory if it holds checkpoints; save there after each epoch, on "
-    text += "Ctrl-C and on SIGTERM"
-    add("--checkpoint", type=path_option, metavar="DIR", help=text)
+    add_output_options(group, curves="loss and scores", saves="after each epoch")
     text = "write what serve_retrieval.py answers from, of the last seed"
     add("--export", type=path_option, metavar="DIR", help=text)
     text = "the user tables of --export as 8-bit codes, about a quarter of the bytes (default: float32)"
@@ -179,7 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     connect()
     try:
-        check_outputs(plot=args.plot, results=args.json)
+        check_outputs(
+            plot=args.plot, results=args.json, checkpoint=args.checkpoint, export=args.export
+        )
         samples, name = load(args)
     except (OSError, ValueError) as error:
         print(f"train_retrieval.py: error: {error}", file=sys.stderr)

@@ -76,6 +76,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     from support.bench_peers import ELSEWHERE, SIDES
     from support.command_line import make_parser
+    from support.paths import output_file, picture_file
     from support.peers.side import SLOT_FLOATS
     from support.workloads import MORE_WORKLOADS, WORKLOADS
 
@@ -98,8 +99,8 @@ def parse_args() -> argparse.Namespace:
     add("--cap", type=int, metavar="ROWS", help="rows of a table, at most (default: no limit)")
     add("--seed", type=int, default=0, help="of the ids")
     add("--no-tune", action="store_true", help="leave the allocator as it is")
-    add("--json", type=Path, metavar="FILE", help="write settings and every sample")
-    add("--plot", type=Path, metavar="FILE", help="draw a chart, .png or .svg")
+    add("--json", type=output_file, metavar="FILE", help="write settings and every sample")
+    add("--plot", type=picture_file, metavar="FILE", help="draw a chart, .png or .svg")
     add("--series", help=argparse.SUPPRESS)
     return parser.parse_args()
 

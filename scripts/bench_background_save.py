@@ -28,6 +28,7 @@ os.environ.setdefault("PJRT_DEVICE", "CPU")
 import torch
 from support.command_line import make_parser
 from support.machine import describe_machine
+from support.paths import output_file, work_folder
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
@@ -71,8 +72,8 @@ def parse_args() -> argparse.Namespace:
     add("--rows", type=int, default=200_000, help=f"rows of each of {TABLES} tables")
     add("--steps", type=int, default=25, help="steps before each save")
     add("--rounds", type=int, default=5, help="saves")
-    add("--directory", type=Path, help="on the disk to try (default: a temporary one)")
-    add("--json", type=Path, metavar="FILE", help="write the report to a file, too")
+    add("--directory", type=work_folder, help="on the disk to try (default: a temporary one)")
+    add("--json", type=output_file, metavar="FILE", help="write the report to a file, too")
     return parser.parse_args()
 
 

@@ -26,6 +26,7 @@ import torch
 from support.checkpoint.memory_shard import MemoryShard
 from support.command_line import make_parser
 from support.machine import describe_machine, reset_peak, resident
+from support.paths import output_file, work_folder
 from torch import Tensor
 
 from torch_tpu_embedding import checkpoint
@@ -120,8 +121,8 @@ def parse_args() -> argparse.Namespace:
     add("--rows", type=int, default=1 << 20, help="rows of the table")
     add("--dim", type=int, default=64, help="its width; with Adagrad 2 x 4 bytes each")
     add("--rounds", type=int, default=5, help="timed rounds")
-    add("--directory", type=Path, help="on the disk to test (default: temporary files)")
-    add("--json", type=Path, metavar="FILE", help="write settings and samples")
+    add("--directory", type=work_folder, help="on the disk to test (default: temporary files)")
+    add("--json", type=output_file, metavar="FILE", help="write settings and samples")
     return parser.parse_args()
 
 

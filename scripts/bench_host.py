@@ -48,9 +48,6 @@ def main() -> None:
     if args.only:
         print(json.dumps(measure_one(args)))
         return
-    for path in (args.json, args.plot):
-        if path:  # a path that cannot be written is known before the measurement
-            path.open("a").close()
     from support.host.report import plot, tables
     from support.machine import describe_machine
     from tqdm import tqdm
@@ -98,6 +95,7 @@ def measure_one(args: argparse.Namespace) -> dict[str, Any]:
 def parse_args() -> argparse.Namespace:
     """The command line."""
     from support.command_line import make_parser
+    from support.paths import output_file, picture_file
     from support.tpu.chips import CHIPS
 
     parser = make_parser(__doc__)
@@ -117,8 +115,8 @@ def parse_args() -> argparse.Namespace:
     add("--loader-rounds", type=int, default=7, metavar="ROUNDS", help=text)
     text = "steps of one measurement with the loader"
     add("--loader-steps", type=int, default=10, metavar="STEPS", help=text)
-    add("--json", type=Path, metavar="FILE", help="write settings, medians and samples")
-    add("--plot", type=Path, metavar="FILE", help="draw the phases, .png or .svg")
+    add("--json", type=output_file, metavar="FILE", help="write settings, medians and samples")
+    add("--plot", type=picture_file, metavar="FILE", help="draw the phases, .png or .svg")
     add("--only", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()
 

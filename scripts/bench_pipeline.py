@@ -23,13 +23,13 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 import torch
 from support.command_line import make_parser
 from support.machine import describe_machine
+from support.paths import output_file
 from support.workloads import capped_criteo
 
 import torch_tpu_embedding as tte
@@ -136,7 +136,9 @@ def parse_args() -> argparse.Namespace:
     add("--batch-size", type=int, default=1024, help="samples in a step")
     add("--steps", type=int, default=8, help="steps of one measurement")
     add("--rounds", type=int, default=5, help="measurements of each kind")
-    add("--json", type=Path, metavar="FILE", help="write settings and medians to a file, too")
+    add(
+        "--json", type=output_file, metavar="FILE", help="write settings and medians to a file, too"
+    )
     return parser.parse_args()
 
 

@@ -32,11 +32,11 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from support.command_line import make_parser
 from support.machine import describe_machine
+from support.paths import output_file
 from support.workloads import WORKLOADS, Workload, capped_criteo, part
 
 LINKS = {"v5e": 50e9, "v6e": 100e9, "v5p": 100e9}
@@ -101,7 +101,7 @@ def parse_args() -> argparse.Namespace:
     text = "sizes of the slices to model"
     add("--chips", type=int, nargs="*", choices=[*SHAPES_2D], default=[4, 16, 64, 256], help=text)
     add("--modelled", nargs="*", choices=names, default=names, help="workloads to model")
-    add("--json", type=Path, metavar="FILE", help="write settings and results")
+    add("--json", type=output_file, metavar="FILE", help="write settings and results")
     add("--worker", choices=names, help=argparse.SUPPRESS)
     return parser.parse_args()
 

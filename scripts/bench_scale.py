@@ -20,11 +20,11 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from support.command_line import make_parser
 from support.machine import describe_machine, reset_peak, resident
+from support.paths import output_file
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
     add("--optimizer", choices=["SGD", "Adagrad", "Adam"], default="Adagrad", help=text)
     add("--rounds", type=int, default=40, help="timed steps of each size")
     add("--warm-up", type=int, default=8, help="untimed steps of each size")
-    add("--json", type=Path, metavar="FILE", help="write settings and samples")
+    add("--json", type=output_file, metavar="FILE", help="write settings and samples")
     add("--memory-of-steps", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -35,6 +35,7 @@ import torch
 from support.checkpoint.forked import FileGroup, in_child
 from support.checkpoint.stepped_shard import Holder, make_tables
 from support.command_line import make_parser
+from support.paths import output_file, work_folder
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format.steps import INDEX_NAME
@@ -261,9 +262,9 @@ def parse_args() -> argparse.Namespace:
     add("--rounds", type=int, default=100, help="kills that hit, and damages, of each kind")
     add("--processes", type=int, default=3, help="processes in the saves by several")
     add("--rows", type=int, default=16_000, help="rows of the largest table, 128 bytes each")
-    add("--directory", type=Path, help="on the disk to test (default: temporary files)")
+    add("--directory", type=work_folder, help="on the disk to test (default: temporary files)")
     add("--seed", type=int, default=0, help="seed of the moments and places of the faults")
-    add("--json", type=Path, metavar="FILE", help="write settings and counts")
+    add("--json", type=output_file, metavar="FILE", help="write settings and counts")
     return parser.parse_args()
 
 

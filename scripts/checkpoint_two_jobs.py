@@ -30,6 +30,7 @@ import torch
 from support.checkpoint.forked import in_child
 from support.checkpoint.stepped_shard import Holder, make_tables
 from support.command_line import make_parser
+from support.paths import output_file, work_folder
 from tqdm import tqdm
 
 from torch_tpu_embedding import checkpoint
@@ -136,11 +137,11 @@ def parse_args() -> argparse.Namespace:
         help="rounds of two jobs, a fourth of them without a fault",
     )
     add("--rows", type=int, default=4000, help="rows of the largest table")
-    add("--directory", type=Path, help="on the disk to test (default: temporary files)")
+    add("--directory", type=work_folder, help="on the disk to test (default: temporary files)")
     add(
         "--seed", type=int, default=0, help="seed of the moments of the faults and of what is saved"
     )
-    add("--json", type=Path, metavar="FILE", help="write settings and counts")
+    add("--json", type=output_file, metavar="FILE", help="write settings and counts")
     return parser.parse_args()
 
 

@@ -17,10 +17,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from support.command_line import make_parser
 from support.machine import describe_machine, reset_peak, resident
+from support.paths import output_file
 
 PHASES = ("construction", "step", "state_dict")
 DIM, BATCH = 32, 4096
@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     add("--processes", type=int, nargs="+", default=[1, 4], metavar="S", help=text)
     text = "how rows are dealt to processes"
     add("--sharding", choices=("mod", "div"), default="mod", help=text)
-    add("--json", type=Path, metavar="FILE", help="write settings and measurements")
+    add("--json", type=output_file, metavar="FILE", help="write settings and measurements")
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -31,7 +31,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
@@ -40,6 +39,7 @@ import numpy as np
 import torch
 from support.command_line import make_parser
 from support.machine import resident
+from support.paths import output_file
 from support.soak.checks import failures
 from support.soak.emulation import RATE, B, D, Samples, State, emulate
 from tqdm import tqdm
@@ -280,7 +280,7 @@ def parse_args() -> argparse.Namespace:
     text = "with steps that run again from their compiled program (tte.replay)"
     way.add_argument("--replay", action="store_true", help=text)
     add("--seed", type=int, default=0, help="of lengths and ends")
-    add("--json", type=Path, metavar="FILE", help="write the report to a file, too")
+    add("--json", type=output_file, metavar="FILE", help="write the report to a file, too")
     return parser.parse_args()
 
 

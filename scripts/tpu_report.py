@@ -4,7 +4,9 @@
 Real steps are traced on the CPU (scripts/trace_step.py, TPU layout) and compiled, not run, for one chip of
 each generation. Compared are this package (ours), the same with row kernels (kernels), nn.Embedding with an
 optimizer of torch.optim (naive) and one array [V, D] for each table and slot, of which only the distinct
-rows are touched (plain).
+rows are touched (plain). torch_tpu is our step under torch_tpu, whose programs are compiled one by one and
+summed; it needs an interpreter that has torch_tpu and the plugin of its tests (extras torch-tpu and
+torch-tpu-test), --torch-tpu-python.
 
   temp MB     temporaries of the program
   MB in place outputs that take over the memory of an argument (donated)
@@ -26,12 +28,13 @@ import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from support.command_line import make_parser
+from support.paths import output_file, output_folder, picture_file
 from support.tpu.chips import CHIPS, SPARSE_CORE
-from support.tpu.job import JobError, compile_step, trace_step
+from support.tpu.job import JobError, compile_calls, compile_step, trace_step
 from trace_step import FORMS, OPTIMIZERS, add_case_options
 
 Row = dict[str, Any]
@@ -45,14 +48,17 @@ def main() -> None:
     """Run from the command line."""
     args = parse_args()
     check_compiler(args.compiler_python)
-    rows = run(args)
+    rows: list[Row] = []
+    for row in run(args):
+        rows.append(row)
+        if args.json:  # as they come, for the whole may take hours
+            args.json.write_text(json.dumps(as_json(rows), indent=1))
     print(table(rows))
-    if args.json:
-        args.json.write_text(json.dumps(as_json(rows), indent=1))
     if args.plot:
         from support.tpu.plot import plot
 
-        plot(rows, args.plot)
+        if not plot(rows, args.plot):
+            print(f"tpu_report: no {args.plot}, for no step was compiled", file=sys.stderr)
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,8 +66,8 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--chips", nargs="+", choices=CHIPS, default=list(CHIPS), help="generations to compile for")
-    text = "steps to compare (default: all but kernels)"
-    add("--form", nargs="+", choices=[*FORMS, "kernels"], default=FORMS, help=text)
+    text = "steps to compare (default: all but kernels and torch_tpu)"
+    add("--form", nargs="+", choices=[*FORMS, "kernels", "torch_tpu"], default=FORMS, help=text)
     add("--optimizer", nargs="+", choices=OPTIMIZERS, default=["Adagrad"], help="in turn")
     add("--train", action="store_true", help="training steps (the default)")
     add("--eval", action="store_true", help="evaluation steps, also or only")
@@ -70,18 +76,26 @@ def parse_args() -> argparse.Namespace:
     add("--compiler-args", metavar="ARGS", default="", help="more LIBTPU_INIT_ARGS (default: none)")
     text = "interpreter that has jax and libtpu (default: the one that runs this)"
     add("--compiler-python", metavar="PYTHON", default=sys.executable, help=text)
+    text = "interpreter that has torch_tpu and its plugin (default: the one that runs this)"
+    add("--torch-tpu-python", metavar="PYTHON", default=sys.executable, help=text)
     add("--timeout", type=int, default=600, help="seconds for one compilation")
     text = "folder of the programs; compiled ones are used again"
-    add("--out", type=Path, default=Path("tpu_report"), help=text)
-    add("--json", type=Path, metavar="FILE", help="write all results")
-    add("--plot", type=Path, metavar="FILE", help="draw a plot (matplotlib)")
+    add("--out", type=output_folder, default="tpu_report", help=text)
+    add("--json", type=output_file, metavar="FILE", help="write all results, each as it comes")
+    add("--plot", type=picture_file, metavar="FILE", help="draw a plot (matplotlib)")
     return parser.parse_args()
 
 
 def check_compiler(python: str) -> None:
     """Exit with the name of the extra to install if an interpreter lacks the compiler."""
     code = "import importlib.metadata as m; print(m.version('jax'), m.version('libtpu'))"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise SystemExit(
+            f"tpu_report: {python} cannot be run: {error.strerror}; give the path of a Python interpreter "
+            "with --compiler-python"
+        ) from None
     if done.returncode:
         raise SystemExit(
             f"tpu_report: {python} has no jax or no libtpu; install the extra 'tpu-report' there, or name "
@@ -89,8 +103,8 @@ def check_compiler(python: str) -> None:
         )
 
 
-def run(args: argparse.Namespace) -> list[Row]:
-    """Trace and compile every combination asked for."""
+def run(args: argparse.Namespace) -> Iterator[Row]:
+    """Trace and compile every combination asked for; gives each as it is done."""
     from tqdm import tqdm
 
     dims = [args.dim] if args.workload else [[dim] for dim in args.dim]
@@ -103,7 +117,6 @@ def run(args: argparse.Namespace) -> list[Row]:
         for form in args.form
         if form != "naive" or optimizer in ("SGD", "Adagrad", "Adam")
     ]
-    rows: list[Row] = []
     needed: dict[str, Any] = {}
     for optimizer, dim, mode, form in tqdm(cases, unit="step", disable=None):
         name = f"{optimizer} {args.workload or 'D ' + str(dim[0])} {mode}"
@@ -117,7 +130,7 @@ def run(args: argparse.Namespace) -> list[Row]:
         try:
             traced = trace_step(args, args.out, optimizer, dim, mode, form)
         except JobError as failure:
-            rows.append({**base, "chip": "", "failed": str(failure)})
+            yield {**base, "chip": "", "failed": str(failure)}
             continue
         needed[name] = traced.get("bytes") or needed.get(name)
         for chip in args.chips:
@@ -126,15 +139,15 @@ def run(args: argparse.Namespace) -> list[Row]:
                     continue
                 row = {**base, "chip": chip, "sparse_core": sparse, "needed": needed[name]}
                 more = f"{args.compiler_args} {SPARSE_CORE if sparse else ''}".strip()
+                compile_it = compile_calls if "calls" in traced else compile_step
                 try:
-                    compiled = compile_step(
+                    compiled = compile_it(
                         traced, chip, more, args.out, args.compiler_python, args.timeout
                     )
                 except JobError as failure:
-                    rows.append({**row, "failed": str(failure)})
+                    yield {**row, "failed": str(failure)}
                     continue
-                rows.append(judge({**row, **compiled}))
-    return rows
+                yield judge({**row, **compiled})
 
 
 def judge(row: Row) -> Row:

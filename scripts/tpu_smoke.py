@@ -9,6 +9,7 @@ Each check is a process of its own, for a TPU belongs to one process at a time:
   golden     tests/program/test_golden.py: the numbers that TensorFlow's own tests expect
   laws       tests/program/test_laws.py: permuted ids, split batches, duplicates; device against plain torch
   program    scripts/trace_step.py: the step is one program, every table is updated in place, none copied
+  memory     under torch_tpu in its place: after 100 steps the device's peak memory has not grown by a table
   training   examples/train_dlrm.py, briefly: it must beat the same model without embeddings
   flat       scripts/bench_scale.py: a step is as fast with 16 times the rows (to 25 %)
   benchmark  scripts/bench.py: our step beside nn.Embedding with a dense optimizer (never fails on a time)
@@ -37,7 +38,10 @@ from pathlib import Path
 from typing import Any
 
 from support.command_line import make_parser
+from support.paths import output_file
 from tqdm import tqdm
+
+from torch_tpu_embedding import runtime
 
 ROOT = Path(__file__).parent.parent
 FLAT = 1.25
@@ -47,18 +51,20 @@ TAIL = 4000
 DEVICE = """
 import importlib.metadata as m, json, os, platform, sys
 import torch_tpu_embedding as tte
-import torch_xla.runtime as xr
-names = ("torch", "torch_xla", "libtpu", "numpy", "safetensors", "torch_tpu_embedding")
+names = ("torch", "torch_xla", "torch_tpu", "libtpu", "numpy", "safetensors", "torch_tpu_embedding")
 def version(name):
     try: return m.version(name)
     except m.PackageNotFoundError: return None
+def more():
+    if tte.runtime.backend() == "torch_tpu": return {"devices": len(tte.runtime.local_device_ids())}
+    import torch_xla.runtime as xr
+    return {"devices": xr.global_runtime_device_count(),
+            "attributes": {k: str(v) for k, v in xr.global_runtime_device_attributes()[0].items()}}
 starts = ("PJRT", "XLA", "LIBTPU", "TPU", "GLIBC_TUNABLES", "OMP")
 print(json.dumps({
     "versions": {name: version(name) for name in names},
     "python": sys.version, "platform": platform.platform(), "cores": os.cpu_count(),
-    "device": str(tte.runtime.device()), "kind": xr.device_type(),
-    "devices": xr.global_runtime_device_count(),
-    "attributes": {k: str(v) for k, v in xr.global_runtime_device_attributes()[0].items()},
+    "device": str(tte.runtime.device()), "kind": tte.runtime.device_kind(), **more(),
     "environment": {k: v for k, v in os.environ.items() if k.startswith(starts)},
 }))
 """
@@ -89,18 +95,25 @@ def checks(folder: Path, quick: bool) -> list[Check]:
 
     small = ["--samples", "60000", "--scale", "0.02", "--steps", "100" if quick else "400"]
     sizes = ["65536", "1048576"] if quick else ["1048576", "16777216"]
-    return [
-        Check("device", script("-c", DEVICE)),
-        Check("golden", tests("program/test_golden.py")),
-        Check("laws", tests("program/test_laws.py")),
-        Check(
+    if runtime.backend() == "torch_tpu":
+        rows = "200000" if quick else "8000000"
+        program = Check(
+            "memory", script("scripts/support/smoke_memory.py", "--rows", rows), judge=_judge_memory
+        )
+    else:
+        program = Check(
             "program",
             script("scripts/trace_step.py", "--json", "--out", str(folder / "dump"),
                    "--tables", "3", "--vocabulary", "20000", "--batch-size", "512",
                    "--layout", "TPU" if os.environ["PJRT_DEVICE"] == "TPU" else "CPU"),
             judge=_judge_program,
             keep=lambda found: {key: found[key] for key in ("arrays", "temporary_bytes", "programs")},
-        ),
+        )  # fmt: skip
+    return [
+        Check("device", script("-c", DEVICE)),
+        Check("golden", tests("program/test_golden.py")),
+        Check("laws", tests("program/test_laws.py")),
+        program,
         Check(
             "training",
             script("examples/train_dlrm.py", *small, "--json", str(folder / "dlrm.json")),
@@ -136,6 +149,11 @@ def _judge_program(found: Any) -> str | None:
         return f"the step is {found['programs']} programs, not one"
     bad = [each for each in found["arrays"] if each["copies"] or not each["donated"]]
     return f"arrays that are copied, or not updated in place: {bad}" if bad else None
+
+
+def _judge_memory(found: Any) -> str | None:
+    grown = found["peak"] - found["start"]
+    return f"{grown:,} bytes more than at the start" if grown > found["tables"] / 2 else None
 
 
 def _judge_training(found: Any) -> str | None:
@@ -191,7 +209,7 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     names = [check.name for check in checks(Path(), quick=False)]
     add = parser.add_argument
-    add("--report", type=Path, default=Path("tpu_smoke.json"), metavar="FILE", help="the report")
+    add("--report", type=output_file, default="tpu_smoke.json", metavar="FILE", help="the report")
     add(
         "--only",
         nargs="+",

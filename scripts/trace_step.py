@@ -25,12 +25,12 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.command_line import make_parser
 from support.hlo_report import dump_flags, inspect
 from support.kernels import trace as kernel_trace
+from support.paths import output_folder
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder for the dumps; emptied first")
+    add("--out", type=output_folder, required=True, help="folder for the dumps; emptied first")
     add("--form", choices=FORMS, default="ours", help="this package's step, or one to compare with")
     add("--evaluate", action="store_true", help="a step that only looks up")
     add("--linear", action="store_true", help="no head: gradients do not depend on activations")

@@ -1,4 +1,4 @@
-"""What users may rely on, name by name: a change of it is a decision, and shows in public_surface.txt.
+"""The names that users may rely on: a change of it is a decision, and shows in public_surface.txt.
 
 After such a decision: `scripts/run python tests/test_public_surface.py` writes the list again.
 """

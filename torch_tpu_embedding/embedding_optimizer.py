@@ -11,7 +11,6 @@ from . import runtime
 from .config.learning_rates import finite_rate
 from .distributed.agreement import agree_on_step
 from .distributed.calls import calling
-from .runtime import host
 from .runtime.modes import outside_graph
 from .training.param_group import TableGroup
 
@@ -30,6 +29,8 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
 
     A step that a GradScaler skips, in whatever order forward, zero_grad and step are called, changes
     nothing and needs nothing. So does one that you skip, if `zero_grad` comes before the next forward.
+    Several processes skip together, but each GradScaler has a scale of its own: docs/good_to_know.md
+    shows how these stay equal.
 
     The update rule and its other settings stay those of the table's optimizer. A table whose learning
     rate is a callable keeps it: its group shows the value read last, and setting it is an error.
@@ -69,7 +70,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: no training batch awaits gradients, or backward has not run.
             ValueError: a group's lr is not a finite number of at least 0, or was set though the table's
-                learning rate is a callable.
+                learning rate is a callable; or the GradScalers of the processes have different scales.
         """
         result = None
         if closure is not None:
@@ -101,7 +102,11 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         super().zero_grad(set_to_none)
 
     def _found_inf(self) -> bool:
-        """True where a GradScaler that calls `step` has found an inf or nan; else takes its scale off."""
+        """True where a GradScaler that calls `step` has found an inf or nan; else takes its scale off.
+
+        Raises:
+            ValueError: the scales differ between processes.
+        """
         found = getattr(self, "found_inf", None)
         if found is None:
             return False
@@ -111,9 +116,20 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
                 if each.grad is not None:
                     each.grad.div_(scale)
         runtime.sync()  # what was traced so far runs once
-        mine = host.ints([bool(found)])
+        known = 0.0 if scale is None else float(scale)  # None: `unscale_` has taken it off already
+        mine = torch.tensor([float(found), known], dtype=torch.float64, device="cpu")
         with calling("EmbeddingOptimizer.step of a GradScaler"):
-            return bool(self._embedding._tables.engine.exchange.group.gather(mine).any())
+            infs, scales = self._embedding._tables.engine.exchange.group.gather(mine).T.tolist()
+        if len(set(scales) - {0.0}) > 1:
+            shown = ", ".join(
+                f"{each:g} on process {rank}" for rank, each in enumerate(scales) if each
+            )
+            raise ValueError(
+                f"EmbeddingOptimizer: the GradScaler's scale is {shown}, so sums of dense gradients would "
+                "be wrong; after each scaler.update() give all processes the smallest scale, as "
+                "docs/good_to_know.md shows under 'Skipping a step'"
+            )
+        return any(infs)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only the constructor adds groups.
@@ -195,7 +211,8 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         """Let each group have the rate that its table's last update took."""
         self._shown = rates
         for group, rate in zip(self.param_groups, rates, strict=True):
-            group["lr"] = rate
+            if group["lr"] is not rate:
+                group["lr"] = rate
 
     def _rates(self) -> list[float]:
         read = self._embedding.learning_rates()

@@ -23,7 +23,7 @@ from .replaying.participants import Participants
 from .replaying.program import Program
 from .replaying.rerun import ProgramGoneError, Rerun
 from .replaying.watch import CannotReplayError
-from .runtime import programs
+from .runtime.torch_xla import programs
 from .table_module import TableModule
 
 _MOST_PROGRAMS = 32
@@ -147,18 +147,9 @@ class Replay:
 
     def _first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A traced step that shows who takes part."""
-        if self._steps.pipelined:
-            self._give_up("execution is pipelined, which keeps gradients from one step to the next")
-            return self._plain(args, kwargs)
-        if vocabularies_of(self._steps.engine) is not None:
-            self._give_up(
-                "a table has a DynamicVocabulary, whose new rows differ from step to step"
-            )
-            return self._plain(args, kwargs)
-        arrays = self._steps.engine.store.arrays
-        lacking = programs.missing(arrays[0][0])
-        if lacking:
-            self._give_up(f"this version of torch_xla has no {', '.join(lacking)}")
+        why = self._never_replayed()
+        if why:
+            self._give_up(why)
             return self._plain(args, kwargs)
         people = Participants(self._steps.engine, self._modules, EmbeddingOptimizer, TableModule)
         queue, calls = self._steps.queue, list[tuple[object, ...]]()
@@ -256,6 +247,17 @@ class Replay:
         self._in_a_row += 1
         if why and (sure or self._in_a_row >= _PATIENCE * self._verify):
             self._warn(why)
+
+    def _never_replayed(self) -> str | None:
+        """The reason why no step of this embedding can be replayed; None if there is none."""
+        if self._steps.pipelined:
+            return "execution is pipelined, which keeps gradients from one step to the next"
+        if runtime.backend() == "torch_tpu":
+            return "torch_tpu runs operators one by one, so there is no program to run again"
+        if vocabularies_of(self._steps.engine) is not None:
+            return "a table has a DynamicVocabulary, whose new rows differ from step to step"
+        lacking = programs.missing(self._steps.engine.store.arrays[0][0])
+        return f"this version of torch_xla has no {', '.join(lacking)}" if lacking else None
 
     def _give_up(self, why: str) -> None:
         self._off, self.reason = True, why

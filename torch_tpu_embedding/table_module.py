@@ -189,8 +189,8 @@ class TableModule(TableState):
             embedding.enable_metrics(every=100, callback=JsonLinesWriter("metrics.jsonl"))
 
         Args:
-            every: one training step in so many is sampled for norms and hot rows. Its program is another
-                one than that of the other steps: one more is compiled, at the second step.
+            every: one training step in `every` is sampled for norms and hot rows. Sampled steps have a
+                program of their own, which is compiled at the second step.
             callback: called by `apply_gradients` at every such step with what `metrics` would give, of
                 the steps since its last call; JsonLinesWriter, TensorBoardWriter or a function of yours.
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import runtime
 from .config.declared import TableConfig
 from .config.resolved import Table
 from .distributed.agreement import check_together
@@ -65,7 +66,7 @@ class TableRows(TableModule):
         slot: str | None = None,
         reset_slots: bool = False,
     ) -> None:
-        """Set the rows of some ids: weights from elsewhere, or a fresh start for an id that is used anew.
+        """Set the rows of some ids: weights from elsewhere, or a fresh start for an id that is used again.
 
             embedding.write_rows("users", [7, 42], torch.zeros(2, D), reset_slots=True)
 
@@ -160,7 +161,7 @@ class TableRows(TableModule):
             ValueError: there is no such table or metric, a size or a range is wrong, a query is not finite,
                 or processes differ in anything but their queries.
         """
-        if isinstance(queries, Tensor) and queries.device.type == "xla":
+        if isinstance(queries, Tensor) and runtime.is_accelerated(queries.device):
             queries = self.to_host(queries.detach())
         return self._top_k(table, queries, k, start, stop, metric)
 

@@ -1,4 +1,4 @@
-"""Parts of the examples' command lines: types of options, and what a run prints and writes at its end."""
+"""Parts of the examples' command lines: options and their types, and what a run prints and writes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding.io.paths import path_option
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -49,6 +51,56 @@ def seed_list(text: str) -> list[int]:
     return seeds
 
 
+def make_parser(description: str, epilog: str) -> argparse.ArgumentParser:
+    """The parser of an example, whose help shows both texts as they are written."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_epoch_options(group: argparse._ArgumentGroup, default: Any) -> None:
+    """Add the options of examples that train for epochs: --epochs, --dim, --lr and --seeds.
+
+    Args:
+        default: settings with `epochs`, `dim` and `lr`.
+    """
+    add, count = group.add_argument, at_least(1)
+    text = "passes over the training samples (default: %(default)s)"
+    add("--epochs", type=count, default=default.epochs, metavar="N", help=text)
+    text = "embedding width (default: %(default)s)"
+    add("--dim", type=count, default=default.dim, metavar="D", help=text)
+    text = "learning rate of the tables (default: %(default)s)"
+    add("--lr", type=between(0, math.inf), default=default.lr, metavar="X", help=text)
+    text = "one run for each, of start values and everything else that is drawn (default: 0)"
+    add("--seeds", type=seed_list, default=[0], metavar="N,N,…", help=text)
+
+
+def add_validate_option(group: argparse._ArgumentGroup) -> None:
+    """Add --validate."""
+    text = "hold out the last fifth of the training part instead and leave the test part alone, "
+    group.add_argument("--validate", action="store_true", help=text + "to choose hyper-parameters")
+
+
+def add_output_options(group: argparse._ArgumentGroup, *, curves: str, saves: str) -> None:
+    """Add --plot, --json and --checkpoint.
+
+    Args:
+        curves: what the plot shows.
+        saves: when a checkpoint is saved, beside Ctrl-C and SIGTERM.
+    """
+    add = group.add_argument
+    add("--plot", type=path_option, metavar="FILE", help=f"draw curves of {curves} into a .png")
+    text = "write options, results and curves"
+    add("--json", type=path_option, metavar="FILE", help=text)
+    text = (
+        f"resume from this directory if it holds checkpoints; save there {saves}, on Ctrl-C and on "
+    )
+    text += "SIGTERM"
+    add("--checkpoint", type=path_option, metavar="DIR", help=text)
+
+
 def add_replay_option(group: argparse._ArgumentGroup) -> None:
     """Add --replay and --no-replay, which `replays` reads."""
     text = "run most steps from their compiled program, without tracing: the same numbers for a tenth of "
@@ -64,22 +116,32 @@ def replays(args: argparse.Namespace) -> bool:
     return not args.pipelined and tte.distributed.world_size() == 1
 
 
-def check_outputs(*, plot: Path | None, results: Path | None) -> None:
+def check_outputs(
+    *,
+    plot: Path | None,
+    results: Path | None,
+    checkpoint: Path | None = None,
+    export: Path | None = None,
+) -> None:
     """Make sure, before a long training, that its results can be written; a collective call.
 
-    Process 0, which will write them in the end, opens both files. An old file keeps its content until then.
+    Process 0 opens both files and tries both folders. An old file keeps its content until the end.
 
     Args:
         plot: the path of --plot, if it is given.
         results: the path of --json, if it is given.
+        checkpoint: the folder of --checkpoint, if it is given.
+        export: the folder of --export, if it is given.
 
     Raises:
-        ValueError: one of them cannot be opened, or nothing can draw a picture of that name.
+        ValueError: one of them cannot be written, or nothing can draw a picture of that name.
     """
     problem = ""
     if tte.distributed.is_main():
         problem = _why_not_drawn(plot) or _why_not_opened("--plot", plot)
         problem = problem or _why_not_opened("--json", results)
+        problem = problem or _why_not_filled("--checkpoint", checkpoint)
+        problem = problem or _why_not_filled("--export", export)
     if tte.distributed.gather(torch.tensor([bool(problem)])).any():
         raise ValueError(problem or "process 0 cannot write its results; it says why")
 
@@ -97,6 +159,23 @@ def _why_not_opened(option: str, path: Path | None) -> str:
         return (
             f"{option} {path} cannot be written: {error.strerror}; give the path of a file, in a "
             "folder that you may write to"
+        )
+    return ""
+
+
+def _why_not_filled(option: str, folder: Path | None) -> str:
+    if folder is None:
+        return ""
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):  # only a file shows what a file system refuses
+            pass
+    except OSError as error:
+        return (
+            f"{option} {folder} cannot be written: {error.strerror}: {there}; give a folder, in one that "
+            "you may write to"
         )
     return ""
 

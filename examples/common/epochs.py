@@ -6,6 +6,7 @@ import statistics
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 import torch_tpu_embedding as tte
 from common.background import TrainingOrder
-from common.trainer import BaseTrainer, Stateful
+from common.trainer import BaseTrainer, Schedule, Stateful, train
 
 
 class EpochTrainer(BaseTrainer):
@@ -72,6 +73,33 @@ class EpochRun:
     seconds: float  # with the time before a resume
     samples_per_second: float
     compiles_after_warm_up: int
+
+
+def train_epochs(
+    trainer: EpochTrainer,
+    directory: Path | None,
+    signals: list[int],
+    warm_up: int,
+    fetch_every: int,
+) -> EpochRun:
+    """Train all epochs of one seed; score before the first epoch, score and save after each.
+
+    Args:
+        directory: for checkpoints; None saves nothing.
+        signals: the signals received so far, from `stop_on_signals`.
+        warm_up, fetch_every: as in `Schedule`.
+    """
+    settings, epoch = trainer.settings, trainer.steps_per_epoch
+    steps = Schedule(trainer.total_steps, warm_up, fetch_every, epoch, epoch, directory)
+    measured = train(trainer, steps, signals, f"seed {settings.seed}")
+    losses, seconds = trainer.history["loss"], trainer.seconds
+    return EpochRun(
+        seed=settings.seed,
+        losses=losses,
+        seconds=seconds["all"],
+        samples_per_second=len(losses) * settings.batch_size / seconds["training"],
+        compiles_after_warm_up=measured.compiles_after_warm_up or 0,
+    )
 
 
 def mean_text(values: Sequence[float]) -> str:

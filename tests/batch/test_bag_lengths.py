@@ -8,8 +8,8 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch import bag_lengths
@@ -38,7 +38,7 @@ def unknown() -> BagLengths:
 
 
 def decide(lengths: BagLengths, rows: Rows) -> tuple[bool, int]:
-    """Whether the batch changed anything, and the length that its bags then have."""
+    """True if the batch changed anything, and the length that its bags then have."""
     bags = [parsed(rows)]
     changed = lengths.decide(lengths.observe([lengths.arrange(bags)])[None])
     return changed, lengths.arrange(bags)[0].length

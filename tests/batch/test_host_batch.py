@@ -49,7 +49,7 @@ def test_growth_after_the_first_batch_is_logged(caplog: pytest.LogCaptureFixture
 
 
 def step(padded: PaddedSize, count: int) -> int:
-    """What one process alone does for each batch."""
+    """The work of one process alone on each batch."""
     padded.take_agreed(padded.wish)
     return padded.fit(count)
 

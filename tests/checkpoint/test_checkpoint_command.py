@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, read_independently, table
+from checkpoints.checkpoint_fakes import (
+    FakeEmbedding,
+    assert_same,
+    random_values,
+    read_independently,
+    table,
+)
 from places import ROOT
 
 from torch_tpu_embedding import checkpoint

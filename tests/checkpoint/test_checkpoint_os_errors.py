@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Never
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from checkpoints.checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_fakes import (
+from checkpoints.checkpoint_fakes import (
     FakeEmbedding,
     FakeShard,
     assert_same,
@@ -20,7 +20,7 @@ from checkpoint_fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import SLOW
-from worlds import ThreadGroup, run_processes
+from processes.worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module

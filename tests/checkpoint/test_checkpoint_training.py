@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import helpers
 import pytest
 import torch
+from models import helpers
 from safetensors.torch import load_file
 from torch import Tensor
 

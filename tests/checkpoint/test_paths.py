@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
-from worlds import ThreadGroup, run_processes
+from checkpoints.checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from processes.worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, table
+from checkpoints.checkpoint_fakes import FakeEmbedding, table
 
 from torch_tpu_embedding import checkpoint
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from dense_cases import (
+from hypothesis import given
+from hypothesis import strategies as st
+from models.dense_cases import (
     CASES,
     EXACT_ON_XLA,
     IDS,
@@ -17,8 +19,6 @@ from dense_cases import (
     parameters,
     take_steps,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 import torch_tpu_embedding as tte

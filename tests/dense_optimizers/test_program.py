@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dense_cases import CASES, IDS, gradients, makers, parameters, take_steps
+from models.dense_cases import CASES, IDS, gradients, makers, parameters, take_steps
+from places import SUPPORT
+from programs.traced import report_of
 from torch.optim.lr_scheduler import OneCycleLR
-from traced import report_of
 
 import torch_tpu_embedding as tte
 
@@ -18,7 +19,7 @@ import torch_tpu_embedding as tte
 def test_every_parameter_and_every_tensor_of_the_state_is_updated_in_place(
     tmp_path: Path, name: str, settings: dict[str, Any]
 ) -> None:
-    script = Path(__file__).parent.parent / "support" / "dense_step.py"
+    script = SUPPORT / "programs" / "dense_step.py"
     report = report_of([str(script), str(tmp_path / "dump"), name, json.dumps(settings)])
     assert report["aliased"] == report["held"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from dense_cases import assert_equal, gradients, makers, parameters, take_steps
+from models.dense_cases import assert_equal, gradients, makers, parameters, take_steps
 
 import torch_tpu_embedding as tte
 

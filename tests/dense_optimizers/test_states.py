@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from dense_cases import (
+from models.dense_cases import (
     CASES,
     EXACT_ON_XLA,
     IDS,

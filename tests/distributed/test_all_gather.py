@@ -17,17 +17,17 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from launch import LIMIT, environment, forked_python
-from places import SUPPORT
+from places import WORKERS
+from processes.launch import LIMIT, environment, forked_python
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
 from torch.nn import functional
-from worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import distributed
 from torch_tpu_embedding.distributed.all_gather import gather_with_gradient
 from torch_tpu_embedding.distributed.group import OutOfStepError
 
-WORKER = str(SUPPORT / "all_gather_worker.py")
+WORKER = str(WORKERS / "all_gather_worker.py")
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.bool]
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 import train_dlrm
-from launch import LIMIT, PROMPTLY, ended, free_port, start, start_fork, torchrun
-from places import SUPPORT
-from small_data import OPTIONS, small_synthetic
+from models.small_data import OPTIONS, small_synthetic
+from places import WORKERS
+from processes.launch import LIMIT, PROMPTLY, ended, free_port, start, start_fork, torchrun
 
-WORKER, DLRM = str(SUPPORT / "torchrun_worker.py"), str(SUPPORT / "torchrun_dlrm.py")
+WORKER, DLRM = str(WORKERS / "torchrun_worker.py"), str(WORKERS / "torchrun_dlrm.py")
 
 
 @contextmanager

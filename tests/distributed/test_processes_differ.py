@@ -8,20 +8,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-import processes_worker
 import pytest
 import torch
-from launch import LIMIT, ended, torchrun
-from messages import arrived
-from places import SUPPORT
-from worlds import run_processes
+from places import WORKERS
+from processes.launch import LIMIT, ended, torchrun
+from processes.messages import arrived
+from processes.worlds import run_processes
+from workers import processes_worker
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes met; they end well, though loops of theirs have not."""
+    """The errors that each of two processes met; they end well, though loops of theirs have not."""
     directory = tmp_path_factory.mktemp("differ")
-    work = [str(SUPPORT / "processes_worker.py"), str(directory)]
+    work = [str(WORKERS / "processes_worker.py"), str(directory)]
     process = torchrun("--standalone", "--nproc_per_node=2", *work)
     with ended(process):
         _, errors = process.communicate(timeout=LIMIT)
@@ -128,3 +128,26 @@ def test_numbers_that_are_gathered_keep_their_fractions(found: list[dict[str, An
 
 def test_messages_arrive_as_those_of_threads_do(found: list[dict[str, Any]]) -> None:
     assert [each["messages"] for each in found] == run_processes(2, arrived)
+
+
+def test_scales_that_part_are_an_error_on_all_before_the_tables_change(
+    found: list[dict[str, Any]],
+) -> None:
+    own = [each["scales"]["own"] for each in found]
+    assert [each["scales"] for each in own] == [[1024.0, 1024.0], [1024.0, 512.0]]
+    for each in own:
+        assert re.search(
+            r"ValueError: EmbeddingOptimizer: .*1024 on process 0, 512 on process 1.*smallest scale",
+            each["error"],
+        )
+        assert each["tables"][0] == each["tables"][1], "skipped by both"
+
+
+def test_the_smallest_scale_given_to_all_keeps_processes_together(
+    found: list[dict[str, Any]],
+) -> None:
+    one, other = (each["scales"]["shared"] for each in found)
+    assert one == other
+    assert one["error"] == "none"
+    assert one["scales"] == [1024.0, 512.0, 512.0]
+    assert one["tables"][0] == one["tables"][1] != one["tables"][2]

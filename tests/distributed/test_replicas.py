@@ -7,27 +7,26 @@ wait for ever: every wait has its timeout, and the test fails then.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from typing import Any
 
 import pytest
-from launch import forked_python
-from places import SLOW, SUPPORT
+from places import SLOW, WORKERS
+from processes.launch import environment, forked_python
 
-WORKER = SUPPORT / "replicas_worker.py"
+WORKER = WORKERS / "replicas_worker.py"
 ROUNDING = 2e-6
-"""Of the greatest value of a table: a row's gradient is a sum of up to 100 terms here, in another order."""
+"""A share of a table's greatest value: a row's gradient sums up to 100 terms here, in another order."""
 SECONDS = 60 * SLOW
 
 
 @pytest.fixture(scope="module", params=[2, 4])
 def found(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    """What each of so many replicas has found."""
+    """The findings of each replica."""
     done = subprocess.run(
         [forked_python(), "-W", "ignore", str(WORKER), str(request.param)],
         capture_output=True, text=True, timeout=SECONDS,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     report: list[dict[str, Any]] = json.loads(done.stdout)

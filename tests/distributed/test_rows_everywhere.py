@@ -6,10 +6,10 @@ import subprocess
 from typing import Any
 
 import pytest
-import rows_worker
 import torch
-from launch import LIMIT, ended, environment, forked_python, torchrun
-from rows_worker import IDS, WRITTEN, queries, whole_numbers
+from processes.launch import LIMIT, ended, environment, forked_python, torchrun
+from workers import rows_worker
+from workers.rows_worker import IDS, WRITTEN, queries, whole_numbers
 
 WORKER = rows_worker.__file__
 CASES = ["mod CPU", "div TPU"]

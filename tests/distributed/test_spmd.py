@@ -11,25 +11,24 @@ change nothing; the cases alternate between the two.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import helpers
 import pytest
 import torch
-from launch import forked_python
-from laws import OPTIMIZERS
-from places import SLOW, SUPPORT
-from spmd_cases import BATCH, restored_config
+from models import helpers
+from models.laws import OPTIMIZERS
+from places import SLOW, WORKERS
+from processes.launch import environment, forked_python
+from workers.spmd_cases import BATCH, restored_config
 
 import torch_tpu_embedding as tte
 
 DEVICES = [2, 4, 8]
-WORKER = SUPPORT / "spmd_worker.py"
+WORKER = WORKERS / "spmd_worker.py"
 ROUNDING = 1e-6
-"""Of the greatest value of a table, from the exact one. Two tables may differ by twice as much."""
+"""A share of the greatest value of a table, from the exact one. Two tables may differ by twice as much."""
 
 
 def save_one_device(base: Path) -> dict[str, torch.Tensor]:
@@ -45,13 +44,13 @@ def save_one_device(base: Path) -> dict[str, torch.Tensor]:
 def found(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What the process with so many devices has found, and the two states."""
+    """The findings of the process that has several devices, and the two states."""
     folder = tmp_path_factory.mktemp(f"devices{request.param}")
     saved = save_one_device(folder)
     done = subprocess.run(
         [forked_python(), "-W", "ignore", str(WORKER), str(request.param), str(folder)],
         capture_output=True, text=True, timeout=120 * SLOW,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     report: dict[str, Any] = json.loads(done.stdout)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from worlds import ThreadGroup, run_processes
+from processes.worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding.distributed.group import OutOfStepError
 

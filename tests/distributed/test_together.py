@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from worlds import run_processes
+from processes.worlds import run_processes
 
 from torch_tpu_embedding.distributed.group import Alone, HostGroup, PeerError, together
 

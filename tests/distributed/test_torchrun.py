@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 import torch
-import torchrun_worker
-from launch import LIMIT, PROMPTLY, ended, free_port, torchrun
-from places import SUPPORT
+from places import WORKERS
+from processes.launch import LIMIT, PROMPTLY, ended, free_port, torchrun
+from workers import torchrun_worker
 
 from torch_tpu_embedding.distributed.rendezvous import fresh_store
 from torch_tpu_embedding.tables.placement import STRATEGIES, Strategy
 
-WORKER = str(SUPPORT / "torchrun_worker.py")
+WORKER = str(WORKERS / "torchrun_worker.py")
 
 
 # -- the same numbers ------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ WORKER = str(SUPPORT / "torchrun_worker.py")
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
-    """What one process sees and holds."""
+    """The numbers that one process sees and holds."""
     found = {strategy: torchrun_worker.train(strategy) for strategy in STRATEGIES}
     return {**found, "clipped": torchrun_worker.clipped_steps()}
 

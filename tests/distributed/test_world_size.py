@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import helpers
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from laws import (
+from models import helpers
+from models.laws import (
     AMPLIFIED,
     BATCH,
     CPU,
@@ -26,8 +26,8 @@ from laws import (
     config,
     join,
 )
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch import padding
@@ -50,7 +50,7 @@ def train(
     group: ThreadGroup, steps: Sequence[Sequence[Batch]], name: str, kind: DeviceKind,
     strategy: Strategy, inputs: str,
 ) -> Result:  # fmt: skip
-    """What one process sees: its activations of all steps, and at the end the whole tables."""
+    """The numbers that one process sees: its activations of all steps, and at the end the whole tables."""
     optimizer = OPTIMIZERS[name]
     resolved = resolve(config(optimizer), optimizer)
     engine = Engine(resolved, CPU, kind, Process(CPU, group, in_program=False), strategy)

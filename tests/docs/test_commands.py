@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import forked_python
-from places import DOCS, ROOT
+from places import DOCS, ROOT, python_path
+from processes.launch import forked_python
 
 import torch_tpu_embedding as tte
 
@@ -43,7 +43,7 @@ def words_of(command: str) -> list[str]:
     words = shlex.split(command, comments=True)
     while words and (re.match(r"\w+=", words[0]) or (words[0] == "scripts/run" and words[1:])):
         words = words[1:]
-    return words
+    return words[2:] if words[:2] == ["--backend", "torch-tpu"] else words
 
 
 COMMANDS = {command: words for command in commands() if (words := words_of(command))}
@@ -104,7 +104,7 @@ def test_the_checkpoint_commands_run_as_written(tmp_path: Path) -> None:
         tte.checkpoint.save(embedding, tmp_path / directory, step=1000)
         with torch.no_grad():
             embedding.embedding_tables[users].fill_(0.0)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT)}
     for command in sorted(CHECKPOINT, key=lambda each: "from-tensorflow" in each):
         words = [forked_python(), *CHECKPOINT[command][1:]]
         if "from-tensorflow" in words:
@@ -120,6 +120,6 @@ def test_the_checkpoint_commands_run_as_written(tmp_path: Path) -> None:
 def test_our_own_commands_run_as_written(command: str, tmp_path: Path) -> None:
     tte.checkpoint.write_tables(tmp_path / "run", 1, {"user": {"weight": torch.ones(3, 2)}})
     words = [sys.executable, "-m", "torch_tpu_embedding", *COMMANDS[command][1:]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT)}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

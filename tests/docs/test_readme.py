@@ -35,7 +35,7 @@ def test_the_readmes_python_blocks_run_in_order(
 
 
 def at_hand(dim: int = 32, **more: tte.TableConfig) -> Names:
-    """What the examples of docs/ take for granted: an embedding of 'user' and more, a model, a step."""
+    """Names that the examples of docs/ take for granted: an embedding of 'user' and more, a model, …"""
     tables = {"user": tte.TableConfig(200, dim, name="user"), **more}
     features = {name: tte.FeatureConfig(table) for name, table in tables.items()}
     embedding = tte.TPUEmbedding(features, batch_size=2, optimizer=tte.Adagrad(0.05))

@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import remedies
-import remedies_of_inputs  # noqa: F401 (its cases join the others)
-import remedies_of_tables  # noqa: F401
+import remedies.calls
+import remedies.inputs
+import remedies.tables  # noqa: F401 (the cases of the three join CASES)
+from remedies.cases import CASES, Case
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("message", "case"), remedies.CASES, ids=[case.__name__ for _, case in remedies.CASES]
-)
-def test_each_remedy_that_an_error_names_works(
-    message: str, case: remedies.Case, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("message", "case"), CASES, ids=[case.__name__ for _, case in CASES])
+def test_each_remedy_that_an_error_names_works(message: str, case: Case, tmp_path: Path) -> None:
     number = done = 1
     while done <= number:
         folder = tmp_path / str(done)

@@ -13,8 +13,8 @@ import torch
 import train_movielens
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.small_data import FEW, MOVIES, PER_USER, USERS, write_files
 from movielens.model import RatingModel
-from small_data import FEW, MOVIES, PER_USER, USERS, write_files
 
 import torch_tpu_embedding as tte
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 import train_dlrm
-from checkpoint_fakes import assert_same, read_independently
+from checkpoints.checkpoint_fakes import assert_same, read_independently
 from common.preemption import PREEMPTED, flush_and_sync
-from launch import environment, forked_python
-from places import SLOW, SUPPORT
-from preemption_worker import EXAMPLES
-from small_data import FEW, OPTIONS, small_synthetic, write_files
+from models.small_data import FEW, OPTIONS, small_synthetic, write_files
+from places import SLOW, WORKERS
+from processes.launch import environment, forked_python
+from workers.preemption_worker import EXAMPLES
 
 from torch_tpu_embedding import checkpoint
 
@@ -37,7 +37,7 @@ def options(name: str, folder: Path, directory: Path, pipelined: bool) -> list[s
 def stop(name: str, arguments: list[str]) -> tuple[int, str]:
     """Send SIGTERM to a process that trains, before step STOP; gives its exit code and what it said."""
     process = subprocess.Popen(
-        [forked_python(), str(SUPPORT / "preemption_worker.py"), name, str(STOP[name]), *arguments],
+        [forked_python(), str(WORKERS / "preemption_worker.py"), name, str(STOP[name]), *arguments],
         env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -16,14 +16,14 @@ import torch
 import train_retrieval
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launch import LIMIT, environment, torchrun
+from models.small_data import write_files
 from movielens.data import GENRES, Movies, Ratings, hold_out
 from places import EXAMPLES
+from processes.launch import LIMIT, environment, torchrun
 from retrieval.baselines import _solve, factorize, popularity
 from retrieval.data import Samples, ranking_scores, synthetic
 from retrieval.export import export
 from retrieval.model import Settings, Trainer, in_batch_softmax
-from small_data import write_files
 
 MOVIES = 12
 SMALL = ["--users", "100", "--batch-size", "256", "--dim", "8", "--epochs", "3"]

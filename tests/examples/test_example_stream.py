@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import train_stream
-from launch import environment
 from places import EXAMPLES, SLOW
+from processes.launch import environment
 from stream.data import Stream
 
 SMALL = ["--steps", "60", "--rows", "100", "--batch-size", "64"]

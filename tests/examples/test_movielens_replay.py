@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 import train_movielens
+from models.replays import assert_same
+from models.small_data import write_files
 from movielens.data import Samples, hold_out, read
 from movielens.model import Settings, Trainer
-from replays import assert_same
-from small_data import write_files
 
 import torch_tpu_embedding as tte
 

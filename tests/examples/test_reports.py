@@ -1,4 +1,4 @@
-"""What the examples and scripts print and draw where there is little to tell."""
+"""The tables and plots of examples and scripts where there is little to tell."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from backends import DEVICE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
@@ -541,7 +542,7 @@ def sparse_on(device: str, dtype: torch.dtype = torch.int64) -> torch.Tensor:
         (lambda: tensor([1], device="meta"), "must be a host (CPU) tensor, got one on meta; leave"),
         (
             lambda: tensor([1]).to(tte.runtime.device()),
-            "must be a host (CPU) tensor, got one on xla:0; leave ids on",
+            f"must be a host (CPU) tensor, got one on {DEVICE}:0; leave ids on",
         ),
         (lambda: jagged_on("meta"), "must be a host (CPU) tensor, got one on meta"),
         (lambda: sparse_on("meta"), "must be a host (CPU) tensor, got one on meta"),

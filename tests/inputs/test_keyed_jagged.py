@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from keyed import Jagged, Keyed
+from models.keyed import Jagged, Keyed
 from torch import Tensor
 
 import torch_tpu_embedding as tte

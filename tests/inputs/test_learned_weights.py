@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import helpers
 import pytest
 import torch
-from keyed import Jagged, Keyed
+from models import helpers
+from models.keyed import Jagged, Keyed
 from torch import Tensor
 
 import torch_tpu_embedding as tte

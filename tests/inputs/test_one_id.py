@@ -9,57 +9,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.host_batches import assert_same, make_batches
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch import dedup
-from torch_tpu_embedding.batch.batcher import Batcher, HostBatch
-from torch_tpu_embedding.batch.one_id import stack as one_id_stack
-from torch_tpu_embedding.batch.one_id.batch import OneIdBatch
-from torch_tpu_embedding.batch.sample_padding import SampleCount
+from torch_tpu_embedding.batch.at_once import keys as at_once_keys
+from torch_tpu_embedding.batch.at_once.batch import OneLengthBatch
 from torch_tpu_embedding.config.resolved import Resolved, resolve
-from torch_tpu_embedding.distributed.group import Alone
-from torch_tpu_embedding.inputs.one_id import OneIdBags
+from torch_tpu_embedding.inputs.at_once.bags import OneIdBags
 from torch_tpu_embedding.inputs.parse import parse_features
-from torch_tpu_embedding.tables.layout import build_stacks
-from torch_tpu_embedding.tables.placement import Placement
-
-
-def make_batcher(resolved: Resolved, devices: int) -> Batcher:
-    placement = Placement("mod", 1, 0, devices)
-    return Batcher(
-        resolved, build_stacks(resolved.tables, "CPU", (), placement), placement, Alone()
-    )
-
-
-def make_batches(
-    resolved: Resolved, devices: int, batches: list[Any], training: bool, size: int, fast: bool
-) -> list[HostBatch]:
-    """The host batches, one after another, with the fast path or as the reference makes them."""
-    batcher, made = make_batcher(resolved, devices), []
-    shapes = [None] * len(resolved.features)
-    for batch in batches:
-        bags = parse_features(resolved, batch, None, None, "raise", shapes)
-        if not fast:
-            bags = [*bags]
-        samples = SampleCount(resolved, size, 1).of(bags, shapes, training)
-        # Keys so dense that they would be marked are sorted on the fast side, and marked on the other.
-        limits = {"_MOST_RANKS": 1 << 23, "_MARKS_PER_KEY": 0} if fast else {"_MOST_RANKS": 0}
-        with mock.patch.multiple(dedup, **limits):
-            made.append(batcher.make(bags, training, samples))
-    return made
-
-
-def assert_same(one: HostBatch, other: HostBatch) -> None:
-    assert one.shapes == other.shapes
-    assert torch.equal(one.ints, other.ints)
-    assert torch.equal(one.floats, other.floats)
-    for mine, its in zip(one.records, other.records, strict=True):
-        assert all(map(torch.equal, mine, its))
-    assert (one.cut, one.name, len(one.round_batches)) == (
-        other.cut,
-        other.name,
-        len(other.round_batches),
-    )
 
 
 @st.composite
@@ -135,8 +93,8 @@ def test_everything_else_is_read_one_feature_after_another() -> None:
     ids = torch.tensor([1, 2])
     padded = [*features(2), tte.FeatureConfig(tte.TableConfig(9, 4, padding_idx=0))]
     assert isinstance(read(padded, [ids] * 3), list)
-    assert isinstance(read(features(), [ids, ids, tte.Ragged.from_lists([[1], [2]])]), list)
-    assert isinstance(read(features(), [ids, ids, ids.int()]), list)
+    assert isinstance(read(features(), [ids, ids, tte.Ragged.from_lists([[1], [2, 3]])]), list)
+    assert isinstance(read(features(), [ids, ids, torch.tensor([3])]), list)
     assert isinstance(read(features(output_shape=(2,)), [ids] * 3), list)
     assert isinstance(read(features(), [ids[:, None]] * 3), list)
 
@@ -232,7 +190,9 @@ def test_other_stacks_of_one_id_and_of_bags_are_deduplicated_by_ranks(
 @pytest.mark.parametrize("training", [True, False])
 def test_batches_of_one_id_are_packed_at_once_on_one_device(training: bool) -> None:
     resolved = resolve(features(), tte.Adagrad(0.1))
-    with mock.patch.object(OneIdBatch, "pack", autospec=True, side_effect=OneIdBatch.pack) as taken:
+    with mock.patch.object(
+        OneLengthBatch, "pack", autospec=True, side_effect=OneLengthBatch.pack
+    ) as taken:
         make_batches(resolved, 1, [[torch.zeros(4, dtype=torch.int64)] * 3], training, 4, True)
     assert taken.called
 
@@ -244,7 +204,7 @@ def test_keys_too_large_for_a_word_are_sorted_as_larger_ones(bits: int) -> None:
     config = [tte.FeatureConfig(shared), *config, tte.FeatureConfig(shared)]
     resolved = resolve(config, tte.Adagrad(0.1))
     values = [torch.tensor([2, 0, n % 3, 2]) for n in range(5)]
-    with mock.patch.object(one_id_stack, "_WORD", bits):
+    with mock.patch.object(at_once_keys, "_WORD", bits):
         (one,) = make_batches(resolved, 1, [values], True, 4, True)
     (other,) = make_batches(resolved, 1, [values], True, 4, False)
     assert_same(one, other)
@@ -279,7 +239,7 @@ def test_one_pass_gives_the_buffers_of_the_reference(
     given_as = [each.contiguous() if contiguous else each for each in matrices]
     batches = given_as if as_matrix else [[*each.unbind(1)] for each in given_as]
     size = len(matrices[0])
-    with mock.patch.object(one_id_stack, "_WORD", word):
+    with mock.patch.object(at_once_keys, "_WORD", word):
         fast = make_batches(resolved, 1, batches, True, size, True)
     slow = make_batches(resolved, 1, batches, True, size, False)
     assert all(map(torch.equal, matrices, before)), "the user's ids stay as they are"

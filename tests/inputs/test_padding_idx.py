@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import helpers
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from laws import AMPLIFIED, OPTIMIZERS, Fast
+from models import helpers
+from models.laws import AMPLIFIED, OPTIMIZERS, Fast
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint

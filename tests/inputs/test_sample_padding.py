@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed

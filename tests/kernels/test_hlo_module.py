@@ -6,7 +6,7 @@ import torch
 
 from torch_tpu_embedding.kernels.hlo_module import Array, custom_call_module
 from torch_tpu_embedding.kernels.write_rows import kernel_text
-from torch_tpu_embedding.runtime import xla
+from torch_tpu_embedding.runtime.torch_xla import device as xla
 
 
 def text_of(alias: int | None) -> str:

@@ -9,9 +9,18 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import pytest
 import torch
-from helpers import gradient_of
 from hypothesis import given, settings
-from laws import AMPLIFIED, OPTIMIZERS, Batch, Fast, assert_close, assert_same, batches, config
+from models.helpers import gradient_of
+from models.laws import (
+    AMPLIFIED,
+    OPTIMIZERS,
+    Batch,
+    Fast,
+    assert_close,
+    assert_same,
+    batches,
+    config,
+)
 from torch import Tensor
 
 import torch_tpu_embedding as tte
@@ -126,7 +135,7 @@ def test_frozen_tables_keep_every_bit(dim: int, monkeypatch: pytest.MonkeyPatch)
     optimizer = tte.Adagrad(0.5)
     fast = Fast(of_dim(dim, optimizer), optimizer, "TPU", row_kernels=True)
     before: dict[str, Tensor] = fast.state()
-    monkeypatch.setattr("laws.current_rates", lambda tables: [FROZEN, 0.5])
+    monkeypatch.setattr("models.laws.current_rates", lambda tables: [FROZEN, 0.5])
     fast.step([[[(1, 1.0)], [(2, 1.0)]], [[(0, 1.0)], [(1, 1.0)]], [[(39, 1.0)], [(1, 1.0)]]])
     for key, value in fast.state().items():
         same = torch.equal(value.view(torch.int32), before[key].view(torch.int32))

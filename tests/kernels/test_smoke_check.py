@@ -34,7 +34,7 @@ def test_a_kernel_that_never_ends_is_stopped_and_reported() -> None:
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """What the script prints where plain torch stands in for the kernels, with small sizes."""
+    """The script's output where plain torch stands in for the kernels, with small sizes."""
     monkeypatch.setattr(time_kernels, "on_a_tpu", lambda: True)
     monkeypatch.setattr(time_kernels.tte.runtime, "device", lambda: torch.device("cpu"))
     for name, value in {"RECORDS": 64, "ARRAY": 256, "WRITES": 2, "ROUNDS": 2}.items():
@@ -51,6 +51,9 @@ def test_both_ways_are_timed_for_every_width(
     times = found["nanoseconds_a_record"]
     assert [*times] == ["1 rows", "2 rows", "3 rows", "marked rows"]
     assert all({"kernel", "scatter"} == {*times[f"{rows} rows"]} for rows in (1, 2, 3))
+    sums = found["nanoseconds_a_lookup"]
+    assert [*sums] == ["D 32", "D 64", "D 192"]
+    assert all({"kernel", "scatter"} == {*each} for each in sums.values())
 
 
 def test_a_fault_is_the_problem_and_nothing_is_timed(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import kernels_on_cpu
 import pytest
 import torch
-from helpers import tensors
-from laws import OPTIMIZERS
+from models.helpers import tensors
+from models.laws import OPTIMIZERS
+from programs import kernels_on_cpu
 from torch import Tensor
 
 import torch_tpu_embedding as tte

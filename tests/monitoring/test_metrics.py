@@ -9,10 +9,10 @@ import types
 from pathlib import Path
 from typing import Any
 
-import helpers
 import pytest
 import torch
-from worlds import ThreadGroup, run_processes
+from models import helpers
+from processes.worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.learning_rates import current_rates

@@ -1,4 +1,4 @@
-"""What is clipped keeps its nan, on XLA's device as on torch's own."""
+"""A clipped number keeps its nan, on XLA's device as on torch's own."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import torch_tpu_embedding as tte
 
 COUNT = 200_000
 BOUND = (COUNT + 2) * 2.0**-24
-"""Of n numbers added in turn, each rounded to 24 bits: n 2^-24 of the sum of their sizes."""
+"""The error of n numbers added in turn, each rounded to 24 bits: n 2^-24 of the sum of their sizes."""
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3])

@@ -1,4 +1,4 @@
-"""What moves between devices in a compiled step: two all-to-alls a stack, of what its rows need.
+"""The data that moves between devices in a compiled step: two all-to-alls a stack, of what its rows need.
 
 The programs are those of scripts/trace_step.py: partitioned over virtual devices, and that of a process of
 a TPU with one process for each chip, which is compiled but not run.
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from traced import traced
+from programs.traced import traced
 
 import torch_tpu_embedding as tte
 from scripts.support.traffic import count_traffic
@@ -41,7 +41,7 @@ PROGRAMS = {
 def report(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What scripts/trace_step.py says of a program."""
+    """The report of scripts/trace_step.py on a program."""
     scatters, options = PROGRAMS[request.param]
     found = traced(tmp_path_factory.mktemp("program"), *options)
     return found | {"devices": int(options[-1]), "scatters_of_an_array": scatters}

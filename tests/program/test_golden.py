@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import helpers
 import pytest
 import torch
+from models import helpers
 from torch import Tensor
 
 import torch_tpu_embedding as tte

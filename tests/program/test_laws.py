@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 
-import helpers
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from laws import (
+from models import helpers
+from models.laws import (
     AMPLIFIED,
     BATCH,
     LAYOUTS,

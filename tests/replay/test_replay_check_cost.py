@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from replays import Case
+from models.replays import Case
 from torch import Tensor
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.runtime import programs
+from torch_tpu_embedding.runtime.torch_xla import programs
 
 CHECK = 9
 """The trace of these cases that is looked at: the first call, two for trust, and then checks."""

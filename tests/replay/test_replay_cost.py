@@ -7,10 +7,10 @@ import statistics
 import time
 
 import torch
-from replays import Case
+from models.replays import Case
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.runtime import xla
+from torch_tpu_embedding.runtime.torch_xla import device as xla
 
 
 def test_5000_replayed_steps_keep_no_tensor_no_object_and_compile_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from replays import Case, twins
+from models.replays import Case, twins
 
 KINDS = ["SGD", "Adagrad", "Adam", "AdamW"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from replays import BATCH, Case, Step, assert_same, run, twins
+from models.replays import BATCH, Case, Step, assert_same, run, twins
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte

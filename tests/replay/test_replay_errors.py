@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from replays import Case, Step, assert_same, run
+from models.replays import Case, Step, assert_same, run
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte
@@ -194,7 +194,7 @@ def test_an_interrupt_at_any_instruction_of_a_replayed_call_leaves_whole_steps()
 def test_a_program_that_torch_xla_has_dropped_is_traced_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from torch_tpu_embedding.runtime import programs
+    from torch_tpu_embedding.runtime.torch_xla import programs
 
     case, twin = Case(), Case()
     step = tte.replay(case.step, case.embedding, verify=2)

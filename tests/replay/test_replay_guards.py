@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from replays import Case, Run, Step, run, twins
+from models.replays import Case, Run, Step, run, twins
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte
@@ -369,7 +369,7 @@ def test_host_tensors_and_objects_as_arguments_are_refused() -> None:
 
 
 def test_a_missing_private_function_means_a_traced_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch_tpu_embedding.runtime import programs
+    from torch_tpu_embedding.runtime.torch_xla import programs
 
     monkeypatch.setattr(programs, "_BINDINGS", (*programs._BINDINGS, "_gone"))
     refused(lambda case: case.step, "this version of torch_xla has no _gone")

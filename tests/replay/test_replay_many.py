@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from launch import LIMIT, ended, start_fork, torchrun
-from places import SUPPORT
+from places import WORKERS
+from processes.launch import LIMIT, ended, start_fork, torchrun
 
-WORKER = str(SUPPORT / "replay_worker.py")
+WORKER = str(WORKERS / "replay_worker.py")
 
 
 @pytest.mark.parametrize("devices", [2, 4])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from replays import Case, assert_same, twins
+from models.replays import Case, assert_same, twins
 from torch import Tensor
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.runtime import programs
+from torch_tpu_embedding.runtime.torch_xla import programs
 
 
 def test_random_numbers_drawn_outside_are_those_that_a_traced_run_draws() -> None:

@@ -1,4 +1,4 @@
-"""What the tests launch in place of `python` is as good: see tests/support/fork_server.py."""
+"""The command that the tests launch in place of `python` is as good: see fork_server.py."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch import environment, forked_python, start_fork
 from places import SLOW
+from processes.launch import environment, forked_python, start_fork
 
 REPORT = """
 import json, os, sys, warnings

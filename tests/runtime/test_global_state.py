@@ -72,13 +72,13 @@ def deterministic_algorithms() -> Iterator[None]:
 MODES: dict[str, Mode] = {
     "float64": partial(default_dtype, torch.float64),
     "bfloat16": partial(default_dtype, torch.bfloat16),
-    "default device xla": partial(default_device, "xla"),
+    "default device xla": partial(default_device, tte.runtime.device_type()),
     "default device meta": partial(default_device, "meta"),
     "within device meta": partial(torch.device, "meta"),
     "inference_mode": torch.inference_mode,
     "no_grad": torch.no_grad,
     "autocast of the host": partial(torch.autocast, "cpu", torch.bfloat16),
-    "autocast of the device": partial(torch.autocast, "xla", torch.bfloat16),
+    "autocast of the device": partial(torch.autocast, tte.runtime.device_type(), torch.bfloat16),
     "deterministic algorithms": deterministic_algorithms,
 }
 
@@ -178,7 +178,7 @@ class Life:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, object]]:
-    """What is seen where nothing is switched on, pipelined or not."""
+    """The numbers that are seen where nothing is switched on, pipelined or not."""
     nothing = contextlib.nullcontext
     return {
         pipelined: Life(tmp_path_factory.mktemp("run"), pipelined).run(nothing, nothing)
@@ -206,7 +206,7 @@ def test_tables_and_checkpoints_are_the_same_in_every_mode_of_the_caller(
 
 
 def test_what_an_initializer_of_the_user_makes_is_of_the_host_whatever_the_default_device() -> None:
-    with default_device("xla"):
+    with default_device(tte.runtime.device_type()):
         embedding = tte.TPUEmbedding(config(), 2, None, seed=0, id_bounds="drop")
         assert embedding.state_dict()["a.weight"].device.type == "cpu"
 

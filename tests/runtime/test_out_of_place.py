@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch_xla.debug.metrics as met
-from dense_cases import assert_equal, gradients, parameters
+from models.dense_cases import assert_equal, gradients, parameters
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte

@@ -38,9 +38,13 @@ def test_on_a_tpu_torch_xla_is_told_the_directory(tmp_path: Path) -> None:
 
 def test_a_call_after_the_first_program_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     tte.runtime.device()
-    monkeypatch.setattr("torch_tpu_embedding.runtime.program_cache.device_kind", lambda: "TPU")
     monkeypatch.setattr(
-        tte.runtime.xla.bindings(), "_xla_computation_cache_is_initialized", lambda: True
+        "torch_tpu_embedding.runtime.torch_xla.program_cache.device_kind", lambda: "TPU"
+    )
+    monkeypatch.setattr(
+        tte.runtime.torch_xla.device.bindings(),
+        "_xla_computation_cache_is_initialized",
+        lambda: True,
     )
     with pytest.raises(RuntimeError, match="make this call the first of the program"):
         tte.runtime.cache_compiled_programs("programs")

@@ -1,7 +1,7 @@
 """scripts/tpu_report.py: reading compiled programs and machine code, the bound, and a real compilation.
 
-The last needs jax and libtpu: in this environment, or in that of the interpreter named by
-TPU_COMPILER_PYTHON. Without them it is skipped.
+The last two need jax and libtpu: in this environment, or in that of the interpreter named by
+TPU_COMPILER_PYTHON; the last also torch_tpu, in that of OTHER_BACKEND_PYTHON. Else they are skipped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from places import SCRIPTS
 
 from scripts.support.tpu.chips import CHIPS, narrow_rows
 from scripts.support.tpu.compiler import donated_arguments, module_of
-from scripts.support.tpu.program import read_program
+from scripts.support.tpu.program import read_program, summed
 from scripts.support.tpu.schedule import read_kernel
 
 COMPILER = os.environ.get("TPU_COMPILER_PYTHON", sys.executable)
@@ -114,6 +114,24 @@ def test_the_module_and_its_donors_are_read_from_a_dump(tmp_path: Path) -> None:
     assert donated_arguments(tmp_path / "a.hlo.pb") == {4, 11}
 
 
+def test_several_programs_of_a_step_are_summed_by_their_runs_and_none_hides_a_copy() -> None:
+    copied = read_program(
+        PROGRAM.replace("COPY", "  %c = f32[1000,128]{1,0} copy(%t)"), [[1000, 128]], {"rows": 500}
+    )
+    plain = read_program(PROGRAM.replace("COPY", ""), [[1000, 128]], {"rows": 500})
+    made = {"aliased_bytes": 8, "folder": "", "name": "jit_add"}
+    write = {**made, "program": plain, "temporary_bytes": 5, "runs": 2.0}
+    other = {**made, "program": copied, "temporary_bytes": 3, "runs": 1.0}
+    found = summed({"lookup": [other], "update": [write]})
+    assert found["aliased_bytes"] == 16
+    assert found["temporary_bytes"] == 5
+    program = found["program"]
+    assert (program["estimated_cycles"], program["counted_cycles"]) == (3 * 70, 3 * 500)
+    assert program["table_sized"] == {"copy[128000]": 1}
+    assert program["ops"]["scatters"] == 2
+    assert [each["runs"] for each in found["calls"]["update"]] == [2.0]
+
+
 def has_compiler() -> bool:
     code = "import importlib.metadata as m; m.version('jax'); m.version('libtpu')"
     return subprocess.run([COMPILER, "-c", code], capture_output=True, check=False).returncode == 0
@@ -132,3 +150,39 @@ def test_a_real_step_is_in_place_on_v6e_and_far_below_the_naive_one(tmp_path: Pa
     assert ours["temporary_bytes"] < 1e6
     assert naive["program"]["table_sized"]
     assert ours["program"]["estimated_cycles"] < naive["program"]["estimated_cycles"] / 5
+
+
+def test_a_report_of_failures_alone_has_no_plot_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from scripts import tpu_report
+
+    failed = [{"case": "Adagrad", "form": "ours", "chip": "v5e", "failed": "no compiler"}]
+    monkeypatch.setattr(tpu_report, "check_compiler", lambda python: None)
+    monkeypatch.setattr(tpu_report, "run", lambda args: failed)
+    picture = tmp_path / "report.png"
+    monkeypatch.setattr(sys, "argv", ["tpu_report.py", "--plot", str(picture)])
+    tpu_report.main()
+    assert "no step was compiled" in capsys.readouterr().err
+    assert not picture.exists()
+
+
+@pytest.mark.skipif(not has_compiler(), reason="jax and libtpu are not installed")
+@pytest.mark.skipif(
+    not os.environ.get("OTHER_BACKEND_PYTHON"), reason="OTHER_BACKEND_PYTHON names no interpreter"
+)
+def test_the_programs_of_a_step_under_torch_tpu_are_in_place_on_v5e_and_cost_little_more_than_one(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-W", "ignore", str(SCRIPTS / "tpu_report.py"), "--chips", "v5e"]
+    command += ["--form", "ours", "torch_tpu", "--dim", "64", "--vocabulary", "1000000"]
+    command += ["--batch-size", "8192", "--compiler-python", COMPILER]
+    command += ["--torch-tpu-python", os.environ["OTHER_BACKEND_PYTHON"]]
+    command += ["--out", str(tmp_path), "--json", str(tmp_path / "report.json")]
+    subprocess.run(command, check=True, capture_output=True)
+    one, several = json.loads((tmp_path / "report.json").read_text())["rows"]
+    assert [*several["calls"]] == ["lookup", "head", "backward", "update"]
+    assert several["program"]["table_sized"] == {}
+    assert several["aliased_bytes"] == one["aliased_bytes"], "weights and accumulators"
+    assert several["all_cycles"] < 1.5 * one["all_cycles"]

@@ -9,11 +9,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import helpers
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
+from models import helpers
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.serving.served_module import ServingModule

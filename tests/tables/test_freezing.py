@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import helpers
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from laws import CPU, LAYOUTS, OPTIMIZERS, Batch, Fast, batches, config, share
+from models import helpers
+from models.laws import CPU, LAYOUTS, OPTIMIZERS, Batch, Fast, batches, config, share
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
@@ -29,7 +29,7 @@ from torch_tpu_embedding.tables.start_values import start_values
 
 DENORMAL = 1e-40
 ROWS = 64
-"""Of each table: in the TPU layout, too, the two have no physical row in common."""
+"""Rows of each table: in the TPU layout, too, the two have no physical row in common."""
 State = dict[str, Tensor]
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import Resolved, resolve
@@ -26,7 +26,7 @@ def tables() -> Resolved:
 
 
 def state_of(placement: Placement) -> dict[str, Tensor]:
-    """What a process with this placement would give."""
+    """The state that a process with this placement would give."""
     resolved = tables()
     state = {}
     for index, table in enumerate(resolved.tables):

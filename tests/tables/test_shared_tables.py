@@ -6,9 +6,10 @@ import gc
 import weakref
 from pathlib import Path
 
-import helpers
 import pytest
 import torch
+from backends import DEVICE
+from models import helpers
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
@@ -52,7 +53,8 @@ def test_without_tables_of_an_equal_config_there_is_a_runtime_error(how: str) ->
         del owner
         gc.collect()
     with pytest.raises(
-        RuntimeError, match="no tables of this configuration are initialised on xla"
+        RuntimeError,
+        match=f"no tables of this configuration are initialised on {DEVICE}",
     ):
         tte.TPUEmbedding(helpers.golden_config(), 4, optimizer, initialize_tpu_embedding=False)
 

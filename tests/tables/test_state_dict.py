@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import re
 
-import helpers
 import pytest
 import safetensors.torch
 import torch
+from models import helpers
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import resolve

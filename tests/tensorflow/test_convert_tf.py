@@ -487,7 +487,7 @@ CHOSEN = {
 def ask_tensorflow(action: str, folder: Path, cases: list[dict[str, Any]]) -> dict[str, Arrays]:
     """Case → '<table>.<field>' → array."""
     (folder / "cases.json").write_text(json.dumps(cases))
-    script = SUPPORT / "tf_checkpoint_writer.py"
+    script = SUPPORT / "tensorflow_side" / "tf_checkpoint_writer.py"
     command = [PYTHON, str(script), action, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
     assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stderr[-3000:]}"

@@ -26,10 +26,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import helpers
 import numpy as np
 import pytest
 import torch
+from models import helpers
 from places import SLOW, SUPPORT
 from torch import Tensor
 
@@ -52,7 +52,7 @@ pytestmark = [
 
 COMBINERS = ("mean", "sum", "sqrtn")
 LOOKUP_TOLERANCE = 2e-6
-"""Of activations and gradients, relative and absolute: float32 sums of up to 6 rows of size about 1."""
+"""For activations and gradients, relative and absolute: float32 sums of up to 6 rows of size about 1."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -62,13 +62,13 @@ class Lookup:
     """One feature looked up once."""
 
     form: str
-    """Of the input, for the report."""
+    """The form of the input, for the report."""
     kind: str
     """dense, sparse or ragged, as TF has it."""
     combiner: str
     arrays: Arrays = field(repr=False)
     shape: tuple[int, ...] = ()
-    """Of a sparse input."""
+    """The shape of a sparse input."""
     length: int = 0
     validate: bool = True
     output_shape: tuple[int, ...] | None = None
@@ -122,7 +122,7 @@ def id_rows(
 def some_weights(
     rng: np.random.Generator, rows: list[list[int]], kind: str, combiner: str
 ) -> np.ndarray:
-    """Of both signs where TF treats them like any other, else from 0.25; some are exactly 0."""
+    """Weights of both signs where TF treats them like any other, else from 0.25; some are exactly 0."""
     count = sum(map(len, rows))
     weights = rng.uniform(0.25, 2.0, count)
     if combiner == "sum" or (kind == "ragged" and combiner == "sqrtn"):
@@ -253,7 +253,7 @@ TOLERANCES = {
     "Adam": 5e-6,
     "FTRL": 2e-5,  # δ = a'ᵖ − aᵖ cancels, and powers other than ½ round
 }
-"""Of weights and slots after all steps, relative and absolute."""
+"""The tolerance of weights and slots after all steps, relative and absolute."""
 
 
 def draw_optimizer(rng: np.random.Generator, name: str) -> tte.optimizers.Optimizer:
@@ -479,7 +479,7 @@ DIFFERENCES: dict[str, tuple[Lookup, list[list[float]] | str, list[list[float]] 
         [[0.0, 8.0], [0.0, 8.0]],
     ),
 }
-"""What → (case, TF's answer, ours); an answer is the activations or an error."""
+"""Kind of case → (case, TF's answer, ours); an answer is the activations or an error."""
 
 
 @dataclass(frozen=True)
@@ -512,7 +512,7 @@ def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     folder = tmp_path_factory.mktemp("tensorflow")
     arrays = {f"{n}/{k}": v for n, case in enumerate(cases) for k, v in case.arrays.items()}
     np.savez(folder / "cases.npz", cases=json.dumps([*map(as_json, cases)]), **arrays)
-    script = SUPPORT / "tensorflow_oracle.py"
+    script = SUPPORT / "tensorflow_side" / "tensorflow_oracle.py"
     command = [PYTHON, str(script), str(folder / "cases.npz"), str(folder / "answers.npz")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
     assert run.returncode == 0, f"{' '.join(command)} failed:\n{run.stderr[-3000:]}"

@@ -12,12 +12,12 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-import helpers
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from models import helpers
 from places import ROOT
 from torch import Tensor
 

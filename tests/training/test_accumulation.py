@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import helpers
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from laws import (
+from models import helpers
+from models.laws import (
     AMPLIFIED,
     CPU,
     LAYOUTS,
@@ -23,8 +23,8 @@ from laws import (
     join,
     step_of_several,
 )
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import resolve
@@ -98,7 +98,7 @@ ALL, ONE = ("bag", "one", "sequence"), ("one",)
 
 
 def make(names: Sequence[str] = ONE, **options: Any) -> tte.TPUEmbedding:
-    """Of one feature, unless more is asked for: its programs are compiled quickly."""
+    """An embedding of one feature, unless more is asked for: its programs are compiled quickly."""
     optimizer = options.pop("optimizer", tte.SGD(0.5))
     bags = tte.TableConfig(9, 2, name="bags", combiner="mean", optimizer=optimizer)
     rows = tte.TableConfig(7, 3, name="rows", optimizer=tte.Adam(0.1))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from backends import DEVICE
 
 import torch_tpu_embedding as tte
 
@@ -326,10 +327,14 @@ def on_device(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         (
             lambda: gradients(user=on_device(B, 3)),
             ValueError,
-            re.escape("'user': expected torch.float32 [2, 2] on xla:0, the activation's, got")
-            + r" torch.float32 \[2, 3\] on xla:0",
+            re.escape(f"'user': expected torch.float32 [2, 2] on {DEVICE}:0, the activation's, got")
+            + rf" torch.float32 \[2, 3\] on {DEVICE}:0",
         ),
-        (lambda: gradients(user=on_device(2 * B)), ValueError, r"'user': expected .* \[4\] on xla"),
+        (
+            lambda: gradients(user=on_device(2 * B)),
+            ValueError,
+            rf"'user': expected .* \[4\] on {DEVICE}",
+        ),
         (
             lambda: gradients(seen=on_device(B, 3, dtype=torch.float64)),
             ValueError,

@@ -7,11 +7,11 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import helpers
 import pytest
 import torch
 import torch_xla.core.xla_model as xm
 import torch_xla.runtime as xr
+from models import helpers
 
 import torch_tpu_embedding as tte
 

@@ -6,9 +6,9 @@ import math
 import re
 from typing import Any
 
-import helpers
 import pytest
 import torch
+from models import helpers
 from torch import Tensor, nn
 from torch.nn import functional
 

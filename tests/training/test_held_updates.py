@@ -6,9 +6,9 @@ import gc
 from collections.abc import Callable
 from pathlib import Path
 
-import helpers
 import pytest
 import torch
+from models import helpers
 from torch import Tensor
 
 import torch_tpu_embedding as tte

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import helpers
 import pytest
 import torch
+from models import helpers
 
 import torch_tpu_embedding as tte
 

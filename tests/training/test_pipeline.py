@@ -6,12 +6,12 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import helpers
 import pytest
 import torch
-from laws import BATCH, OPTIMIZERS, Batch, assert_close, config
+from models import helpers
+from models.laws import BATCH, OPTIMIZERS, Batch, assert_close, config
+from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
-from worlds import ThreadGroup, run_processes
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
@@ -81,7 +81,7 @@ def pipelined(name: str, **options: object) -> tte.TPUEmbedding:
 
 
 def finish_step(embedding: tte.TPUEmbedding, activations: Sequence[Tensor]) -> list[Tensor]:
-    """What follows dequeue; gives the activations on the host."""
+    """The rest of a step after dequeue; gives the activations on the host."""
     tte.runtime.sync()
     found = [each.detach().cpu() for each in activations]
     gradients = [helpers.gradient_of(each).to(embedding.device) for each in found]

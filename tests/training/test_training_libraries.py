@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch_xla.core.xla_model as xm
 import torch_xla.runtime as xr
+from backends import DEVICE
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte
@@ -36,7 +37,7 @@ class Model(nn.Module):
 
 @pytest.fixture
 def trained() -> dict[str, Tensor]:
-    """What a loop of one's own gives."""
+    """The numbers that a loop of one's own gives."""
     model = Model()
     tables, dense = model.optimizers()
     for features in STEPS:
@@ -93,7 +94,7 @@ def test_lightning_trains_it_by_hand_where_the_module_stays_on_its_device(
     lightning = pytest.importorskip("lightning")
     trainer, module = make_lightning(lightning)
     data = torch.utils.data.DataLoader(STEPS, batch_size=None)
-    with pytest.raises(RuntimeError, match=r"its tables stay torch\.float32 on xla:0"):
+    with pytest.raises(RuntimeError, match=rf"its tables stay torch\.float32 on {DEVICE}:0"):
         lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False).fit(
             module, data
         )

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-import usual_models
+from models import usual_models
+from models.usual_models import BATCH, MODELS, Batch, Model, feature_config, make_batch
 from torch import Tensor, nn
-from usual_models import BATCH, MODELS, Batch, Model, feature_config, make_batch
 
 import torch_tpu_embedding as tte
 

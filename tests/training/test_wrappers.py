@@ -1,4 +1,4 @@
-"""What torch wraps around a model (compile, copies, averages, moves): it works, or says what does."""
+"""Torch's wrappers around a model (compile, copies, averages, moves): each works, or says what does."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from backends import DEVICE
 from places import DOCS, SLOW
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -239,7 +240,8 @@ def test_tables_on_a_device_are_neither_moved_nor_converted(way: str) -> None:
     before = embedding.state_dict()
     for module in (embedding, nn.Sequential(embedding)):
         with pytest.raises(
-            RuntimeError, match=r"its tables stay torch.float32 on xla:0, and cannot"
+            RuntimeError,
+            match=rf"its tables stay torch.float32 on {DEVICE}:0, and cannot",
         ):
             MOVES[way](module)
     assert_same(embedding.state_dict(), before)

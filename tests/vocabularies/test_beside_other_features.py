@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import helpers
-import kernels_on_cpu
 import numpy as np
 import pytest
 import torch
+from models import helpers
+from programs import kernels_on_cpu
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import resolve
-from torch_tpu_embedding.inputs.one_id import OneIdBags
+from torch_tpu_embedding.inputs.at_once.bags import OneIdBags
 from torch_tpu_embedding.inputs.parse import parse_features
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.serving.int8 import Int8Embedding

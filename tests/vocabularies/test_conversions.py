@@ -1,4 +1,4 @@
-"""What would lose the way from ids to rows is refused."""
+"""Checkpoints of other kinds refuse tables whose rows belong to ids by a vocabulary."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import launch
 import numpy as np
 import pytest
 import torch
-from live_worker import ALL_IDS, Run, arguments, make, perform
+from processes import launch
+from workers.live_worker import ALL_IDS, Run, arguments, make, perform
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import __main__ as command

@@ -5,19 +5,19 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-import helpers
 import numpy as np
 import pytest
 import torch
-from laws import OPTIMIZERS
+from models import helpers
+from models.laws import OPTIMIZERS
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.config.vocabulary import DynamicVocabulary
 from torch_tpu_embedding.reference import ReferenceEmbedding
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.tables.start_values import start_values_by_id
 from torch_tpu_embedding.vocabularies.id_maps.id_map import IdMap, MapRules
+from torch_tpu_embedding.vocabularies.start_values import start_values_by_id
 
 V, B = 12, 4
 VOCABULARY = DynamicVocabulary(eviction="lru", admission=2, oov_rows=2, max_age=6)

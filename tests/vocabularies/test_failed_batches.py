@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
-import helpers
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maps import ALL_IDS, NUM_IDS, SmallMap, rules, streams
+from models import helpers
+from models.maps import ALL_IDS, NUM_IDS, SmallMap, rules, streams
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch.batcher import Batcher

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import hashed_worker
-import launch
 import pytest
 import torch
+from processes import launch
+from workers import hashed_worker
 
 
 @pytest.mark.parametrize("kind", ["processes", "devices"])

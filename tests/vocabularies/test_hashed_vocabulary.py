@@ -7,12 +7,12 @@ import json
 import re
 from pathlib import Path
 
-import helpers
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laws import BATCH
+from models import helpers
+from models.laws import BATCH
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint

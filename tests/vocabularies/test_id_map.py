@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maps import ALL_IDS, SmallMap, rules, streams
+from models.maps import ALL_IDS, SmallMap, rules, streams
 
 from torch_tpu_embedding.vocabularies.id_maps.id_index import IdIndex
 from torch_tpu_embedding.vocabularies.id_maps.id_map import IdMap, MapRules

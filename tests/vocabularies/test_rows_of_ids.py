@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import helpers
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import helpers
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import Resolved, resolve
 from torch_tpu_embedding.inputs.bags import Bags
 from torch_tpu_embedding.inputs.parse import parse_features
 from torch_tpu_embedding.reference import rows_by_hash
+from torch_tpu_embedding.vocabularies.rows_of_ids import bags_of_rows
 
 V = 17
 BY_HASH = tte.HashedVocabulary(seed=5)
@@ -27,7 +28,7 @@ def resolved(vocabulary: tte.HashedVocabulary | None, combiner: str, length: int
 
 
 def parsed(of: Resolved, value: object, weights: object = None) -> Bags:
-    (found,) = parse_features(of, [value], [weights], None, "raise", [None])
+    (found,) = bags_of_rows(of, parse_features(of, [value], [weights], None, "raise", [None]))
     return found
 
 

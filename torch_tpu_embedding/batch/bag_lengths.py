@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..inputs.at_once.bags import ONE_HOT, OneIdBags, OneLengthBags
 from ..inputs.bags import NO_ID, Bags
-from ..inputs.one_id import OneIdBags
 from ..runtime import host
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,11 @@ class BagLengths:
     def __init__(self, names: Sequence[str], may_have_one_length: Sequence[bool]) -> None:
         self._names = names
         self._lengths: list[int | None] = [None if may else _RAGGED for may in may_have_one_length]
+
+    def are_those_of(self, bags: OneLengthBags) -> bool:
+        """True if `arrange` gives each bag just as many positions as it has ids."""
+        pairs = zip(bags.lengths, self._lengths, strict=True)
+        return all(given in (ONE_HOT, known) for given, known in pairs)
 
     def arrange(self, bags: Sequence[Bags]) -> Sequence[Bags]:
         """The bags of one device, where the bags of fixed-length features have H positions each."""

@@ -9,7 +9,7 @@ Letters: B batch, N lookups, U unique rows, D dim, S processes, P devices of a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,18 +17,18 @@ from torch import Tensor
 
 from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
+from ..inputs.at_once.bags import OneLengthBags
 from ..inputs.bags import Bags, split_bags
-from ..inputs.one_id import OneIdBags
 from ..runtime import host
 from ..runtime.phases import phase, timed
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
 from .agreement import Report, kinds_of, most, tell
+from .at_once.batch import OneLengthBatch
 from .bag_lengths import BagLengths
 from .buffers import write_buffers
 from .dedup import Ranks
 from .occurrences import RoundBatch, round_batches_of
-from .one_id.batch import OneIdBatch
 from .padding import StackPadding
 from .program_shape import Form, StackOrder, StackShape, form_of, order_stacks
 from .requests import (
@@ -61,6 +61,19 @@ class HostBatch:
     cut: tuple[int | None, ...] | None = None
     """The number of samples that the activations of each feature are cut to, None for a feature whose
     activations stay whole; None if no process has any to cut."""
+    copy: host.DeviceCopy | None = None
+    """Keeps `floats` on the device, if all batches of the same form have them."""
+
+    def put_floats(self, put: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """`floats` on the device, None if there are none.
+
+        Args:
+            put: copies a tensor there.
+        """
+        if not self.floats.numel():
+            return None
+        copy = self.copy if self.copy is not None else host.DeviceCopy()
+        return copy.hold((), lambda: put(self.floats))
 
 
 @dataclass(frozen=True)
@@ -109,8 +122,6 @@ class Batcher:
         self.group = self._group = group
         """The processes that make a batch together."""
         self._orders: dict[tuple[Form, ...], tuple[StackOrder, ...]] = {}
-        self._one_id_orders: dict[tuple[int], tuple[StackOrder, ...]] = {}
-        """The orders of batches of one id a sample, by the shape of their activations."""
         self._names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
             for stack in stacks
@@ -121,8 +132,8 @@ class Batcher:
             each.table_index not in each_occurrence for each in resolved.features
         ]
         self._has_rounds = bool(each_occurrence)
-        self._at_once: dict[tuple[int], OneIdBatch] = {}
-        """The makers of whole batches of one id a sample, by the shape of their ids."""
+        self._at_once: dict[object, tuple[tuple[StackOrder, ...], OneLengthBatch]] = {}
+        """The orders and the makers of whole batches whose bags have one length, by their form."""
         features = [each.name for each in resolved.features]
         self._lengths = {kind: BagLengths(features, may_have_one_length) for kind in (True, False)}
 
@@ -167,7 +178,7 @@ class Batcher:
             ValueError: the batches of the processes are not of the same kinds.
         """
         self._made += 1
-        if isinstance(bags, OneIdBags) and self._takes_at_once(samples):
+        if isinstance(bags, OneLengthBags) and self._takes_at_once(bags, training, samples):
             return self._make_at_once(bags, training, samples.times if samples is not None else 1)
         agreed = self._agree(bags, training, samples)
         parts, orders, requests = agreed.parts, agreed.orders, agreed.requests
@@ -207,37 +218,37 @@ class Batcher:
             else None,
         )
 
-    def _takes_at_once(self, samples: Samples | None) -> bool:
-        """True if a batch of one id a sample needs no other device and no sample without ids."""
+    def _takes_at_once(self, bags: OneLengthBags, training: bool, samples: Samples | None) -> bool:
+        """True if a batch needs no other device, no sample without ids, and no other length of bags."""
         is_whole = samples is None or samples.count == samples.times * samples.unit
-        return self._placement.num_devices == 1 and is_whole and not self._has_rounds
+        is_alone = self._placement.num_devices == 1 and not self._has_rounds
+        return is_alone and is_whole and self._lengths[training].are_those_of(bags)
 
-    def _make_at_once(self, bags: OneIdBags, training: bool, times: int) -> HostBatch:
+    def _make_at_once(self, bags: OneLengthBags, training: bool, times: int) -> HostBatch:
         """As `make`, for a batch that `_takes_at_once`."""
-        padding, orders = self._padding_of(training, times), self._order(bags)
+        padding = self._padding_of(training, times)
         for each in padding:
             each.take_agreed(each.wishes)
-        at_once = self._at_once.get(bags.shape)
-        if at_once is None:
-            at_once = self._at_once[bags.shape] = OneIdBatch(self._resolved, orders, *bags.shape)
+        known = self._at_once.get(bags.form)
+        if known is None:
+            orders = self._order(self._lengths[training].arrange(bags))
+            made = OneLengthBatch(self._resolved, orders, bags, self._ranks)
+            known = self._at_once[bags.form] = orders, made
+        orders, at_once = known
         shapes, ints, records = at_once.pack(
             bags, lambda n, unique: self._fit(orders[n], padding[n], unique, 0, 0)
         )
         return HostBatch(
             shapes,
             ints,
-            host.empty(0),
+            at_once.floats,
             ((),) * len(shapes),
             tuple((each,) for each in records),
             f"batch {self._made}{self._name}",
+            copy=at_once.copy,
         )
 
     def _order(self, bags: Sequence[Bags]) -> tuple[StackOrder, ...]:
-        if isinstance(bags, OneIdBags):
-            known = self._one_id_orders.get(bags.shape)
-            if known is None:
-                known = self._one_id_orders[bags.shape] = self._order([*bags])
-            return known
         forms = tuple(map(form_of, bags))
         if forms not in self._orders:
             self._orders[forms] = order_stacks(self._resolved, self._stacks, forms)

@@ -90,6 +90,22 @@ def _sorted_runs(keys: NDArray[np.int64], runs: Sequence[Sequence[slice]]) -> ND
     return ordered
 
 
+def unique_by(
+    ranks: Ranks | None, keys: Tensor, bound: int, runs: Sequence[Sequence[slice]] = ()
+) -> tuple[Tensor, Tensor]:
+    """Distinct keys, rising, and the position of each key among them, in the way that takes least time.
+
+    Args:
+        ranks: used where they can hold the keys; None for the slower reference.
+        keys: `[N]` int64 in [0, bound); overwritten.
+        bound: how many different keys there could be.
+        runs: as for `Ranks.unique_inverse`.
+    """
+    if ranks is not None and ranks.can_hold(bound) and not are_dense(keys.numel(), bound):
+        return ranks.unique_inverse(keys, bound, runs)
+    return unique_inverse(keys, bound)
+
+
 def are_dense(count: int, bound: int) -> bool:
     """True if `count` keys of `bound` possible ones are faster marked than sorted."""
     return bound <= _MARKS_PER_KEY * count

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
+from ..inputs.at_once.bags import OneIdBags
 from ..inputs.bags import NO_ID, Bags
-from ..inputs.one_id import OneIdBags
 from ..runtime import host
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
-from .dedup import Ranks, are_dense, unique_inverse
+from .dedup import Ranks, unique_by
 from .program_shape import StackOrder
 
 
@@ -74,9 +74,7 @@ class UniqueRecords:
 def unique_records(stack: StackLayout, incoming: IncomingRequest, ranks: Ranks) -> UniqueRecords:
     """Deduplicate the records that all devices ask one device for."""
     bound = stack.num_records + 1
-    given = incoming.records.long()
-    by_ranks = ranks.can_hold(bound) and not are_dense(given.numel(), bound)
-    records, of_incoming = (ranks.unique_inverse if by_ranks else unique_inverse)(given, bound)
+    records, of_incoming = unique_by(ranks, incoming.records.long(), bound)
     return UniqueRecords(records.to(torch.int32), of_incoming)
 
 
@@ -106,12 +104,8 @@ def make_request(
         np.copyto(addresses.numpy(), no_id, where=gaps.numpy())
     if devices > 1 and stack.steps_per_occurrence:
         return _request_all(order, bags, addresses, lengths, no_id, stride, devices)
-    bound = devices * stride
-    if ranks is not None and ranks.can_hold(bound) and not are_dense(addresses.numel(), bound):
-        runs = _runs(resolved, order, lengths) if devices == 1 and not has_gaps else []
-        unique, inverse = ranks.unique_inverse(addresses, bound, runs)
-    else:
-        unique, inverse = unique_inverse(addresses, bound)
+    runs = _runs(resolved, order, lengths) if devices == 1 and not has_gaps else []
+    unique, inverse = unique_by(ranks, addresses, devices * stride, runs)
     if len(unique) and int(unique[-1]) == no_id:
         unique = unique[:-1]
     if devices == 1:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..config.resolved import Resolved
+from ..inputs.at_once.bags import OneLengthBags
 from ..inputs.bags import NO_ID, Bags
-from ..inputs.one_id import OneIdBags
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class SampleCount:
                 size than B / S.
         """
         unit = self._batch_size // self._processes
-        if isinstance(bags, OneIdBags) and (bags.shape[0] == unit or not training):
+        if isinstance(bags, OneLengthBags) and (bags.shape[0] == unit or not training):
             return Samples(bags.shape[0], unit, (True,) * len(bags))
         follows = tuple(shape is None for shape in shapes)
         first = None

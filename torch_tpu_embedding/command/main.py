@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(PROGRAM, parser.parse_args(arguments))
     except ModuleNotFoundError as error:
-        if error.name != "torch_xla":
+        if error.name not in ("torch_xla", "torch_tpu"):
             raise
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2

@@ -150,7 +150,7 @@ class FeatureConfig:
             another table's row.
         output_shape: shape of the activations without D; None takes it from `build` or from the
             first input. It may begin with another number than the batch size.
-        name: the feature's name in messages; None takes its place in feature_config, as in
+        name: the feature's name in messages; None takes its path in feature_config, as in
             'user/age'.
         is_weighted: False leaves out whatever weights come with the ids of this feature, as
             TorchRec's collections with `is_weighted=False` do; a KeyedJaggedTensor that has weights

@@ -9,6 +9,8 @@ import torch
 
 from .resolved import Table
 
+_LARGEST = torch.finfo(torch.float32).max
+
 
 def current_rates(tables: tuple[Table, ...]) -> list[float]:
     """The rate of each table now, 0 for a table without optimizer; equal callables are called once.
@@ -59,7 +61,7 @@ def finite_rate(table_name: str, value: object) -> float:
     """`value` as a float (a number, or a one-element CPU tensor).
 
     Raises:
-        ValueError: it is none, or not finite in float32, in which the device has it.
+        ValueError: the value is not a number, or not finite in float32, in which the device has it.
     """
     try:
         if isinstance(value, str):
@@ -69,7 +71,7 @@ def finite_rate(table_name: str, value: object) -> float:
         raise ValueError(
             f"table {table_name!r}: learning rate must be a number, got {value!r}"
         ) from error
-    if not abs(rate) <= torch.finfo(torch.float32).max:
+    if not abs(rate) <= _LARGEST:
         raise ValueError(f"table {table_name!r}: learning rate must be finite, got {rate}")
     return rate
 

@@ -96,6 +96,11 @@ class Resolved:
         return tuple(self.table_of(feature).vocabulary_size for feature in self.features)
 
     @cached_property
+    def combiners(self) -> tuple[str, ...]:
+        """The combiner of the table of each feature."""
+        return tuple(self.table_of(feature).combiner for feature in self.features)
+
+    @cached_property
     def is_flat(self) -> bool:
         """True if the features stand in one list or tuple, with no nest in it."""
         structure = self.structure

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime.held import hold
 from ..runtime.modes import for_tables
+from ..runtime.torch_xla.held import hold
 from .sent_numbers import Number, SentNumbers
 
 _NOT_TAKEN = {

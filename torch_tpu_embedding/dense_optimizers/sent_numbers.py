@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import runtime
+from ..runtime import host
 
 Number = float | Tensor
 """A number of a formula: a Python number for tensors of the host, a device scalar for device tensors."""
@@ -36,7 +37,7 @@ class SentNumbers:
         self._read = read
         self._structure = structure
         self._values: list[list[float]] = []
-        self._vectors: dict[torch.device, tuple[list[list[float]], Tensor]] = {}
+        self._vectors: dict[torch.device, host.DeviceCopy] = {}
 
     def structure(self) -> tuple[object, ...]:
         """All that the groups' values decide about the program, as values that can be compared."""
@@ -44,7 +45,8 @@ class SentNumbers:
 
     def vectors(self) -> dict[torch.device, Tensor]:
         """The vector `[numbers]`, float32, on each XLA device that a step has used; empty before that."""
-        return {device: vector for device, (_, vector) in self._vectors.items()}
+        vectors = {device: copy.tensor for device, copy in self._vectors.items()}
+        return {device: each for device, each in vectors.items() if each is not None}
 
     def send(self) -> None:
         """Bring the vectors up to the groups' values; those that have them already stay the same tensors.
@@ -68,10 +70,6 @@ class SentNumbers:
         return found
 
     def _hold(self, device: torch.device) -> Tensor:
-        held = self._vectors.get(device)
-        if held is None or held[0] != self._values:
-            flat = [number for of_group in self._values for number in of_group]
-            vector = torch.tensor(flat, dtype=torch.float32, device="cpu")
-            held = self._values, runtime.upload(vector, device)
-            self._vectors[device] = held
-        return held[1]
+        flat = [number for of_group in self._values for number in of_group]
+        copy = self._vectors.setdefault(device, host.DeviceCopy())
+        return copy.hold(self._values, lambda: runtime.upload(host.floats(flat), device))

@@ -83,7 +83,7 @@ def _fetch(value: Tensor) -> Tensor:
     """A tensor on the host."""
     if runtime.is_accelerated(value.device):
         # Everything traced so far runs here, once: a fetch alone would leave what `value` does not need to
-        # another program, which would compute the rest anew.
+        # another program, which would compute the rest again.
         runtime.sync()
     return value.cpu()
 

@@ -11,7 +11,6 @@ nothing is summed: the same script serves all cases. Letters: B batch of all pro
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from datetime import timedelta
@@ -38,22 +37,19 @@ def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> Non
     Args:
         spmd: True drives several devices with one partitioned program. None decides: so on
             a TPU with one process per host, and on CPU where `CPU_NUM_DEVICES` asks for several devices.
-            False: one device, however many there are.
+            False: one device, however many there are. Under torch_tpu there are no partitioned programs:
+            None is False, and True an error.
         timeout: how long a process waits for another that is alive but does not come. One that dies is
             noticed at once.
 
     Raises:
-        RuntimeError: the processes cannot connect within the timeout.
+        RuntimeError: the processes cannot connect within the timeout, or `spmd` is True under torch_tpu.
     """
     count = runtime.num_processes()
     if spmd is False:
         runtime.use_one_device()
     if spmd is None:
-        on_tpu = runtime.platform() == "TPU"
-        if on_tpu:
-            spmd = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1
-        else:
-            spmd = int(os.environ.get("CPU_NUM_DEVICES", "1")) > 1
+        spmd = runtime.default_spmd()
     if spmd:
         runtime.use_spmd()
     if count > 1 and not dist.is_initialized():

@@ -202,10 +202,15 @@ def warn_of_idle_devices() -> None:
     """Warn if this process sees devices that it does not use."""
     idle = 0 if runtime.is_spmd() else len(runtime.local_device_ids()) - 1
     if idle and not runtime.one_device_is_enough():
+        use_all = (
+            "call torch_tpu_embedding.distributed.initialize() before anything else, which has one program "
+            "use all of them"
+            if runtime.backend() == "torch_xla"
+            else "start one process for each with torchrun --nproc_per_node"
+        )
         warn_caller(
-            f"TPUEmbedding: {idle} of the {idle + 1} devices that this process sees stay idle; call "
-            "torch_tpu_embedding.distributed.initialize() before anything else, which has one program use "
-            "all of them, or initialize(spmd=False) if one is meant"
+            f"TPUEmbedding: {idle} of the {idle + 1} devices that this process sees stay idle; {use_all}, "
+            "or initialize(spmd=False) if one is meant"
         )
 
 

@@ -30,6 +30,11 @@ def holds_jagged(features: object) -> bool:
     return _has(features, _KEYED) or _has(features, _ONE)
 
 
+def is_keyed(value: object) -> bool:
+    """True for a KeyedJaggedTensor."""
+    return not isinstance(value, (Tensor, Ragged, Mapping, list, tuple)) and _has(value, _KEYED)
+
+
 def split_jagged(features: Any, path: str = "") -> _Pair:
     """(ids, weights) of a nest of inputs, sharing their memory as far as possible.
 

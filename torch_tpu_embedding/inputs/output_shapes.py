@@ -11,8 +11,8 @@ from typing import Any
 
 from ..config.nest import flatten_like
 from ..config.resolved import Feature, Resolved
+from .at_once.bags import OneLengthBags
 from .bags import Bags
-from .one_id import OneIdBags
 
 Shape = tuple[int, ...]
 
@@ -81,7 +81,7 @@ class OutputShapes:
 
     def _of(self, bags: Sequence[Bags], follows: Sequence[bool]) -> list[Shape]:
         """The shapes that the bags would have with as many samples as the batch size says."""
-        if isinstance(bags, OneIdBags):
+        if isinstance(bags, OneLengthBags):
             return [(self._batch_size,)] * len(bags)
         return [
             (self._batch_size, *each.shape[1:]) if begins else each.shape

@@ -7,10 +7,10 @@ from typing import Any
 
 from ..config.nest import flatten_like
 from ..config.resolved import Resolved
-from ..vocabularies.rows_of_ids import bags_of_rows
+from .at_once.keyed import read_keyed
+from .at_once.read import read_at_once, read_flat, with_columns
 from .bags import Bags, parse
 from .keyed_jagged import holds_jagged, split_jagged
-from .one_id import read_flat, read_one_id, with_columns
 
 
 def parse_features(
@@ -23,13 +23,18 @@ def parse_features(
     *,
     constant_weights: bool = False,
 ) -> Sequence[Bags]:
-    """Check a nest of inputs and bring it into bags of rows, in feature order; arguments as for `parse`.
+    """Check a nest of inputs and bring it into bags of ids, in feature order; arguments as for `parse`.
 
-    Features that all have one id a sample are read at once, with the same result.
+    Features that all have one id a sample, or bags of one length, are read at once, with the same result.
     """
     is_flat = weights is None and resolved.is_flat
+    read: Sequence[Bags] | None
     if is_flat:
         read = read_flat(resolved, features, output_shapes)
+        if read is not None:
+            return read
+    elif weights is None:
+        read = read_keyed(resolved, features, output_shapes)
         if read is not None:
             return read
     features, weights = without_jagged(features, weights)
@@ -39,10 +44,10 @@ def parse_features(
     if weights is not None:
         flat_weights = flatten_like(resolved.structure, weights, "weights")
     elif not is_flat:
-        read = read_one_id(resolved, flat, output_shapes)
+        read = read_at_once(resolved, flat, output_shapes)
         if read is not None:
             return read
-    bags = [
+    return [
         parse(
             feature,
             resolved.table_of(feature),
@@ -57,7 +62,6 @@ def parse_features(
             resolved.features, flat, flat_weights, output_shapes, strict=True
         )
     ]
-    return bags_of_rows(resolved, bags) if resolved.has_vocabularies else bags
 
 
 def without_jagged(features: Any, weights: Any) -> tuple[Any, Any]:

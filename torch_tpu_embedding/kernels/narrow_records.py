@@ -16,8 +16,8 @@ def merge_into_rows(
     """Put the new records of each physical row into it.
 
     The records of a row follow each other. A record takes over what the one before it has collected, then
-    what the one two places before it has, then four: after log2(128 / W) passes the last record of each row
-    has all of it. Lanes are selected and nothing is added, so every bit is kept.
+    what the one two positions before it has, then four: after log2(128 / W) passes the last record of each
+    row has all of it. Lanes are selected and nothing is added, so every bit is kept.
 
     Args:
         rows: `[U, 128]`, the row of each record as it is.
@@ -31,8 +31,8 @@ def merge_into_rows(
     """
     width, lanes = records.shape[1], rows.shape[1]
     per_row = lanes // width
-    places = torch.arange(per_row, dtype=torch.int32, device=rows.device)
-    known = position[:, None] == places
+    positions = torch.arange(per_row, dtype=torch.int32, device=rows.device)
+    known = position[:, None] == positions
     merged = torch.where(known[:, :, None], records[:, None, :], rows.view(-1, per_row, width))
     distance = 1
     while distance < per_row:

@@ -7,9 +7,11 @@ from collections.abc import Sequence, Set
 
 import torch
 
+from .. import runtime
 from ..config.resolved import WEIGHT, Resolved, Table, field_shape
 from ..config.vocabulary import DynamicVocabulary
 from ..distributed.exchange import Exchange
+from ..kernels.sum_rows import DIMS
 from ..tables.layout import StackLayout
 from ..tables.placement import Placement
 
@@ -51,6 +53,8 @@ def describe(
             shape = (batch_size, length) if length else (batch_size,)
         features.append([feature.name, table.name, str([*shape, table.dim])])
     title = f"TPUEmbedding on {device}"
+    if runtime.is_accelerated(device):
+        title += f" by {runtime.backend_name()}"
     if placement.num_devices > 1 and exchange is not None:
         title += (
             f", process {placement.rank} of {placement.num_shards} with a {placement.strategy!r} shard of "
@@ -73,6 +77,8 @@ def describe(
                     ]
                 )
         parts.append(_align(arrays))
+        if any(stack.uses_kernels and stack.dim in DIMS for stack in stacks):
+            parts.append("sums of ragged features: by a row kernel where they fit on the chip")
     return "\n\n".join(parts)
 
 

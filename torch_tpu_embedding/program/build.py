@@ -23,6 +23,7 @@ from ..tables.layout import build_stacks, check_sizes
 from ..tables.placement import STRATEGIES, Placement, Strategy
 from ..tables.start_values import start_values
 from ..vocabularies.live import LiveVocabularies
+from .compiling.engine import CompilingEngine
 from .engine import Engine
 from .live_rows.live_engine import LiveEngine, vocabularies_of
 
@@ -72,7 +73,8 @@ class Tables:
         self.built: Engine | None = None
         """None before the tables are built, and on the CPU."""
         self._layout = layout
-        self._wants_row_kernels = wants_row_kernels(row_kernels)
+        self._row_kernels = False
+        wanted = wants_row_kernels(row_kernels)
         if self.dynamic and not self.on_accelerator:
             raise ValueError(
                 f"TPUEmbedding: tables {self.dynamic} have a DynamicVocabulary, whose map is kept beside "
@@ -92,12 +94,13 @@ class Tables:
             group, devices = self.exchange.group, self.exchange.local_devices
             self.placement = Placement(sharding, group.size, group.rank, devices)
         own: dict[str, object] = {"sharding": self.placement.strategy, "layout": layout}
-        own["row_kernels"] = self._wants_row_kernels
+        own["row_kernels"] = wanted
         own["initialize_tpu_embedding"] = initialize_tpu_embedding
         self.seed, number = agree(self.exchange.group, resolved, {**own, **options}, self.seed)
         if initialize_tpu_embedding:
             check_sizes(resolved.tables, self.placement)
             self.exchange.group = self.exchange.group.scoped(f" [embedding {number}]")
+            self._row_kernels = wanted and self._kernels_work()
 
     def _require_cpu(self, initialize_tpu_embedding: bool) -> None:
         if self.device.type != "cpu":
@@ -130,10 +133,13 @@ class Tables:
         """Create and fill the engine on the first call; gives it."""
         runtime.require_own_process("TPUEmbedding")
         if self.built is None:
-            kind = self._layout or runtime.device_kind()
-            strategy, kernels = self.placement.strategy, self._uses_row_kernels(kind)
-            made = LiveEngine if self.dynamic else Engine
-            engine = made(self.resolved, self.device, kind, self.exchange, strategy, kernels)
+            kind, strategy = self._kind, self.placement.strategy
+            compiles = runtime.compiles_functions() and self.placement.num_devices == 1
+            plain = CompilingEngine if compiles else Engine
+            made = LiveEngine if self.dynamic else plain
+            engine = made(
+                self.resolved, self.device, kind, self.exchange, strategy, self._row_kernels
+            )
             if isinstance(engine, LiveEngine):
                 engine.use(LiveVocabularies(self.resolved, self.seed, self.placement))
             engine.store.fill(partial(self._start_values, engine))
@@ -141,12 +147,21 @@ class Tables:
             register(self.device, self.resolved, engine)
         return self.built
 
-    def _uses_row_kernels(self, kind: runtime.DeviceKind) -> bool:
-        """True if kernels are to write the rows; a collective call."""
-        if not self._wants_row_kernels or kind != "TPU" or not on_a_tpu():
+    @property
+    def _kind(self) -> runtime.DeviceKind:
+        """The kind of device that the tables are laid out for."""
+        return self._layout or runtime.device_kind()
+
+    def _kernels_work(self) -> bool:
+        """True if kernels can write the rows; a collective call.
+
+        It belongs to the constructor, as `agree` does: a process may build its tables alone.
+        """
+        if self._kind != "TPU" or not on_a_tpu():
             return False
         assert self.exchange is not None
-        stacks = build_stacks(self.resolved.tables, kind, (), self.placement, row_kernels=True)
+        runtime.require_own_process("TPUEmbedding")
+        stacks = build_stacks(self.resolved.tables, "TPU", (), self.placement, row_kernels=True)
         return kernels_work(self.exchange, [array for stack in stacks for array in stack.arrays])
 
     def _start_values(self, engine: Engine, number: int) -> Iterator[tuple[int, dict[str, Tensor]]]:

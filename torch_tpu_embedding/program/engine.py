@@ -23,11 +23,11 @@ from ..distributed.exchange import Exchange, Local
 from ..distributed.group import HostGroup
 from ..distributed.spare_groups import SpareGroups
 from ..inputs.bags import Bags
-from ..runtime import DeviceKind
-from ..runtime.held import hold
+from ..runtime import DeviceKind, host
 from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
 from ..runtime.slices import join
+from ..runtime.torch_xla.held import hold
 from ..tables.placement import Placement, Strategy
 from ..tables.store import TableStore
 from .lookup import activations, rows_alone, rows_of, rows_to_send
@@ -35,7 +35,6 @@ from .norms import NormSampler, sums_of_squares
 from .records import gather_records
 from .stack_index import LookedUp, SentBatch, StackIndex, split_buffers
 from .update import (
-    RateBuffer,
     after,
     apply_round_batch,
     apply_stack,
@@ -84,7 +83,8 @@ class Engine:
         self.batcher = self.make_batcher(group)
         self.spare_groups = SpareGroups(group)
         """Groups of the same processes, for threads."""
-        self.rates = [RateBuffer() for _ in self.store.stacks]
+        self.rates = [host.DeviceCopy() for _ in self.store.stacks]
+        """The learning rates of each stack's tables on the device, `[tables]`."""
 
     def make_batcher(self, group: HostGroup) -> Batcher:
         """A batcher of its own, for a thread that prepares batches beside the others."""
@@ -116,7 +116,7 @@ class Engine:
             )
         with phase("send"):
             ints = self.exchange.put(batch.ints)
-            floats = self.exchange.put(batch.floats) if batch.floats.numel() else None
+            floats = batch.put_floats(self.exchange.put)
         return SentBatch(
             batch.shapes, ints, floats, batch.round_batches, batch.records, batch.name, batch.cut
         )
@@ -345,4 +345,5 @@ class Engine:
     def rates_on_device(self, number: int, rates: Sequence[float]) -> Tensor:
         """The rates of a stack's tables in a device buffer, out of those of all tables."""
         tables = self.store.stacks[number].table_indices
-        return self.rates[number].hold([rates[table] for table in tables], self._device)
+        values = [rates[table] for table in tables]
+        return self.rates[number].hold(values, lambda: host.floats(values).to(self._device))

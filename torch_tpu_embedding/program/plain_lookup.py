@@ -16,11 +16,12 @@ from ..config.declared import TableConfig
 from ..config.nest import flatten_like, flatten_with_paths, pack_like, prune_like
 from ..config.quantization import quantize
 from ..config.resolved import Feature, Resolved, resolve
+from ..inputs.at_once.read import with_columns
 from ..inputs.bags import Bags
 from ..inputs.id_range import ID_BOUNDS
-from ..inputs.one_id import with_columns
 from ..inputs.parse import parse_features, without_jagged
 from ..runtime.modes import outside_graph
+from ..vocabularies.rows_of_ids import bags_of_rows
 
 
 @outside_graph
@@ -81,6 +82,7 @@ def serving_embedding_lookup(
     shapes = [feature.output_shape for feature in resolved.features]
     with torch._C._DisableFuncTorch():  # ids are data, which a transform of the tables leaves alone
         bags = parse_features(resolved, inputs, weights, None, id_bounds, shapes)
+        bags = bags_of_rows(resolved, bags)
     return pack_like(resolved.structure, look_up_features(resolved, bags, held))
 
 

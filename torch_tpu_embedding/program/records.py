@@ -159,8 +159,9 @@ def _with_added(layout: ArrayLayout, array: Tensor, record: Tensor, change: Tens
 
 
 def _add_rows(array: Tensor, rows: Tensor, change: Tensor) -> Tensor:
-    if runtime.is_spmd():
-        # A part of an array, which out of place would make another program.
+    if runtime.is_spmd() or runtime.backend() == "torch_tpu":
+        # Under SPMD a part of an array, which out of place would make another program; torch_tpu, which
+        # runs operators one by one, would copy the array.
         return array.index_add_(0, rows, change)
     # To the same program; in place it goes through functions in Python, for three times as long.
     return array.index_add(0, rows, change)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 
 from torch import Tensor
 
 from ..batch.buffer_parts import FloatParts, IntParts
 from ..batch.occurrences import RoundBatch
 from ..batch.program_shape import FeatureSpan, StackShape
+from ..kernels.sum_rows import fits_kernel
 from ..runtime import host
 from ..runtime.slices import cut, separate
 
@@ -53,7 +54,7 @@ class SentBatch:
     new: Mapping[int, SentNewRows] = field(default_factory=dict)
     """Stack → the records that start anew with this batch, for stacks that have a DynamicVocabulary."""
     claim: object = None
-    """What keeps the rows of this batch from being given to other ids."""
+    """The hold of this batch on its rows, so that they are not given to other ids."""
 
     @property
     def buffers(self) -> list[Tensor]:
@@ -107,6 +108,21 @@ class StackIndex:
         fused = self.shape.order.fused_fixed_length
         return separate(self.floats.fixed_length_gain[:, None], _counts(fused)) if fused else []
 
+    @property
+    def sums_by_kernel(self) -> bool:
+        """True if a kernel sums the rows of bags, and the gradients of rows: all features are ragged."""
+        shape, order = self.shape, self.shape.order
+        if len(order.ragged) < len(order.spans) or not order.stack.uses_kernels:
+            return False
+        rows = shape.num_positions or shape.num_unique
+        return fits_kernel(rows, shape.num_ragged, order.num_bags, order.stack.dim)
+
+    @property
+    def ragged_gains(self) -> Tensor:
+        """The gain `[N, 1]` of each lookup of the ragged features."""
+        # Of no lookups it lies on the host, see `split_buffers`.
+        return self.floats.ragged_gain[:, None].to(self.ints.record.device)
+
 
 def _counts(groups: Sequence[Sequence[FeatureSpan]]) -> list[int]:
     return [sum(span.num_lookups for span in fused) for fused in groups]
@@ -118,11 +134,11 @@ def split_buffers(
     """Name the parts of a batch's two device buffers.
 
     Args:
-        floats: None if it is empty; its parts are then empty tensors on the host, which no program reads.
+        floats: None if it is empty; its parts are then empty tensors on the host.
     """
-    parts = iter(cut(ints, [part for stack in shapes for part in stack.int_lengths]))
+    parts = iter(_cut_parts(ints, [part for stack in shapes for part in stack.int_lengths]))
     lengths = [part for stack in shapes for part in stack.float_lengths]
-    gains = iter([host.empty(0)] * len(lengths) if floats is None else cut(floats, lengths))
+    gains = iter([host.empty(0)] * len(lengths) if floats is None else _cut_parts(floats, lengths))
     return tuple(
         StackIndex(
             stack,
@@ -131,3 +147,15 @@ def split_buffers(
         )
         for stack in shapes
     )
+
+
+def _cut_parts(buffer: Tensor, lengths: list[int]) -> list[Tensor]:
+    """As `cut`; parts without a number are one tensor, for each slice takes its time to trace."""
+    if 0 not in lengths:
+        return cut(buffer, lengths)
+    nothing = buffer.narrow(0, 0, 0)
+    ends = accumulate(lengths)
+    return [
+        buffer.narrow(0, end - size, size) if size else nothing
+        for end, size in zip(ends, lengths, strict=True)
+    ]

@@ -8,8 +8,6 @@ Letters: N lookups, U unique rows, V vocabulary, D dim, G devices of all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -18,7 +16,7 @@ from torch.nn.functional import pad
 
 from ..batch.occurrences import RoundBatch
 from ..config.resolved import WEIGHT
-from ..runtime import host
+from ..kernels.sum_rows import sum_rows
 from ..runtime.slices import cut, join
 from ..tables.layout import StackLayout
 from .frozen_rows import moves, spare_frozen
@@ -33,18 +31,19 @@ def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]
         gradients: one per span of the stack, shaped like its activations.
     """
     order = index.shape.order
-    flat = [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
-    rest = iter(flat)
+    rest = iter(_flat(gradients))
     found = [join(list(islice(rest, len(fused)))) for fused in order.fused_one_hot]
     for fused, gain in zip(order.fused_fixed_length, index.fixed_length_gains, strict=True):
         of_bags = join(list(islice(rest, len(fused))))
         of_lookups = of_bags.expand(fused[0].form.length, *of_bags.shape)
         found.append(of_lookups.reshape(-1, order.stack.dim) * gain)
     if order.num_bags:
-        found.append(
-            join(list(rest)).index_select(0, index.ints.bag) * index.floats.ragged_gain[:, None]
-        )
+        found.append(join(list(rest)).index_select(0, index.ints.bag) * index.ragged_gains)
     return found
+
+
+def _flat(gradients: list[Tensor]) -> list[Tensor]:
+    return [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
 
 
 def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
@@ -56,11 +55,12 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     Returns:
         `[U, D]`, or `[num_positions, D]` where rows are exchanged.
     """
-    shape = index.shape
+    shape, ints = index.shape, index.ints
     count = shape.num_positions or shape.num_unique
-    sums = torch.zeros(
-        count, shape.order.stack.dim, dtype=torch.float32, device=index.ints.record.device
-    )
+    if index.sums_by_kernel:
+        taken = (join(_flat(gradients)), ints.bag, ints.to_ragged, index.ragged_gains)
+        return sum_rows(*taken, count, by_kernel=True)
+    sums = torch.zeros(count, shape.order.stack.dim, dtype=torch.float32, device=ints.record.device)
     # A scatter for each large feature: to join their gradients first would copy them all. Not in place:
     # torch_xla traces that through a decomposition in Python, for three times as long, to the same program.
     for rows, gradient in zip(index.lookup_rows, lookup_gradients(index, gradients), strict=True):
@@ -191,27 +191,6 @@ def apply_to_all_rows(
         missing = layout.num_elements // layout.record_width - count
         change = pad(join_lanes(layout, changes), (0, 0, 0, missing))
         array.add_(change.view(array.shape))
-
-
-@dataclass
-class RateBuffer:
-    """The learning rates of a stack's tables on the device: a new number in the program would recompile."""
-
-    _values: tuple[float, ...] = ()
-    _on_device: Tensor = field(default_factory=lambda: host.empty(0))
-
-    def hold(self, values: Sequence[float], device: torch.device) -> Tensor:
-        """A buffer `[tables]` of these rates, the one held before if they are the same."""
-        if self._values != tuple(values):
-            tensor = torch.tensor([*values], dtype=torch.float32, device="cpu")
-            self._on_device = tensor.to(device)
-            self._values = tuple(values)  # last: an interrupt leaves no value without its buffer
-        return self._on_device
-
-    @property
-    def held(self) -> Tensor:
-        """The buffer that `hold` gave last; an empty one of the host if there is none."""
-        return self._on_device
 
 
 def _rates_of(rates: Tensor, table: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from .. import runtime
 from ..batch.program_shape import StackOrder
 from ..program.stack_index import SentBatch
-from ..runtime import programs
+from ..runtime.torch_xla import programs
 from .participants import Participants
 from .watch import CannotReplayError
 

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from .. import runtime
-from ..runtime import programs
-from ..runtime.held import release
+from ..runtime.torch_xla import programs
+from ..runtime.torch_xla.held import release
 from ..training.call_order import Queued
 from ..training.replayed_steps import ReplayedSteps
 from ..training.step_gradients import StepGradients
@@ -33,9 +33,9 @@ class Traced:
     program: Program | None
     """None if it cannot be run again."""
     reason: str | None = None
-    """Why not, as the end of a sentence; None if that is but for now."""
+    """Why it cannot be run again, as the end of a sentence; None if the next trace may show that it can."""
     impurity: str | None = None
-    """A reason to trust no single trace of it."""
+    """A reason not to trust this trace of it, as the end of a sentence."""
 
 
 class Capture:
@@ -135,7 +135,7 @@ class Capture:
         counters: list[Tensor],
     ) -> tuple[Program, list[Tensor]]:
         """The program of a traced step, and its inputs."""
-        known.add([each.held for each in self._steps.engine.rates], "rates")
+        known.add([each.tensor for each in self._steps.engine.rates], "rates")
         known.add(self._participants.sent_numbers(), "numbers")
         limit = self._gradients.limit_buffer
         limits = programs.memory_ids([limit]) if limit is not None else []

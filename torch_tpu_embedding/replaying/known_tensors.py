@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..runtime import programs
+from ..runtime.torch_xla import programs
 from .program import Source
 from .watch import CannotReplayError
 

@@ -1,4 +1,4 @@
-"""The modules and optimizers that take part in a step, and all of them that decides what its program is."""
+"""The modules and optimizers that take part in a step, with all of their parts that decide its program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from ..dense_optimizers.base import DenseOptimizer
 from ..program.engine import Engine
-from ..runtime import programs
+from ..runtime.torch_xla import programs
 
 _PLAIN = (bool, int, float, str)
 
@@ -68,7 +68,7 @@ class Participants:
             self.refresh()
 
     def refresh(self) -> None:
-        """List modules and parameters anew: a module may have got other parts."""
+        """List modules and parameters again: a module may have got other parts."""
         self.modules = [*dict.fromkeys(each for root in self._roots for each in root.modules())]
         groups = [group for each in self.optimizers for group in each.param_groups]
         found = [each for module in self.modules for each in module._parameters.values()]

@@ -3,6 +3,7 @@ book-keeping."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..runtime import programs
 from ..runtime.phases import timed
+from ..runtime.torch_xla import held, programs
 from ..training.call_order import Queued
 from ..training.replayed_steps import ReplayedSteps
 from .calls import Call
@@ -71,14 +72,15 @@ class Rerun:
         self._participants = participants
         self._rates = rates
         self._show_rates = show_rates
-        self._held: list[Tensor] = []
+        self._held: deque[list[Tensor]] = deque(maxlen=held.STEPS)
+        """Memory that the last steps have overwritten, as in `held.py`, whose calls would take longer."""
         self._traces = programs.Traces()
         self.seed = -1
         """The seed of random numbers after the last step."""
 
     def release(self) -> None:
-        """Let go of the memory that the last step has overwritten."""
-        self._held = []
+        """Let go of the memory that the last steps have overwritten."""
+        self._held.clear()
 
     def note(self, shared: bool) -> None:
         """Take note that a step has ended.
@@ -130,11 +132,13 @@ class Rerun:
         changes = self._participants.changes(program.counters)
         version = self._steps.engine.store.version + 1
         seed = programs.next_seed(programs.rng_seed())
-        held = [programs.memory_of(state[number]) for number, _ in program.changed]
+        overwritten = [programs.memory_of(state[number]) for number, _ in program.changed]
         outputs: list[Any] = []
 
         def finish(results: list[Tensor]) -> None:
-            self._held = held
+            # Not again, if it is called again after an interrupt.
+            if not any(each is overwritten for each in self._held):
+                self._held.append(overwritten)
             programs.set_rng_seed(seed, program.device)
             for number, result in program.changed:
                 programs.assign(state[number], results[result])

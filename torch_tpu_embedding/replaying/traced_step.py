@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..runtime import programs
-from ..runtime.held import is_held
+from ..runtime.torch_xla import programs
+from ..runtime.torch_xla.held import is_held
 from .calls import Call
 from .participants import Participants, Snapshot
 from .program import Program

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..runtime import programs
+from ..runtime.torch_xla import programs
 from .participants import Participants, same
 
 

@@ -1,39 +1,65 @@
-"""The seam to the accelerator backend: all that imports torch_xla lies in this folder."""
+"""The seam to the accelerator backend: nothing outside this folder imports torch_xla or torch_tpu.
 
-from .mesh import Mesh
+Everything else in the package is plain ATen operators on tensors. The functions below are those of
+`torch_xla/` or of `torch_tpu/`, by what is installed (`backend`). Either is imported on first use:
+configuration, input checking and CPU serving work where neither can be loaded.
+"""
+
+from .backends import backend, backend_name, device_type
+from .device_kinds import DeviceKind, is_accelerated
 from .modes import allow_backward
-from .out_of_place import trace_out_of_place
-from .processes import (
-    init_process_group,
-    is_spmd,
-    num_processes,
-    one_device_is_enough,
-    platform,
-    require_own_process,
-    use_one_device,
-    use_spmd,
-)
-from .program_cache import cache_compiled_programs
-from .xla import (
-    DeviceKind,
-    all_gather,
-    all_to_all,
-    annotate,
-    compile_count,
-    cpu_fallbacks,
-    device,
-    device_kind,
-    is_accelerated,
-    is_computed,
-    local_device_ids,
-    manual_seed,
-    reduce_scatter,
-    sum_over_processes,
-    sync,
-    times_changed,
-    upload,
-    wait_seconds,
-)
+from .own_process import require_own_process
+from .processes import num_processes, one_device_is_enough, use_one_device
+from .torch_xla.mesh import Mesh
+
+if backend() == "torch_tpu":
+    from .torch_tpu.collectives import (
+        all_gather,
+        all_to_all,
+        reduce_scatter,
+        sum_over_processes,
+    )
+    from .torch_tpu.compiling import compiled, compiles_functions
+    from .torch_tpu.device import (
+        annotate,
+        compile_count,
+        cpu_fallbacks,
+        device,
+        device_kind,
+        is_computed,
+        local_device_ids,
+        manual_seed,
+        sync,
+        times_changed,
+        trace_out_of_place,
+        upload,
+        wait_seconds,
+    )
+    from .torch_tpu.processes import default_spmd, init_process_group, is_spmd, platform, use_spmd
+    from .torch_tpu.program_cache import cache_compiled_programs
+else:
+    from .torch_xla.compiling import compiled, compiles_functions
+    from .torch_xla.device import (
+        all_gather,
+        all_to_all,
+        annotate,
+        compile_count,
+        cpu_fallbacks,
+        device,
+        device_kind,
+        is_computed,
+        local_device_ids,
+        manual_seed,
+        reduce_scatter,
+        sum_over_processes,
+        sync,
+        times_changed,
+        upload,
+        wait_seconds,
+    )
+    from .torch_xla.out_of_place import trace_out_of_place
+    from .torch_xla.processes import default_spmd, init_process_group, is_spmd, platform, use_spmd
+    from .torch_xla.program_cache import cache_compiled_programs
 
 __all__ = [
     "DeviceKind",
@@ -42,11 +68,17 @@ __all__ = [
     "all_to_all",
     "allow_backward",
     "annotate",
+    "backend",
+    "backend_name",
     "cache_compiled_programs",
     "compile_count",
+    "compiled",
+    "compiles_functions",
     "cpu_fallbacks",
+    "default_spmd",
     "device",
     "device_kind",
+    "device_type",
     "init_process_group",
     "is_accelerated",
     "is_computed",

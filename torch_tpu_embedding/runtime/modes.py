@@ -11,6 +11,8 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch._C._dynamo import eval_frame as compiler
 
+from .backends import device_type
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -31,7 +33,7 @@ def for_tables(function: Callable[P, R]) -> Callable[P, R]:
         if torch.is_inference_mode_enabled():
             with torch.inference_mode(False):
                 return run(*args, **kwargs)
-        for kind in ("cpu", "xla"):
+        for kind in ("cpu", device_type()):
             if torch.is_autocast_enabled(kind):
                 with torch.autocast(kind, enabled=False):
                     return run(*args, **kwargs)

@@ -27,8 +27,8 @@ _FEWEST_ROWS = 64  # physical rows of the smallest window of `read_few` and `wri
 class _Scattered:
     """Where some rows of a table lie in an array, per device."""
 
-    places: list[Tensor]
-    """Which of the rows the device has."""
+    wanted: list[Tensor]
+    """The positions, among the rows asked for, of those that the device has."""
     physical: list[Tensor]
     """The physical rows that hold them, rising."""
     positions: list[Tensor]
@@ -88,9 +88,9 @@ class Windows:
             size = self._window_rows(layout)
             for start in range(0, found.most(), size):
                 held = self._fetch(number, self._cut(found, start, size))
-                for records, places, at in self._parts(layout, held, found, start, size):
+                for records, wanted, at in self._parts(layout, held, found, start, size):
                     for name in layout.fields:
-                        out[name][places] = records[at, layout.lanes(name)]
+                        out[name][wanted] = records[at, layout.lanes(name)]
         return out
 
     def read_few(self, table: int, rows: Tensor, field: str, most: int | None = None) -> Tensor:
@@ -112,8 +112,8 @@ class Windows:
         out = host.empty(len(rows), layout.widths[layout.fields.index(field)])
         for start in range(0, count, size):
             held = self._fetch(number, self._cut(found, start, size))
-            for records, places, at in self._parts(layout, held, found, start, size):
-                out[places] = records[at, layout.lanes(field)]
+            for records, wanted, at in self._parts(layout, held, found, start, size):
+                out[wanted] = records[at, layout.lanes(field)]
         return out
 
     def write_few(
@@ -134,9 +134,9 @@ class Windows:
             for start in range(0, count, size):
                 window = self._cut(found, start, size)
                 held = self._fetch(number, window)
-                for records, places, at in self._parts(layout, held, found, start, size):
+                for records, wanted, at in self._parts(layout, held, found, start, size):
                     for name in given:
-                        records[at, layout.lanes(name)] = values[name][places]
+                        records[at, layout.lanes(name)] = values[name][wanted]
                 self._repeat_last(held, found, start, size)
                 self._put(number, window, held)
 
@@ -173,7 +173,7 @@ class Windows:
         found = _Scattered([], [], [])
         for device, records in enumerate(self.records_of(table, rows)):
             begin = self._placement.rows_of_device(table, device).start
-            found.places.append((rows % devices == begin).nonzero()[:, 0])
+            found.wanted.append((rows % devices == begin).nonzero()[:, 0])
             physical, at = torch.unique_consecutive(records >> layout.shift, return_inverse=True)
             found.physical.append(physical)
             found.positions.append(at * layout.records_per_row + records % layout.records_per_row)
@@ -191,14 +191,14 @@ class Windows:
     def _parts(
         self, layout: ArrayLayout, held: Tensor, found: _Scattered, start: int, size: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(records of a window `[m, record_width]`, which of the rows are among them, and where), per
-        device."""
+        """For each device: the records of a window `[m, record_width]`, the positions of those among the
+        rows asked for, and their positions in the window."""
         devices = self._placement.local_devices
         of_device = held.view(devices, -1, layout.record_width)
         begin, end = (layout.records_per_row * row for row in (start, start + size))
         for device, positions in enumerate(found.positions):
             here = (positions >= begin) & (positions < end)
-            yield of_device[device], found.places[device][here], positions[here] - begin
+            yield of_device[device], found.wanted[device][here], positions[here] - begin
 
     def _repeat_last(self, held: Tensor, found: _Scattered, start: int, size: int) -> None:
         """Give the rows that fill a window up what the row that they repeat has now."""

@@ -5,7 +5,6 @@ Letters: V vocabulary, D dim, n rows held by this process.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 import math
@@ -13,19 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config.declared import Initializer
+from ..config.hashed_normal import seed_of, truncated_normal
 from ..config.resolved import WEIGHT, Table, field_shape
 from ..runtime import host
 
 logger = logging.getLogger(__name__)
 
 _BLOCK_ROWS = 1 << 16
-_HASHED_AT_ONCE = 1 << 16  # numbers: a few arrays of 8 bytes each stay in the processor's cache
 _SEEN_ROWS = 4
 _LARGE = 1 << 28  # bytes of a whole table made for the sake of a part
 _SAME_EVERYWHERE = (torch.zeros, torch.ones, torch.nn.init.zeros_, torch.nn.init.ones_)
@@ -161,7 +158,7 @@ def _takes_partitions(initializer: Initializer) -> bool:
 
 def _seeded(key: str, make: Callable[[], Any]) -> Any:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # whatever the default is
-        torch.manual_seed(_seed_of(key))
+        torch.manual_seed(seed_of(key))
         return make()
 
 
@@ -203,57 +200,6 @@ def _call(initializer: Callable[..., Any], shape: tuple[int, int]) -> Any:
     return initializer(shape, torch.float32)
 
 
-def truncated_normal(ids: range, dim: int, key: str) -> Tensor:
-    """Rows `[n, D]` of a normal with standard deviation 1/√D, cut at two deviations (TF's default).
-
-    Element (id, column) is the normal's quantile at a hash of `key` and its number id · D + column:
-    SplitMix64 (Steele, Lea, Flood 2014), which gives any element without those before it. So each
-    process makes its own rows and no others.
-    """
-    out = np.empty(len(ids) * dim, dtype=np.float32)
-    columns = np.arange(dim, dtype=np.uint64)
-    step = max(_HASHED_AT_ONCE // dim, 1)
-    for start in range(0, len(ids), step):
-        some = ids[start : start + step]
-        row = np.arange(some.start, some.stop, some.step, dtype=np.uint64)
-        z = (row[:, None] * np.uint64(dim) + columns).reshape(-1)
-        z *= np.uint64(0x9E3779B97F4A7C15)
-        z += np.uint64(_seed_of(key))
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            z ^= z >> np.uint64(shift)
-            z *= np.uint64(factor)
-        z ^= z >> np.uint64(31)
-        # the upper 24 bits, as odd multiples of 2^-24 between -1 and 1
-        z >>= np.uint64(40)
-        out[start * dim : (start + len(some)) * dim] = z
-    return _normal_of(out, dim)
-
-
-def start_values_by_id(table: Table, ids: Tensor, key: str) -> Tensor:
-    """Start values `[n, D]` of rows that are given to these ids: they depend on key and id alone."""
-    initializer = table.config.initializer
-    if initializer is not None:
-        filled = 0.0 if initializer in (torch.zeros, torch.nn.init.zeros_) else 1.0
-        return host.empty(len(ids), table.dim).fill_(filled)
-    z = ids.numpy().view(np.uint64)[:, None] * np.uint64(0xD6E8FEB86659FD93)
-    z = _split_mix(z + np.uint64(_seed_of(f"{key}/id")))
-    z = (z + np.arange(table.dim, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).reshape(-1)
-    out = (_split_mix(z) >> np.uint64(40)).astype(np.float32)
-    return _normal_of(out, table.dim)
-
-
-def _split_mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    return z ^ (z >> np.uint64(31))
-
-
-def _normal_of(bits: NDArray[np.float32], dim: int) -> Tensor:
-    """Numbers of 24 bits as quantiles of the cut normal, `[n, D]`."""
-    uniform = torch.from_numpy(bits).mul_(2.0).add_(1.0).mul_(2.0**-24).sub_(1.0)
-    return uniform.mul_(math.erf(math.sqrt(2.0))).erfinv_().mul_(math.sqrt(2.0 / dim)).view(-1, dim)
-
-
 def _check(what: str, value: object, shape: tuple[int, int]) -> None:
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} must return a torch.Tensor, got {type(value).__name__}")
@@ -267,8 +213,3 @@ def _check(what: str, value: object, shape: tuple[int, int]) -> None:
         raise ValueError(
             f"{what} returned {float(value[row, column])} at row {row}, column {column}"
         )
-
-
-def _seed_of(key: str) -> int:
-    digest = hashlib.sha256(key.encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1

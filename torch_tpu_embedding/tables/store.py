@@ -2,7 +2,7 @@
 
 Physical: a list of arrays per stack, of all devices of this process one after another. Logical: per table
 and field a tensor `[n, width]` of the rows that this process holds, in the order of `ids(table)`; alone,
-row i is id i. Letters: P devices of a process.
+row i is id i. Letters: P devices of a process, n rows.
 """
 
 from __future__ import annotations

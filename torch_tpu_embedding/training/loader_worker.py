@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.05
 """How soon a thread that waits for room notices that the loop is gone."""
 _PATIENCE_S = {"data": 0.25, "others": 0.75, "device": 10.0}
-"""How long the end of a loop waits for the thread, by what the thread is at."""
+"""How long the end of a loop waits for the thread, by the thing that the thread waits for."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class _Work:
         self._done = done
 
     def run(self) -> None:
-        """Until the data ends, something fails, or a process stops."""
+        """Fill the queue until the data ends, something fails, or a process stops."""
         in_step = True
         try:
             with torch.no_grad(), calling("EmbeddingLoader"):

@@ -36,8 +36,8 @@ class _Clipped:
     """Its batches as one, with the clipped gradients of its rows."""
     gradients: Found
     """The activations' `.grad`, which are clipped too."""
-    changes: list[int]
-    """How often each of these had been changed in place."""
+    changes: list[int] | None
+    """How often each of these had been changed in place; None if that is not known."""
 
 
 class StepGradients:
@@ -52,7 +52,7 @@ class StepGradients:
         self._pipelined = pipelined
         self._warned: set[str] = set()
         self._merger: Merger | None = None
-        self._limit: tuple[float, Tensor] | None = None
+        self._limit = host.DeviceCopy()
         self._clipped: dict[str | None, _Clipped] = {}
 
     def clip(
@@ -173,7 +173,7 @@ class StepGradients:
     @property
     def limit_buffer(self) -> Tensor | None:
         """The device buffer of the largest norm that `clip` was given last, if it was called."""
-        return self._limit[1] if self._limit is not None else None
+        return self._limit.tensor
 
     def forget_clipped(self, name: str | None) -> None:
         """The step of `name` is another one than `clip` was called for."""
@@ -202,11 +202,12 @@ class StepGradients:
         self._clipped[name] = _Clipped(looked_up, gradients, _changes(gradients))
 
     def _clipped_rows(self, name: str | None, found: Found) -> LookedUp | None:
-        """The step as `clip` has kept it, if these are its gradients and none was changed."""
+        """The step as `clip` has kept it; None if its gradients are, or may be, others now."""
         clipped = self._clipped.pop(name, None)
         if clipped is None:
             return None
-        same = _same(clipped.gradients, found) and clipped.changes == _changes(clipped.gradients)
+        unchanged = clipped.changes is not None and clipped.changes == _changes(clipped.gradients)
+        same = unchanged and _same(clipped.gradients, found)
         group = self._tables.engine.exchange.group
         if group.size > 1:  # all go the same way
             same = bool(group.gather(host.ints([same])).all())
@@ -214,12 +215,7 @@ class StepGradients:
 
     def _on_device(self, limit: float) -> Tensor:
         """A norm in a buffer: a new number in the program would recompile."""
-        if self._limit is None or self._limit[0] != limit:
-            self._limit = (
-                limit,
-                torch.tensor([limit], dtype=torch.float32, device="cpu").to(self._tables.device),
-            )
-        return self._limit[1]
+        return self._limit.hold(limit, lambda: host.floats([limit]).to(self._tables.device))
 
 
 @for_tables
@@ -242,13 +238,12 @@ def _filled(batch: Awaiting, gradients: Sequence[Tensor | None]) -> list[Tensor]
     return [torch.zeros_like(each) if gradient is None else gradient for each, gradient in pairs]
 
 
-def _changes(gradients: Found) -> list[int]:
-    return [
-        runtime.times_changed(each)
-        for of_batch in gradients
-        for each in of_batch
-        if each is not None
-    ]
+def _changes(gradients: Found) -> list[int] | None:
+    """How often each of the gradients was changed in place; None if that is not known of one."""
+    there = [each for of_batch in gradients for each in of_batch if each is not None]
+    counts = [runtime.times_changed(each) for each in there]
+    known = [each for each in counts if each is not None]
+    return known if len(known) == len(counts) else None
 
 
 def _same(one: Found, other: Found) -> bool:

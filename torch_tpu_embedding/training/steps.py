@@ -21,6 +21,7 @@ from ..monitoring.metrics import MetricsSwitch
 from ..program.build import Tables
 from ..runtime.modes import refuse_transforms
 from ..runtime.phases import mark, timed
+from ..vocabularies.rows_of_ids import bags_of_rows
 from .agreed_steps import AgreedSteps
 from .call_order import Awaiting, Queued, StepQueue
 from .pipelining import Pipeline
@@ -129,8 +130,8 @@ class Steps:
 
     @timed("parse")
     def parse(self, features: Any, weights: Any) -> Sequence[Bags]:
-        """The checked ids of a batch, in feature order."""
-        return parse_features(
+        """The checked ids of a batch as rows, in feature order."""
+        bags = parse_features(
             self._tables.resolved,
             features,
             weights,
@@ -139,6 +140,7 @@ class Steps:
             self.shapes.explicit,
             constant_weights=True,
         )
+        return bags_of_rows(self._tables.resolved, bags)
 
     def enqueue_prepared(self, batch: Queued, following: Queued | None) -> None:
         """The second half of `enqueue`, for a batch that `prepare` gave.

@@ -23,12 +23,12 @@ from ..config.vocabulary import DynamicVocabulary
 from ..distributed.group import HostGroup
 from ..inputs.bags import Bags
 from ..tables.placement import Placement
-from ..tables.start_values import start_values_by_id
 from .asking import Asked, ask
 from .id_maps.id_map import IdMap, Mapped, MapRules, Numbers
 from .id_maps.journal import Journal
 from .live_counts import LiveCounts
 from .owners import local_units, owners, unit_rows
+from .start_values import start_values_by_id
 
 
 @dataclass(eq=False)

@@ -18,13 +18,15 @@ from ..runtime import host
 from .row_hash import hashed_rows
 
 
-def bags_of_rows(resolved: Resolved, bags: Sequence[Bags]) -> list[Bags]:
+def bags_of_rows(resolved: Resolved, bags: Sequence[Bags]) -> Sequence[Bags]:
     """The bags of a batch with rows in the place of ids, in feature order.
 
     Args:
-        bags: as `parse` gives them: those of a table with a vocabulary hold numbers of their `raw_ids`, and
-            with a DynamicVocabulary go on so.
+        bags: as `parse_features` gives them: those of a table with a vocabulary hold numbers of their
+            `raw_ids`, and with a DynamicVocabulary go on so.
     """
+    if not resolved.has_vocabularies:
+        return bags
     found = []
     for feature, each in zip(resolved.features, bags, strict=True):
         table = resolved.table_of(feature)

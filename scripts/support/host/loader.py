@@ -13,7 +13,7 @@ from support.host.case import Case
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
-from torch_tpu_embedding.runtime.xla import wait_for_device
+from torch_tpu_embedding.runtime.torch_xla.device import wait_for_device
 from torch_tpu_embedding.training.call_order import Queued
 
 PARTS = ("main thread", "loader thread", "device")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.runtime.phases import collect_times, phase
-from torch_tpu_embedding.runtime.xla import wait_for_device
+from torch_tpu_embedding.runtime.torch_xla.device import wait_for_device
 
 INPUT = ("parse", "dedup", "buffers", "upload", "enqueue, other")
 """Phases of `enqueue`, which an EmbeddingLoader's thread does."""

@@ -83,17 +83,24 @@ def hidden(loader: list[dict[str, Any]]) -> str:
 
 
 def plot(steps: list[dict[str, Any]], path: Path) -> None:
-    """Phases of the main thread and of the loader's as stacked bars, traced above replayed."""
+    """Phases of the main thread and of the loader's as stacked bars, traced above replayed.
+
+    A row of panels for each workload, a column for each optimizer.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    workloads = list(dict.fromkeys(each["workload"] for each in steps))
+    optimizers = list(dict.fromkeys(each["optimizer"] for each in steps))
     figure, axes = pyplot.subplots(
-        len(steps), 1, figsize=(9, 0.8 + 1.2 * len(steps)), squeeze=False, layout="constrained"
-    )
+        len(workloads), len(optimizers), squeeze=False, layout="constrained",
+        figsize=(3 + 4.5 * len(optimizers), 0.8 + 1.2 * len(workloads)),
+    )  # fmt: skip
     colours = pyplot.get_cmap(COLOURS)
-    for axis, each in zip(axes.flat, steps, strict=True):
+    for each in steps:
+        axis = axes[workloads.index(each["workload"]), optimizers.index(each["optimizer"])]
         labels = []
         for side in SIDES:
             medians = each["sides"][side]["median_ms"]
@@ -110,7 +117,9 @@ def plot(steps: list[dict[str, Any]], path: Path) -> None:
         axis.invert_yaxis()
         axis.margins(x=0.1)
         axis.set_title(f"{each['workload']}, {each['optimizer']}", fontsize=9)
-    axes.flat[-1].set_xlabel("milliseconds of thread time a step (dotted: the device, modelled)")
+    figure.supxlabel(
+        "milliseconds of thread time a step (dotted: the device, modelled)", fontsize=9
+    )
     handles, names = axes.flat[0].get_legend_handles_labels()
     seen = dict(zip(names, handles, strict=True))
     figure.legend(seen.values(), seen.keys(), loc="outside right upper", fontsize=7)

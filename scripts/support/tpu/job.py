@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from support.tpu.chips import CHIPS, LANES, SPARSE_CORE, narrow_rows
-from support.tpu.program import read_program
+from support.tpu.program import read_program, summed
 from support.tpu.schedule import count_cycles, dump_arguments
+from trace_step import FORMS
 
 SCRIPTS = Path(__file__).parent.parent.parent
+ROOT = SCRIPTS.parent
+TORCH_TPU_ON_CPU = ROOT / "tests" / "support" / "torch_tpu_on_cpu"
 QUICK_COMPILES = "--xla_backend_optimization_level=0"
 """For XLA's CPU compiler, whose code is thrown away."""
 
@@ -30,9 +33,12 @@ def trace_step(
 ) -> dict[str, Any]:
     """Trace a step with the TPU layout in a process of its own; returns scripts/trace_step.py's report."""
     name = "-".join([args.workload or "tables", optimizer, *map(str, dim), mode, form])
-    command = [sys.executable, "-W", "ignore", str(SCRIPTS / "trace_step.py"), "--json"]
-    command += ["--out", str(out / "traced" / name), "--layout", "TPU"]
-    command += ["--form", "ours", "--row-kernels"] if form == "kernels" else ["--form", form]
+    tracer = [sys.executable, "-W", "ignore", str(SCRIPTS / "trace_step.py")]
+    if form == "torch_tpu":
+        tracer = [args.torch_tpu_python, "-W", "ignore", "-m", "support.tpu.step_programs"]
+    command = [*tracer, "--json", "--out", str(out / "traced" / name), "--layout", "TPU"]
+    command += ["--form", form if form in FORMS else "ours"]
+    command += ["--row-kernels"] if form == "kernels" else []
     command += ["--optimizer", optimizer, "--dim", *map(str, dim)]
     command += ["--evaluate"] if mode == "eval" else []
     for option in ("workload", "max_rows", "tables", "vocabulary", "batch_size"):
@@ -41,12 +47,14 @@ def trace_step(
     command += ["--ids-per-sample", str(args.ids_per_sample), "--unique", str(args.unique)]
     command += ["--ragged"] if args.ragged else []
     settings = {"PJRT_DEVICE": "CPU", "OMP_NUM_THREADS": "1", "XLA_FLAGS": QUICK_COMPILES}
+    if form == "torch_tpu":
+        settings["PYTHONPATH"] = os.pathsep.join(map(str, (TORCH_TPU_ON_CPU, SCRIPTS, ROOT)))
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, **settings}, check=False
     )
     if done.returncode:
         raise JobError(f"not traced: {last_line(done.stderr)}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -72,37 +80,15 @@ def compile_step(
         )
     key = hashlib.sha256(proto.read_bytes() + f"{chip} {more}".encode()).hexdigest()[:16]
     folder = out / "compiled" / f"{chip}-{key}"
-    code = folder / "code"
     if not (folder / "cycles.json").exists():  # the last to be written
         shutil.rmtree(folder, ignore_errors=True)
-        code.mkdir(parents=True)
-        command = [
-            python,
-            str(SCRIPTS / "support" / "tpu" / "compiler.py"),
-            str(proto),
-            "--chip",
-            chip,
-        ]
-        given = os.environ.get("LIBTPU_INIT_ARGS", "")
-        settings = {"LIBTPU_INIT_ARGS": f"{given} {more} {dump_arguments(code)}".strip()}
-        environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_DEVICE")}
         try:
-            done = subprocess.run(
-                [*command, "--out", str(folder)],
-                capture_output=True,
-                text=True,
-                env={**environment, **settings},
-                timeout=timeout,
-                check=False,
-            )
+            cycles = run_compiler(python, proto, chip, folder, more=more, timeout=timeout)
         except subprocess.TimeoutExpired:
             raise JobError(f"the compiler was stopped after {timeout} s (--timeout)") from None
-        if done.returncode:
-            raise JobError(f"the compiler failed: {last_line(done.stderr)}")
-        (folder / "cycles.json").write_text(
-            json.dumps(count_cycles(code, CHIPS[chip].granule_bytes))
-        )
-        shutil.rmtree(code)
+        except subprocess.CalledProcessError as failure:
+            raise JobError(f"the compiler failed: {last_line(failure.stderr)}") from None
+        (folder / "cycles.json").write_text(json.dumps(cycles))
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     result["folder"] = str(folder)
     result["program"] = read_program(
@@ -111,6 +97,59 @@ def compile_step(
         json.loads((folder / "cycles.json").read_text()),
     )
     return result
+
+
+def compile_calls(
+    traced: dict[str, Any], chip: str, more: str, out: Path, python: str, timeout: int
+) -> dict[str, Any]:
+    """Compile a step for a chip that runs several programs; arguments and errors as for `compile_step`."""
+    calls: dict[str, list[dict[str, Any]]] = {}
+    for call in traced["calls"]:
+        found = calls.setdefault(call["call"], [])
+        for each in call["programs"]:
+            part = {**traced, "proto": each["proto"]}
+            compiled = compile_step(part, chip, more, out, python, timeout)
+            name = Path(each["proto"]).name.split(".")[1]
+            found.append({"name": name, "runs": each["runs"], **compiled})
+    return summed(calls)
+
+
+def run_compiler(
+    python: str,
+    proto: Path,
+    chip: str,
+    folder: Path,
+    *options: str,
+    more: str = "",
+    timeout: int | None = None,
+) -> dict[str, int]:
+    """Compile a program for a chip; compiler.py writes program.txt and result.json into a new folder.
+
+    Args:
+        options: more options of compiler.py.
+        more: LIBTPU_INIT_ARGS.
+        timeout: seconds.
+
+    Returns:
+        the cycles of each part of the machine code, by its name.
+    """
+    code = folder / "code"
+    code.mkdir(parents=True)
+    script = SCRIPTS / "support" / "tpu" / "compiler.py"
+    given = os.environ.get("LIBTPU_INIT_ARGS", "")
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_DEVICE")}
+    environment["LIBTPU_INIT_ARGS"] = f"{given} {more} {dump_arguments(code)}".strip()
+    subprocess.run(
+        [python, str(script), str(proto), "--chip", chip, "--out", str(folder), *options],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=timeout,
+        check=True,
+    )
+    cycles = count_cycles(code, CHIPS[chip].granule_bytes)
+    shutil.rmtree(code)
+    return cycles
 
 
 def last_line(text: str) -> str:

@@ -10,16 +10,27 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-COLOURS = {"ours": "tab:blue", "kernels": "tab:green", "plain": "tab:orange", "naive": "tab:red"}
+COLOURS = {
+    "ours": "tab:blue",
+    "kernels": "tab:green",
+    "torch_tpu": "tab:purple",
+    "plain": "tab:orange",
+    "naive": "tab:red",
+}
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
+def plot(rows: list[dict[str, Any]], path: Path) -> bool:
     """Cycles of each case as bars, a panel for each chip: estimates, and counted code on top.
 
     Args:
         rows: the rows of the report; failed ones are left out.
+
+    Returns:
+        False if none is left to be drawn; nothing is written then.
     """
     rows = [row for row in rows if "failed" not in row and not row.get("sparse_core")]
+    if not rows:
+        return False
     chips = list(dict.fromkeys(row["chip"] for row in rows))
     cases = list(dict.fromkeys(row["case"] for row in rows))
     forms = [form for form in COLOURS if any(row["form"] == form for row in rows)]
@@ -31,19 +42,20 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for chip, panel in zip(chips, panels[:, 0], strict=True):
         mine = {(row["case"], row["form"]): row for row in rows if row["chip"] == chip}
         for at, form in enumerate(forms):
-            for place, case in enumerate(cases):
+            for position, case in enumerate(cases):
                 row = mine.get((case, form))
                 if row is None:
                     continue
-                left = place + (at - (len(forms) - 1) / 2) * width
+                left = position + (at - (len(forms) - 1) / 2) * width
                 total = row["all_cycles"] / 1e6
                 estimate = row["program"]["estimated_cycles"] / 1e6
                 panel.bar(left, total, width, color=COLOURS[form], alpha=0.45)
                 panel.bar(left, estimate, width, color=COLOURS[form])
-        for place, case in enumerate(cases):
+        for position, case in enumerate(cases):
             row = mine.get((case, "ours"))
             if row and "bound_cycles" in row:
-                panel.hlines(row["bound_cycles"] / 1e6, place - 0.45, place + 0.45, color="black")
+                left, right = position - 0.45, position + 0.45
+                panel.hlines(row["bound_cycles"] / 1e6, left, right, color="black")
         panel.set_yscale("log")
         panel.set_ylabel(f"{chip}: Mcycles")
         panel.grid(axis="y", alpha=0.3)
@@ -58,3 +70,4 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+    return True

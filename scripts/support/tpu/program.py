@@ -145,3 +145,54 @@ def read_program(text: str, shapes: list[list[int]], counted: dict[str, int]) ->
         },
         "sparse_core": dict(Counter(each.does for each in found if each.op == "call-start")),
     }
+
+
+def summed(calls: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The programs of all calls as `compile_step` gives one: sums, but the largest of their temporaries.
+
+    Args:
+        calls: for each call its compiled programs, each with its `runs` in a step.
+
+    Returns:
+        Also `calls`: for each call the cycles of its programs by name, estimated and counted.
+    """
+    every = [each for programs in calls.values() for each in programs]
+    programs = [each["program"] for each in every]
+    table_sized: Counter[str] = Counter()
+    ops: Counter[str] = Counter()
+    for program in programs:
+        table_sized.update(program["table_sized"])
+        ops.update(program["ops"])
+
+    def cycles(kind: str) -> int:
+        return round(sum(each["runs"] * each["program"][kind] for each in every))
+
+    return {
+        "aliased_bytes": sum(each["aliased_bytes"] for each in every),
+        "temporary_bytes": max(each["temporary_bytes"] for each in every),
+        "program": {
+            "estimated_cycles": cycles("estimated_cycles"),
+            "counted_cycles": cycles("counted_cycles"),
+            "table_sized": dict(table_sized),
+            "ops": dict(ops),
+            "costliest": sorted(
+                (part for program in programs for part in program["costliest"]),
+                key=lambda part: -part["cycles"],
+            )[:5],
+        },
+        "calls": {
+            name: [
+                {
+                    "name": each["name"],
+                    "runs": each["runs"],
+                    "folder": each["folder"],
+                    **{
+                        kind: each["program"][kind]
+                        for kind in ("estimated_cycles", "counted_cycles")
+                    },
+                }
+                for each in programs
+            ]
+            for name, programs in calls.items()
+        },
+    }

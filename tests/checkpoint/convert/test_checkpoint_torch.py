@@ -8,10 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, FakeShard, assert_same, random_values, table, whole
+from checkpoints.checkpoint_fakes import (
+    FakeEmbedding,
+    FakeShard,
+    assert_same,
+    random_values,
+    table,
+    whole,
+)
+from processes.worlds import ThreadGroup, run_processes
 from safetensors.torch import load_file
 from torch import nn
-from worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, table
+from checkpoints.checkpoint_fakes import FakeEmbedding, table
 from torch import Tensor, nn
 
 from torch_tpu_embedding import checkpoint

@@ -12,10 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, FakeShard, assert_same, random_values, table, whole
+from checkpoints.checkpoint_fakes import (
+    FakeEmbedding,
+    FakeShard,
+    assert_same,
+    random_values,
+    table,
+    whole,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import ThreadGroup, run_processes
+from processes.worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format.index import _digest

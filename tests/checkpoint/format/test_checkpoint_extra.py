@@ -1,4 +1,4 @@
-"""What a caller adds comes back as it was, numpy included; what cannot be taken is named with its place."""
+"""A caller's extra value comes back as it was, numpy included; one that cannot be taken is named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, table
+from checkpoints.checkpoint_fakes import FakeEmbedding, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

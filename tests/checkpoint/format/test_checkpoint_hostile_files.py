@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from checkpoints.checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import inspection

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from checkpoints.checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

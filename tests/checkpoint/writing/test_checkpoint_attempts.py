@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Never
 
 import pytest
-from checkpoint_fakes import FakeEmbedding
-from two_jobs import TABLES, save, three_steps, whose
+from checkpoints.checkpoint_fakes import FakeEmbedding
+from checkpoints.two_jobs import TABLES, save, three_steps, whose
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable

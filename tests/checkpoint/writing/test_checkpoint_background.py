@@ -12,10 +12,10 @@ from typing import Any, Never
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
-from launch import forked_python
+from checkpoints.checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 from places import ROOT, SLOW
-from worlds import ThreadGroup, run_processes
+from processes.launch import forked_python
+from processes.worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable
@@ -131,7 +131,7 @@ def test_a_failure_in_the_background_is_raised_once_at_the_next_call(
 SCRIPT = """
 import os, sys, time
 sys.path.insert(0, "tests/support")
-from checkpoint_fakes import FakeEmbedding, table
+from checkpoints.checkpoint_fakes import FakeEmbedding, table
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable
 real = durable.sync_file

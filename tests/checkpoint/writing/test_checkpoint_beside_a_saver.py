@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, FakeShard, assert_same, random_values, table, whole
-from worlds import ThreadGroup, run_processes
+from checkpoints.checkpoint_fakes import (
+    FakeEmbedding,
+    FakeShard,
+    assert_same,
+    random_values,
+    table,
+    whole,
+)
+from processes.worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.errors import StepRemovedError

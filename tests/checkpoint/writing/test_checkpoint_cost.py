@@ -1,4 +1,4 @@
-"""What grows with the number of steps and files is counted: it may not grow with their square."""
+"""The work that grows with the number of steps and files is counted: it may not grow with their square."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from checkpoints.checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module

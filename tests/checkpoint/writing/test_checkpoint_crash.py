@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Never
 
 import pytest
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
-from crashes import OPERATIONS, Killed, deaths
+from checkpoints.checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from checkpoints.crashes import OPERATIONS, Killed, deaths
 from places import SLOW
-from worlds import ThreadGroup, run_processes
+from processes.worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable

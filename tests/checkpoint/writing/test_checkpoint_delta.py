@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, FakeShard, assert_same, random_values, table, whole
+from checkpoints.checkpoint_fakes import (
+    FakeEmbedding,
+    FakeShard,
+    assert_same,
+    random_values,
+    table,
+    whole,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import ThreadGroup, run_processes
+from processes.worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import rows as shard_module

@@ -8,10 +8,10 @@ from typing import Never
 
 import pytest
 import torch
-from checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
-from crashes import Killed, deaths
+from checkpoints.checkpoint_fakes import FakeEmbedding, assert_same, random_values, table, whole
+from checkpoints.crashes import Killed, deaths
 from places import SLOW
-from worlds import ThreadGroup, run_processes
+from processes.worlds import ThreadGroup, run_processes
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format.steps import INDEX_NAME

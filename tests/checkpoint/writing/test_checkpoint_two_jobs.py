@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from checkpoint_fakes import FakeEmbedding
-from crashes import OPERATIONS
+from checkpoints.checkpoint_fakes import FakeEmbedding
+from checkpoints.crashes import OPERATIONS
+from checkpoints.two_jobs import TABLES, save, three_steps, whose
 from places import SCRIPTS, SLOW
-from two_jobs import TABLES, save, three_steps, whose
 
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint.format import durable

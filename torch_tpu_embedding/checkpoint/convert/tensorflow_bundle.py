@@ -1,8 +1,8 @@
 """The files of a TensorFlow checkpoint, read and written with numpy alone.
 
 A checkpoint ("tensor bundle") is `<prefix>.index`, a sorted table of protocol buffers, name → type, shape,
-place and checksum, and `<prefix>.data-<i>-of-<n>`, the bytes of the tensors one after the other. TensorFlow
-holds whole tensors while it reads or writes; here they are memory maps and blocks of rows.
+position and checksum, and `<prefix>.data-<i>-of-<n>`, the bytes of the tensors one after the other.
+TensorFlow holds whole tensors while it reads or writes; here they are memory maps and blocks of rows.
 
 Letters: V vocabulary, D dim.
 """
@@ -48,7 +48,7 @@ def _read_index(path: Path) -> dict[bytes, bytes]:
             f"{path}: not an index of a TensorFlow checkpoint, or cut short; {_REMEDY}"
         )
     at = len(data) - _FOOTER
-    for _ in range(2):  # past the place of the meta index, which is empty
+    for _ in range(2):  # past the handle of the meta index, which is empty
         _, at = read_varint(data, at)
     found: dict[bytes, bytes] = {}
     for _, handle in _block(path, data, at):
@@ -59,7 +59,7 @@ def _read_index(path: Path) -> dict[bytes, bytes]:
 def _block(
     path: Path, handle: bytes, at: int, data: bytes | None = None
 ) -> list[tuple[bytes, bytes]]:
-    """Keys and values of the block whose place is at handle[at:]."""
+    """Keys and values of the block that handle[at:] points to."""
     data = handle if data is None else data
     offset, at = read_varint(handle, at)
     size, _ = read_varint(handle, at)
@@ -313,17 +313,17 @@ class BundleWriter:
         out = b""
 
         def block(of: list[tuple[bytes, bytes]]) -> bytes:
-            """Append a block; its place."""
+            """Append a block; gives its handle, which is its position and length."""
             nonlocal out
             data, starts = b"", []
             for key, value in of:
                 starts.append(len(data))
                 data += b"\0" + to_varint(len(key)) + to_varint(len(value)) + key + value
             data += struct.pack(f"<{len(starts) + 1}I", *starts, len(starts))
-            place = to_varint(len(out)) + to_varint(len(data))
+            handle = to_varint(len(out)) + to_varint(len(data))
             out += data + b"\0" + struct.pack("<I", mask(crc32c(data + b"\0")))
-            return place
+            return handle
 
-        places = [block(pairs)]
-        places = [block([]), block([(pairs[-1][0], places[0])])]
-        return out + b"".join(places).ljust(_FOOTER - 8, b"\0") + struct.pack("<Q", _MAGIC)
+        entries = block(pairs)
+        handles = [block([]), block([(pairs[-1][0], entries)])]
+        return out + b"".join(handles).ljust(_FOOTER - 8, b"\0") + struct.pack("<Q", _MAGIC)

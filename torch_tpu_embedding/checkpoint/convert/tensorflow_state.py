@@ -34,7 +34,7 @@ def record(prefix: Path) -> None:
     if len(times) != len(names):
         times = []  # older ones have none, and TensorFlow wants one each or none
     mine = _quoted(prefix.name)
-    kept = [place for place, name in enumerate(names) if name != mine]
+    kept = [position for position, name in enumerate(names) if name != mine]
     lines = [("model_checkpoint_path", mine)]
     lines += [("all_model_checkpoint_paths", name) for name in [*(names[n] for n in kept), mine]]
     if times:

@@ -190,10 +190,10 @@ def open_sized(path: Path, size: int) -> int:
 
 def hash_open(descriptor: int) -> str:
     """SHA-256 of the content of an open file."""
-    digest, buffer, place = hashlib.sha256(), bytearray(_HASH_CHUNK), 0
-    while count := os.preadv(descriptor, [buffer], place):
+    digest, buffer, position = hashlib.sha256(), bytearray(_HASH_CHUNK), 0
+    while count := os.preadv(descriptor, [buffer], position):
         digest.update(memoryview(buffer)[:count])
-        place += count
+        position += count
     return digest.hexdigest()
 
 
@@ -260,14 +260,14 @@ class TensorFile:
         """
         spec = self.tensors[key]
         row_bytes = _ITEM_SIZES[spec.dtype] * math.prod(spec.shape[1:])
-        place = self._offsets[key] + start * row_bytes
+        position = self._offsets[key] + start * row_bytes
         view = rows.reshape(-1).view(np.uint8).data
         while len(view):
             with naming(self.path):
-                count = os.preadv(self._descriptor, [view], place)
+                count = os.preadv(self._descriptor, [view], position)
             if not count:
                 raise CheckpointError(f"{self.path}: {key!r} ends early; {REMEDY}")
-            view, place = view[count:], place + count
+            view, position = view[count:], position + count
 
     def map_vector(self, key: str) -> NDArray[np.int64]:
         """An int64 vector, mapped read-only: its pages are read when they are needed."""

@@ -1,6 +1,6 @@
 """The files of one step: checked against the index, and read by ranges of ids.
 
-Letter: V vocabulary.
+Letters: V vocabulary, n rows.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def begin(root: Path, step: int, overwrite: bool) -> None:
     Raises:
         FileExistsError: the step is complete, and is not to be overwritten.
         NotADirectoryError: a link stands for the step.
-        ValueError: the number of the step is none.
+        ValueError: the step is no int of at least 0.
     """
     require_step("step", step)
     path = step_path(root, step)

@@ -93,7 +93,7 @@ def chunk_rows(queries: int, width: int) -> int:
 
 
 def padded(count: int) -> int:
-    """A size that grows in powers of two, for programs are made for sizes."""
+    """The next power of two: each size is a program, so that few sizes mean few programs."""
     return 1 << (count - 1).bit_length()
 
 

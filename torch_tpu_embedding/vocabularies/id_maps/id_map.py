@@ -56,7 +56,7 @@ class Mapped:
     shared: int
     """The number of occurrences of ids without a row of their own."""
     journal: Journal = field(repr=False)
-    """What `IdMap.take_back` needs."""
+    """The record by which `IdMap.take_back` undoes the update."""
 
 
 class IdMap:
@@ -91,7 +91,7 @@ class IdMap:
         self._candidates: Rows | None = None
         self._bound = 0
         self._journal: Journal | None = None
-        """Of the last update, if it may yet be taken back."""
+        """The journal of the last update, if it may yet be taken back."""
 
     def state(self, without: Ids) -> dict[str, Any]:
         """Everything that this map knows, in arrays, but for these ids.

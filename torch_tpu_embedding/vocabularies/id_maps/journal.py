@@ -17,7 +17,7 @@ _Places = NDArray[np.integer[Any]] | EllipsisType
 
 
 class Journal:
-    """What was there before an update: values of arrays, and ids that lost their rows.
+    """The values of arrays before an update, and the ids that it took rows from.
 
     Args:
         clock: of the map.

@@ -1,0 +1,72 @@
+"""Which tests the backend of this environment cannot run, and why."""
+
+from __future__ import annotations
+
+from torch_tpu_embedding import runtime
+
+DEVICE = runtime.device_type()
+"""The type of the devices, as messages show it."""
+
+LAZY = "torch_tpu traces no programs: "
+PARTITIONED = "torch_tpu has no partitioned programs: "
+OF_TORCH_XLA = "about torch_xla itself: "
+
+NO_SCALER = "torch_tpu 0.2 has no kernel for the unscaling of torch.amp.GradScaler"
+ROUNDING = "op by op, torch.optim's Adagrad rounds once more or less than ours does: 1 ulp"
+
+NOT_UNDER_TORCH_TPU = {
+    "tests/replay/": LAZY
+    + "replay calls the step (tests/torch_tpu/test_without_tracing.py tests that)",
+    "tests/dense_optimizers/test_program.py": LAZY + "in place in the step's one program",
+    "test_states.py::test_a_state_loads_both_ways_on_an_xla_device[case1-": ROUNDING,
+    "torchs_to_the_bit_where_the_formula_is_the_same[Adagrad-": ROUNDING,
+    "test_a_batch_looked_up_before_unfreezing_leaves_the_table_alone[scaled]": NO_SCALER,
+    "test_a_batch_looked_up_before_unfreezing_leaves_the_table_alone[unscaled]": NO_SCALER,
+    "changed_in_place_or_made_under_autocast_are_those_of_cpu_mode": NO_SCALER,
+    "test_a_step_that_a_grad_scaler_skips_needs_nothing": NO_SCALER,
+    "test_a_step_skipped_with_accumulated_batches_skips_them_too": NO_SCALER,
+    "test_a_step_that_is_to_be_skipped_on_another_process_is_skipped_here": NO_SCALER,
+    "test_each_array_has_one_gather_a_scatter_for_each_physical_row": LAZY
+    + "the step's one program",
+    "test_a_pipelined_step_that_reads_its_rows_before_the_last": LAZY + "the step's one program",
+    "test_clipping_by_the_norm_sums_no_gradient_twice_and": LAZY + "the step's one program",
+    "test_the_traced_tpu_program_makes_nothing_of_a_tables_size": LAZY + "the step's one program",
+    "test_norms_are_those_of_the_sampled_step": LAZY + "norms are known before the step ends",
+    "test_a_compiled_model_trains_as_the_model_itself[openxla]": OF_TORCH_XLA
+    + "its backend of torch.compile",
+    "test_the_package_does_not_import_the_compiler": "torch_tpu itself imports it",
+    "test_a_program_ends_though_loops_of_it_have_not": "torch_tpu warns of its allocator at import",
+    "test_devices_that_stay_idle_are_warned_of_with_the_remedy": PARTITIONED
+    + "and its plugin for tests has one device",
+    "test_in_the_program_of_a_process_for_each_chip_values_and_gradients": OF_TORCH_XLA
+    + "its replicas in threads",
+    "tests/runtime/test_forked_python.py": OF_TORCH_XLA
+    + "a fork of a process that has started torch_tpu's device cannot use it",
+    "tests/distributed/test_spmd.py": PARTITIONED + "several devices of one process",
+    "tests/distributed/test_replicas.py": OF_TORCH_XLA + "its replicas in threads",
+    "tests/program/test_exchange_program.py": PARTITIONED + "the exchange in the program",
+    "tests/program/test_pipeline_program.py": LAZY + "the pipelined step as one program",
+    "tests/runtime/test_program_cache.py": OF_TORCH_XLA + "its cache of programs",
+    "tests/scripts/test_tpu_report.py": OF_TORCH_XLA + "reports on its programs",
+}
+"""Part of a test's name, `path::function[parameters]` → why it does not run under torch_tpu."""
+
+FILES_OF_TORCH_XLA = [
+    "runtime/test_held.py",
+    "runtime/test_out_of_place.py",
+    "training/test_embedding_optimizer.py",
+    "training/test_training_libraries.py",
+]
+"""The files that import torch_xla by their first lines: not collected under torch_tpu."""
+
+
+def reason_to_skip(name: str, needs_torch_tpu: bool) -> str:
+    """Why a test is skipped; empty if it runs.
+
+    Args:
+        name: as pytest shows it, `path::function[parameters]`.
+        needs_torch_tpu: it has the marker `torch_tpu`.
+    """
+    if runtime.backend() == "torch_xla":
+        return "needs torch_tpu: scripts/run --backend torch-tpu pytest" if needs_torch_tpu else ""
+    return next((why for part, why in NOT_UNDER_TORCH_TPU.items() if part in name), "")

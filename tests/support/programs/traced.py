@@ -1,0 +1,30 @@
+"""The report of scripts/trace_step.py on a compiled step."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from places import SCRIPTS, SLOW
+from processes.launch import environment, forked_python
+
+
+def report_of(command: Sequence[str], seconds: float = 30 * SLOW) -> dict[str, Any]:
+    """The JSON that a Python script prints, in a process of its own."""
+    done = subprocess.run(
+        [forked_python(), *command],
+        capture_output=True, text=True, timeout=seconds, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def traced(tmp_path: Path, *options: str) -> dict[str, Any]:
+    """The report of scripts/trace_step.py, in a process of its own: dumping is set at start-up."""
+    command = [str(SCRIPTS / "trace_step.py"), "--out", str(tmp_path / "dump"), "--json"]
+    command += ["--vocabulary", "20000", "--batch-size", "64", *options]
+    return report_of(command)

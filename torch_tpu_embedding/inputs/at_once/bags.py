@@ -1,0 +1,109 @@
+"""The bags of features whose bags have one length each, as they were given, without the bag of each id.
+
+Letters: B batch, F features, H ids of a bag of fixed length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...runtime import host
+from ..bags import Bags
+
+ONE_HOT = 0
+"""In place of H: one id a sample, which is no bag and has no gain."""
+
+
+class OneLengthBags(Sequence[Bags]):
+    """The bags of features of which each has one length, no weights, and no id that is not looked up.
+
+    A list of Bags, those that `parse` gives, to everybody who looks at nothing else.
+
+    Args:
+        parts: per feature its ids, int64 or int32, each in [0, V): `[B · H]`, bag after bag; `[B]` for
+            one-hot features. Arrays, whose every use costs less than that of a tensor.
+        lengths: H of each feature, or ONE_HOT.
+        gains: the gain of every id of each feature.
+        size: B.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[NDArray[Any]],
+        lengths: tuple[int, ...],
+        gains: tuple[float, ...],
+        size: int,
+    ) -> None:
+        self.parts = parts
+        self.lengths = lengths
+        self.gains = gains
+        self.size = size
+
+    @property
+    def matrix(self) -> Tensor | None:
+        """`[F, B]` int64, if the ids of all features lie so in memory."""
+        return None
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """The properties that batches must share to be handled alike."""
+        return self.size, self.lengths
+
+    @property
+    def shape(self) -> tuple[int]:
+        """The shape of each feature's activations without D: `(B,)`."""
+        return (self.size,)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Bags: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Bags]: ...
+
+    def __getitem__(self, index: int | slice) -> Bags | list[Bags]:
+        return self._bags[index]
+
+    def __iter__(self) -> Iterator[Bags]:
+        return iter(self._bags)
+
+    @cached_property
+    def _bags(self) -> list[Bags]:
+        return [*map(self._of, self.parts, self.lengths, self.gains)]
+
+    def _of(self, part: NDArray[Any], length: int, gain: float) -> Bags:
+        ids, count = torch.from_numpy(part).to(torch.int64), part.size
+        if length == ONE_HOT:
+            return Bags(ids, None, None, self.shape, count)
+        bag = host.arange(self.size).repeat_interleave(length)
+        gains = torch.tensor([gain], dtype=torch.float32, device="cpu").expand(count)
+        return Bags(ids, bag, gains, self.shape, count)
+
+
+class OneIdBags(OneLengthBags):
+    """The bags of features that all have one id a sample, as one matrix.
+
+    Args:
+        ids: `[F, B]` int64, each in [0, V).
+    """
+
+    def __init__(self, ids: Tensor) -> None:
+        count = ids.shape[0]
+        super().__init__((), (ONE_HOT,) * count, (1.0,) * count, ids.shape[1])
+        self.ids = ids
+
+    @property
+    def matrix(self) -> Tensor:
+        return self.ids
+
+    @cached_property
+    def _bags(self) -> list[Bags]:
+        return [Bags(each, None, None, self.shape, self.size) for each in self.ids.unbind()]

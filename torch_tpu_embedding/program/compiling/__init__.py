@@ -1,0 +1,1 @@
+"""Lookup and update where the backend runs operators one by one: compiled as functions."""

@@ -1,0 +1,1 @@
+"""PyTorch/XLA: the only imports of torch_xla are in this folder."""
