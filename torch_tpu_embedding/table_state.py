@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from .config.declared import TableConfig
 from .config.resolved import WEIGHT, Resolved
+from .distributed.placement import Placement
 from .program.build import Tables
 from .runtime.modes import outside_graph
 from .tables import state_dict as logical_state
-from .tables.placement import Placement
 from .vocabularies.id_maps.id_map import IdMap
 from .vocabularies.live import LiveVocabularies
 from .vocabularies.map_tensor import packed_map

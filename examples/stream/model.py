@@ -22,7 +22,7 @@ OOV_ROWS = 50
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a run."""
+    """The settings that decide a run."""
 
     way: str = "dynamic"
     seed: int = 0

@@ -16,7 +16,7 @@ from workers.live_worker import ALL_IDS, Run, arguments, make, perform
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import __main__ as command
 from torch_tpu_embedding.distributed.group import PeerError
-from torch_tpu_embedding.tables.placement import Placement
+from torch_tpu_embedding.distributed.placement import Placement
 from torch_tpu_embedding.vocabularies.asking import ask
 from torch_tpu_embedding.vocabularies.owners import local_units, owners, process_of, unit_rows
 
@@ -24,7 +24,7 @@ ROOMY, TIGHT = Run(0, 8), Run(0, 12, rows=23)
 
 
 def started(run: Run, processes: int, devices: int, tmp_path: Path) -> dict[str, Any]:
-    """What a run of so many processes of so many devices each has seen."""
+    """The findings of a run of so many processes of so many devices each has seen."""
     out = tmp_path / f"{processes}x{devices}.json"
     command = arguments(replace(run, out=str(out)))
     number = {"CPU_NUM_DEVICES": str(devices)} if devices > 1 else {}

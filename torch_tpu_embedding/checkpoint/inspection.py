@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..config.resolved import WEIGHT
-from ..tables.placement import Strategy
+from ..distributed.placement import Strategy
 from .errors import CheckpointError
 from .format.index import TableEntry
 from .format.run_directory import run_directory

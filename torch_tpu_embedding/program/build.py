@@ -16,11 +16,11 @@ from ..config.vocabulary import DynamicVocabulary
 from ..distributed.agreement import agree
 from ..distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
 from ..distributed.fingerprint import fingerprint
+from ..distributed.placement import STRATEGIES, Placement, Strategy
 from ..kernels.choice import RowKernels, on_a_tpu, wants_row_kernels
 from ..kernels.self_check import kernels_work
 from ..runtime import host
 from ..tables.layout import build_stacks, check_sizes
-from ..tables.placement import STRATEGIES, Placement, Strategy
 from ..tables.start_values import start_values
 from ..vocabularies.live import LiveVocabularies
 from .compiling.engine import CompilingEngine

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..distributed.calls import calling
 from ..distributed.group import HostGroup, report_failure
+from ..distributed.placement import Placement
 from ..runtime import host
-from ..tables.placement import Placement
 from .id_maps.id_index import Ids
 from .owners import owners, process_of
 
@@ -117,7 +117,7 @@ def _sorted_by_owner(
 def _packed(
     leaving: list[tuple[Ids, NDArray[np.int64]]], counts: NDArray[np.int64], to: int
 ) -> torch.Tensor:
-    """What one process is sent: table after table, ids and then their times."""
+    """The message to one process: table after table, ids and then their times."""
     parts = []
     for (ids, times), of_table in zip(leaving, counts, strict=True):
         end = int(of_table[: to + 1].sum())

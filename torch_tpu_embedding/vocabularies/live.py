@@ -21,8 +21,8 @@ from torch import Tensor
 from ..config.resolved import Resolved
 from ..config.vocabulary import DynamicVocabulary
 from ..distributed.group import HostGroup
+from ..distributed.placement import Placement
 from ..inputs.bags import Bags
-from ..tables.placement import Placement
 from .asking import Asked, ask
 from .id_maps.id_map import IdMap, Mapped, MapRules, Numbers
 from .id_maps.journal import Journal

@@ -1,7 +1,7 @@
 """The device that owns an id, by hash, and the rows that it has to give away.
 
 The rows of a table are shared among G *units*, one a device: unit k + S · d holds every P-th row of shard
-k, from row d on. Its rows are those of one device (`tables/placement.py`), in their order there. Under
+k, from row d on. Its rows are those of one device (`distributed/placement.py`), in their order there. Under
 'mod' the rows of unit u are u, u + G, …, however many processes drive the G devices.
 
 Letters: V vocabulary (rows), S processes, P devices of a process, G devices of all, N ids.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tables.placement import Placement, shard_ids
+from ..distributed.placement import Placement, shard_ids
 from .id_maps.id_index import Ids
 
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))

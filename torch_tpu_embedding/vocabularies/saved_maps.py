@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tables.placement import Placement
+from ..distributed.placement import Placement
 from .id_maps.id_map import IdMap, MapRules
 from .owners import local_units, owners, unit_rows
 

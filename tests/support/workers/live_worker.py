@@ -20,7 +20,7 @@ ALL_IDS = np.random.default_rng(2).integers(-(2**63), 2**63 - 1, 60, dtype=np.in
 
 @dataclass
 class Run:
-    """What to do; `rows` of the table, of which 'tight' ones make ids lose theirs."""
+    """A task; `rows` of the table, of which 'tight' ones make ids lose theirs."""
 
     start: int
     stop: int

@@ -33,7 +33,7 @@ class NewRowsSender:
         }
         self._sizes: weakref.WeakKeyDictionary[HostGroup, dict[int, PaddedSize]]
         self._sizes = weakref.WeakKeyDictionary()
-        """Of the batches of one group, whose calls have the same order in all processes."""
+        """The sizes of each group's batches, whose calls have the same order in all processes."""
 
     def send(self, new: NewRows, exchange: Exchange, group: HostGroup) -> dict[int, SentNewRows]:
         """The new rows of a training batch, per stack; a collective call."""
