@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from traced import traced
+from programs.traced import traced
 
 RAGGED = ["--ids-per-sample", "3", "--ragged"]
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
+from ..distributed.placement import Placement
 from ..inputs.at_once.bags import OneLengthBags
 from ..inputs.bags import Bags, split_bags
 from ..runtime import host
 from ..runtime.phases import phase, timed
 from ..tables.layout import StackLayout
-from ..tables.placement import Placement
 from .agreement import Report, kinds_of, most, tell
 from .at_once.batch import OneLengthBatch
 from .bag_lengths import BagLengths
@@ -119,7 +119,8 @@ class Batcher:
         self._resolved = resolved
         self._stacks = stacks
         self._placement = placement
-        self._group = group
+        self.group = self._group = group
+        """The processes that make a batch together."""
         self._orders: dict[tuple[Form, ...], tuple[StackOrder, ...]] = {}
         self._names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)

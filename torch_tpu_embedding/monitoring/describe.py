@@ -11,9 +11,9 @@ from .. import runtime
 from ..config.resolved import WEIGHT, Resolved, Table, field_shape
 from ..config.vocabulary import DynamicVocabulary
 from ..distributed.exchange import Exchange
+from ..distributed.placement import Placement
 from ..kernels.sum_rows import DIMS
 from ..tables.layout import StackLayout
-from ..tables.placement import Placement
 
 
 def describe(

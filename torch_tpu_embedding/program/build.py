@@ -16,11 +16,11 @@ from ..config.vocabulary import DynamicVocabulary
 from ..distributed.agreement import agree
 from ..distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
 from ..distributed.fingerprint import fingerprint
+from ..distributed.placement import STRATEGIES, Placement, Strategy
 from ..kernels.choice import RowKernels, on_a_tpu, wants_row_kernels
 from ..kernels.self_check import kernels_work
 from ..runtime import host
 from ..tables.layout import build_stacks, check_sizes
-from ..tables.placement import STRATEGIES, Placement, Strategy
 from ..tables.start_values import start_values
 from ..vocabularies.live import LiveVocabularies
 from .compiling.engine import CompilingEngine
@@ -93,11 +93,6 @@ class Tables:
                 warn_of_idle_devices()
             group, devices = self.exchange.group, self.exchange.local_devices
             self.placement = Placement(sharding, group.size, group.rank, devices)
-        if self.dynamic and self.placement.num_devices > 1:
-            raise ValueError(
-                f"TPUEmbedding: tables {self.dynamic} have a DynamicVocabulary, which works on one process "
-                f"with one device; there are {self.placement.num_devices} devices: use a HashedVocabulary"
-            )
         own: dict[str, object] = {"sharding": self.placement.strategy, "layout": layout}
         own["row_kernels"] = wanted
         own["initialize_tpu_embedding"] = initialize_tpu_embedding
@@ -146,7 +141,7 @@ class Tables:
                 self.resolved, self.device, kind, self.exchange, strategy, self._row_kernels
             )
             if isinstance(engine, LiveEngine):
-                engine.use(LiveVocabularies(self.resolved, self.seed))
+                engine.use(LiveVocabularies(self.resolved, self.seed, self.placement))
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
             register(self.device, self.resolved, engine)

@@ -21,6 +21,7 @@ from ..config.resolved import Resolved
 from ..distributed.calls import calling
 from ..distributed.exchange import Exchange, Local
 from ..distributed.group import HostGroup
+from ..distributed.placement import Placement, Strategy
 from ..distributed.spare_groups import SpareGroups
 from ..inputs.bags import Bags
 from ..runtime import DeviceKind, host
@@ -28,7 +29,6 @@ from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
 from ..runtime.slices import join
 from ..runtime.torch_xla.held import hold
-from ..tables.placement import Placement, Strategy
 from ..tables.store import TableStore
 from .lookup import activations, rows_alone, rows_of, rows_to_send
 from .norms import NormSampler, sums_of_squares

@@ -25,11 +25,12 @@ class SentNewRows:
     """The records of one stack that start anew, on the device."""
 
     ints: Tensor
-    """int32: the records `[n]`, then `[n, R]` for each array whose physical rows hold R > 1 of them."""
+    """int32, for each device of this process: the records `[n]`, then `[n, R]` for each array whose
+    physical rows hold R > 1 of them."""
     weights: Tensor
-    """`[n, D]`."""
-    records: Tensor
-    """The records on the host, without padding."""
+    """For each device `[n, D]`."""
+    records: tuple[Tensor, ...]
+    """The records of each device on the host, without padding."""
 
 
 @dataclass(frozen=True)
