@@ -1,0 +1,42 @@
+"""The steps on the same tables whose batches were looked up and whose gradients were not applied."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from ..program.engine import Engine
+
+if TYPE_CHECKING:
+    from .steps import Steps
+
+_all: weakref.WeakSet[Steps] = weakref.WeakSet()
+
+
+def register(steps: Steps) -> None:
+    """Remember the steps of a module for as long as it lives."""
+    _all.add(steps)
+
+
+class OpenSteps:
+    """The open steps of all modules that work on the tables of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def with_gradients(self) -> int:
+        """How many batches have gradients, kept by `accumulate_gradients` or left by backward, that are
+        not applied."""
+        return sum(each.queue.with_gradients() for each in self._steps())
+
+    def drop(self) -> int:
+        """Forget the batches whose gradients are not applied; gives how many nobody had given up before."""
+        dropped = 0
+        for each in self._steps():
+            dropped += each.queue.open_batches()
+            for name in each.queue.open_names():
+                each.discard_step(name)
+        return dropped
+
+    def _steps(self) -> list[Steps]:
+        return [each for each in _all if each.works_on(self._engine)]
