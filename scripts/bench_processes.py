@@ -229,9 +229,9 @@ def model(workload: Workload, chips: int) -> dict[str, Any]:
     from torch_tpu_embedding.batch.batcher import Batcher
     from torch_tpu_embedding.config.resolved import resolve
     from torch_tpu_embedding.distributed.group import Alone
+    from torch_tpu_embedding.distributed.placement import Placement
     from torch_tpu_embedding.inputs.bags import parse
     from torch_tpu_embedding.tables.layout import build_stacks
-    from torch_tpu_embedding.tables.placement import Placement
 
     resolved = resolve(workload.features(), tte.Adagrad(0.05))
     placement = Placement(local_devices=chips)

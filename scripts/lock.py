@@ -6,6 +6,9 @@ newer ones run it in an environment that was installed without the file:
 
     python3.11 -m venv newest && newest/bin/pip install -e '.[dev]' && newest/bin/python scripts/lock.py
 
+Those of `scripts/run --backend torch-tpu` are written in the same way, with `--extra dev-torch-tpu --file
+constraints-torch-tpu.txt`, in an environment that has that extra.
+
 What torch itself pins to one version (triton, the GPU libraries) is left out, and a local version such as
 2.9.0+cpu is written without its end: so the file fits torch's CPU wheels, and those of PyPI.
 """
@@ -22,7 +25,7 @@ from support.command_line import make_parser
 from support.paths import output_file
 
 ROOT = Path(__file__).parent.parent
-PACKAGE, EXTRA = "torch_tpu_embedding", "dev"
+PACKAGE = "torch_tpu_embedding"
 OF_TORCH = ("triton", "nvidia-")
 HEAD = """\
 # Exact versions of all that `scripts/run` installs; scripts/lock.py writes it, and says how to renew them.
@@ -67,8 +70,11 @@ def main() -> int:
     parser.add_argument(
         "--file", type=output_file, default=str(ROOT / "constraints.txt"), help=help_of_file
     )
+    parser.add_argument("--extra", default="dev", help="the extra whose versions are written")
     args = parser.parse_args()
-    lines = [f"{name}=={version}\n" for name, version in sorted(needed(PACKAGE, EXTRA).items())]
+    lines = [
+        f"{name}=={version}\n" for name, version in sorted(needed(PACKAGE, args.extra).items())
+    ]
     args.file.write_text(HEAD + "".join(lines))
     print(f"{len(lines)} versions written to {args.file}")
     return 0

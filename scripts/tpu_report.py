@@ -28,6 +28,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from support.command_line import make_parser
@@ -47,10 +48,12 @@ def main() -> None:
     """Run from the command line."""
     args = parse_args()
     check_compiler(args.compiler_python)
-    rows = run(args)
+    rows: list[Row] = []
+    for row in run(args):
+        rows.append(row)
+        if args.json:  # as they come, for the whole may take hours
+            args.json.write_text(json.dumps(as_json(rows), indent=1))
     print(table(rows))
-    if args.json:
-        args.json.write_text(json.dumps(as_json(rows), indent=1))
     if args.plot:
         from support.tpu.plot import plot
 
@@ -78,7 +81,7 @@ def parse_args() -> argparse.Namespace:
     add("--timeout", type=int, default=600, help="seconds for one compilation")
     text = "folder of the programs; compiled ones are used again"
     add("--out", type=output_folder, default="tpu_report", help=text)
-    add("--json", type=output_file, metavar="FILE", help="write all results")
+    add("--json", type=output_file, metavar="FILE", help="write all results, each as it comes")
     add("--plot", type=picture_file, metavar="FILE", help="draw a plot (matplotlib)")
     return parser.parse_args()
 
@@ -100,8 +103,8 @@ def check_compiler(python: str) -> None:
         )
 
 
-def run(args: argparse.Namespace) -> list[Row]:
-    """Trace and compile every combination asked for."""
+def run(args: argparse.Namespace) -> Iterator[Row]:
+    """Trace and compile every combination asked for; gives each as it is done."""
     from tqdm import tqdm
 
     dims = [args.dim] if args.workload else [[dim] for dim in args.dim]
@@ -114,7 +117,6 @@ def run(args: argparse.Namespace) -> list[Row]:
         for form in args.form
         if form != "naive" or optimizer in ("SGD", "Adagrad", "Adam")
     ]
-    rows: list[Row] = []
     needed: dict[str, Any] = {}
     for optimizer, dim, mode, form in tqdm(cases, unit="step", disable=None):
         name = f"{optimizer} {args.workload or 'D ' + str(dim[0])} {mode}"
@@ -128,7 +130,7 @@ def run(args: argparse.Namespace) -> list[Row]:
         try:
             traced = trace_step(args, args.out, optimizer, dim, mode, form)
         except JobError as failure:
-            rows.append({**base, "chip": "", "failed": str(failure)})
+            yield {**base, "chip": "", "failed": str(failure)}
             continue
         needed[name] = traced.get("bytes") or needed.get(name)
         for chip in args.chips:
@@ -143,10 +145,9 @@ def run(args: argparse.Namespace) -> list[Row]:
                         traced, chip, more, args.out, args.compiler_python, args.timeout
                     )
                 except JobError as failure:
-                    rows.append({**row, "failed": str(failure)})
+                    yield {**row, "failed": str(failure)}
                     continue
-                rows.append(judge({**row, **compiled}))
-    return rows
+                yield judge({**row, **compiled})
 
 
 def judge(row: Row) -> Row:

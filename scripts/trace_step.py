@@ -106,6 +106,7 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=None, help="of all devices (default: 4096)")
     add("--ids-per-sample", type=int, default=0, help="H: bags of H ids each; 0: dense features")
     add("--ragged", action="store_true", help="bags of none and of twice as many, in turn")
+    add("--dynamic", action="store_true", help="ids that get and lose rows")
     add("--unique", type=float, default=0.5, help="ids to draw from, as share of a table's ids")
 
 
@@ -132,6 +133,7 @@ def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
                 args.dim[number % len(args.dim)],
                 initializer=torch.zeros,
                 combiner="sum",
+                vocabulary=tte.DynamicVocabulary() if args.dynamic else None,
             )
         )
         for number in range(args.tables)

@@ -17,13 +17,13 @@ from torch import Tensor
 from . import runtime
 from .config.learning_rates import current_rates
 from .config.nest import pack_like
+from .distributed.placement import Strategy
 from .kernels.choice import RowKernels
 from .monitoring.describe import describe
 from .optimizers import Optimizer
 from .program.plain_lookup import serving_embedding_lookup
 from .runtime.modes import outside_graph
 from .table_rows import TableRows
-from .tables.placement import Strategy
 from .tf_forms import REQUIRED, require_size_and_optimizer, shapes_or_size
 from .training.steps import Steps, check_options
 
@@ -47,7 +47,7 @@ class TPUEmbedding(TableRows):
         batch_size: B, samples in a batch of all processes together; each enqueues B / S.
         optimizer: for tables that have none of their own; None leaves those tables as they are.
         device: None for the default XLA device, or 'cpu'.
-        sharding: 'mod' or 'div': which rows go to which process (`tables/placement.py`).
+        sharding: 'mod' or 'div': which rows go to which process (`distributed/placement.py`).
         process_group: a gloo group of the processes that share the tables; None for all that were started.
         pipeline_execution_with_tensor_core: True reads the rows of a step before the gradients of the step
             before are applied (a step sees the updates of all but the last one before it), so that reading

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import runtime
 from .config.resolved import WEIGHT, resolve, warn_of_equal_names
+from .distributed.placement import Strategy
 from .inputs.host_values import map_tensors
 from .kernels.choice import RowKernels
 from .monitoring.metrics import MetricsSwitch
@@ -22,7 +23,6 @@ from .program.build import Tables
 from .runtime.modes import for_tables, outside_graph
 from .table_state import TableState
 from .tables import state_dict as logical_state
-from .tables.placement import Strategy
 from .tables.shard import DeviceRows, HostRows
 from .tables.start_values import table_values
 from .tables.staying import refuse_to_copy, refuse_to_move

@@ -5,8 +5,6 @@ The work is in `tables/access/`. Letters: V vocabulary, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -174,12 +172,12 @@ class TableRows(TableModule):
         def checked() -> tuple[tuple[int, str, Tensor], dict[str, object]]:
             number, config = self._named(call, table)
             field = check.field_name(call, config, slot)
-            found = check.checked_rows(call, config, field, ids, self._find(number))
+            found = check.checked_rows(call, config, field, ids)
             return (number, field, found), _common(config, slot=slot)
 
         with calling(call):
             number, field, found = check_together(self.shard.group, call, checked)
-            rows = self._rows_of(number).read(field, found.reshape(-1))
+            rows = self._rows_of(number).read(field, self._find(call, number, found.reshape(-1)))
         rows = rows.view(*found.shape, rows.shape[1])
         return rows.squeeze(-2) if found.shape[-1] == 1 else rows.sum(-2)
 
@@ -247,9 +245,12 @@ class TableRows(TableModule):
         shape = torch.Size([*found.shape[:-1], count])
         return scores.view(shape), ids.view(shape)
 
-    def _find(self, number: int) -> Callable[[Tensor], Tensor] | None:
+    def _find(self, call: str, number: int, ids: Tensor) -> Tensor:
+        """The rows of ids `[N]`, if it takes a map to know them; a collective call then."""
         vocabularies = self._tables.vocabularies
-        return None if vocabularies is None else partial(vocabularies.find, number)
+        if vocabularies is None or number not in vocabularies.maps:
+            return ids
+        return vocabularies.find(number, ids, self.shard.group, call)
 
     def _named(self, call: str, table: object) -> tuple[int, Table]:
         number = check.table_number(call, self.resolved, table)

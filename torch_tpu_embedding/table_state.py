@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from .config.declared import TableConfig
 from .config.resolved import WEIGHT, Resolved
+from .distributed.placement import Placement
 from .io.warn import warn_caller
 from .program.build import Tables
 from .runtime.modes import outside_graph
 from .tables import state_dict as logical_state
-from .tables.placement import Placement
 from .training.open_steps import OpenSteps
+from .vocabularies.id_maps.id_map import IdMap
+from .vocabularies.live import LiveVocabularies
 from .vocabularies.map_tensor import packed_map
+from .vocabularies.saved_maps import joined, split
 
 
 class TableState(nn.Module):
@@ -122,7 +125,7 @@ class TableState(nn.Module):
         for number, key in logical_state.map_keys(self.resolved).items():
             vocabularies = self._tables.vocabularies
             assert vocabularies is not None
-            destination[prefix + key] = packed_map(vocabularies.state(number))
+            destination[prefix + key] = packed_map(joined(vocabularies.states(number)))
         destination[prefix + logical_state.EXTRA_KEY] = logical_state.extra_state(
             self.resolved, self.placement
         )
@@ -155,14 +158,25 @@ class TableState(nn.Module):
                 )
             if (vocabularies := self._tables.vocabularies) is not None:
                 vocabularies.require_idle("load_state_dict")
-                made = {n: vocabularies.of_state(n, each) for n, each in plan.maps.items()}
-                vocabularies.replace(made)
+                vocabularies.replace(self._maps(vocabularies, plan.maps))
             engine.store.replace(plan.values)
             return
         with torch.no_grad():
             for table, fields in plan.values.items():
                 for field, value in fields.items():
                     self._held(f"{self.resolved.tables[table].name}.{field}").copy_(value)
+
+    def _maps(
+        self, vocabularies: LiveVocabularies, states: Mapping[int, Mapping[str, Any]]
+    ) -> dict[int, list[IdMap]]:
+        made = {}
+        for number, state in states.items():
+            table, rules = self.resolved.tables[number], vocabularies.rules(number)
+            try:
+                made[number] = split(self.placement, number, table.vocabulary_size, rules, state)
+            except ValueError as error:
+                raise ValueError(f"table {table.name!r}: {error}") from error
+        return made
 
     def _held(self, key: str) -> Tensor:
         """A table or slot of CPU mode by its checkpoint key."""

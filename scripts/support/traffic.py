@@ -12,8 +12,8 @@ from typing import Any
 from torch_tpu_embedding.batch.program_shape import StackShape, form_of, order_stacks
 from torch_tpu_embedding.batch.requests import make_request
 from torch_tpu_embedding.config.resolved import Resolved
+from torch_tpu_embedding.distributed.placement import Placement
 from torch_tpu_embedding.inputs.bags import Bags, split_bags
-from torch_tpu_embedding.tables.placement import Placement
 
 FLOAT = 4  # bytes
 

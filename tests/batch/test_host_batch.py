@@ -15,10 +15,10 @@ from torch_tpu_embedding.batch.batcher import Batcher, HostBatch
 from torch_tpu_embedding.batch.padding import _MOST_FALLS, _WINDOW, PaddedSize
 from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.group import Alone
+from torch_tpu_embedding.distributed.placement import Placement
 from torch_tpu_embedding.inputs.bags import Bags, parse
 from torch_tpu_embedding.program.stack_index import split_buffers
 from torch_tpu_embedding.tables.layout import build_stacks
-from torch_tpu_embedding.tables.placement import Placement
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=_WINDOW))

@@ -20,8 +20,8 @@ from places import WORKERS
 from processes.launch import LIMIT, PROMPTLY, ended, free_port, torchrun
 from workers import torchrun_worker
 
+from torch_tpu_embedding.distributed.placement import STRATEGIES, Strategy
 from torch_tpu_embedding.distributed.rendezvous import fresh_store
-from torch_tpu_embedding.tables.placement import STRATEGIES, Strategy
 
 WORKER = str(WORKERS / "torchrun_worker.py")
 

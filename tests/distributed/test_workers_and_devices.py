@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from places import ROOT, SLOW
+from places import ROOT, SLOW, python_path
 from processes.launch import forked_python
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SubsetRandomSampler
 
@@ -154,7 +154,7 @@ assert found == [] and made.placement.num_devices == 2
 
 
 def test_devices_that_stay_idle_are_warned_of_with_the_remedy() -> None:
-    paths = {"PYTHONPATH": str(ROOT), "CPU_NUM_DEVICES": "2"}
+    paths = {"PYTHONPATH": python_path(ROOT), "CPU_NUM_DEVICES": "2"}
     done = subprocess.run(
         [forked_python(), "-c", IDLE],
         capture_output=True, text=True, timeout=30 * SLOW, env={**os.environ, **paths},

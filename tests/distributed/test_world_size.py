@@ -35,11 +35,11 @@ from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.distributed.group import PeerError
+from torch_tpu_embedding.distributed.placement import STRATEGIES, Placement, Strategy, shard_ids
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout
-from torch_tpu_embedding.tables.placement import STRATEGIES, Placement, Strategy, shard_ids
 from torch_tpu_embedding.tables.start_values import start_values
 
 SIZES = [1, 2, 3, 4]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from places import DOCS, ROOT
+from places import DOCS, ROOT, python_path
 from processes.launch import forked_python
 
 import torch_tpu_embedding as tte
@@ -104,7 +104,7 @@ def test_the_checkpoint_commands_run_as_written(tmp_path: Path) -> None:
         tte.checkpoint.save(embedding, tmp_path / directory, step=1000)
         with torch.no_grad():
             embedding.embedding_tables[users].fill_(0.0)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT)}
     for command in sorted(CHECKPOINT, key=lambda each: "from-tensorflow" in each):
         words = [forked_python(), *CHECKPOINT[command][1:]]
         if "from-tensorflow" in words:
@@ -120,6 +120,6 @@ def test_the_checkpoint_commands_run_as_written(tmp_path: Path) -> None:
 def test_our_own_commands_run_as_written(command: str, tmp_path: Path) -> None:
     tte.checkpoint.write_tables(tmp_path / "run", 1, {"user": {"weight": torch.ones(3, 2)}})
     words = [sys.executable, "-m", "torch_tpu_embedding", *COMMANDS[command][1:]]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT)}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import DOCS, EXAMPLES, ROOT, SLOW
+from places import DOCS, EXAMPLES, ROOT, SLOW, python_path
 from processes.launch import forked_python
 
 SCRIPT, NOTEBOOK = EXAMPLES / "first_steps.py", EXAMPLES / "first_steps.ipynb"
@@ -54,7 +54,7 @@ def notebook() -> dict[str, Any]:
 
 
 def run_script(folder: Path) -> list[str]:
-    environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": python_path(ROOT)}
     command = [forked_python(), str(SCRIPT)]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=True
@@ -101,7 +101,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     book = nbformat.read(NOTEBOOK, 4)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": python_path(ROOT)}
     client = nbclient.NotebookClient(
         book, timeout=60 * SLOW, resources={"metadata": {"path": tmp_path}}
     )

@@ -25,7 +25,7 @@ from dlrm.data import ClickLog, hash_ids, read_criteo, synthetic
 from dlrm.model import Trainer
 from dlrm.report import auc
 from models.small_data import OPTIONS, few_columns, small_synthetic
-from places import EXAMPLES, SLOW, SUPPORT
+from places import EXAMPLES, SLOW, SUPPORT, python_path
 from processes.launch import forked_python
 
 import torch_tpu_embedding as tte
@@ -393,11 +393,11 @@ def test_ctrl_c_saves_and_exits_130(tmp_path: Path) -> None:
         "train_dlrm.synthetic = small_synthetic; "
         "sys.exit(train_dlrm.main(sys.argv[1:]))"
     )
-    paths = [str(EXAMPLES), str(EXAMPLES.parent), str(SUPPORT)]
+    paths = python_path(EXAMPLES, EXAMPLES.parent, SUPPORT)
     options = f"{OPTIONS} --epochs 1000 --eval-every 10 --no-baseline --checkpoint".split()
     process = subprocess.Popen(
         [forked_python(), "-u", "-c", script, *options, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, "PYTHONPATH": paths},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

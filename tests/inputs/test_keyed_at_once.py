@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keyed import Keyed
+from models.keyed import Keyed
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import Resolved, resolve

@@ -14,6 +14,7 @@ from torch_tpu_embedding.distributed.group import Alone
 from torch_tpu_embedding.kernels import self_check
 from torch_tpu_embedding.kernels.choice import VARIABLE, wants_row_kernels
 from torch_tpu_embedding.kernels.self_check import find_fault, kernels_work
+from torch_tpu_embedding.kernels.sum_rows import sum_rows
 from torch_tpu_embedding.kernels.write_rows import write_records
 from torch_tpu_embedding.program import build
 from torch_tpu_embedding.tables.layout import ArrayLayout
@@ -73,6 +74,7 @@ def test_with_kernels_it_is_said_which_arrays_they_write(monkeypatch: pytest.Mon
     embedding.build()
     embedding.enable_metrics()
     assert "row kernel" in embedding.describe()
+    assert "sums of ragged features: by a row kernel" in embedding.describe()
     assert embedding.metrics()["row_kernels"] is True
     rows = make(layout="TPU").read_rows("users", range(50))
     assert torch.equal(embedding.read_rows("users", range(50)), rows)
@@ -112,6 +114,23 @@ def test_a_kernel_that_writes_something_else_is_not_used(
     assert kernels_work(Local(CPU), [layout(32, 4)]), "its own kernel is well"
 
 
+@pytest.mark.parametrize("wrong", [1.0, float("nan")])
+def test_a_kernel_that_sums_something_else_is_not_used(
+    wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_sum_is_wrong(*given: Any) -> Tensor:
+        sums = sum_rows(*given)
+        sums[-1, -1] += wrong * given[-1]
+        return sums
+
+    monkeypatch.setattr(self_check, "sum_rows", one_sum_is_wrong)
+    with pytest.warns(
+        RuntimeWarning, match=r"a kernel summed otherwise than the scatter \(rows of 32 numbers\)"
+    ):
+        assert not kernels_work(Local(CPU), EVERY_KIND)
+    assert kernels_work(Local(CPU), [layout(16, 8)]), "such rows are not summed by a kernel"
+
+
 def test_a_kernel_that_fails_is_not_used_and_training_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -120,11 +139,11 @@ def test_a_kernel_that_fails_is_not_used_and_training_goes_on(
 
     monkeypatch.setattr(build, "on_a_tpu", lambda: True)
     monkeypatch.setattr(self_check, "write_records", fail)
-    embedding = make(row_kernels="on", layout="TPU")
     with pytest.warns(
         RuntimeWarning, match="a kernel failed: RuntimeError: Mosaic failed to compile"
     ):
-        embedding.build()
+        embedding = make(row_kernels="on", layout="TPU")
+    embedding.build()
     assert "row kernel" not in embedding.describe()
     embedding([torch.tensor([1, 2, 3, 3])])[0].sum().backward()
     embedding.apply_gradients()
@@ -149,3 +168,31 @@ def test_a_fault_on_one_process_keeps_all_from_using_kernels() -> None:
     exchange.group = Group()
     with pytest.warns(RuntimeWarning, match="on process 1"):
         assert not kernels_work(exchange, EVERY_KIND)
+
+
+def test_processes_meet_in_the_constructor_and_one_may_build_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    met: list[Any] = []
+
+    class Group(Alone):
+        def scoped(self, scope: str) -> Group:
+            return self
+
+        def gather_objects(self, value: Any) -> list[Any]:
+            met.append(value)
+            return [value, None]
+
+    class Exchange(Local):
+        def __init__(self, device: torch.device, process_group: object) -> None:
+            super().__init__(device)
+            self.group = Group()
+
+    monkeypatch.setattr(build, "on_a_tpu", lambda: True)
+    monkeypatch.setattr(build, "choose_exchange", Exchange)
+    monkeypatch.setattr(self_check, "find_fault", lambda exchange, arrays: None)
+    embedding = make(row_kernels="on", layout="TPU")
+    assert met == [None]
+    embedding.build()
+    assert met == [None]
+    assert "row kernel" in embedding.describe()

@@ -22,12 +22,16 @@ sys.path.append(str(SCRIPTS))  # as for a script that is run
 from scripts.support.tpu.chips import CHIPS
 from scripts.support.tpu.job import run_compiler
 from scripts.support.tpu.program import read_program
+from torch_tpu_embedding.kernels import hlo_module, sum_rows
+from torch_tpu_embedding.runtime.torch_xla import device
 
 COMPILER = os.environ.get("TPU_COMPILER_PYTHON", sys.executable)
 KERNELS = ("write_records", "write_marked_rows")
 WORDS_A_RECORD = {"v4": 15, "v5e": 26, "v5p": 16, "v6e": 26}
 """Instruction words for each record that may be written, at most; XLA's scatter-add has 71 to 104. The two
 cores of v4 and v5p share the records."""
+WORDS_A_LOOKUP = 8
+"""Likewise of a sum; XLA's gather and scatter-add have 7.8 (v4), 8.5 (v5p), 12.3 (v6e) and 12.9 (v5e)."""
 
 
 def has_compiler() -> bool:
@@ -47,6 +51,14 @@ def compiled(proto: Path, chip: str, folder: Path, *options: str) -> dict[str, A
     found["text"] = (folder / "program.txt").read_text()
     found["words"] = words
     return found
+
+
+def check_sums(found: dict[str, Any], sums: int, lookups: int) -> None:
+    """So many sums are by the kernel, and then nothing is left for a scatter."""
+    words = [n for name, n in found["words"].items() if name.startswith("sum_rows")]
+    assert len(words) == sums
+    assert max(words, default=0) <= WORDS_A_LOOKUP * lookups
+    assert (" scatter(" in found["text"]) == (sums == 0)
 
 
 def check(found: dict[str, Any], shapes: list[list[int]], chip: str, records: int | None) -> None:
@@ -86,12 +98,14 @@ def test_tables_are_written_in_place_by_kernels_on_four_chips(name: str, tmp_pat
     for chip in CHIPS:
         found = compiled(Path(step["proto"]), chip, tmp_path / chip)
         check(found, shapes, chip, records)
+        check_sums(found, {"four records a row": 0, "two arrays": 4}.get(name, 2), 4 * 4096)
 
 
 @pytest.mark.parametrize(("dim", "vocabulary"), [(64, 1_200_000), (32, 2_400_000)])
 @pytest.mark.parametrize("way", ["partitions", "replicas"])
 def test_so_they_are_on_four_devices(way: str, dim: int, vocabulary: int, tmp_path: Path) -> None:
     given = ["--dim", str(dim), "--vocabulary", str(vocabulary), "--batch-size", "4096"]
+    given += ["--ids-per-sample", "4", "--ragged", "--unique", "0.1"] * (dim == 64)
     option = {"partitions": "--devices", "replicas": "--replicas"}[way]
     step = traced(tmp_path, "--row-kernels", "--layout", "TPU", *given, option, "4")
     shapes = [array["shape"] for array in step["arrays"]]
@@ -99,3 +113,27 @@ def test_so_they_are_on_four_devices(way: str, dim: int, vocabulary: int, tmp_pa
         found = compiled(Path(step["proto"]), chip, tmp_path / chip, f"--{way}", "4")
         check(found, shapes, chip, None)
         assert " all-to-all" in found["text"]
+        sums = [name for name in found["words"] if name.startswith("sum_rows")]
+        assert len(sums) == (2 if dim == 64 and way == "replicas" else 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "segments", "dim"), [(20_472, 4_088, 64), (4_088, 20_472, 64), (8_184, 4_088, 192)]
+)
+def test_the_largest_sums_that_the_kernel_takes_are_compiled_for_four_chips(
+    rows: int, segments: int, dim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups = rows + segments
+    assert sum_rows.fits_kernel(rows, lookups, segments, dim)
+    assert not sum_rows.fits_kernel(rows + 8, lookups + 8, segments, dim)
+    modules: list[bytes] = []
+    monkeypatch.setattr(device, "computation", lambda name, module: modules.append(module))
+    sum_rows._operation(lookups, rows, dim, segments)
+    step = tmp_path / "step.before_optimizations.hlo.pb"
+    step.write_bytes(hlo_module._field(1, modules[0]))
+    step.with_suffix("").with_suffix(".txt").write_text("HloModule sum_rows\n")
+    for chip in CHIPS:
+        found = compiled(step, chip, tmp_path / chip)
+        words = [n for name, n in found["words"].items() if name.startswith("sum_rows")]
+        assert words
+        assert words[0] <= (12 if dim > 128 else WORDS_A_LOOKUP) * lookups

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from torch_tpu_embedding.kernels.kernel_text import template
 from torch_tpu_embedding.kernels.write_rows import (
     BLOCK,
     CHUNK,
@@ -146,6 +147,4 @@ def test_the_text_of_marked_rows_is_what_the_source_lowers_to(rows: int, blocks:
 
 @pytest.mark.parametrize("name", lowering.KERNELS)
 def test_the_files_are_those_that_the_script_writes(name: str) -> None:
-    from torch_tpu_embedding.kernels import write_rows
-
-    assert write_rows._template(name).template == lowering.template(name)
+    assert template(name).template == lowering.template(name)

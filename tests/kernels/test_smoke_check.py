@@ -51,6 +51,9 @@ def test_both_ways_are_timed_for_every_width(
     times = found["nanoseconds_a_record"]
     assert [*times] == ["1 rows", "2 rows", "3 rows", "marked rows"]
     assert all({"kernel", "scatter"} == {*times[f"{rows} rows"]} for rows in (1, 2, 3))
+    sums = found["nanoseconds_a_lookup"]
+    assert [*sums] == ["D 32", "D 64", "D 192"]
+    assert all({"kernel", "scatter"} == {*each} for each in sums.values())
 
 
 def test_a_fault_is_the_problem_and_nothing_is_timed(

@@ -1,4 +1,4 @@
-"""constraints.txt: exact, complete, and of use with every build of torch."""
+"""constraints.txt, and that of torch_tpu: exact, complete, and of use with every build of torch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
+from backends import DEVICE
 from packaging.requirements import Requirement
 from places import ROOT
 
-PINS = dict(
-    line.split("==")
-    for line in (ROOT / "constraints.txt").read_text().splitlines()
-    if not line.startswith("#")
-)
+EXTRAS = {"constraints.txt": "dev", "constraints-torch-tpu.txt": "dev-torch-tpu"}
+FILES = {
+    name: dict(
+        line.split("==")
+        for line in (ROOT / name).read_text().splitlines()
+        if not line.startswith("#")
+    )
+    for name in EXTRAS
+}
+OWN = {file: Requirement(f"torch_tpu_embedding[{extra}]") for file, extra in EXTRAS.items()}
+OF_THIS_ENVIRONMENT = FILES["constraints-torch-tpu.txt" if DEVICE == "tpu" else "constraints.txt"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -23,19 +30,20 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_every_requirement_of_what_is_installed_has_a_fitting_version() -> None:
-    extras = PROJECT["optional-dependencies"]
-    lines = PROJECT["dependencies"] + [
-        line for extra in ("dev", "xla", "test", "examples", "docs") for line in extras[extra]
-    ]
-    for line in lines:
-        requirement = Requirement(line)
-        if canonical(requirement.name) != "torch-tpu-embedding":
-            assert requirement.specifier.contains(PINS[canonical(requirement.name)]), line
+@pytest.mark.parametrize("file", EXTRAS)
+def test_every_requirement_of_what_is_installed_has_a_fitting_version(file: str) -> None:
+    waiting = [*map(Requirement, PROJECT["dependencies"]), OWN[file]]
+    for requirement in waiting:
+        if canonical(requirement.name) == "torch-tpu-embedding":
+            extras = PROJECT["optional-dependencies"]
+            waiting += [Requirement(line) for each in requirement.extras for line in extras[each]]
+        else:
+            line = str(requirement)
+            assert requirement.specifier.contains(FILES[file][canonical(requirement.name)]), line
 
 
 def test_what_these_need_in_turn_has_a_version_too() -> None:
-    for name in PINS:
+    for name in OF_THIS_ENVIRONMENT:
         try:
             needed = distribution(name).requires or []
         except PackageNotFoundError:
@@ -44,13 +52,17 @@ def test_what_these_need_in_turn_has_a_version_too() -> None:
             if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
                 continue
             of_torch = requirement.name.startswith(("nvidia-", "triton"))
-            assert of_torch or canonical(requirement.name) in PINS, f"{requirement} of {name}"
+            assert of_torch or canonical(requirement.name) in OF_THIS_ENVIRONMENT, (
+                f"{requirement} of {name}"
+            )
 
 
-def test_a_build_of_torch_for_the_cpu_fits_and_its_gpu_libraries_are_not_named() -> None:
-    assert Requirement(f"torch=={PINS['torch']}").specifier.contains("2.9.0+cpu")
-    assert not [name for name in PINS if name.startswith(("nvidia", "triton"))]
-    assert not [version for version in PINS.values() if "+" in version]
+@pytest.mark.parametrize("file", EXTRAS)
+def test_a_build_of_torch_for_the_cpu_fits_and_its_gpu_libraries_are_not_named(file: str) -> None:
+    pins = FILES[file]
+    assert Requirement(f"torch=={pins['torch']}").specifier.contains(f"{pins['torch']}+cpu")
+    assert not [name for name in pins if name.startswith(("nvidia", "triton"))]
+    assert not [version for version in pins.values() if "+" in version]
 
 
 def test_the_extra_xla_has_the_torch_that_fits() -> None:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from places import ROOT
+from places import ROOT, python_path
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TOOLS = ("hatchling", "hatch_fancy_pypi_readme")
@@ -61,7 +61,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(installed: Path, words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     """A command that sees the installed wheel, and nothing of this repository."""
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    environment = {**os.environ, "PYTHONPATH": python_path(installed)}
     return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
@@ -133,7 +133,7 @@ def test_mypy_sees_its_types(installed: Path, tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="pip install '.[dev]'")
     (tmp_path / "user.py").write_text(USER)
     # a path of MYPYPATH would be checked as sources; PYTHONPATH is where installed packages are found
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    environment = {**os.environ, "PYTHONPATH": python_path(installed)}
     words = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "user.py"]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     said = done.stdout

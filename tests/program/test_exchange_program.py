@@ -17,9 +17,9 @@ from scripts.support.traffic import count_traffic
 from torch_tpu_embedding.batch.batcher import Batcher
 from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.group import Alone
+from torch_tpu_embedding.distributed.placement import Placement
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.tables.layout import build_stacks
-from torch_tpu_embedding.tables.placement import Placement
 
 FIELD_ROWS = ["--optimizer", "Adagrad", "--dim", "64", "--tables", "3"]
 """On a CPU their weights and slots are rows of their own, each written by its own scatter."""

@@ -36,16 +36,24 @@ NOT_UNDER_TORCH_TPU = {
     + "its backend of torch.compile",
     "test_the_package_does_not_import_the_compiler": "torch_tpu itself imports it",
     "test_a_program_ends_though_loops_of_it_have_not": "torch_tpu warns of its allocator at import",
+    "test_devices_that_stay_idle_are_warned_of_with_the_remedy": PARTITIONED
+    + "and its plugin for tests has one device",
+    "test_in_the_program_of_a_process_for_each_chip_values_and_gradients": OF_TORCH_XLA
+    + "its replicas in threads",
+    "tests/kernels/": OF_TORCH_XLA + "row kernels are calls that it makes",
+    "tests/runtime/test_forked_python.py": OF_TORCH_XLA
+    + "a fork of a process that has started torch_tpu's device cannot use it",
     "tests/distributed/test_spmd.py": PARTITIONED + "several devices of one process",
     "tests/distributed/test_replicas.py": OF_TORCH_XLA + "its replicas in threads",
     "tests/program/test_exchange_program.py": PARTITIONED + "the exchange in the program",
-    "tests/program/test_pipeline_program.py": LAZY + "the pipelined step as one program",
     "tests/runtime/test_program_cache.py": OF_TORCH_XLA + "its cache of programs",
     "tests/scripts/test_tpu_report.py": OF_TORCH_XLA + "reports on its programs",
 }
 """Part of a test's name, `path::function[parameters]` → why it does not run under torch_tpu."""
 
 FILES_OF_TORCH_XLA = [
+    "program/test_pipeline_program.py",
+    "program/test_rows_added.py",
     "runtime/test_held.py",
     "runtime/test_out_of_place.py",
     "training/test_embedding_optimizer.py",

@@ -16,13 +16,13 @@ from torch_tpu_embedding.config.resolved import Table, field_shape, resolve
 from torch_tpu_embedding.distributed.agreement import check_together
 from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.distributed.group import PeerError
+from torch_tpu_embedding.distributed.placement import STRATEGIES, Placement, Strategy
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout, row_windows
 from torch_tpu_embedding.tables.access import rows as access
 from torch_tpu_embedding.tables.access import scoring
 from torch_tpu_embedding.tables.access.rows import RowsOfAll, merge
-from torch_tpu_embedding.tables.placement import STRATEGIES, Placement, Strategy
 from torch_tpu_embedding.tables.shard import DeviceRows, HostRows
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from torch import Tensor
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import Resolved, resolve
 from torch_tpu_embedding.distributed.agreement import agree
-from torch_tpu_embedding.tables.placement import Placement
+from torch_tpu_embedding.distributed.placement import Placement
 from torch_tpu_embedding.tables.start_values import start_values, table_values
 from torch_tpu_embedding.tables.state_dict import EXTRA_KEY, extra_state, plan_load, state_keys
 

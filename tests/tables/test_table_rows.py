@@ -19,11 +19,11 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.exchange import Local, Process
+from torch_tpu_embedding.distributed.placement import STRATEGIES, Placement, Strategy
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables import layout, row_windows, store
-from torch_tpu_embedding.tables.placement import STRATEGIES, Placement, Strategy
 from torch_tpu_embedding.tables.shard import DeviceRows
 from torch_tpu_embedding.tables.start_values import start_values
 

@@ -10,14 +10,13 @@ import pytest
 import torch
 from models import helpers
 from models.laws import OPTIMIZERS
-from processes import launch
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.config.vocabulary import DynamicVocabulary
 from torch_tpu_embedding.reference import ReferenceEmbedding
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.vocabularies.id_map import IdMap, MapRules
+from torch_tpu_embedding.vocabularies.id_maps.id_map import IdMap, MapRules
 from torch_tpu_embedding.vocabularies.start_values import start_values_by_id
 
 V, B = 12, 4
@@ -109,7 +108,7 @@ def test_inference_changes_nothing_and_unknown_ids_use_shared_rows() -> None:
     assert torch.equal(helpers.tensors(embedding)["t.weight"], before)
     maps = embedding._tables.vocabularies
     assert maps is not None
-    assert (maps.maps[0].num_ids, maps.maps[0].clock) == (0, 0)
+    assert (maps.maps[0][0].num_ids, maps.maps[0][0].clock) == (0, 0)
 
 
 def test_rows_of_a_batch_that_was_dropped_start_with_the_next_one() -> None:
@@ -144,7 +143,7 @@ def test_rows_of_batches_that_wait_are_not_taken() -> None:
         embedding.enqueue({"f": batches[n]}, name=str(n))
     maps = embedding._tables.vocabularies
     assert maps is not None
-    known = maps.maps[0].index.find(torch.cat(batches).numpy())
+    known = maps.maps[0][0].index.find(torch.cat(batches).numpy())
     assert (known[:8] >= 0).all()
     assert (known[8:] < 0).all()
 
@@ -225,17 +224,22 @@ def test_a_state_dict_holds_the_map_and_one_without_it_is_refused() -> None:
         other.load_state_dict(state)
 
 
-def test_a_larger_table_takes_the_ids_and_a_smaller_one_is_refused(tmp_path: Path) -> None:
+def test_a_larger_table_takes_the_ids_and_a_smaller_one_those_used_most(tmp_path: Path) -> None:
     one = live()
     run(one, range(6))
     checkpoint.save(one, tmp_path, 6)
     larger = live(30)
     checkpoint.load(larger, tmp_path, resize="allow")
     assert torch.equal(larger.read_rows("live", ALL_IDS), one.read_rows("live", ALL_IDS))
-    with pytest.raises(
-        ValueError, match=r"12 rows in the checkpoint, whose ids have no room in the 9"
-    ):
-        checkpoint.load(live(9), tmp_path, resize="allow")
+    smaller = live(9)
+    with pytest.raises(ValueError, match=r"resize='allow' to load the ids that are used most"):
+        checkpoint.load(smaller, tmp_path)
+    checkpoint.load(smaller, tmp_path, resize="allow")
+    found, wanted = (each.read_rows("live", ALL_IDS) for each in (smaller, one))
+    assert (found == wanted).all(1).sum() >= 7
+    run(smaller, range(6, 9))
+    with pytest.raises(checkpoint.CheckpointError, match="since=6"):
+        checkpoint.save(smaller, tmp_path, 9, since=6)
     with pytest.raises(ValueError, match=r"its rows were found by DynamicVocabulary.*but by"):
         checkpoint.load(live(vocabulary=DynamicVocabulary(oov_rows=3)), tmp_path)
     checkpoint.load(live(vocabulary=DynamicVocabulary("lfu", oov_rows=2)), tmp_path)
@@ -363,22 +367,6 @@ def test_what_cannot_be_is_said_at_construction() -> None:
         tte.TPUEmbedding(features, 4, None, id_bounds="drop")
     described = tte.config_to_dict(features)
     assert tte.config_from_dict(described)["f"].table.vocabulary == live_
-
-
-def test_several_devices_are_refused_with_what_works() -> None:
-    code = (
-        "import torch_tpu_embedding as tte\n"
-        "tte.distributed.initialize()\n"
-        "t = tte.TableConfig(9, 4, name='t', vocabulary=tte.DynamicVocabulary())\n"
-        "tte.TPUEmbedding({'f': tte.FeatureConfig(t)}, 4, None)\n"
-    )
-    process = launch.start(["-c", code], CPU_NUM_DEVICES="2")
-    with launch.ended(process):
-        _, errors = process.communicate(timeout=launch.LIMIT)
-    assert (
-        "works on one process with one device; there are 2 devices: use a HashedVocabulary"
-        in errors
-    )
 
 
 def test_a_replayed_step_is_traced_instead_and_says_so() -> None:

@@ -16,7 +16,7 @@ from models.maps import ALL_IDS, NUM_IDS, SmallMap, rules, streams
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch.batcher import Batcher
 from torch_tpu_embedding.program.live_rows.send import NewRowsSender
-from torch_tpu_embedding.vocabularies.id_map import IdMap, MapRules
+from torch_tpu_embedding.vocabularies.id_maps.id_map import IdMap, MapRules
 
 
 def known(made: IdMap) -> dict[str, Any]:

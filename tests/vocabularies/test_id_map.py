@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.maps import ALL_IDS, SmallMap, rules, streams
 
-from torch_tpu_embedding.vocabularies.id_index import IdIndex
-from torch_tpu_embedding.vocabularies.id_map import IdMap, MapRules
-from torch_tpu_embedding.vocabularies.sketch import MOST_COUNTED, CountMinSketch
+from torch_tpu_embedding.vocabularies.id_maps.id_index import IdIndex
+from torch_tpu_embedding.vocabularies.id_maps.id_map import IdMap, MapRules
+from torch_tpu_embedding.vocabularies.id_maps.sketch import MOST_COUNTED, CountMinSketch
 
 
 class Model:

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
+from ..distributed.placement import Placement
 from ..inputs.at_once.bags import OneLengthBags
 from ..inputs.bags import Bags, split_bags
 from ..runtime import host
 from ..runtime.phases import phase, timed
 from ..tables.layout import StackLayout
-from ..tables.placement import Placement
 from .agreement import Report, kinds_of, most, tell
 from .at_once.batch import OneLengthBatch
 from .bag_lengths import BagLengths
@@ -61,7 +61,7 @@ class HostBatch:
     cut: tuple[int | None, ...] | None = None
     """The number of samples that the activations of each feature are cut to, None for a feature whose
     activations stay whole; None if no process has any to cut."""
-    kept: host.Kept | None = None
+    copy: host.DeviceCopy | None = None
     """Keeps `floats` on the device, if all batches of the same form have them."""
 
     def put_floats(self, put: Callable[[Tensor], Tensor]) -> Tensor | None:
@@ -72,9 +72,8 @@ class HostBatch:
         """
         if not self.floats.numel():
             return None
-        return (
-            put(self.floats) if self.kept is None else self.kept.hold((), lambda: put(self.floats))
-        )
+        copy = self.copy if self.copy is not None else host.DeviceCopy()
+        return copy.hold((), lambda: put(self.floats))
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,8 @@ class Batcher:
         self._resolved = resolved
         self._stacks = stacks
         self._placement = placement
-        self._group = group
+        self.group = self._group = group
+        """The processes that make a batch together."""
         self._orders: dict[tuple[Form, ...], tuple[StackOrder, ...]] = {}
         self._names = [
             ", ".join(repr(resolved.tables[t].name) for t in stack.table_indices)
@@ -245,7 +245,7 @@ class Batcher:
             ((),) * len(shapes),
             tuple((each,) for each in records),
             f"batch {self._made}{self._name}",
-            kept=at_once.kept,
+            copy=at_once.copy,
         )
 
     def _order(self, bags: Sequence[Bags]) -> tuple[StackOrder, ...]:

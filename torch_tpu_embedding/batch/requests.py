@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
+from ..distributed.placement import Placement
 from ..inputs.at_once.bags import OneIdBags
 from ..inputs.bags import NO_ID, Bags
 from ..runtime import host
 from ..tables.layout import StackLayout
-from ..tables.placement import Placement
 from .dedup import Ranks, unique_by
 from .program_shape import StackOrder
 

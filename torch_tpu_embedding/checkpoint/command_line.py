@@ -49,6 +49,8 @@ def _inspect(args: argparse.Namespace) -> tuple[int, Any, str]:
         optimizer = table["optimizer"]["class"] if table["optimizer"] else "not known"
         by = table.get("vocabulary")
         vocabulary = f", vocabulary {by['class']}" if by else ""
+        if by and "ids" in by:
+            vocabulary += f": {_count(by['ids'], 'id')}, {by['occupancy']:.0%} of the rows for ids"
         lines.append(f"  {table['name']} (optimizer {optimizer}{vocabulary})")
         for name, field in table["fields"].items():
             norm = (

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ..config.resolved import WEIGHT
-from ..tables.placement import Strategy
+from ..distributed.placement import Strategy
 from .errors import CheckpointError
 from .format.index import TableEntry
 from .format.run_directory import run_directory
 from .format.steps import all_steps, choose_step, complete_steps
+from .maps import ids_in_maps
 from .reading.reader import Reader, open_checkpoint
 from .reading.step_reader import StepFiles
 from .rows import block_rows
@@ -53,7 +54,7 @@ def inspect(directory: Path, step: int | None, norms: bool) -> dict[str, Any]:
             "bytes": sum(entry.bytes for entry in index.files.values()),
             "extra": index.files[index.extra].bytes if index.extra else None,
             "serving_bytes": _serving_bytes(reader),
-            "tables": [_table(reader, entry, norms) for entry in reader.tables.values()],
+            "tables": _tables(reader, norms),
         }
     return result
 
@@ -67,6 +68,16 @@ def _serving_bytes(reader: Reader) -> dict[str, int]:
             rows * min(width + 8, 4 * width) for rows, width in shapes
         ),  # and a scale and an offset a row
     }
+
+
+def _tables(reader: Reader, norms: bool) -> list[dict[str, Any]]:
+    found, maps = [_table(reader, entry, norms) for entry in reader.tables.values()], reader.maps()
+    for table in found:
+        if table["name"] in maps:
+            rows = table["fields"][WEIGHT]["shape"][0] - table["vocabulary"]["oov_rows"]
+            ids = ids_in_maps(maps[table["name"]])
+            table["vocabulary"] = {**table["vocabulary"], "ids": ids, "occupancy": ids / rows}
+    return found
 
 
 def _table(reader: Reader, entry: TableEntry, norms: bool) -> dict[str, Any]:

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
+
 from ..distributed.group import HostGroup, raise_together, together
 from ..io.warn import warn_caller
-from ..vocabularies.id_map import IdMap
+from ..vocabularies.saved_maps import Moves
 from .errors import CheckpointError, StepRemovedError
 from .format.run_directory import shared_directory
 from .format.steps import choose_step, complete_steps, require_step
-from .maps import live_vocabularies, maps_for
+from .maps import LoadedMaps, live_vocabularies, maps_for
 from .open_steps import drop_open_steps
 from .reading.reader import TRIES, Reader, open_step
 from .reading.table_matching import TableMatch, match_tables
@@ -149,7 +152,7 @@ class _Opened:
     reader: Reader
     matches: list[TableMatch]
     extra: Any
-    maps: dict[int, IdMap]
+    maps: dict[int, LoadedMaps]
 
 
 def _open(shard: Shard, arguments: _Arguments, steps: list[int]) -> _Opened:
@@ -213,7 +216,8 @@ def _try(shard: Shard, arguments: _Arguments, step: int) -> _Opened | Exception:
         )
         _check(reader, matches, arguments.verify, shard.group)
         sources = [(match.number, match.source) for match in matches]
-        return _Opened(reader, matches, reader.extra(), maps_for(shard, sources, reader.maps()))
+        maps = maps_for(shard, sources, reader.maps(), reader.tables)
+        return _Opened(reader, matches, reader.extra(), maps)
     except Exception as error:
         return _explained(error, reader)
 
@@ -245,19 +249,26 @@ def _fill(embedding: HasShard, root: Path, opened: _Opened) -> int:
         How many batches that were looked up in the rows before are dropped.
     """
     shard, reader, matches = embedding.shard, opened.reader, opened.matches
+    moved = {table for table, each in opened.maps.items() if each.moves is not None}
     forget(embedding)
     dropped = drop_open_steps(shard)
     with together(shard.group, f"checkpoint.load of step {reader.step}"):
         try:
             for match in matches:
-                _fill_table(shard, match, reader)
+                moves = opened.maps[match.number].moves if match.number in opened.maps else None
+                if moves is None:
+                    _fill_table(shard, match, reader)
+                else:
+                    _move_rows(shard, match, reader, moves)
         except Exception as error:
             error.add_note("some rows were loaded already: load again before going on")
             raise
     if (vocabularies := live_vocabularies(shard)) is not None:
-        vocabularies.replace(opened.maps)
+        vocabularies.replace({table: each.maps for table, each in opened.maps.items()})
     reader.close()
-    if len(matches) == len(shard.tables) and all(match.is_whole for match in matches):
+    if len(matches) == len(shard.tables) and all(
+        match.is_whole and match.number not in moved for match in matches
+    ):
         remember(embedding, root, reader.step, reader.index.save_id, shard.set_mark())
     drop_claim(embedding, root)
     return dropped
@@ -272,3 +283,21 @@ def _fill_table(shard: Shard, match: TableMatch, reader: Reader) -> None:
         wanted = ids[start : min(start + at_once, rows)]
         values = {field: reader.read_ids(match.source, field, wanted) for field in match.fields}
         shard.write_rows(match.number, start, values)
+
+
+def _move_rows(shard: Shard, match: TableMatch, reader: Reader, moves: Moves) -> None:
+    """Write this process's rows of a table whose ids have other rows now, block by block of the step's."""
+    ids, saved = shard.ids(match.number), reader.tables[match.source].vocabulary_size
+    at_once = block_rows(field_widths(shard.tables[match.number]))
+    for start in range(0, saved, at_once):
+        stop = min(start + at_once, saved)
+        here = slice(*np.searchsorted(moves.sources, [start, stop]).tolist())
+        if here.start == here.stop:
+            continue
+        chosen = torch.from_numpy(moves.sources[here] - start)
+        rows = torch.from_numpy((moves.targets[here] - ids.start) // ids.step)
+        values = {
+            field: reader.read_ids(match.source, field, range(start, stop))[chosen]
+            for field in match.fields
+        }
+        shard.write_scattered(match.number, rows, values)

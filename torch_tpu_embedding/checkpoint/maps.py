@@ -1,22 +1,35 @@
 """The maps of tables with a DynamicVocabulary in a checkpoint: in the extra file, beside the caller's part.
 
-The file then holds a dict of two: under `MAPS` table → state of its map, and under 'value' the caller's.
+The file then holds a dict of two: under `MAPS` table → states of the maps of all devices, and under 'value'
+the caller's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from ..vocabularies.id_map import IdMap
+from ..vocabularies.id_maps.id_map import IdMap
 from ..vocabularies.live import LiveVocabularies
+from ..vocabularies.saved_maps import Moves, SavedMaps
 from .errors import CheckpointError
 from .format.extra import MAPS
+from .format.index import TableEntry
 from .rows import Shard
 
 _ARRAYS = ("ids", "rows", "last_used", "count", "sketch")
+
+
+@dataclass(frozen=True)
+class LoadedMaps:
+    """The maps of a table that a load fills, and the rows that it must bring elsewhere."""
+
+    maps: list[IdMap]
+    moves: Moves | None
 
 
 def live_vocabularies(shard: Shard) -> LiveVocabularies | None:
@@ -26,26 +39,30 @@ def live_vocabularies(shard: Shard) -> LiveVocabularies | None:
 
 
 def with_maps(shard: Shard, extra: Any) -> Any:
-    """The value for the extra file."""
+    """The value for the extra file; a collective call if tables have maps."""
     vocabularies = live_vocabularies(shard)
     if vocabularies is None:
         return extra
-    maps = {}
-    for table in vocabularies.maps:
-        state = vocabularies.state(table)
-        tensors = {name: torch.from_numpy(state[name]) for name in _ARRAYS}
-        maps[shard.tables[table].name] = {**state, **tensors}
+    mine = {table: vocabularies.states(table) for table in vocabularies.maps}
+    maps: dict[str, list[dict[str, Any]]] = {}
+    for of_process in shard.group.gather_objects(mine):
+        for table, parts in of_process.items():
+            maps.setdefault(shard.tables[table].name, []).extend(map(_as_tensors, parts))
     return {MAPS: maps, "value": extra}
 
 
 def maps_for(
-    shard: Shard, sources: Sequence[tuple[int, str]], saved: Mapping[str, Any]
-) -> dict[int, IdMap]:
+    shard: Shard,
+    sources: Sequence[tuple[int, str]],
+    saved: Mapping[str, Any],
+    entries: Mapping[str, TableEntry],
+) -> dict[int, LoadedMaps]:
     """The maps of the tables that a load fills.
 
     Args:
         sources: each table to fill, and its name in the checkpoint.
         saved: the maps of the checkpoint.
+        entries: its tables.
 
     Raises:
         CheckpointError: the map of a table is missing, or is none of it.
@@ -53,17 +70,31 @@ def maps_for(
     vocabularies = live_vocabularies(shard)
     if vocabularies is None:
         return {}
-    made = {}
+    made: dict[int, LoadedMaps] = {}
     for table, source in sources:
         if table in vocabularies.maps:
             if source not in saved:
                 raise CheckpointError(f"table {source!r}: the checkpoint has no map of its ids")
-            state = saved[source]
             try:
-                arrays = {name: state[name].numpy() for name in _ARRAYS}
-                made[table] = vocabularies.of_state(table, {**state, **arrays})
+                parts = [_as_arrays(part) for part in saved[source]]
+                maps = SavedMaps(entries[source].vocabulary_size, parts)
+                size, rules = shard.tables[table].vocabulary_size, vocabularies.rules(table)
+                made[table] = LoadedMaps(*maps.restored(vocabularies.placement, table, size, rules))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise CheckpointError(
                     f"table {source!r}: its map cannot be read ({error})"
                 ) from error
     return made
+
+
+def ids_in_maps(parts: Sequence[Mapping[str, Any]]) -> int:
+    """The number of ids that have rows of their own, by the saved maps of a table."""
+    return sum(len(part["ids"]) for part in parts)
+
+
+def _as_tensors(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {**part, **{name: torch.from_numpy(np.asarray(part[name])) for name in _ARRAYS}}
+
+
+def _as_arrays(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {**part, **{name: part[name].numpy() for name in _ARRAYS}}

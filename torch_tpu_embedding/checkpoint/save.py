@@ -142,6 +142,7 @@ def _prepare(embedding: HasShard, root: Path, arguments: _Arguments, what: str) 
     group = embedding.shard.group
     directory = step_path(root, arguments.step)
     attempt = SaveAttempt(directory, secrets.token_hex(6), group.rank, group.size)
+    arguments = replace(arguments, extra=with_maps(embedding.shard, arguments.extra))
     with taken_back(attempt):
         with together(group, what):
             wait_before(embedding, root)
@@ -170,9 +171,8 @@ def _open(embedding: HasShard, attempt: SaveAttempt, arguments: _Arguments) -> _
     arguments.check()
     extra = None
     base, mark = (None, 0) if since is None else base_and_mark(embedding, root, since, step)
-    content = with_maps(embedding.shard, arguments.extra)
-    if attempt.rank == 0 and content is not None:
-        extra = pack(content)
+    if attempt.rank == 0 and arguments.extra is not None:
+        extra = pack(arguments.extra)
     begin(root, step, arguments.overwrite)
     if attempt.rank != 0:
         return _Opened(base, mark)

@@ -18,9 +18,9 @@ from torch import Tensor
 from ..config.resolved import WEIGHT
 from ..config.serialization import optimizer_to_dict
 from ..config.vocabulary import HashedVocabulary, vocabulary_to_dict
+from ..distributed.placement import STRATEGIES, Strategy, shard_ids
 from ..inputs.host_values import float32_copy, is_floating
 from ..optimizers import Optimizer
-from ..tables.placement import STRATEGIES, Strategy, shard_ids
 from .format.extra import pack
 from .format.index import IDS, TableEntry
 from .format.run_directory import run_directory

@@ -37,7 +37,7 @@ class SentNumbers:
         self._read = read
         self._structure = structure
         self._values: list[list[float]] = []
-        self._vectors: dict[torch.device, host.Kept] = {}
+        self._vectors: dict[torch.device, host.DeviceCopy] = {}
 
     def structure(self) -> tuple[object, ...]:
         """All that the groups' values decide about the program, as values that can be compared."""
@@ -45,7 +45,7 @@ class SentNumbers:
 
     def vectors(self) -> dict[torch.device, Tensor]:
         """The vector `[numbers]`, float32, on each XLA device that a step has used; empty before that."""
-        vectors = {device: kept.tensor for device, kept in self._vectors.items()}
+        vectors = {device: copy.tensor for device, copy in self._vectors.items()}
         return {device: each for device, each in vectors.items() if each is not None}
 
     def send(self) -> None:
@@ -71,5 +71,5 @@ class SentNumbers:
 
     def _hold(self, device: torch.device) -> Tensor:
         flat = [number for of_group in self._values for number in of_group]
-        kept = self._vectors.setdefault(device, host.Kept())
-        return kept.hold(self._values, lambda: runtime.upload(host.floats(flat), device))
+        copy = self._vectors.setdefault(device, host.DeviceCopy())
+        return copy.hold(self._values, lambda: runtime.upload(host.floats(flat), device))

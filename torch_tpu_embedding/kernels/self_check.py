@@ -2,7 +2,7 @@
 
 A kernel that does not end cannot be noticed here: `scripts/tpu_smoke.py --kernels` runs this check in a
 process of its own, with a time limit.
-Letters: P devices of a process, U records.
+Letters: P devices of a process, U records, N lookups, R rows, S sums, D dim.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ import torch
 from torch import Tensor
 
 from .. import runtime
+from ..config.resolved import WEIGHT
+from ..distributed.calls import calling
 from ..distributed.exchange import Exchange
 from ..io.warn import warn_caller
 from ..runtime import host
 from ..runtime.modes import for_tables
 from ..tables.layout import LANES, ArrayLayout
+from .sum_rows import fits_kernel, sum_rows
 from .write_rows import BLOCK, write_marked_rows, write_records
 
 _RECORDS = 4104
 """Records of the scratch arrays."""
 _WRITTEN = 2 * BLOCK + 88
 """U: two whole blocks, and a part of one."""
+_LOOKUPS, _SUMMED, _SUMS = 2 * BLOCK + 45, 600, 300
+"""N, R and S of the sums; the last block is a part of one, and odd."""
 _COUNTS = (_WRITTEN, BLOCK + 44, 0)
 
 
@@ -33,7 +38,8 @@ def kernels_work(exchange: Exchange, arrays: Sequence[ArrayLayout]) -> bool:
     Warns if they do not. A collective call.
     """
     fault = find_fault(exchange, arrays)
-    faults = exchange.group.gather_objects(fault)
+    with calling("TPUEmbedding()"):
+        faults = exchange.group.gather_objects(fault)
     found = next((each for each in faults if each is not None), None)
     if found is not None:
         warn_caller(
@@ -51,6 +57,7 @@ def find_fault(exchange: Exchange, arrays: Sequence[ArrayLayout]) -> str | None:
     ours = [array for array in arrays if array.written_by_kernel]
     widths = sorted({array.parts for array in ours if array.records_per_row == 1})
     narrow = any(array.records_per_row > 1 for array in ours)
+    dims = {array.widths[0] for array in ours if array.fields[0] == WEIGHT}
     try:
         for rows in widths:
             for count in _COUNTS:
@@ -58,6 +65,9 @@ def find_fault(exchange: Exchange, arrays: Sequence[ArrayLayout]) -> str | None:
                     return f"a kernel wrote other bits than the scatter (records of {rows * LANES} lanes)"
         if narrow and not _same(exchange, 1, BLOCK + 44, _by_mark):
             return "a kernel wrote other bits than the scatter (rows of several records)"
+        for dim in sorted(dims):
+            if fits_kernel(_SUMMED, _LOOKUPS, _SUMS, dim) and not _sums_same(exchange, dim):
+                return f"a kernel summed otherwise than the scatter (rows of {dim} numbers)"
     except Exception as error:
         return f"a kernel failed: {type(error).__name__}: {error}"
     return None
@@ -113,4 +123,31 @@ def _same(
         if runtime.is_accelerated(array.device):
             runtime.sync()
         found.append(exchange.fetch(array).view(torch.int32))
+    return torch.equal(*found)
+
+
+def _sums_same(exchange: Exchange, dim: int) -> bool:
+    """True if the kernel and the scatter give the same sums, of numbers that add up exactly."""
+    random = torch.Generator("cpu").manual_seed(23)  # the same on all processes
+
+    def draw(low: int, high: int, *shape: int) -> Tensor:
+        span = low, high
+        return torch.randint(*span, shape, generator=random, dtype=torch.int32, device="cpu")
+
+    rows = draw(-1000, 1000, _SUMMED, dim).float()
+    source, segment = draw(0, _SUMMED, _LOOKUPS), draw(0, _SUMS, _LOOKUPS)
+    segment[1::4] = segment[:-1:4]  # two in turn are added into one
+    gain = draw(-4, 5, _LOOKUPS, 1).float() / 4
+    devices, enter = exchange.local_devices, exchange.enter
+    sent = [exchange.put(torch.cat([each] * devices)) for each in (rows, source, segment, gain)]
+    found = []
+    for by_kernel in (True, False):
+        array = exchange.put(torch.cat([torch.ones(_SUMS, dim, device="cpu")] * devices))
+        rows, source, segment, gain = map(enter, sent)
+        sums = sum_rows(rows, source, segment, gain, _SUMS, by_kernel)
+        exchange.store(array, sums)
+        del sums
+        if runtime.is_accelerated(array.device):
+            runtime.sync()
+        found.append(exchange.fetch(array))
     return torch.equal(*found)

@@ -1,19 +1,13 @@
 """Rows written into an array in place by kernels that start one copy (DMA) for each record.
 
 On an eager device plain torch does the same. Both kernels check on the chip that each row lies in the
-array, and halt the program if one does not. Their text is Mosaic, the TPU compiler's language for kernels,
-as `scripts/support/kernels/source.py` lowers to it; `scripts/support/kernels/text.py` writes the files,
-and tests compare the two.
+array, and halt the program if one does not. Their source is `scripts/support/kernels/source.py`.
 Letters: U unique records, V records of an array.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 from functools import cache
-from pathlib import Path
-from string import Template
 from typing import Any
 
 import torch
@@ -21,9 +15,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..runtime import is_accelerated
-from ..runtime.torch_xla.device import call, computation
+from ..runtime.torch_xla.device import call
 from ..tables.layout import LANES
-from .hlo_module import Array, custom_call_module
+from .hlo_module import Array
+from .kernel_text import computation, template
 
 BLOCK = 1024
 """Records that one program of a kernel's grid writes; the programs share the cores of a chip."""
@@ -45,7 +40,10 @@ def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) 
         written = int(count)
         array.view(-1, rows * LANES)[record[:written].long()] = values[:written]
         return
-    found = _operation("write_records", array.shape[0], len(record), rows, len(record) * rows)
+    num_values = len(record) * rows
+    # fewer numbers than a block XLA keeps in smaller tiles, which the kernel cannot read
+    record = pad(record, (0, max(BLOCK - len(record), 0)))
+    found = _operation("write_records", array.shape[0], len(record), rows, num_values)
     operands = [count, record, values.reshape(-1, LANES), array]
     array.copy_(call(found, "write_records", operands))
 
@@ -73,17 +71,8 @@ def _operation(name: str, array_rows: int, records: int, rows: int, num_values: 
     operands = [Array((records,), torch.int32), values, array]
     if name == "write_records":
         operands.insert(0, Array((1,), torch.int32))
-    config = json.dumps({
-        "custom_call_config": {
-            "body": base64.b64encode(kernel_text(name, array_rows, records, rows).encode()).decode(),
-            "serialization_format": 1,
-            "needs_layout_passes": True,
-            "disable_bounds_checks": False,
-        }
-    })  # fmt: skip
-    return computation(
-        name, custom_call_module(name, operands, array, config, alias=len(operands) - 1)
-    )
+    text = kernel_text(name, array_rows, records, rows)
+    return computation(name, text, operands, array, alias=len(operands) - 1)
 
 
 def kernel_text(name: str, array_rows: int, records: int, rows: int) -> str:
@@ -95,15 +84,10 @@ def kernel_text(name: str, array_rows: int, records: int, rows: int) -> str:
         records: record or row numbers.
         rows: k, rows of a record.
     """
-    return _template(name).substitute(
+    return template(name).substitute(
         array_rows=array_rows,
         block_rows=BLOCK * rows,
         chunk_rows=CHUNK * rows,
         rows=rows,
         blocks=-(-records // BLOCK),
     )
-
-
-@cache
-def _template(name: str) -> Template:
-    return Template(Path(__file__).with_name(f"{name}.mlir").read_text())

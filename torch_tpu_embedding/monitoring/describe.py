@@ -11,8 +11,9 @@ from .. import runtime
 from ..config.resolved import WEIGHT, Resolved, Table, field_shape
 from ..config.vocabulary import DynamicVocabulary
 from ..distributed.exchange import Exchange
+from ..distributed.placement import Placement
+from ..kernels.sum_rows import DIMS
 from ..tables.layout import StackLayout
-from ..tables.placement import Placement
 
 
 def describe(
@@ -76,6 +77,8 @@ def describe(
                     ]
                 )
         parts.append(_align(arrays))
+        if any(stack.uses_kernels and stack.dim in DIMS for stack in stacks):
+            parts.append("sums of ragged features: by a row kernel where they fit on the chip")
     return "\n\n".join(parts)
 
 

@@ -16,11 +16,11 @@ from ..config.vocabulary import DynamicVocabulary
 from ..distributed.agreement import agree
 from ..distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
 from ..distributed.fingerprint import fingerprint
+from ..distributed.placement import STRATEGIES, Placement, Strategy
 from ..kernels.choice import RowKernels, on_a_tpu, wants_row_kernels
 from ..kernels.self_check import kernels_work
 from ..runtime import host
 from ..tables.layout import build_stacks, check_sizes
-from ..tables.placement import STRATEGIES, Placement, Strategy
 from ..tables.start_values import start_values
 from ..vocabularies.live import LiveVocabularies
 from .compiling.engine import CompilingEngine
@@ -73,7 +73,8 @@ class Tables:
         self.built: Engine | None = None
         """None before the tables are built, and on the CPU."""
         self._layout = layout
-        self._wants_row_kernels = wants_row_kernels(row_kernels)
+        self._row_kernels = False
+        wanted = wants_row_kernels(row_kernels)
         if self.dynamic and not self.on_accelerator:
             raise ValueError(
                 f"TPUEmbedding: tables {self.dynamic} have a DynamicVocabulary, whose map is kept beside "
@@ -92,18 +93,14 @@ class Tables:
                 warn_of_idle_devices()
             group, devices = self.exchange.group, self.exchange.local_devices
             self.placement = Placement(sharding, group.size, group.rank, devices)
-        if self.dynamic and self.placement.num_devices > 1:
-            raise ValueError(
-                f"TPUEmbedding: tables {self.dynamic} have a DynamicVocabulary, which works on one process "
-                f"with one device; there are {self.placement.num_devices} devices: use a HashedVocabulary"
-            )
         own: dict[str, object] = {"sharding": self.placement.strategy, "layout": layout}
-        own["row_kernels"] = self._wants_row_kernels
+        own["row_kernels"] = wanted
         own["initialize_tpu_embedding"] = initialize_tpu_embedding
         self.seed, number = agree(self.exchange.group, resolved, {**own, **options}, self.seed)
         if initialize_tpu_embedding:
             check_sizes(resolved.tables, self.placement)
             self.exchange.group = self.exchange.group.scoped(f" [embedding {number}]")
+            self._row_kernels = wanted and self._kernels_work()
 
     def _require_cpu(self, initialize_tpu_embedding: bool) -> None:
         if self.device.type != "cpu":
@@ -136,25 +133,35 @@ class Tables:
         """Create and fill the engine on the first call; gives it."""
         runtime.require_own_process("TPUEmbedding")
         if self.built is None:
-            kind = self._layout or runtime.device_kind()
-            strategy, kernels = self.placement.strategy, self._uses_row_kernels(kind)
+            kind, strategy = self._kind, self.placement.strategy
             compiles = runtime.compiles_functions() and self.placement.num_devices == 1
             plain = CompilingEngine if compiles else Engine
             made = LiveEngine if self.dynamic else plain
-            engine = made(self.resolved, self.device, kind, self.exchange, strategy, kernels)
+            engine = made(
+                self.resolved, self.device, kind, self.exchange, strategy, self._row_kernels
+            )
             if isinstance(engine, LiveEngine):
-                engine.use(LiveVocabularies(self.resolved, self.seed))
+                engine.use(LiveVocabularies(self.resolved, self.seed, self.placement))
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
             register(self.device, self.resolved, engine)
         return self.built
 
-    def _uses_row_kernels(self, kind: runtime.DeviceKind) -> bool:
-        """True if kernels are to write the rows; a collective call."""
-        if not self._wants_row_kernels or kind != "TPU" or not on_a_tpu():
+    @property
+    def _kind(self) -> runtime.DeviceKind:
+        """The kind of device that the tables are laid out for."""
+        return self._layout or runtime.device_kind()
+
+    def _kernels_work(self) -> bool:
+        """True if kernels can write the rows; a collective call.
+
+        It belongs to the constructor, as `agree` does: a process may build its tables alone.
+        """
+        if self._kind != "TPU" or not on_a_tpu():
             return False
         assert self.exchange is not None
-        stacks = build_stacks(self.resolved.tables, kind, (), self.placement, row_kernels=True)
+        runtime.require_own_process("TPUEmbedding")
+        stacks = build_stacks(self.resolved.tables, "TPU", (), self.placement, row_kernels=True)
         return kernels_work(self.exchange, [array for stack in stacks for array in stack.arrays])
 
     def _start_values(self, engine: Engine, number: int) -> Iterator[tuple[int, dict[str, Tensor]]]:

@@ -21,6 +21,7 @@ from ..config.resolved import Resolved
 from ..distributed.calls import calling
 from ..distributed.exchange import Exchange, Local
 from ..distributed.group import HostGroup
+from ..distributed.placement import Placement, Strategy
 from ..distributed.spare_groups import SpareGroups
 from ..inputs.bags import Bags
 from ..runtime import DeviceKind, host
@@ -28,7 +29,6 @@ from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
 from ..runtime.slices import join
 from ..runtime.torch_xla.held import hold
-from ..tables.placement import Placement, Strategy
 from ..tables.store import TableStore
 from .lookup import activations, rows_alone, rows_of, rows_to_send
 from .norms import NormSampler, sums_of_squares
@@ -83,7 +83,7 @@ class Engine:
         self.batcher = self.make_batcher(group)
         self.spare_groups = SpareGroups(group)
         """Groups of the same processes, for threads."""
-        self.rates = [host.Kept() for _ in self.store.stacks]
+        self.rates = [host.DeviceCopy() for _ in self.store.stacks]
         """The learning rates of each stack's tables on the device, `[tables]`."""
 
     def make_batcher(self, group: HostGroup) -> Batcher:

@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import runtime
 from ..config.quantization import quantize
 from ..config.resolved import WEIGHT
+from ..kernels.sum_rows import sum_rows
 from ..runtime.slices import separate
 from .records import field_of, gather_weights
 from .stack_index import StackIndex
@@ -80,9 +81,9 @@ def activations(index: StackIndex, rows: Tensor) -> list[Tensor]:
         sums = _sum_bags(weighted.view(fused[0].form.length, -1, order.stack.dim))
         outputs += separate(sums, [each.count for each in fused])
     if order.num_bags:
-        weighted = rows.index_select(0, next(lookup_rows)) * index.ragged_gains
-        sums = torch.zeros(order.num_bags, order.stack.dim, dtype=rows.dtype, device=rows.device)
-        sums = sums.index_add(0, index.ints.bag, weighted)
+        bag, by_kernel = index.ints.bag, index.sums_by_kernel
+        lookups = (rows, next(lookup_rows), bag, index.ragged_gains)
+        sums = sum_rows(*lookups, order.num_bags, by_kernel)
         outputs += separate(sums, [span.count for span in order.ragged])
     # A copy, which costs nothing inside a program. If the caller keeps a view beyond the step, the step's
     # program writes out the whole tensor under the view, too.

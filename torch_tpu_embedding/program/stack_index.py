@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 
 from torch import Tensor
 
+from .. import runtime
 from ..batch.buffer_parts import FloatParts, IntParts
 from ..batch.occurrences import RoundBatch
 from ..batch.program_shape import FeatureSpan, StackShape
+from ..kernels.sum_rows import fits_kernel
 from ..runtime import host
 from ..runtime.slices import cut, separate
 
@@ -23,11 +25,12 @@ class SentNewRows:
     """The records of one stack that start anew, on the device."""
 
     ints: Tensor
-    """int32: the records `[n]`, then `[n, R]` for each array whose physical rows hold R > 1 of them."""
+    """int32, for each device of this process: the records `[n]`, then `[n, R]` for each array whose
+    physical rows hold R > 1 of them."""
     weights: Tensor
-    """`[n, D]`."""
-    records: Tensor
-    """The records on the host, without padding."""
+    """For each device `[n, D]`."""
+    records: tuple[Tensor, ...]
+    """The records of each device on the host, without padding."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,17 @@ class StackIndex:
         return separate(self.floats.fixed_length_gain[:, None], _counts(fused)) if fused else []
 
     @property
+    def sums_by_kernel(self) -> bool:
+        """True if a kernel sums the rows of bags, and the gradients of rows: all features are ragged."""
+        shape, order = self.shape, self.shape.order
+        if len(order.ragged) < len(order.spans) or not order.stack.uses_kernels:
+            return False
+        if runtime.is_spmd():  # not compiled for partitions so far
+            return False
+        rows = shape.num_positions or shape.num_unique
+        return fits_kernel(rows, shape.num_ragged, order.num_bags, order.stack.dim)
+
+    @property
     def ragged_gains(self) -> Tensor:
         """The gain `[N, 1]` of each lookup of the ragged features."""
         # Of no lookups it lies on the host, see `split_buffers`.
@@ -125,9 +139,9 @@ def split_buffers(
     Args:
         floats: None if it is empty; its parts are then empty tensors on the host.
     """
-    parts = iter(cut(ints, [part for stack in shapes for part in stack.int_lengths]))
+    parts = iter(_cut_parts(ints, [part for stack in shapes for part in stack.int_lengths]))
     lengths = [part for stack in shapes for part in stack.float_lengths]
-    gains = iter([host.empty(0)] * len(lengths) if floats is None else cut(floats, lengths))
+    gains = iter([host.empty(0)] * len(lengths) if floats is None else _cut_parts(floats, lengths))
     return tuple(
         StackIndex(
             stack,
@@ -136,3 +150,15 @@ def split_buffers(
         )
         for stack in shapes
     )
+
+
+def _cut_parts(buffer: Tensor, lengths: list[int]) -> list[Tensor]:
+    """As `cut`; parts without a number are one tensor, for each slice takes its time to trace."""
+    if 0 not in lengths:
+        return cut(buffer, lengths)
+    nothing = buffer.narrow(0, 0, 0)
+    ends = accumulate(lengths)
+    return [
+        buffer.narrow(0, end - size, size) if size else nothing
+        for end, size in zip(ends, lengths, strict=True)
+    ]

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 
 from ..batch.occurrences import RoundBatch
 from ..config.resolved import WEIGHT
+from ..kernels.sum_rows import sum_rows
 from ..runtime.slices import cut, join
 from ..tables.layout import StackLayout
 from .frozen_rows import moves, spare_frozen
@@ -30,8 +31,7 @@ def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]
         gradients: one per span of the stack, shaped like its activations.
     """
     order = index.shape.order
-    flat = [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
-    rest = iter(flat)
+    rest = iter(_flat(gradients))
     found = [join(list(islice(rest, len(fused)))) for fused in order.fused_one_hot]
     for fused, gain in zip(order.fused_fixed_length, index.fixed_length_gains, strict=True):
         of_bags = join(list(islice(rest, len(fused))))
@@ -40,6 +40,10 @@ def lookup_gradients(index: StackIndex, gradients: list[Tensor]) -> list[Tensor]
     if order.num_bags:
         found.append(join(list(rest)).index_select(0, index.ints.bag) * index.ragged_gains)
     return found
+
+
+def _flat(gradients: list[Tensor]) -> list[Tensor]:
+    return [each if each.dim() == 2 else each.reshape(-1, each.shape[-1]) for each in gradients]
 
 
 def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
@@ -51,11 +55,12 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     Returns:
         `[U, D]`, or `[num_positions, D]` where rows are exchanged.
     """
-    shape = index.shape
+    shape, ints = index.shape, index.ints
     count = shape.num_positions or shape.num_unique
-    sums = torch.zeros(
-        count, shape.order.stack.dim, dtype=torch.float32, device=index.ints.record.device
-    )
+    if index.sums_by_kernel:
+        taken = (join(_flat(gradients)), ints.bag, ints.to_ragged, index.ragged_gains)
+        return sum_rows(*taken, count, by_kernel=True)
+    sums = torch.zeros(count, shape.order.stack.dim, dtype=torch.float32, device=ints.record.device)
     # A scatter for each large feature: to join their gradients first would copy them all. Not in place:
     # torch_xla traces that through a decomposition in Python, for three times as long, to the same program.
     for rows, gradient in zip(index.lookup_rows, lookup_gradients(index, gradients), strict=True):

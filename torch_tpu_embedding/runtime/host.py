@@ -39,16 +39,19 @@ def random_seed() -> int:
     return int(torch.randint(2**62, (), dtype=torch.int64, device="cpu"))
 
 
-class Kept:
-    """A device tensor of some values, made again only when the values have changed.
+class DeviceCopy:
+    """A device tensor of some values of the host, made again only when the values have changed.
 
     A program that reads it needs no compile for new values, as it would for a number.
     """
 
     def __init__(self) -> None:
-        self.tensor: Tensor | None = None
+        self._held: tuple[object, Tensor] | None = None
+
+    @property
+    def tensor(self) -> Tensor | None:
         """The tensor that `hold` gave last."""
-        self._values: object = None
+        return None if self._held is None else self._held[1]
 
     def hold(self, values: object, make: Callable[[], Tensor]) -> Tensor:
         """The tensor of these values.
@@ -57,7 +60,9 @@ class Kept:
             values: compared with those of the last call.
             make: gives the tensor, if they are others.
         """
-        if self.tensor is None or self._values != values:
-            self.tensor = make()
-            self._values = values  # last: an interrupt leaves no values without their tensor
-        return self.tensor
+        if self._held is None or self._held[0] != values:
+            self._held = (
+                values,
+                make(),
+            )  # at once, so that an interrupt parts neither from the other
+        return self._held[1]

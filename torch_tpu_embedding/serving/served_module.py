@@ -18,6 +18,7 @@ from ..embedding import TPUEmbedding
 from ..inputs.ragged import Ragged
 from ..runtime import host
 from ..vocabularies.row_hash import hashed_rows
+from ..vocabularies.saved_maps import joined
 from .int8 import LEAST_DIM, Int8Embedding
 from .served_map import ServedMap
 
@@ -67,7 +68,7 @@ class ServingModule(nn.Module):
                 vocabularies = embedding._tables.vocabularies
                 assert vocabularies is not None
                 self.maps[_module_name(table)] = ServedMap(
-                    vocabularies.state(number), table.config.vocabulary.oov_rows
+                    joined(vocabularies.states(number)), table.config.vocabulary.oov_rows
                 )
         for feature in embedding.resolved.features:
             if feature.name in self._features:

@@ -17,9 +17,9 @@ from itertools import accumulate
 
 from ..config.quantization import QuantizationConfig
 from ..config.resolved import WEIGHT, Table
+from ..distributed.placement import Placement
 from ..optimizers import Optimizer
 from ..runtime import DeviceKind
-from .placement import Placement
 
 LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
 _ROW_STEP = 8  # physical rows come in multiples of the tile height

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from .. import runtime
 from ..distributed.exchange import Exchange
+from ..distributed.placement import Placement, ceil_div
 from ..runtime import host
 from .layout import ArrayLayout, StackLayout
-from .placement import Placement, ceil_div
 
 _WINDOW_BYTES = 8 << 20
 _FEWEST_ROWS = 64  # physical rows of the smallest window of `read_few` and `write_few`

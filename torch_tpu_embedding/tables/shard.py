@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..config.resolved import WEIGHT, Table
 from ..distributed.group import Alone, HostGroup
+from ..distributed.placement import Strategy
 from ..runtime import host
 from ..runtime.modes import for_tables
 from ..vocabularies.live import LiveVocabularies
 from .access.scoring import HostScorer, Scorer
-from .placement import Strategy
 from .store import TableStore
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from ..config.resolved import WEIGHT, Resolved, Table, field_shape
 from ..config.serialization import optimizer_to_dict
 from ..config.vocabulary import DynamicVocabulary, vocabulary_difference, vocabulary_to_dict
+from ..distributed.placement import STRATEGIES, Placement
 from ..io import json_checks
 from ..vocabularies.map_tensor import unpacked_map
-from .placement import STRATEGIES, Placement
 from .store import TableStore
 
 EXTRA_KEY = "_extra_state"

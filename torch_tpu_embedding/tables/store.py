@@ -17,12 +17,12 @@ from torch import Tensor
 from .. import runtime
 from ..config.resolved import Resolved, field_shape
 from ..distributed.exchange import Exchange, Local
+from ..distributed.placement import Placement
 from ..runtime import host
 from ..runtime.modes import for_tables
 from .access.scoring import Scorer
 from .delta_tracker import DeltaTracker
 from .layout import StackLayout, build_stacks
-from .placement import Placement
 from .row_windows import Windows
 
 Fields = dict[str, Tensor]

@@ -52,7 +52,7 @@ class StepGradients:
         self._pipelined = pipelined
         self._warned: set[str] = set()
         self._merger: Merger | None = None
-        self._limit = host.Kept()
+        self._limit = host.DeviceCopy()
         self._clipped: dict[str | None, _Clipped] = {}
 
     def clip(

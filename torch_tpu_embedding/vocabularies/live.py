@@ -1,12 +1,12 @@
 """The maps of all tables with a DynamicVocabulary, and the batches whose rows must not be taken.
 
-Letters: N ids, n new rows, D dim.
+Each device has a map of its own for each table, which this process keeps: `owners.py` says for which ids.
+Letters: N ids, n new rows, D dim, P devices of this process, G devices of all.
 """
 
 from __future__ import annotations
 
 import gc
-import logging
 import threading
 import weakref
 from collections import Counter
@@ -20,29 +20,32 @@ from torch import Tensor
 
 from ..config.resolved import Resolved
 from ..config.vocabulary import DynamicVocabulary
+from ..distributed.group import HostGroup
+from ..distributed.placement import Placement
 from ..inputs.bags import Bags
-from .id_map import IdMap, Mapped, MapRules
-from .journal import Journal
+from .asking import Asked, ask
+from .id_maps.id_map import IdMap, Mapped, MapRules, Numbers
+from .id_maps.journal import Journal
+from .live_counts import LiveCounts
+from .owners import local_units, owners, unit_rows
 from .start_values import start_values_by_id
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class NewRows:
     """The rows of one training batch that start anew, table by table: to be written as it is looked up."""
 
-    rows: dict[int, Tensor] = field(default_factory=dict)
-    """Table → rows `[n]` int64, rising."""
-    weights: dict[int, Tensor] = field(default_factory=dict)
-    """Table → their start values `[n, D]`."""
+    rows: dict[int, list[Tensor]] = field(default_factory=dict)
+    """Table → for each of the P devices its rows `[n]` int64, rising, counted on the device."""
+    weights: dict[int, list[Tensor]] = field(default_factory=dict)
+    """Table → for each device their start values `[n, D]`."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The marks that a batch has left on a table's map."""
+    """The marks that a batch has left on the maps of a table."""
 
-    journal: Journal
+    journals: list[Journal]
     counts: Counter[str]
     unwritten: set[int]
     """The ids of dropped batches that this one was to write."""
@@ -53,69 +56,92 @@ class Claim:
     """The hold of a batch on its rows; it ends when nobody has it any more."""
 
     clocks: dict[int, int] = field(default_factory=dict)
-    """Table → its map's clock at this training batch."""
+    """Table → the clock of its maps at this training batch."""
     ids: dict[int, np.ndarray] = field(default_factory=dict)
-    """Table → the ids that were given new rows, which are not written yet."""
+    """Table → the ids that were given new rows here, which are not written yet."""
     seen: dict[int, Seen] = field(default_factory=dict)
-    """Table → what its map must know to forget this batch, as long as the batch may fail to be sent."""
+    """Table → what its maps must know to forget this batch, as long as the batch may fail to be sent."""
 
 
 class LiveVocabularies:
-    """The maps from ids to rows of one embedding.
+    """The maps from ids to rows of one embedding, as far as this process has them.
 
     Args:
         seed: of the start values.
+        placement: of the tables.
     """
 
-    def __init__(self, resolved: Resolved, seed: int) -> None:
+    def __init__(self, resolved: Resolved, seed: int, placement: Placement) -> None:
+        self.placement = placement
         self._resolved = resolved
         self._seed = seed
         self._lock = threading.Lock()
         self._claims: weakref.WeakSet[Claim] = weakref.WeakSet()
-        self._counts: dict[int, Counter[str]] = {}
-        self._said = False
+        self._counts = LiveCounts()
         self._unwritten: dict[int, set[int]] = {}
-        self.maps = {
-            number: IdMap(table.vocabulary_size, _rules(table.config.vocabulary))
-            for number, table in enumerate(resolved.tables)
-            if isinstance(table.config.vocabulary, DynamicVocabulary)
-        }
+        self.maps: dict[int, list[IdMap]] = {}
+        """Table → the maps of the P devices."""
+        for number, table in enumerate(resolved.tables):
+            if isinstance(table.config.vocabulary, DynamicVocabulary):
+                units = local_units(placement, number)
+                rows = [unit_rows(placement, table.vocabulary_size, unit) for unit in units]
+                self.maps[number] = [IdMap(each, self.rules(number)) for each in rows]
+
+    def rules(self, table: int) -> MapRules:
+        """The rules of a table's vocabulary."""
+        vocabulary = self._resolved.tables[table].config.vocabulary
+        assert isinstance(vocabulary, DynamicVocabulary)
+        return MapRules(
+            vocabulary.eviction, vocabulary.admission, vocabulary.oov_rows, vocabulary.max_age
+        )
 
     def look_up(
-        self, bags: Sequence[Bags], training: bool, frozen: Set[int] = frozenset()
+        self,
+        bags: Sequence[Bags] | Exception,
+        training: bool,
+        frozen: Set[int],
+        group: HostGroup,
     ) -> tuple[list[Bags], NewRows, Claim]:
-        """The bags of a batch with rows in place of ids, the rows that start anew, and the hold on them.
+        """The bags of a batch with rows in place of ids, the rows that start anew here, and the hold on
+        rows; a collective call.
 
         Args:
-            bags: in feature order, all checked: those of these tables hold numbers of their `raw_ids`.
+            bags: in feature order, all checked: those of these tables hold numbers of their `raw_ids`. Or
+                the error because of which this process has none, to be raised on all.
             training: True to admit and to evict; False changes nothing.
             frozen: the tables that stay as they are, ids and rows, in training too.
         """
-        found, new, claim = [*bags], NewRows(), Claim()
-        by_table: dict[int, list[int]] = {}
-        for number, feature in enumerate(self._resolved.features):
-            if feature.table_index in self.maps:
-                by_table.setdefault(feature.table_index, []).append(number)
-        with self._lock:
-            for table, features in by_table.items():
-                parts = [bags[number].raw_ids for number in features]
-                ids = torch.cat([part for part in parts if part is not None])
-                changes = training and table not in frozen
-                rows = self._rows(table, ids.numpy(), changes, new, claim)
-                ends = np.cumsum([0 if part is None else len(part) for part in parts])
-                for number, of_feature in zip(features, np.split(rows, ends[:-1]), strict=True):
-                    each = bags[number]
-                    looked_up = torch.from_numpy(np.append(of_feature, -1).astype(np.int64))
-                    found[number] = replace(each, ids=looked_up[each.ids], raw_ids=None)
-            if training:
-                self._claims.add(claim)
-        return found, new, claim
+        new, claim = NewRows(), Claim()
+
+        def answer(asked: Mapping[int, Asked]) -> dict[int, Numbers]:
+            with self._lock:
+                rows = {}
+                for table, each in asked.items():
+                    changes = training and table not in frozen
+                    rows[table] = (
+                        self._rows(table, each, new, claim)
+                        if changes
+                        else self._find(table, each.ids)
+                    )
+                if training:
+                    self._claims.add(claim)
+            return rows
+
+        ids = bags if isinstance(bags, Exception) else self._raw_ids(bags)
+        try:
+            rows = ask(group, self.placement, "enqueue", int(training), ids, [*self.maps], answer)
+        except BaseException:
+            self.take_back(claim)
+            raise
+        assert not isinstance(bags, Exception)
+        return self._with_rows(bags, rows), new, claim
 
     def sent(self, claim: Claim) -> None:
         """Take note that a batch is on its way: it will not be taken back."""
         with self._lock:
             for table, seen in claim.seen.items():
-                self.maps[table].forget(seen.journal)
+                for each, journal in zip(self.maps[table], seen.journals, strict=True):
+                    each.forget(journal)
             claim.seen.clear()
 
     def take_back(self, claim: Claim) -> None:
@@ -125,34 +151,35 @@ class LiveVocabularies:
         """
         with self._lock:
             for table, seen in claim.seen.items():
-                if self.maps[table].take_back(seen.journal):
-                    self._counts[table].subtract(seen.counts)
+                pairs = zip(self.maps[table], seen.journals, strict=True)
+                taken = [each.take_back(journal) for each, journal in pairs]
+                if all(taken):
+                    self._counts.subtract(table, seen.counts)
                     self._unwritten.setdefault(table, set()).update(seen.unwritten)
                     claim.ids[table] = np.empty(0, np.int64)
             claim.seen.clear()
             self._claims.discard(claim)
 
-    def find(self, table: int, ids: Tensor) -> Tensor:
-        """The row of each id `[N]` of a table, as inference finds it; nothing changes."""
+    def find(self, table: int, ids: Tensor, group: HostGroup, call: str) -> Tensor:
+        """The row of each id `[N]` of a table, as in inference; nothing changes. A collective call."""
+
+        def answer(asked: Mapping[int, Asked]) -> dict[int, Numbers]:
+            with self._lock:
+                return {table: self._find(table, asked[table].ids)}
+
+        rows = ask(group, self.placement, call, table, {table: ids.numpy()}, [table], answer)
+        return torch.from_numpy(rows[table].astype(np.int64))
+
+    def states(self, table: int) -> list[dict[str, Any]]:
+        """The maps of a table as `IdMap.state` gives them, with the number of each one's 'unit' and the
+        'strategy' of the placement, without ids whose rows are not written yet."""
+        units, strategy = local_units(self.placement, table), self.placement.strategy
         with self._lock:
-            return torch.from_numpy(self._find(table, ids.numpy()).astype(np.int64))
-
-    def state(self, table: int) -> dict[str, Any]:
-        """The map of a table as `IdMap.state` gives it, without ids whose rows are not written yet."""
-        with self._lock:
-            return self.maps[table].state(self._not_written(table))
-
-    def of_state(self, table: int, state: Mapping[str, Any]) -> IdMap:
-        """A map for a table out of a saved state, which `replace` takes.
-
-        Raises:
-            ValueError: it is none of this table.
-        """
-        rules, config = self.maps[table].rules, self._resolved.tables[table]
-        try:
-            return IdMap.of_state(config.vocabulary_size, rules, state)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"table {config.name!r}: {error}") from error
+            waiting = self._not_written(table)
+            return [
+                {**each.state(waiting), "unit": unit, "strategy": strategy}
+                for unit, each in zip(units, self.maps[table], strict=True)
+            ]
 
     def require_idle(self, call: str) -> None:
         """Raise RuntimeError if batches are in flight, whose rows a load would give to other ids."""
@@ -165,7 +192,7 @@ class LiveVocabularies:
                 "would be replaced; apply their gradients or discard() them first"
             )
 
-    def replace(self, maps: Mapping[int, IdMap]) -> None:
+    def replace(self, maps: Mapping[int, list[IdMap]]) -> None:
         """Take other maps for these tables."""
         with self._lock:
             self.maps.update(maps)
@@ -173,98 +200,105 @@ class LiveVocabularies:
                 self._unwritten.pop(table, None)
 
     def report(self, table: int) -> dict[str, Any]:
-        """Numbers of a table's map for metrics: occupancy and ages as they are, counts since the start."""
+        """Numbers of a table's maps in this process for metrics: occupancy and ages as they are, counts
+        since the start."""
         with self._lock:
-            map_, counts = self.maps[table], self._counts.get(table, Counter[str]())
-            own = len(map_.last_used) - map_.rules.oov_rows
-            ages = map_.clock - map_.last_used[map_.index.has_id()]
-            buckets = np.bincount(np.ceil(np.log2(ages + 1)).astype(np.int64))
-            return {
-                "occupancy": map_.num_ids / own,
-                "admissions": counts["admissions"],
-                "evictions": counts["evictions"],
-                "expirations": counts["expirations"],
-                "turned_away": counts["turned away"],
-                "oov_share": counts["shared"] / counts["lookups"] if counts["lookups"] else None,
-                "ages": {(1 << at) - 1: n for at, n in enumerate(buckets.tolist()) if n},
-            }
-
-    def _count(self, table: int, mapped: Mapped) -> Counter[str]:
-        oov_rows = self.maps[table].rules.oov_rows
-        counts = Counter(
-            {
-                "admissions": len(mapped.new_rows),
-                "evictions": mapped.evicted,
-                "expirations": mapped.expired,
-                "turned away": mapped.turned_away,
-                "shared": int((mapped.rows < oov_rows).sum()),
-                "lookups": len(mapped.rows),
-            }
-        )
-        self._counts.setdefault(table, Counter()).update(counts)
-        if mapped.turned_away and not self._said:
-            self._said = True
-            text = "table %r is full: ids without a row use its %d shared rows (this is said once)"
-            logger.warning(text, self._resolved.tables[table].name, oov_rows)
-        return counts
+            return self._counts.report(table, self.maps[table])
 
     def written(self, claim: Claim) -> None:
         """The new rows of a batch have their start values."""
         claim.ids.clear()
 
-    def _rows(
-        self, table: int, ids: np.ndarray, training: bool, new: NewRows, claim: Claim
-    ) -> np.ndarray:
-        map_ = self.maps[table]
-        if not training:
-            return self._find(table, ids)
-        oldest = min((c.clocks[table] for c in self._claims if table in c.clocks), default=None)
-        mapped: Mapped = map_.update(ids, map_.clock + 1 if oldest is None else oldest)
-        unwritten = {*self._unwritten.get(table, ())}
-        claim.seen[table] = Seen(mapped.journal, self._count(table, mapped), unwritten)
-        again = self._dropped(table, mapped)
-        new_ids = np.concatenate([mapped.new_ids, again])
-        new_rows = np.concatenate([mapped.new_rows, map_.index.find(again)])
-        order = np.argsort(new_rows)
-        new.rows[table] = torch.from_numpy(new_rows[order].astype(np.int64))
-        key = f"{self._seed}/{self._resolved.tables[table].name}"
-        new.weights[table] = start_values_by_id(
-            self._resolved.tables[table], torch.from_numpy(new_ids[order]), key
-        )
-        claim.clocks[table] = map_.clock
-        claim.ids[table] = new_ids[order]
-        weakref.finalize(claim, self._forget, table, claim.ids)
-        return mapped.rows
+    def _raw_ids(self, bags: Sequence[Bags]) -> dict[int, np.ndarray]:
+        """Table → the ids of all its features, one after another."""
+        parts: dict[int, list[Tensor]] = {table: [] for table in self.maps}
+        for feature, each in zip(self._resolved.features, bags, strict=True):
+            if each.raw_ids is not None:
+                parts[feature.table_index].append(each.raw_ids)
+        return {table: torch.cat(each).numpy() for table, each in parts.items()}
 
-    def _find(self, table: int, ids: np.ndarray) -> np.ndarray:
+    def _with_rows(self, bags: Sequence[Bags], rows: Mapping[int, Numbers]) -> list[Bags]:
+        """The bags with the rows of each table, which are in the order of `_raw_ids`."""
+        found, begin = [*bags], Counter[int]()
+        for number, (feature, each) in enumerate(zip(self._resolved.features, bags, strict=True)):
+            if each.raw_ids is not None:
+                table, count = feature.table_index, len(each.raw_ids)
+                of_feature = rows[table][begin[table] : begin[table] + count]
+                begin[table] += count
+                looked_up = torch.from_numpy(np.append(of_feature, -1).astype(np.int64))
+                found[number] = replace(each, ids=looked_up[each.ids], raw_ids=None)
+        return found
+
+    def _rows(self, table: int, asked: Asked, new: NewRows, claim: Claim) -> Numbers:
+        """The rows of the ids of a training batch that belong to this process."""
+        maps = self.maps[table]
+        clock = maps[0].clock + 1
+        oldest = min((c.clocks[table] for c in self._claims if table in c.clocks), default=clock)
+        mapped, rows = self._update(table, asked, oldest)
+        config, unwritten = self._resolved.tables[table], {*self._unwritten.get(table, ())}
+        counts = self._counts.note(config, table, maps, mapped, asked.times)
+        claim.seen[table] = Seen([each.journal for each in mapped], counts, unwritten)
+        left = self._left(table, mapped)
+        key = f"{self._seed}/{config.name}"
+        new.rows[table], new.weights[table], given = [], [], []
+        for map_, each in zip(maps, mapped, strict=True):
+            again = left[map_.index.find(left) >= 0]
+            new_ids = np.concatenate([each.new_ids, again])
+            new_rows = np.concatenate([each.new_rows, map_.index.find(again)])
+            order = np.argsort(new_rows)
+            new.rows[table].append(torch.from_numpy(new_rows[order].astype(np.int64)))
+            ids = torch.from_numpy(new_ids[order])
+            new.weights[table].append(start_values_by_id(config, ids, key))
+            given.append(new_ids)
+        claim.clocks[table] = clock
+        claim.ids[table] = np.concatenate(given)
+        weakref.finalize(claim, self._forget, table, claim.ids)
+        return rows
+
+    def _update(self, table: int, asked: Asked, oldest: int) -> tuple[list[Mapped], Numbers]:
+        """See ids by each device's map."""
+        maps = self.maps[table]
+        if len(maps) == 1:
+            mapped = maps[0].update(asked.ids, oldest, asked.times)
+            return [mapped], mapped.rows
+        found, rows = [], np.empty(len(asked.ids), np.int64)
+        for map_, at in zip(maps, self._by_device(table, asked.ids), strict=True):
+            times = None if asked.times is None else asked.times.take(at)
+            found.append(map_.update(asked.ids.take(at), oldest, times))
+            rows[at] = found[-1].rows
+        return found, rows
+
+    def _find(self, table: int, ids: np.ndarray) -> Numbers:
         """The rows of ids in inference: a shared one, too, where the id's own is not written yet."""
-        map_ = self.maps[table]
-        rows, waiting = map_.find(ids), self._not_written(table)
+        maps, waiting = self.maps[table], self._not_written(table)
+        if len(maps) == 1:
+            rows = maps[0].find(ids)
+        else:
+            rows = np.empty(len(ids), np.int64)
+            for map_, at in zip(maps, self._by_device(table, ids), strict=True):
+                rows[at] = map_.find(ids.take(at))
         if len(waiting):
             fresh = np.isin(ids, waiting)
-            rows[fresh] = map_.shared_rows(ids[fresh])
+            rows[fresh] = maps[0].shared_rows(ids[fresh])
         return rows
+
+    def _by_device(self, table: int, ids: np.ndarray) -> list[np.ndarray]:
+        """For each device of this process, the positions of its ids."""
+        of = owners(ids, self.placement.num_devices)
+        return [np.flatnonzero(of == unit) for unit in local_units(self.placement, table)]
 
     def _forget(self, table: int, ids: dict[int, np.ndarray]) -> None:
         """A batch is gone; its new rows, if it was never looked up, are for the next one to write."""
         if table in ids:
             self._unwritten.setdefault(table, set()).update(ids[table].tolist())
 
-    def _dropped(self, table: int, mapped: Mapped) -> np.ndarray:
+    def _left(self, table: int, mapped: list[Mapped]) -> np.ndarray:
         """The ids of batches that were dropped, whose rows still hold what was there before."""
         left = np.array(sorted(self._unwritten.pop(table, ())), np.int64)
-        left = np.setdiff1d(left, mapped.new_ids)
-        return left[self.maps[table].index.find(left) >= 0]
+        return np.setdiff1d(left, np.concatenate([each.new_ids for each in mapped]))
 
     def _not_written(self, table: int) -> np.ndarray:
         waiting = [*self._unwritten.get(table, ())]
         parts = [np.array(waiting, np.int64)]
         parts += [claim.ids[table] for claim in self._claims if table in claim.ids]
         return np.concatenate(parts)
-
-
-def _rules(vocabulary: object) -> MapRules:
-    assert isinstance(vocabulary, DynamicVocabulary)
-    return MapRules(
-        vocabulary.eviction, vocabulary.admission, vocabulary.oov_rows, vocabulary.max_age
-    )

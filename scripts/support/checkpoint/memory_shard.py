@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torch_tpu_embedding.config.resolved import Table
 from torch_tpu_embedding.distributed.group import HostGroup
-from torch_tpu_embedding.tables.placement import Placement, Strategy
+from torch_tpu_embedding.distributed.placement import Placement, Strategy
 
 
 class MemoryShard:

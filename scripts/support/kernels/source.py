@@ -71,13 +71,13 @@ def write_records(
 
             @pl.when(left < chunk)
             def _part() -> None:
-                _loop(0, jnp.maximum(left, 0), lambda i: start(first + i))
-                _loop(0, jnp.maximum(left, 0), lambda i: wait(1))
+                loop(0, jnp.maximum(left, 0), lambda i: start(first + i))
+                loop(0, jnp.maximum(left, 0), lambda i: wait(1))
 
-        _loop(0, block // chunk, write_chunk)
+        loop(0, block // chunk, write_chunk)
 
     inputs = [
-        (record, _block_of_numbers(block)),
+        (record, block_of_numbers(block)),
         (values, _block_of_rows(block * rows)),
     ]
     return _call(kernel, [count], inputs, array, block, interpret)
@@ -129,9 +129,9 @@ def write_marked_rows(
 
                 size //= 2
 
-        _loop(0, block // chunk, write_chunk)
+        loop(0, block // chunk, write_chunk)
 
-    inputs = [(row, _block_of_numbers(block)), (values, _block_of_rows(block))]
+    inputs = [(row, block_of_numbers(block)), (values, _block_of_rows(block))]
     return _call(kernel, [], inputs, array, block, interpret)
 
 
@@ -142,10 +142,10 @@ def _unrolled(count: int, body: Callable[[Any], None]) -> None:
         for j in range(UNROLL):
             body(number * UNROLL + j)
 
-    _loop(0, count // UNROLL, several)
+    loop(0, count // UNROLL, several)
 
 
-def _loop(begin: Any, end: Any, body: Callable[[Any], None]) -> None:
+def loop(begin: Any, end: Any, body: Callable[[Any], None]) -> None:
     """Run body(begin) … body(end - 1)."""
 
     def trip(number: Any, nothing: tuple[()]) -> tuple[()]:
@@ -155,7 +155,7 @@ def _loop(begin: Any, end: Any, body: Callable[[Any], None]) -> None:
     lax.fori_loop(begin, end, trip, ())
 
 
-def _block_of_numbers(count: int) -> Any:
+def block_of_numbers(count: int) -> Any:
     return pl.BlockSpec((count,), lambda n, *_: (n,), memory_space=pltpu.SMEM)
 
 

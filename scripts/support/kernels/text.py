@@ -9,8 +9,10 @@ writes the files `*.mlir` of that folder anew: the lowered kernels, with names i
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -20,20 +22,40 @@ from jax._src import tpu_custom_call
 from jaxlib.mlir import ir
 
 if __package__:
-    from . import source
+    from . import source, sums
 else:
     import source
+    import sums
 
-KERNELS = ("write_records", "write_marked_rows")
+KERNELS = ("write_records", "write_marked_rows", "sum_rows")
 MOSAIC_VERSION = 7
 """The version of the dialect that libtpu 0.0.21 reads; jax 0.7.1 can write a later one."""
 _SIZES = 888_832, 777_215, 11
 """Records of the array, records written, and rows of each: they and their products occur nowhere else in
 the text."""
+_SUM_SIZES = {"lookups": 777_215, "rows": 30_011, "segments": 8 * 7919, "dim": 5003}
+"""Likewise."""
 
 
 def lower(name: str, array_rows: int, records: int, rows: int) -> str:
     """The text of a kernel for one set of sizes; arguments as for `kernel_text` of the package."""
+    numbers = [_type((records,), jnp.int32), _type((1,), jnp.int32)]
+    array, values = _type((array_rows, 128)), _type((records * rows, 128))
+    if name == "write_records":
+        function = jax.jit(lambda *given: source.write_records(*given, rows=rows))
+        return _lowered(function, [array, *numbers, values])
+    return _lowered(jax.jit(source.write_marked_rows), [array, numbers[0], values])
+
+
+def lower_sums(lookups: int, rows: int, segments: int, dim: int) -> str:
+    """The text of the kernel that sums rows; arguments as for `kernel_text` of the package's `sum_rows`."""
+    numbers = _type((lookups,), jnp.int32)
+    function = jax.jit(lambda *given: sums.sum_rows(*given, segments=segments))
+    return _lowered(function, [numbers, numbers, _type((lookups,)), _type((rows, dim))])
+
+
+def _lowered(function: Any, arguments: list[jax.ShapeDtypeStruct]) -> str:
+    """The text of the one kernel that a function calls."""
     lowered: list[bytes] = []
     original = tpu_custom_call._lower_mosaic_module_to_asm
     version = tpu_custom_call.get_ir_version
@@ -43,14 +65,6 @@ def lower(name: str, array_rows: int, records: int, rows: int) -> str:
         lowered.append(found[0])
         return found
 
-    numbers = [_type((records,), jnp.int32), _type((1,), jnp.int32)]
-    array, values = _type((array_rows, 128)), _type((records * rows, 128))
-    if name == "write_records":
-        function = jax.jit(lambda *given: source.write_records(*given, rows=rows))
-        arguments = [array, *numbers, values]
-    else:
-        function = jax.jit(source.write_marked_rows)
-        arguments = [array, numbers[0], values]
     tpu_custom_call._lower_mosaic_module_to_asm = keep
     tpu_custom_call.get_ir_version = lambda context: MOSAIC_VERSION
     try:
@@ -72,6 +86,19 @@ def _type(shape: tuple[int, ...], dtype: object = jnp.float32) -> jax.ShapeDtype
 
 def template(name: str) -> str:
     """The text of a kernel with names in place of sizes."""
+    return _sum_template() if name == "sum_rows" else _write_template(name)
+
+
+def _sum_template() -> str:
+    sizes = _SUM_SIZES
+    text = lower_sums(**sizes)
+    for name, size in {**sizes, "tiles": sizes["segments"] // sums.TILE}.items():
+        text = re.sub(rf"(?<![0-9]){size}(?![0-9])", f"${{{name}}}", text)
+    blocks = -(-sizes["lookups"] // source.BLOCK)
+    return text.replace(f"array<i64: {blocks}>", "array<i64: ${blocks}>")
+
+
+def _write_template(name: str) -> str:
     per_record, records, rows = _SIZES
     rows = rows if name == "write_records" else 1
     text = lower(name, per_record * rows, records, rows)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding.distributed.exchange import Local
 from torch_tpu_embedding.kernels.choice import on_a_tpu
 from torch_tpu_embedding.kernels.self_check import find_fault
+from torch_tpu_embedding.kernels.sum_rows import sum_rows
 from torch_tpu_embedding.kernels.write_rows import write_marked_rows, write_records
 from torch_tpu_embedding.tables.layout import LANES, ArrayLayout
 
@@ -32,6 +34,8 @@ WRITES = 20
 ROUNDS = 15
 WIDTHS = (1, 2, 3)
 """Rows of 128 lanes for each record."""
+DIMS = (32, 64, 192)
+"""D of rows that are summed."""
 
 
 def main() -> None:
@@ -49,6 +53,10 @@ def main() -> None:
     if found["fault"] is None:
         found["nanoseconds_a_record"] = {f"{rows} rows": measure(rows) for rows in WIDTHS}
         found["nanoseconds_a_record"]["marked rows"] = {"kernel": measure_one(1, by_mark)}
+        found["nanoseconds_a_lookup"] = {
+            f"D {dim}": {"kernel": measure_sums(dim, True), "scatter": measure_sums(dim, False)}
+            for dim in DIMS
+        }
     print(json.dumps(found))
 
 
@@ -86,17 +94,42 @@ def measure_one(rows: int, write: Write) -> float:
         tte.runtime.upload(torch.randperm(ARRAY)[:RECORDS].int(), device) for _ in range(WRITES)
     ]
     values = tte.runtime.upload(torch.randn(RECORDS, rows * LANES), device)
-    seconds: dict[int, list[float]] = {0: [], WRITES: []}
+    return nanoseconds(
+        [partial(write, array, record, values) for record in records], array, RECORDS
+    )
+
+
+def measure_sums(dim: int, by_kernel: bool) -> float:
+    """Nanoseconds a lookup of the sums of bags, by the kernel or by XLA."""
+    device = tte.runtime.device()
+    lookups, bags = 2 * RECORDS, RECORDS // 2
+    rows, gain = torch.randn(RECORDS, dim), torch.ones(lookups, 1)
+    source = torch.randint(0, RECORDS, (lookups,), dtype=torch.int32)
+    bag = torch.arange(lookups, dtype=torch.int32) // 4
+    sent = [tte.runtime.upload(each, device) for each in (rows, source, bag, gain)]
+    total = tte.runtime.upload(torch.zeros(bags, dim), device)
+
+    def add() -> None:
+        # by the last result, or all of a program's sums would be one; too small to change a number
+        taken = [sent[0] + total[:1] * 1e-30, *sent[1:]]
+        total.add_(sum_rows(*taken, bags, by_kernel))
+
+    return nanoseconds([add] * WRITES, total, lookups)
+
+
+def nanoseconds(calls: Sequence[Callable[[], None]], array: Tensor, count: int) -> float:
+    """The time of a call, for each of `count` that it treats."""
+    seconds: dict[int, list[float]] = {0: [], len(calls): []}
     for _ in range(ROUNDS + 2):
-        for writes, times in seconds.items():
+        for number, times in seconds.items():
             start = time.perf_counter()
-            for record in records[:writes]:
-                write(array, record, values)
+            for call in calls[:number]:
+                call()
             array[:1] += 1.0  # a program in both cases
             tte.runtime.sync(wait=True)
             times.append(time.perf_counter() - start)
-    many, none = (statistics.median(times[2:]) for times in (seconds[WRITES], seconds[0]))
-    return round((many - none) / WRITES / RECORDS * 1e9, 2)
+    many, none = (statistics.median(times[2:]) for times in (seconds[len(calls)], seconds[0]))
+    return round((many - none) / len(calls) / count * 1e9, 2)
 
 
 if __name__ == "__main__":

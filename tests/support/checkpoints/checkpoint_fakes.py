@@ -16,8 +16,8 @@ from torch_tpu_embedding.checkpoint.rows import field_widths
 from torch_tpu_embedding.config.declared import TableConfig
 from torch_tpu_embedding.config.resolved import Table
 from torch_tpu_embedding.distributed.group import Alone, HostGroup
+from torch_tpu_embedding.distributed.placement import Strategy
 from torch_tpu_embedding.optimizers import Adagrad, Optimizer
-from torch_tpu_embedding.tables.placement import Strategy
 
 T = TypeVar("T")
 Tables = dict[str, dict[str, Tensor]]

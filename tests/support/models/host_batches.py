@@ -12,9 +12,9 @@ from torch_tpu_embedding.batch.batcher import Batcher, HostBatch
 from torch_tpu_embedding.batch.sample_padding import SampleCount
 from torch_tpu_embedding.config.resolved import Resolved
 from torch_tpu_embedding.distributed.group import Alone
+from torch_tpu_embedding.distributed.placement import Placement
 from torch_tpu_embedding.inputs.parse import parse_features
 from torch_tpu_embedding.tables.layout import build_stacks
-from torch_tpu_embedding.tables.placement import Placement
 
 
 def make_batcher(resolved: Resolved, devices: int) -> Batcher:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from torch_tpu_embedding.vocabularies.id_map import IdMap, MapRules
+from torch_tpu_embedding.vocabularies.id_maps.id_map import IdMap, MapRules
 
 NUM_IDS = 40
 ALL_IDS = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, NUM_IDS, dtype=np.int64)

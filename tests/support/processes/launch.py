@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from places import EXAMPLES, ROOT, SLOW, SUPPORT
+from backends import DEVICE
+from places import EXAMPLES, ROOT, SLOW, SUPPORT, python_path
 
 HERE = Path(__file__).parent
 LIMIT = 60 * SLOW
@@ -25,7 +26,7 @@ PROMPTLY = 6 * SLOW
 
 
 def environment(**more: str) -> dict[str, str]:
-    paths = os.pathsep.join([str(ROOT), str(SUPPORT), str(EXAMPLES)])
+    paths = python_path(ROOT, SUPPORT, EXAMPLES)
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
 
 
@@ -33,8 +34,11 @@ def environment(**more: str) -> dict[str, str]:
 def forked_python() -> str:
     """A command to use like `python`, whose processes have imported torch: see fork_server.py.
 
-    It is for all whose imports are not what a test looks at, and that are not stopped (SIGSTOP).
+    It is for all whose imports are not what a test looks at, and that are not stopped (SIGSTOP). Under
+    torch_tpu it is `python` itself: the device there starts with the import of torch, and no fork has it.
     """
+    if DEVICE == "tpu":
+        return sys.executable
     folder = Path(tempfile.mkdtemp(prefix="forks-"))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "socket"))

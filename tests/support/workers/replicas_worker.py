@@ -33,10 +33,10 @@ from torch_tpu_embedding import runtime
 from torch_tpu_embedding.config.learning_rates import current_rates
 from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.distributed.exchange import Process
+from torch_tpu_embedding.distributed.placement import STRATEGIES
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.tables import store
-from torch_tpu_embedding.tables.placement import STRATEGIES
 from torch_tpu_embedding.tables.start_values import start_values
 
 REPLICAS = int(sys.argv[1])

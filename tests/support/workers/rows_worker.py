@@ -15,9 +15,9 @@ from torch import Tensor
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed
 from torch_tpu_embedding.distributed.group import PeerError
+from torch_tpu_embedding.distributed.placement import Strategy
 from torch_tpu_embedding.runtime import DeviceKind
 from torch_tpu_embedding.tables.access import scoring
-from torch_tpu_embedding.tables.placement import Strategy
 
 BATCH = 12
 ROWS = {"items": 203, "few": 2}

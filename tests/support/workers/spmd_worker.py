@@ -26,9 +26,9 @@ from workers.spmd_cases import BATCH, restored_config
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed, runtime
+from torch_tpu_embedding.distributed.placement import STRATEGIES
 from torch_tpu_embedding.inputs.bags import parse as parse_bags
 from torch_tpu_embedding.reference import ReferenceEmbedding
-from torch_tpu_embedding.tables.placement import STRATEGIES
 
 DEVICES = int(sys.argv[1])
 FOLDER = Path(sys.argv[2])

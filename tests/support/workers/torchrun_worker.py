@@ -24,7 +24,7 @@ from places import SLOW
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed
 from torch_tpu_embedding.distributed import group
-from torch_tpu_embedding.tables.placement import STRATEGIES, Strategy
+from torch_tpu_embedding.distributed.placement import STRATEGIES, Strategy
 
 BATCH = 12  # for 1, 2, 3 and 4 processes
 STEPS, WARM_UP = 5, 3

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from places import ROOT, SLOW
+from places import ROOT, SLOW, python_path
 
 import torch_tpu_embedding as tte
 
@@ -199,7 +199,7 @@ print("ends")
 
 
 def test_a_program_ends_though_loops_of_it_have_not() -> None:
-    paths = {"PYTHONPATH": str(ROOT)}
+    paths = {"PYTHONPATH": python_path(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", EXIT],
         capture_output=True, text=True, timeout=30 * SLOW, env={**os.environ, **paths},

@@ -43,7 +43,7 @@ class OneLengthBatch:
         self._stacks = [OneLengthStack(resolved, order, like.size, ranks) for order in orders]
         self.floats = torch.cat([_gains(stack, like.gains) for stack in self._stacks])
         """The float32 buffer of every batch of this form."""
-        self.kept = host.Kept()
+        self.copy = host.DeviceCopy()
         """Keeps it on the device."""
 
     def pack(

@@ -86,7 +86,7 @@ class KeySort:
             at = end
         return found
 
-    def find(self, parts: Sequence[_Array], matrix: _Array | None, before: _Array) -> Found:
+    def find(self, parts: Sequence[_Array], matrix: _Array | None, before: _Array | None) -> Found:
         keys = self._keys.reshape(self._shape)
         self._fill(parts, matrix)
         keys <<= self._bits
@@ -104,7 +104,8 @@ class KeySort:
         # Sums of int32 take torch a third of the time that sums of bool to int32 take it or numpy.
         rank = self._rank.copy_(torch.from_numpy(is_first)).numpy()
         rank[0] = 0
-        rank[self._starts] += np.diff(before, prepend=0)
+        if before is not None:
+            rank[self._starts] += np.diff(before, prepend=0)
         torch.cumsum(self._rank, 0, out=self._rank)
         counts = rank[self._ends - 1] - rank[self._starts] + 1
         return Found(self._keys.compress(is_first), counts)

@@ -33,7 +33,7 @@ class LargeTables:
         self._ranks = ranks
         self._inverses: list[_Array] = []
 
-    def find(self, parts: Sequence[_Array], matrix: _Array | None, before: _Array) -> Found:
+    def find(self, parts: Sequence[_Array], matrix: _Array | None, before: _Array | None) -> Found:
         ids = []
         self._inverses = []
         for run, rows in zip(self._runs, self._rows, strict=True):

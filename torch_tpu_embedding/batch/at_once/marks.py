@@ -40,7 +40,7 @@ class Marks:
         self._counts = np.empty(0, dtype=np.int64)
         self._together = adjacent(self._regions)
 
-    def find(self, parts: Sequence[_Array], matrix: _Array | None, before: _Array) -> Found:
+    def find(self, parts: Sequence[_Array], matrix: _Array | None, before: _Array | None) -> Found:
         for region, piece, first in zip(self._regions, self._pieces, self._firsts, strict=True):
             np.add(region.by_position(parts[region.feature]), first, out=piece)
         self._marks.fill(False)

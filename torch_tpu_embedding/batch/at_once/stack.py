@@ -31,13 +31,14 @@ _ENOUGH = 1 << 14
 class _Source(Protocol):
     """A way to find the distinct ids of some tables."""
 
-    def find(self, parts: Sequence[_Array], matrix: _Array | None, before: _Array) -> Found:
+    def find(self, parts: Sequence[_Array], matrix: _Array | None, before: _Array | None) -> Found:
         """The distinct ids of a batch.
 
         Args:
             parts: the ids of each feature, bag after bag.
             matrix: `[F of all stacks, B]`, in place of `parts`, where all features are one-hot.
-            before: `[T]`: how many ids of tables not in here come before those of each table.
+            before: `[T]`: how many ids of tables not in here come before those of each table; None if
+                there are no other tables.
         """
 
     def write(self, rows: _Array, starts: _Array) -> None:
@@ -86,7 +87,11 @@ class OneLengthStack:
             parts: the ids of each feature, bag after bag.
             matrix: `[F of all stacks, B]`, the ids of all features, where all are one-hot.
         """
-        self._counts.fill(0)
+        if len(self._sources) == 1:
+            found = self._sources[0][0].find(parts, matrix, None)
+            self._found, self._counts = [found], found.counts
+            return found.ids.size
+        self._counts = np.zeros(len(self._tables), dtype=np.int64)
         self._found = []
         for source, tables in self._sources:
             found = source.find(parts, matrix, self._counts.cumsum()[tables])
@@ -107,11 +112,13 @@ class OneLengthStack:
         starts, unique = ends - self._counts, int(ends[-1])
         records = parts.record[:unique]
         for (source, tables), found in zip(self._sources, self._found, strict=True):
-            first = np.repeat(self._first[tables], found.counts)
             if len(self._sources) == 1:
+                first = np.repeat(self._first, found.counts)
                 np.add(found.ids, first, out=records, casting="unsafe")
-            else:
-                _spread(found.ids + first, found.counts, tables, starts, records)
+                source.write(rows, starts)
+                break
+            first = np.repeat(self._first[tables], found.counts)
+            _spread(found.ids + first, found.counts, tables, starts, records)
             source.write(rows, starts[tables])
         self._found = []
         parts.record[unique:] = self._padding_record

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ...distributed.placement import STRATEGIES
 from ...io.json_checks import (
     Check,
     all_of,
@@ -24,7 +25,6 @@ from ...io.json_checks import (
     shown,
     text,
 )
-from ...tables.placement import STRATEGIES
 
 _COUNT, _SIZE = integer(0), integer(1)
 _OPTION_DEPTH = 8

@@ -87,10 +87,12 @@ def _problems(table: Table, entry: TableEntry, resize: bool, slots: str) -> list
             "give TableConfig the same dim, or leave the table out with tables=[…]"
         )
     resizable = not isinstance(table.config.vocabulary, HashedVocabulary)
+    is_live = isinstance(table.config.vocabulary, DynamicVocabulary)
+    some = "the ids that are used most" if is_live else "the ids that both have"
     if entry.vocabulary_size != table.vocabulary_size and not resize and resizable:
         found.append(
             f"table {table.name!r}: vocabulary_size {entry.vocabulary_size} in the checkpoint, "
-            f"{table.vocabulary_size} in the embedding; pass resize='allow' to load the ids that both have"
+            f"{table.vocabulary_size} in the embedding; pass resize='allow' to load {some}"
         )
     if difference := vocabulary_difference(
         entry.vocabulary, table.config.vocabulary, "the checkpoint"
@@ -99,14 +101,7 @@ def _problems(table: Table, entry: TableEntry, resize: bool, slots: str) -> list
             f"table {table.name!r}: {difference}; give its TableConfig the same vocabulary, or "
             "leave the table out with tables=[…]"
         )
-    elif isinstance(table.config.vocabulary, DynamicVocabulary):
-        if entry.vocabulary_size > table.vocabulary_size:
-            found.append(
-                f"table {table.name!r}: {entry.vocabulary_size} rows in the checkpoint, whose ids "
-                f"have no room in the {table.vocabulary_size} of the embedding; give TableConfig as many "
-                "rows, or more and resize='allow'"
-            )
-    elif table.config.vocabulary is not None and entry.vocabulary_size != table.vocabulary_size:
+    elif not resizable and entry.vocabulary_size != table.vocabulary_size:
         found.append(
             f"table {table.name!r}: the hash finds other rows among {table.vocabulary_size} than among the "
             f"{entry.vocabulary_size} of the checkpoint; give TableConfig as many rows, or leave the table "

@@ -46,12 +46,12 @@ class LiveEngine(Engine):
             batcher: as for `Engine.send`.
             samples: as for `Engine.send`.
         """
-        if isinstance(bags, Exception):
-            raise bags
-        found, new, claim = self.vocabularies.look_up(bags, training, frozenset(self.frozen))
+        group = (batcher or self.batcher).group
+        frozen = frozenset(self.frozen)
+        found, new, claim = self.vocabularies.look_up(bags, training, frozen, group)
         try:
             sent = super().send(found, training, batcher, samples)
-            started = self._sender.send(new, self.exchange) if training else {}
+            started = self._sender.send(new, self.exchange, group) if training else {}
         except BaseException:
             self.vocabularies.take_back(claim)
             raise
@@ -62,9 +62,11 @@ class LiveEngine(Engine):
     def look_up(self, batch: SentBatch, keep_records: bool = True) -> tuple[LookedUp, list[Tensor]]:
         """As `Engine.look_up`, after the rows that start anew with the batch were written."""
         for number, new in batch.new.items():
-            stack, arrays = self.store.stacks[number], self.store.arrays[number]
-            write_new_records(stack, arrays, new.ints, new.weights)
-            self.store.delta_tracker.note_changed(number, [new.records])
+            parts = self._enter(number)
+            ints, weights = self.exchange.enter(new.ints), self.exchange.enter(new.weights)
+            write_new_records(self.store.stacks[number], parts, ints, weights)
+            self._store(number, parts)
+            self.store.delta_tracker.note_changed(number, new.records)
         if isinstance(batch.claim, Claim):
             self.vocabularies.written(batch.claim)
         return super().look_up(batch, keep_records)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -81,13 +80,10 @@ def checked_ids(call: str, table: Table, ids: Any) -> Tensor:
     return found
 
 
-def checked_rows(
-    call: str, table: Table, field: str, ids: Any, find: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
+def checked_rows(call: str, table: Table, field: str, ids: Any) -> Tensor:
     """The rows of ids of any kind, as an int64 host tensor `[…, K]`; K is the number of rows of an id.
 
-    Args:
-        find: gives the row of each id `[N]` of a table with a DynamicVocabulary.
+    Of a table with a DynamicVocabulary the ids themselves, whose rows other processes may know.
 
     Raises:
         TypeError: they are no integers, or on a device.
@@ -113,8 +109,7 @@ def checked_rows(
             f"{place[0] if len(place) == 1 else place} is padding_idx, which has no row; leave it out"
         )
     if not isinstance(vocabulary, HashedVocabulary):
-        assert find is not None
-        return find(found.reshape(-1)).view(*found.shape, 1)
+        return found[..., None]
     return hashed_rows(found.reshape(-1), vocabulary, table.vocabulary_size).view(*found.shape, -1)
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ...config.resolved import Table, field_shape
 from ...distributed.group import HostGroup, raise_together
+from ...distributed.placement import Placement
 from ...runtime import host
-from ..placement import Placement
 from .scoring import Best, Search
 
 _BLOCK_BYTES = 8 << 20

@@ -17,9 +17,9 @@ from torch import Tensor
 from ... import runtime
 from ...config.resolved import WEIGHT
 from ...distributed.exchange import Exchange
+from ...distributed.placement import Placement, ceil_div
 from ...runtime import host
 from ..layout import StackLayout
-from ..placement import Placement, ceil_div
 
 _CHUNK_BYTES = 16 << 20  # of the rows of a chunk, and of their scores
 _LOWEST = torch.finfo(torch.float32).min

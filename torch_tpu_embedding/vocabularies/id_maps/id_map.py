@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..row_hash import shared_rows
 from .id_index import IdIndex, Ids, Rows
 from .journal import Journal
-from .row_hash import shared_rows
 from .sketch import CountMinSketch
 
+Numbers = NDArray[np.int32] | NDArray[np.int64]
+"""Numbers of rows in the whole table."""
 _Keys = NDArray[np.int32] | NDArray[np.int64]
 
 
@@ -39,10 +41,10 @@ class MapRules:
 class Mapped:
     """The rows of one training batch."""
 
-    rows: Rows
-    """`[N]`: the row of each id."""
+    rows: Numbers
+    """`[N]`: the row of each id in the table."""
     new_rows: Rows
-    """`[n]`: the rows that ids were given in this batch, rising; each starts anew."""
+    """`[n]`: the rows of the map that ids were given in this batch, rising; each starts anew."""
     new_ids: Ids
     """`[n]`: their ids."""
     evicted: int
@@ -51,6 +53,8 @@ class Mapped:
     """The number of ids that lost their rows by max_age."""
     turned_away: int
     """The number of admitted ids that found no row free."""
+    shared: int
+    """The number of occurrences of ids without a row of their own."""
     journal: Journal = field(repr=False)
     """The record by which `IdMap.take_back` undoes the update."""
 
@@ -64,20 +68,25 @@ class IdMap:
     it takes 40 bytes a row at the most.
 
     Args:
-        num_rows: V, the shared rows included.
+        rows: the rows of the table that it has, counted here from 0 on; a number for all of them. Those
+            that are shared come first, and are given to no id.
     """
 
     candidates_share = 16
     fewest_candidates = 1024
 
-    def __init__(self, num_rows: int, rules: MapRules) -> None:
+    def __init__(self, rows: range | int, rules: MapRules) -> None:
+        self.rows = range(rows) if isinstance(rows, int) else rows
         self.rules = rules
+        num_rows = len(self.rows)
+        self._num_shared = len(range(self.rows.start, rules.oov_rows, self.rows.step))
+        self._num_shared = min(self._num_shared, num_rows)
         self.index = IdIndex(num_rows)
         self.last_used = np.zeros(num_rows, np.int32)
         self.count = np.zeros(num_rows, np.int32)
         self.clock = 0
         self._sketch = CountMinSketch(max(num_rows, 1024)) if rules.admission > 1 else None
-        self._free = np.arange(num_rows - 1, rules.oov_rows - 1, -1, dtype=np.int32)
+        self._free = np.arange(num_rows - 1, self._num_shared - 1, -1, dtype=np.int32)
         self._num_free = len(self._free)
         self._candidates: Rows | None = None
         self._bound = 0
@@ -87,8 +96,8 @@ class IdMap:
     def state(self, without: Ids) -> dict[str, Any]:
         """Everything that this map knows, in arrays, but for these ids.
 
-        'ids', 'rows', 'last_used' and 'count' `[n]` in the order of rows; 'clock'; 'sightings' and 'sketch'
-        (empty without one).
+        'ids', 'rows' (numbers in the table), 'last_used' and 'count' `[n]` in the order of rows; 'clock';
+        'sightings' and 'sketch' (empty without one).
         """
         rows = np.flatnonzero(self.index.has_id()).astype(np.int32)
         ids = self.index.ids_of(rows)
@@ -97,7 +106,7 @@ class IdMap:
         return {
             "clock": self.clock,
             "ids": ids[kept],
-            "rows": rows,
+            "rows": self._outside(rows),
             "last_used": self.last_used[rows],
             "count": self.count[rows],
             "sightings": sketch.sightings if sketch is not None else 0,
@@ -105,7 +114,7 @@ class IdMap:
         }
 
     @classmethod
-    def of_state(cls, num_rows: int, rules: MapRules, state: Mapping[str, Any]) -> IdMap:
+    def of_state(cls, rows: range | int, rules: MapRules, state: Mapping[str, Any]) -> IdMap:
         """A map that knows what `state` gave, of a table of as many rows or of fewer.
 
         The counts of ids without a row are taken over if their sketch has the same size.
@@ -113,24 +122,24 @@ class IdMap:
         Raises:
             ValueError: the arrays are none of a map of this size.
         """
-        ids, rows = np.asarray(state["ids"], np.int64), np.asarray(state["rows"], np.int32)
+        made = cls(rows, rules)
+        ids, numbers = (np.asarray(state[name], np.int64) for name in ("ids", "rows"))
         used, count = (np.asarray(state[name], np.int32) for name in ("last_used", "count"))
-        one_length = len(ids) == len(rows) == len(used) == len(count)
+        one_length = len(ids) == len(numbers) == len(used) == len(count)
         clock = int(state["clock"])
-        inside = (rows >= rules.oov_rows) & (rows < num_rows)
+        own, rest = np.divmod(numbers - made.rows.start, made.rows.step)
         if (
             not one_length
-            or not inside.all()
-            or len(np.unique(rows)) < len(rows)
+            or ((own < made._num_shared) | (own >= len(made.rows)) | (rest != 0)).any()
+            or len(np.unique(own)) < len(own)
             or len(np.unique(ids)) < len(ids)
             or (used > clock).any()
         ):
             raise ValueError("the ids, rows and ages are no map from ids to rows of this table")
-        made = cls(num_rows, rules)
-        made.index.insert(ids, rows)
-        made.last_used[rows], made.count[rows], made.clock = used, count, clock
+        made.index.insert(ids, own.astype(np.int32))
+        made.last_used[own], made.count[own], made.clock = used, count, clock
         free = ~made.index.has_id()
-        free[: rules.oov_rows] = False
+        free[: made._num_shared] = False
         found = np.flatnonzero(free)[::-1]
         made._free[: len(found)], made._num_free = found, len(found)
         cells = np.asarray(state["sketch"], np.uint8)
@@ -143,10 +152,16 @@ class IdMap:
         """The number of ids that have a row of their own."""
         return len(self._free) - self._num_free
 
-    def find(self, ids: Ids) -> Rows:
-        """The row of each id, `[N]`; a shared one where it has none. Nothing changes."""
-        rows = self.index.find(ids)
-        unknown = np.flatnonzero(rows < 0)
+    @property
+    def num_own(self) -> int:
+        """The number of rows that ids may have for their own."""
+        return len(self._free)
+
+    def find(self, ids: Ids) -> Numbers:
+        """The row of each id in the table, `[N]`; a shared one where it has none. Nothing changes."""
+        found = self.index.find(ids)
+        unknown = np.flatnonzero(found < 0)
+        rows = self._outside(found)
         rows[unknown] = self.shared_rows(ids.take(unknown))
         return rows
 
@@ -156,13 +171,16 @@ class IdMap:
         rows: Rows = found.to(torch.int32).numpy()
         return rows
 
-    def update(self, ids: Ids, oldest_in_flight: int) -> Mapped:
+    def update(
+        self, ids: Ids, oldest_in_flight: int, occurrences: NDArray[np.int64] | None = None
+    ) -> Mapped:
         """See the ids of a training batch: the next one by the clock.
 
         Args:
             ids: `[N]`, any, repeated or not.
             oldest_in_flight: the clock of the oldest batch whose rows may still be read or updated; that of
                 this batch, clock + 1, if there is none.
+            occurrences: `[N]`: how often each is in the batch; None for once.
         """
         sightings = self._sketch.sightings if self._sketch is not None else 0
         journal = self._journal = Journal(self.clock, self._num_free, sightings)
@@ -174,10 +192,14 @@ class IdMap:
         self._use(rows if not missing.size else rows[rows >= 0])
         none = np.empty(0, np.int32)
         if not missing.size:
-            return Mapped(rows, none, np.empty(0, np.int64), 0, expired, 0, journal)
+            return Mapped(
+                self._outside(rows), none, np.empty(0, np.int64), 0, expired, 0, 0, journal
+            )
         distinct, inverse, times = np.unique(
             ids.take(missing), return_inverse=True, return_counts=True
         )
+        if occurrences is not None:
+            times = np.bincount(inverse, occurrences.take(missing)).astype(np.int64)
         admitted = np.arange(len(distinct))
         if self._sketch is not None:
             seen = self._sketch.add(distinct, times, journal)
@@ -185,18 +207,26 @@ class IdMap:
         evicted = self._make_room(len(admitted), oldest)
         placed = admitted[: self._num_free]
         new_rows = self._take(len(placed))
-        own = self.shared_rows(distinct)
-        own[placed] = new_rows
+        found = self._outside(rows)
+        own = self.shared_rows(distinct).astype(found.dtype)
+        own[placed] = self._outside(new_rows)
         self.index.insert(distinct[placed], new_rows)
         journal.given = new_rows
         for of_row, value in ((self.last_used, self.clock), (self.count, 1)):
             journal.keep(of_row, new_rows)
             of_row[new_rows] = value
-        rows[missing] = own.take(inverse)
+        found[missing] = own.take(inverse)
         order = np.argsort(new_rows)
         turned_away = len(admitted) - len(placed)
         new_rows, new_ids = new_rows[order], distinct[placed][order]
-        return Mapped(rows, new_rows, new_ids, evicted, expired, turned_away, journal)
+        shared = int(times.sum() - times.take(placed).sum())
+        return Mapped(found, new_rows, new_ids, evicted, expired, turned_away, shared, journal)
+
+    def _outside(self, rows: Rows) -> Numbers:
+        """The numbers in the table of rows that are counted from 0 on here."""
+        if self.rows.step == 1 and self.rows.start == 0:
+            return rows
+        return rows * np.int64(self.rows.step) + self.rows.start
 
     def take_back(self, journal: Journal) -> bool:
         """Undo an update; False, and nothing is done, if another one came after it."""

@@ -1,0 +1,1 @@
+"""The example of a stream: data, model and report."""
