@@ -63,7 +63,7 @@ def named(embedding: tte.TPUEmbedding) -> None:
 
 
 STATES = {nothing: 0, awaits: 1, accumulated: 2, both: 3, clipped: 1, named: 1}
-"""What is open, and how many batches that is."""
+"""The open steps, and the number of their batches."""
 
 
 def weights(embedding: tte.TPUEmbedding) -> Tensor:
