@@ -30,7 +30,7 @@ def backward(embedding: tte.TPUEmbedding, factor: float = 1.0, name: str | None 
 
 
 def nothing(_: tte.TPUEmbedding) -> None:
-    """No batch is open."""
+    """Leave no batch open."""
 
 
 def awaits(embedding: tte.TPUEmbedding) -> None:
@@ -62,8 +62,8 @@ def named(embedding: tte.TPUEmbedding) -> None:
     embedding.accumulate_gradients(name="other")
 
 
-STATES = {nothing: 0, looked_up: 1, awaits: 1, accumulated: 2, both: 3, clipped: 1, named: 1}
-"""What is open, and how many batches that is."""
+STATES = {nothing: 0, awaits: 1, accumulated: 2, both: 3, clipped: 1, named: 1}
+"""The open steps, and the number of their batches."""
 
 
 def weights(embedding: tte.TPUEmbedding) -> Tensor:

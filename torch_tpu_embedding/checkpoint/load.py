@@ -63,9 +63,10 @@ def load(
 ) -> Loaded:
     """Load tables and slots from `directory`; all processes call this together.
 
-    The number of processes and the strategy may be others than those of the save. A training batch that was
-    looked up and whose gradients are not applied, and gradients that `accumulate_gradients` has kept,
-    belong to the rows before: they are dropped, with a warning. Batches that wait for dequeue stay.
+    The number of processes and the strategy may be others than those of the save. Gradients of
+    training batches that are not applied yet (left by backward, or kept by `accumulate_gradients`) belong
+    to the rows before: they are dropped with their batches, with a warning. Batches that wait for dequeue,
+    and one that has no gradients yet, stay.
 
     Args:
         embedding: a TPUEmbedding, or anything else that has a `shard`.

@@ -27,7 +27,7 @@ class OpenSteps(Protocol):
         """How many batches have gradients that are not applied."""
 
     def drop(self) -> int:
-        """Forget the batches whose gradients are not applied; gives how many there were."""
+        """Forget the steps that have gradients which are not applied; gives how many batches they had."""
 
 
 class HostRows:

@@ -142,11 +142,16 @@ class StepQueue:
         return [*accumulated, awaiting] if awaiting is not None else [*accumulated]
 
     def open_names(self) -> list[str | None]:
-        """The names under which there is a step that is not yet applied."""
-        return [*{**self._accumulated, **self._awaiting}]
+        """The names under which there is a step that has gradients, or had, and is not yet applied."""
+        awaiting = {
+            name
+            for name, each in self._awaiting.items()
+            if any(leaf.grad is not None for leaf in each.activations)
+        }
+        return [*{*self._accumulated, *awaiting, *self._cleared}]
 
     def open_batches(self) -> int:
-        """How many batches have been looked up, and neither applied nor cleared."""
+        """How many batches the steps of `open_names` have that were not cleared."""
         names = self.open_names()
         return sum(len(self.step_of(name)) - (name in self._cleared) for name in names)
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..program.engine import Engine
-
-if TYPE_CHECKING:
-    from .steps import Steps
-
-_all: weakref.WeakSet[Steps] = weakref.WeakSet()
+from .call_order import StepQueue
 
 
-def register(steps: Steps) -> None:
+class ModuleSteps(Protocol):
+    """The steps of one module."""
+
+    queue: StepQueue
+
+    def works_on(self, engine: Engine) -> bool:
+        """True if its tables are those of an engine."""
+
+    def discard_step(self, name: str | None = None) -> None:
+        """Forget the step of a name."""
+
+
+_all: weakref.WeakSet[ModuleSteps] = weakref.WeakSet()
+
+
+def register(steps: ModuleSteps) -> None:
     """Remember the steps of a module for as long as it lives."""
     _all.add(steps)
 
@@ -30,7 +41,8 @@ class OpenSteps:
         return sum(each.queue.with_gradients() for each in self._steps())
 
     def drop(self) -> int:
-        """Forget the batches whose gradients are not applied; gives how many nobody had given up before."""
+        """Forget the steps that have gradients which are not applied; gives how many batches they had that
+        nobody had given up before. A batch without gradients stays."""
         dropped = 0
         for each in self._steps():
             dropped += each.queue.open_batches()
@@ -38,5 +50,5 @@ class OpenSteps:
                 each.discard_step(name)
         return dropped
 
-    def _steps(self) -> list[Steps]:
+    def _steps(self) -> list[ModuleSteps]:
         return [each for each in _all if each.works_on(self._engine)]

@@ -82,7 +82,7 @@ class Steps:
         self._samples = SampleCount(resolved, batch_size, placement.num_shards)
         self._count = 0
         self.replayed = ReplayedSteps(tables, self.queue, self._agreed, pipelined, self._end_replay)
-        self.own_rates: Callable[[], None] = lambda: None
+        self.own_rates: Callable[[], None] | None = None
         """Called where an update takes the rates of the tables' optimizers (`EmbeddingOptimizer`)."""
         register(self)
 
@@ -207,7 +207,8 @@ class Steps:
             found = self.gradients.collect(step, gradients, call, warn=True)
             rates = learning_rates
             if rates is None:
-                self.own_rates()
+                if self.own_rates is not None:
+                    self.own_rates()
                 rates = current_rates(tables)
             if len(rates) != len(tables):
                 raise ValueError(
