@@ -26,6 +26,9 @@ NOT_UNDER_TORCH_TPU = {
     "test_a_step_that_a_grad_scaler_skips_needs_nothing": NO_SCALER,
     "test_a_step_skipped_with_accumulated_batches_skips_them_too": NO_SCALER,
     "test_a_step_that_is_to_be_skipped_on_another_process_is_skipped_here": NO_SCALER,
+    "test_processes_out_of_step_are_told_which_call_each_is_in[scalers]": NO_SCALER,
+    "test_scales_that_part_are_an_error_on_all_before_the_tables_change": NO_SCALER,
+    "test_the_smallest_scale_given_to_all_keeps_processes_together": NO_SCALER,
     "test_each_array_has_one_gather_a_scatter_for_each_physical_row": LAZY
     + "the step's one program",
     "test_a_pipelined_step_that_reads_its_rows_before_the_last": LAZY + "the step's one program",

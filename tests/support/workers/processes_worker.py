@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from backends import DEVICE
 from places import SLOW
 from processes.messages import arrived
 
@@ -24,6 +25,8 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding import distributed
 
 B, EPOCHS = 4, 40
+SCALER = DEVICE != "tpu"
+"""torch.amp.GradScaler works on the device: see NO_SCALER in tests/support/backends.py."""
 
 
 def config(**table: Any) -> dict[str, tte.FeatureConfig]:
@@ -264,7 +267,7 @@ OUT_OF_STEP = {
     "accumulates": accumulates,
     "micro-batches": micro_batches,
     "clipped micro-batches": lambda other: micro_batches(other, clip=True),
-    "scalers": scalers,
+    **({"scalers": scalers} if SCALER else {}),
     "bad rates": bad_rates,
 }
 
@@ -348,7 +351,9 @@ def main(directory: Path) -> None:
         ._tables.engine.exchange.group.gather(torch.tensor([0.25, -1e-30, 3e38]))
         .tolist(),
         "messages": arrived(make()._tables.engine.exchange.group),
-        "scales": {name: scales(other, name == "shared") for name in ("own", "shared")},
+        "scales": {
+            name: scales(other, name == "shared") for name in ("own", "shared") if SCALER
+        },
         "then": met(lambda: look_up(make())),
     }
     (directory / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))
