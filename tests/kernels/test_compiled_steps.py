@@ -112,10 +112,8 @@ def test_so_they_are_where_less_than_a_block_of_records_is_written(
     shapes = [array["shape"] for array in step["arrays"]]
     for chip in CHIPS:
         found = compiled(Path(step["proto"]), chip, tmp_path / chip)
-        cores = (
-            2 if chip in ("v4", "v5p") else 1
-        )  # of which one has all records, for they are one block
-        check(found, shapes, chip, 1024 * cores)
+        cores = 2 if chip in ("v4", "v5p") else 1
+        check(found, shapes, chip, 1024 * cores)  # one block, which one core writes alone
         check_sums(found, 2, 4 * 512 + 2 * 1024)  # two blocks more are counted than are run
 
 

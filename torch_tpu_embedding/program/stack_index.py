@@ -115,7 +115,7 @@ class StackIndex:
         shape, order = self.shape, self.shape.order
         if len(order.ragged) < len(order.spans) or not order.stack.uses_kernels:
             return False
-        if runtime.is_spmd():  # not compiled for partitions so far
+        if runtime.is_spmd():  # nobody has compared the two in a partitioned program
             return False
         rows = shape.num_positions or shape.num_unique
         return fits_kernel(rows, shape.num_ragged, order.num_bags, order.stack.dim)
