@@ -351,9 +351,7 @@ def main(directory: Path) -> None:
         ._tables.engine.exchange.group.gather(torch.tensor([0.25, -1e-30, 3e38]))
         .tolist(),
         "messages": arrived(make()._tables.engine.exchange.group),
-        "scales": {
-            name: scales(other, name == "shared") for name in ("own", "shared") if SCALER
-        },
+        "scales": {name: scales(other, name == "shared") for name in ("own", "shared") if SCALER},
         "then": met(lambda: look_up(make())),
     }
     (directory / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))
