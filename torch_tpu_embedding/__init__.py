@@ -63,3 +63,8 @@ __all__ = [
     "runtime",
     "serving_embedding_lookup",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, without what they are made of."""
+    return sorted([*__all__, "__version__"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,6 +12,7 @@ from . import runtime
 from .config.learning_rates import finite_rate
 from .distributed.agreement import agree_on_step
 from .distributed.calls import calling
+from .io.warn import warn_caller
 from .runtime.modes import outside_graph
 from .training.param_group import TableGroup
 
@@ -41,10 +43,17 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         embedding: a TPUEmbedding on an XLA device.
 
     Raises:
+        RuntimeError: the embedding is on the CPU.
         ValueError: a table's learning rate is below 0.
     """
 
     def __init__(self, embedding: TPUEmbedding) -> None:
+        if not embedding.on_accelerator:
+            raise RuntimeError(
+                "EmbeddingOptimizer: this TPUEmbedding is on the CPU, where tables are plain parameters; "
+                "give them to an optimizer of torch, torch.optim.SGD(embedding.parameters(), lr), or "
+                "create it without device='cpu'"
+            )
         self._embedding = embedding
         self._callables = [
             table.optimizer is not None and callable(table.optimizer.learning_rate)
@@ -55,9 +64,11 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         self._shown = rates
         self._step_supports_amp_scaling = True  # a GradScaler lets `step` unscale and skip
         groups = [*map(TableGroup, names, rates, embedding._steps.activations_by_table)]
-        self._complete = False
+        self._complete = self._warned = False
         super().__init__(groups, {})
         self._complete = True
+        reference = weakref.ref(self)
+        embedding._steps.own_rates = lambda: EmbeddingOptimizer._warn_of_own_rates(reference())
 
     @torch.no_grad()
     @outside_graph
@@ -200,6 +211,27 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
             "EmbeddingOptimizer: it drives one embedding and can be neither copied nor pickled; make "
             "another one, EmbeddingOptimizer(embedding), and give it this one's state_dict()"
         )
+
+    @staticmethod
+    def _warn_of_own_rates(optimizer: EmbeddingOptimizer | None) -> None:
+        """Warn, once, if an update takes the tables' own rates, and some groups have others."""
+        if optimizer is None or optimizer._warned:
+            return
+        tables = optimizer._embedding.resolved.tables
+        others = [
+            f"{table.name!r}: {group['lr']} there, {table.optimizer.learning_rate} of the table"
+            for table, group in zip(tables, optimizer.param_groups, strict=True)
+            if table.optimizer is not None
+            and not callable(table.optimizer.learning_rate)
+            and group["lr"] != table.optimizer.learning_rate
+        ]
+        if others:
+            optimizer._warned = True
+            warn_caller(
+                "apply_gradients: the learning rates set on the EmbeddingOptimizer are not heeded "
+                f"({'; '.join(others)}); call its step() in place of apply_gradients, or pass "
+                "learning_rates=[group['lr'] for group in optimizer.param_groups] (this is said once)"
+            )
 
     @property
     def _has_numbers(self) -> bool:

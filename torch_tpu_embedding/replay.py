@@ -14,21 +14,22 @@ from torch import nn
 from . import runtime
 from .embedding import TPUEmbedding
 from .embedding_optimizer import EmbeddingOptimizer
-from .io.warn import warn_caller
-from .program.live_rows.live_engine import vocabularies_of
 from .replaying.calls import Call, Key, Keys, call_of
 from .replaying.capture import Capture, Traced
-from .replaying.kept import Kept, ReplayError
+from .replaying.kept import Effort, Kept, failed_check
 from .replaying.participants import Participants
 from .replaying.program import Program
+from .replaying.reasons import Reasons, counts_on_host, never_replayed
 from .replaying.rerun import ProgramGoneError, Rerun
+from .replaying.surroundings.surroundings import Surroundings
 from .replaying.watch import CannotReplayError
 from .runtime.torch_xla import programs
 from .table_module import TableModule
 
 _MOST_PROGRAMS = 32
 _STRIKES = 3
-_PATIENCE = 10
+_DIFFERENCES = 8
+_CHANGES = 8
 
 
 class Replay:
@@ -78,17 +79,19 @@ class Replay:
         self._steps = embedding._steps.replayed
         self._verify, self._check_every = verify, check_every
         self._kept: OrderedDict[Key, Kept] = OrderedDict()
-        self._parts: tuple[Participants, Keys, Capture, Rerun] | None = None
+        self._parts: tuple[Participants, Keys, Capture, Rerun, Surroundings] | None = None
         self._name: str | None = None
-        self._in_a_row = 0
-        self._warned = False
+        self._effort, self._reasons, self._changes = Effort(), Reasons(verify), 0
         self._off = False
         self.traced = 0
         """Steps traced so far."""
         self.replayed = 0
         """Steps replayed so far."""
-        self.reason = ""
+
+    @property
+    def reason(self) -> str:
         """Why the step traced last was not replayed, or is not yet; empty if there is nothing to say."""
+        return self._reasons.last
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Take one step, and end it.
@@ -105,19 +108,22 @@ class Replay:
             return self._plain(args, kwargs)
         if self._parts is None:
             return self._first(args, kwargs)
-        _, keys, _, rerun = self._parts
+        _, keys, _, rerun, around = self._parts
         queued = self._steps.next(self._name)
         if queued is not None and not programs.random_begins_anew(rerun.seed):
             return self._plain(args, kwargs)
         if queued is None:
             if self._steps.samples_always:
-                self._traced_again("metrics sample every step (enable_metrics(every=1))")
+                self._reasons.traced("metrics sample every step (enable_metrics(every=1))")
             return self._plain(args, kwargs)
+        token, known = around.token()
+        if not known:
+            return self._surrounded_anew(around.change, args, kwargs)
         call = call_of(args, kwargs)
         try:
-            key = keys.of(call, queued.sent, self._steps.frozen)
+            key = keys.of(call, queued.sent, self._steps.frozen, token)
         except CannotReplayError as why:
-            self._traced_again(str(why), sure=True)
+            self._reasons.traced(str(why), sure=True)
             return self._plain(args, kwargs)
         kept = self._kept.setdefault(key, Kept())
         self._kept.move_to_end(key)
@@ -126,7 +132,9 @@ class Replay:
         if kept.strikes >= _STRIKES:
             return self._plain(args, kwargs)
         if kept.program is not None and (change := self._change(kept.program)):
-            kept.program, self.reason = None, change
+            kept.program, self._reasons.last = None, change
+        if kept.agreed < self._verify and self._effort.rests():
+            return self._plain(args, kwargs)
         if kept.program is None or kept.due == 0:
             return self._trace(kept, call)
         try:
@@ -134,24 +142,27 @@ class Replay:
         except ProgramGoneError:
             if self._embedding.placement.num_shards > 1:
                 raise  # the others have agreed to take the step
-            kept.program, self.reason = None, "torch_xla has dropped its program"
+            kept.program, self._reasons.last = None, "torch_xla has dropped its program"
             return self._trace(kept, call)
         except CannotReplayError as why:
-            self._traced_again(str(why), sure=True)
+            self._reasons.traced(str(why), sure=True)
             return self._plain(args, kwargs)
         kept.due -= 1
         kept.replayed += 1
         self.replayed += 1
-        self._in_a_row = 0
+        self._changes = 0
+        self._reasons.replayed()
+        self._effort.replayed()
         return result
 
     def _first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A traced step that shows who takes part."""
-        why = self._never_replayed()
+        why = never_replayed(self._steps)
         if why:
             self._give_up(why)
             return self._plain(args, kwargs)
         people = Participants(self._steps.engine, self._modules, EmbeddingOptimizer, TableModule)
+        around = Surroundings(self._function, lambda: people.modules)
         queue, calls = self._steps.queue, list[tuple[object, ...]]()
         queue.journal = calls
         try:
@@ -159,6 +170,7 @@ class Replay:
                 result = self._plain(args, kwargs)
         finally:
             queue.journal = None
+        around.note_step(first=True)
         for word, name, *_ in calls:
             if word == "dequeue":
                 assert name is None or isinstance(name, str)
@@ -172,10 +184,27 @@ class Replay:
             rerun,
             gradients,
             lambda: self._driver() is not None,
+            around,
         )
-        self._parts = people, Keys(people), capture, rerun
+        self._parts = people, Keys(people), capture, rerun, around
         rerun.note(shared=True)
+        if why := counts_on_host(people.optimizers):
+            self._give_up(why)
+            self._parts = None
         return result
+
+    def _surrounded_anew(self, change: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A traced step after a change of a value that the function names."""
+        self._changes += 1
+        again = self._changes >= _CHANGES
+        if again:
+            self._effort.rest(2 * self._verify)
+        self._reasons.traced(
+            f"{change}; a number that changes often has to be an argument that is a tensor of the device, "
+            "or a buffer of a module",
+            sure=again,
+        )
+        return self._plain(args, kwargs)
 
     def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A traced step, as without replay."""
@@ -195,7 +224,7 @@ class Replay:
     def _trace(self, kept: Kept, call: Call) -> Any:
         """A traced step whose program is kept, and compared with the one before."""
         assert self._parts is not None
-        _, _, capture, rerun = self._parts
+        _, _, capture, rerun, _ = self._parts
         queued = self._steps.queue.waiting(self._name)
         assert queued is not None
         rerun.release()
@@ -214,7 +243,7 @@ class Replay:
             if traced.reason is not None:
                 kept.strikes += 1
                 self._fail_check(replayed, traced.reason)
-                self._traced_again(traced.reason, sure=kept.strikes >= _STRIKES)
+                self._reasons.traced(traced.reason, sure=kept.strikes >= _STRIKES)
             return
         kept.strikes = 0
         change = before.difference(traced.program) if before is not None else None
@@ -224,52 +253,24 @@ class Replay:
         kept.agreed = 0 if traced.impurity else 1 if change or before is None else kept.agreed + 1
         if kept.agreed >= self._verify:
             kept.due = min(2 ** min(kept.agreed - self._verify, 62), self._check_every)
-            self.reason = ""
+            self._reasons.last, kept.differed = "", 0
             return
-        self._traced_again(why or self.reason)
+        kept.differed += bool(why)
+        rests = self._effort.traced() or kept.differed >= max(_DIFFERENCES, self._verify)
+        if rests:
+            self._effort.rest(self._verify)
+        self._reasons.traced(why or self._reasons.last, sure=rests)
 
     def _fail_check(self, replayed: int, why: str) -> None:
         if not replayed:
             return
         self._off = True
         self._kept.clear()
-        raise ReplayError(
-            f"replay: the step was traced again as a check, and {why}. The last {replayed} replayed steps "
-            "may be wrong: go back to a checkpoint from before them. The step's function has to do the "
-            "same operations whenever it is called with inputs of the same shapes; what depends on a "
-            "counter, on the clock or on a number that it reads cannot be replayed (docs/replay.md). Later "
-            "calls of this object are traced"
-        )
-
-    def _traced_again(self, why: str, sure: bool = False) -> None:
-        """Note that a step was traced; warn if it will always be so."""
-        self.reason = why
-        self._in_a_row += 1
-        if why and (sure or self._in_a_row >= _PATIENCE * self._verify):
-            self._warn(why)
-
-    def _never_replayed(self) -> str | None:
-        """The reason why no step of this embedding can be replayed; None if there is none."""
-        if self._steps.pipelined:
-            return "execution is pipelined, which keeps gradients from one step to the next"
-        if runtime.backend() == "torch_tpu":
-            return "torch_tpu runs operators one by one, so there is no program to run again"
-        if vocabularies_of(self._steps.engine) is not None:
-            return "a table has a DynamicVocabulary, whose new rows differ from step to step"
-        lacking = programs.missing(self._steps.engine.store.arrays[0][0])
-        return f"this version of torch_xla has no {', '.join(lacking)}" if lacking else None
+        raise failed_check(replayed, why)
 
     def _give_up(self, why: str) -> None:
-        self._off, self.reason = True, why
-        self._warn(why)
-
-    def _warn(self, why: str) -> None:
-        if not self._warned:
-            self._warned = True
-            warn_caller(
-                f"replay: the step runs traced, which is slower and otherwise the same: {why} (this is "
-                "said once)"
-            )
+        self._off = True
+        self._reasons.traced(why, sure=True)
 
     def _change(self, program: Program) -> str | None:
         assert self._parts is not None

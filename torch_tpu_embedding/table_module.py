@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import runtime
-from .config.resolved import WEIGHT, resolve
+from .config.resolved import WEIGHT, resolve, warn_of_equal_names
 from .distributed.placement import Strategy
 from .inputs.host_values import map_tensors
 from .kernels.choice import RowKernels
@@ -27,6 +27,7 @@ from .tables.shard import DeviceRows, HostRows
 from .tables.start_values import table_values
 from .tables.staying import refuse_to_copy, refuse_to_move
 from .tables.table_parameters import TableParameters
+from .training.open_steps import OpenSteps
 
 
 class TableModule(TableState):
@@ -55,6 +56,7 @@ class TableModule(TableState):
     ) -> None:
         super().__init__()
         self.resolved = resolve(feature_config, optimizer)
+        warn_of_equal_names(self.resolved)
         self._tables = Tables(
             self.resolved,
             device,
@@ -84,7 +86,13 @@ class TableModule(TableState):
                 engine = self._tables.engine
                 group, strategy = engine.exchange.group, self.placement.strategy
                 self._rows = DeviceRows(
-                    tables, engine.store, group, strategy, engine.flush, self._tables.vocabularies
+                    tables,
+                    engine.store,
+                    group,
+                    strategy,
+                    engine.flush,
+                    self._tables.vocabularies,
+                    OpenSteps(engine),
                 )
             else:
                 fields = logical_state.state_keys

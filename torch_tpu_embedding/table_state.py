@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from .config.declared import TableConfig
 from .config.resolved import WEIGHT, Resolved
 from .distributed.placement import Placement
+from .io.warn import warn_caller
 from .program.build import Tables
 from .runtime.modes import outside_graph
 from .tables import state_dict as logical_state
+from .training.open_steps import OpenSteps
 from .vocabularies.id_maps.id_map import IdMap
 from .vocabularies.live import LiveVocabularies
 from .vocabularies.map_tensor import packed_map
@@ -148,6 +150,12 @@ class TableState(nn.Module):
         self.flush()
         if self.on_accelerator:
             engine = self._tables.engine
+            if kept := OpenSteps(engine).with_gradients():
+                warn_caller(
+                    f"load_state_dict: the gradients of {kept} batches, computed from the rows before, are "
+                    "kept, and the next apply_gradients gives them to the rows loaded now; to drop them, "
+                    "call embedding.discard()"
+                )
             if (vocabularies := self._tables.vocabularies) is not None:
                 vocabularies.require_idle("load_state_dict")
                 vocabularies.replace(self._maps(vocabularies, plan.maps))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import remedies.arguments
 import remedies.calls
 import remedies.inputs
-import remedies.tables  # noqa: F401 (the cases of the three join CASES)
+import remedies.stale
+import remedies.tables  # noqa: F401 (the cases of the five join CASES)
 from remedies.cases import CASES, Case
 
 

@@ -101,6 +101,24 @@ def test_tables_are_written_in_place_by_kernels_on_four_chips(name: str, tmp_pat
         check_sums(found, {"four records a row": 0, "two arrays": 4}.get(name, 2), 4 * 4096)
 
 
+@pytest.mark.parametrize("dim", [64, 128])
+def test_so_they_are_where_less_than_a_block_of_records_is_written(
+    dim: int, tmp_path: Path
+) -> None:
+    given = ["--dim", str(dim), "--vocabulary", "300000", "--batch-size", "512", "--unique", "0.2"]
+    step = traced(
+        tmp_path, "--row-kernels", "--layout", "TPU", *given, "--ids-per-sample", "4", "--ragged"
+    )
+    shapes = [array["shape"] for array in step["arrays"]]
+    for chip in CHIPS:
+        found = compiled(Path(step["proto"]), chip, tmp_path / chip)
+        cores = (
+            2 if chip in ("v4", "v5p") else 1
+        )  # of which one has all records, for they are one block
+        check(found, shapes, chip, 1024 * cores)
+        check_sums(found, 2, 4 * 512 + 2 * 1024)  # two blocks more are counted than are run
+
+
 @pytest.mark.parametrize(("dim", "vocabulary"), [(64, 1_200_000), (32, 2_400_000)])
 @pytest.mark.parametrize("way", ["partitions", "replicas"])
 def test_so_they_are_on_four_devices(way: str, dim: int, vocabulary: int, tmp_path: Path) -> None:

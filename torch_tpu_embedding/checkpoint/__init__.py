@@ -34,3 +34,8 @@ __all__ = [
     "wait",
     "write_tables",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, without what they are made of."""
+    return sorted(__all__)

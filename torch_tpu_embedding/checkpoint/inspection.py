@@ -190,8 +190,12 @@ def reshard(
 
     Args:
         overwrite: as for `write_tables`; the target may be the source.
+
+    Raises:
+        ValueError: there are more shards than the largest table has rows.
     """
     with open_checkpoint(source, step) as reader:
+        _require_rows_for(num_shards, reader)
         chosen = strategy or ("div" if reader.index.strategy == "div" else "mod")
         tables: Mapping[str, TableSource] = {
             name: TableSource(
@@ -214,6 +218,16 @@ def reshard(
             "step": reader.step, "directory": str(target), "num_shards": num_shards,
             "strategy": chosen, "tables": sorted(tables),
         }  # fmt: skip
+
+
+def _require_rows_for(num_shards: int, reader: Reader) -> None:
+    largest = max(entry.vocabulary_size for entry in reader.tables.values())
+    if num_shards > largest:
+        files = num_shards * len({f for entry in reader.tables.values() for f in entry.fields})
+        raise ValueError(
+            f"reshard: {num_shards:,} shards would be some {files:,} files, most of them empty, for the "
+            f"largest table has {largest:,} rows; give at most {largest} shards"
+        )
 
 
 class _Watched:

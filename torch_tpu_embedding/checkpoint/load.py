@@ -18,11 +18,13 @@ import numpy as np
 import torch
 
 from ..distributed.group import HostGroup, raise_together, together
+from ..io.warn import warn_caller
 from ..vocabularies.saved_maps import Moves
 from .errors import CheckpointError, StepRemovedError
 from .format.run_directory import shared_directory
 from .format.steps import choose_step, complete_steps, require_step
 from .maps import LoadedMaps, live_vocabularies, maps_for
+from .open_steps import drop_open_steps
 from .reading.reader import TRIES, Reader, open_step
 from .reading.table_matching import TableMatch, match_tables
 from .rows import HasShard, Shard, block_rows, field_widths
@@ -61,7 +63,10 @@ def load(
 ) -> Loaded:
     """Load tables and slots from `directory`; all processes call this together.
 
-    The number of processes and the strategy may be others than those of the save.
+    The number of processes and the strategy may be others than those of the save. Gradients of
+    training batches that are not applied yet (left by backward, or kept by `accumulate_gradients`) belong
+    to the rows before: they are dropped with their batches, with a warning. Batches that wait for dequeue,
+    and one that has no gradients yet, stay.
 
     Args:
         embedding: a TPUEmbedding, or anything else that has a `shard`.
@@ -94,7 +99,12 @@ def load(
         if (vocabularies := live_vocabularies(embedding.shard)) is not None:
             vocabularies.require_idle("checkpoint.load")
     opened = _open(embedding.shard, arguments, steps)
-    _fill(embedding, root, opened)
+    if dropped := _fill(embedding, root, opened):
+        warn_caller(
+            f"checkpoint.load: {dropped} batches that were looked up before, and whose gradients were not "
+            "applied, are dropped with their gradients, which belong to the rows before; to drop them "
+            "yourself, call embedding.discard() before the load"
+        )
     return Loaded(opened.reader.step, opened.extra)
 
 
@@ -232,11 +242,16 @@ def _check(reader: Reader, matches: list[TableMatch], verify: bool, group: HostG
         reader.verify(reader.files(fields)[group.rank :: group.size])
 
 
-def _fill(embedding: HasShard, root: Path, opened: _Opened) -> None:
-    """Write this process's rows, and note what the next save must know of the step they are from."""
+def _fill(embedding: HasShard, root: Path, opened: _Opened) -> int:
+    """Write this process's rows, and note what the next save must know of the step they are from.
+
+    Returns:
+        How many batches that were looked up in the rows before are dropped.
+    """
     shard, reader, matches = embedding.shard, opened.reader, opened.matches
     moved = {table for table, each in opened.maps.items() if each.moves is not None}
     forget(embedding)
+    dropped = drop_open_steps(shard)
     with together(shard.group, f"checkpoint.load of step {reader.step}"):
         try:
             for match in matches:
@@ -256,6 +271,7 @@ def _fill(embedding: HasShard, root: Path, opened: _Opened) -> None:
     ):
         remember(embedding, root, reader.step, reader.index.save_id, shard.set_mark())
     drop_claim(embedding, root)
+    return dropped
 
 
 def _fill_table(shard: Shard, match: TableMatch, reader: Reader) -> None:

@@ -30,6 +30,7 @@ from .format.run_directory import shared_directory
 from .format.schema import check_table
 from .format.steps import require_step, step_path
 from .maps import with_maps
+from .open_steps import warn_of_unsaved
 from .rows import HasShard, Shard, TableBlock, all_blocks, changed_blocks, field_widths
 from .writing.background import SaveHandle, wait_before
 from .writing.begin import begin, open_attempt, require_arguments, require_ticket, taken_back
@@ -97,6 +98,7 @@ def save(
     arguments = _Arguments(
         step, extra, keep_last, since, overwrite, asynchronous, max_file_bytes, timeout
     )
+    warn_of_unsaved(embedding.shard)
     job = _prepare(embedding, root, arguments, what)
     handle = SaveHandle(embedding, root, step, group.rank)
     if asynchronous:

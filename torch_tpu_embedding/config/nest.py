@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+_OF_MISSING = {
+    "features": "; give each feature its ids, for samples without any as empty rows of a Ragged",
+    "weights": "; give None for a feature without weights",
+    "gradients": "; give None for a feature without a gradient",
+}
+
 
 def flatten_with_paths(structure: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield `(path, leaf)` of a nest; the path joins keys and positions with '/'.
@@ -85,6 +91,8 @@ def _check_keys(template: Mapping[Any, Any], structure: Any, what: str, path: st
     remedy = ""
     if not (missing or path):
         remedy = f"; leave others out by {{key: {what}[key] for key in feature_config}}"
+    elif missing and not unexpected:
+        remedy = _OF_MISSING.get(what, "")
     raise ValueError(
         f"{_at(what, path)} must have the keys of feature_config: "
         f"missing {missing}, unexpected {unexpected}{remedy}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..io.warn import warn_caller
 from ..optimizers import Optimizer
 from .declared import FeatureConfig, TableConfig
 from .nest import flatten_with_paths
@@ -137,6 +138,22 @@ class Resolved:
                 f"are {known}, and requires_grad_ is for all of them"
             )
         return [known.index(name) for name in names]
+
+
+def warn_of_equal_names(resolved: Resolved) -> None:
+    """Warn of features that no message can tell apart."""
+    places: dict[str, list[str]] = {}
+    for feature, (path, _) in zip(
+        resolved.features, flatten_with_paths(resolved.structure), strict=True
+    ):
+        places.setdefault(feature.name, []).append(path)
+    for name, paths in places.items():
+        if len(paths) > 1:
+            warn_caller(
+                f"feature_config: the features at {paths} are all named {name!r}, so that errors and "
+                "describe() cannot tell them apart, and export_program refuses them; give each "
+                "FeatureConfig its own name, or none, to be named by its place"
+            )
 
 
 def resolve(

@@ -11,3 +11,8 @@ from .adam import Adam, AdamW
 from .sgd import SGD
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW"]
+
+
+def __dir__() -> list[str]:
+    """The public names, without what they are made of."""
+    return sorted(__all__)

@@ -25,3 +25,8 @@ __all__ = [
     "sum_gradients",
     "world_size",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, without what they are made of."""
+    return sorted(__all__)

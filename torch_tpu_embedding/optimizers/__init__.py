@@ -16,3 +16,8 @@ __all__ = [
     "Optimizer",
     "RowWiseAdagrad",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, without what they are made of."""
+    return sorted(__all__)

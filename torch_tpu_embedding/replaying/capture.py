@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,13 @@ from ..training.call_order import Queued
 from ..training.replayed_steps import ReplayedSteps
 from ..training.step_gradients import StepGradients
 from .calls import Call
-from .known_tensors import KnownTensors
+from .known_tensors import KnownTensors, UnknownTensorError
 from .participants import Participants, snapshot
 from .program import Program, Source
 from .rerun import Rerun
+from .surroundings.surroundings import Surroundings
 from .traced_step import TracedStep, check_calls, without_views
+from .unknown_reads import Form, UnknownReads
 from .watch import CannotReplayError, Watch
 
 
@@ -43,6 +46,7 @@ class Capture:
 
     Args:
         rates_known: True if rates that a step gives by hand are those of an EmbeddingOptimizer.
+        around: what the function reads besides, as it was for the key of the call.
     """
 
     def __init__(
@@ -53,7 +57,11 @@ class Capture:
         rerun: Rerun,
         gradients: StepGradients,
         rates_known: Callable[[], bool],
+        around: Surroundings,
     ) -> None:
+        self._around = around
+        self._unknown: Form | None = None
+        """Dtype and shape of an unknown tensor that a trace has read; the next trace finds out where."""
         self._gradients = gradients
         self._rerun = rerun
         self._function = function
@@ -71,7 +79,8 @@ class Capture:
         programs.settle_all()
         before = snapshot(self._participants)
         self._rerun.own_memory(before.state)
-        for each in (*before.state, *call.tensors):
+        scalars = self._around.scalars()
+        for each in (*before.state, *call.tensors, *scalars):
             if each.dim() == 0:
                 programs.own_memory(each)
         memory = programs.memory_ids(before.state)
@@ -81,14 +90,19 @@ class Capture:
         known.add(call.leaves, "argument")
         known.add(queued.sent.buffers, "batch")
         known.add(gradients, "gradient")
+        known.add(scalars, "elsewhere")
         before_it = [None if each is None else weakref.ref(each) for each in gradients]
-        del gradients
         watch, count = Watch(self._participants, before.on_host), self._participants.count
         seed = programs.rng_seed()
         new = programs.NewTensors()
-        result, calls = self._call(call, before.state)
+        reads = self._reads([*before.state, *call.leaves, *gradients])
+        del gradients
+        result, calls = self._call(call, before.state, reads)
         self._participants.note_step(before.on_host, before.changes)
+        told = self._around.note_step()
         try:
+            if told:
+                raise CannotReplayError(told)
             if count != self._participants.count:
                 raise CannotReplayError("")  # who takes part was not known before
             watch.check()
@@ -104,6 +118,11 @@ class Capture:
             impurity = watch.impurity()
             program, inputs = self._program(traced, known, calls, counters)
             program.counts = counts
+        except UnknownTensorError as why:
+            runtime.sync()
+            line = reads.line if reads is not None and self._unknown == why.form else ""
+            self._unknown = why.form
+            return Traced(result, None, f"{why} ({line})" if line else str(why))
         except CannotReplayError as why:
             runtime.sync()
             return Traced(result, None, str(why) or None)
@@ -117,12 +136,18 @@ class Capture:
         self._rerun.note(shared=False)
         return Traced(result, program, None, impurity)
 
-    def _call(self, call: Call, state: Sequence[Tensor]) -> tuple[Any, list[tuple[object, ...]]]:
+    def _reads(self, known: Sequence[Tensor | None]) -> UnknownReads | None:
+        """Looks for the line that reads an unknown tensor, if the trace before has met one."""
+        return None if self._unknown is None else UnknownReads(self._unknown, known)
+
+    def _call(
+        self, call: Call, state: Sequence[Tensor], reads: UnknownReads | None
+    ) -> tuple[Any, list[tuple[object, ...]]]:
         """Run the step's function; gives its results, and the calls of the embedding's queue in it."""
         queue, calls = self._steps.queue, list[tuple[object, ...]]()
         queue.journal = calls
         try:
-            with self._participants.watching():
+            with self._participants.watching(), reads or nullcontext():
                 return without_views(self._function(*call.args, **call.kwargs), state), calls
         finally:
             queue.journal = None

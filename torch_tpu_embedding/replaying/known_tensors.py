@@ -8,7 +8,16 @@ from torch import Tensor
 
 from ..runtime.torch_xla import programs
 from .program import Source
+from .unknown_reads import Form
 from .watch import CannotReplayError
+
+
+class UnknownTensorError(CannotReplayError):
+    """A step reads a tensor that is none of its inputs."""
+
+    def __init__(self, form: Form, message: str) -> None:
+        super().__init__(message)
+        self.form = form
 
 
 class KnownTensors:
@@ -30,6 +39,8 @@ class KnownTensors:
             if id(each) in self._seen:
                 continue
             self._seen.add(id(each))
+            if kind == "elsewhere" and memory in self._sources:
+                continue  # an alias
             # None: two tensors share it now, and may not later.
             self._sources[memory] = None if memory in self._sources else (kind, number)
 
@@ -40,16 +51,17 @@ class KnownTensors:
             CannotReplayError: it has none.
         """
         shape = f"{str(value.dtype).removeprefix('torch.')} {[*value.shape]}"
-        if memory not in self._sources:
-            if value.dim() == 0:
+        found = self._sources.get(memory, ("elsewhere", -1))
+        if found is not None and found[0] == "elsewhere":
+            if value.dim() == 0 and found[1] == -1:
                 return None
-            raise CannotReplayError(
+            raise UnknownTensorError(
+                (value.dtype, value.shape),
                 f"it reads a tensor ({shape}) that is neither an argument nor part of a module that is "
                 "called or of an optimizer, or it sends one to the device; pass it as an argument, or "
                 "register it as a buffer of a module, and name that module in replay(…, modules=[…]) if "
-                "nobody calls it"
+                "nobody calls it",
             )
-        found = self._sources[memory]
         if found is None:
             raise CannotReplayError(
                 f"two of its tensors ({shape}) share memory; give each its own (clone)"

@@ -114,3 +114,8 @@ __all__ = [
     "use_spmd",
     "wait_seconds",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, without what they are made of."""
+    return sorted(__all__)

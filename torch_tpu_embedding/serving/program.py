@@ -31,7 +31,7 @@ def export_program(
         class Model(torch.nn.Module):
             def __init__(self):
                 super().__init__()
-                self.tables, self.head = tte.export_serving(embedding), head
+                self.tables, self.head = tte.export_serving(embedding), copy.deepcopy(head).cpu()
 
             def forward(self, features, dense):
                 rows = self.tables(features)

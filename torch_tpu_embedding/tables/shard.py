@@ -6,6 +6,7 @@ Letter: n rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from torch import Tensor
 
@@ -17,6 +18,16 @@ from ..runtime.modes import for_tables
 from ..vocabularies.live import LiveVocabularies
 from .access.scoring import HostScorer, Scorer
 from .store import TableStore
+
+
+class OpenSteps(Protocol):
+    """The steps of training on some tables, as far as saving and loading these must know of them."""
+
+    def with_gradients(self) -> int:
+        """How many batches have gradients that are not applied."""
+
+    def drop(self) -> int:
+        """Forget the steps that have gradients which are not applied; gives how many batches they had."""
 
 
 class HostRows:
@@ -90,8 +101,11 @@ class DeviceRows:
         strategy: Strategy,
         flush: Callable[[], None],
         vocabularies: LiveVocabularies | None = None,
+        open_steps: OpenSteps | None = None,
     ) -> None:
         self.tables = tables
+        self.open_steps = open_steps
+        """The steps of training whose gradients are not applied; None if nobody trains these tables."""
         self.vocabularies = vocabularies
         """The maps of tables with a DynamicVocabulary; None if there is none."""
         self.group = group

@@ -200,13 +200,19 @@ def _call(initializer: Callable[..., Any], shape: tuple[int, int]) -> Any:
     return initializer(shape, torch.float32)
 
 
+def _remedy(value: Tensor, shape: tuple[int, int]) -> str:
+    if value.shape != shape:
+        return "; make it of the shape that the initializer is given"
+    return "; let the initializer end in .to('cpu', torch.float32)"
+
+
 def _check(what: str, value: object, shape: tuple[int, int]) -> None:
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} must return a torch.Tensor, got {type(value).__name__}")
     if value.shape != shape or value.dtype != torch.float32 or value.device.type != "cpu":
         raise ValueError(
             f"{what} must return a float32 CPU tensor of shape {list(shape)}, got {value.dtype} "
-            f"{[*value.shape]} on {value.device}"
+            f"{[*value.shape]} on {value.device}{_remedy(value, shape)}"
         )
     if not bool(value.isfinite().all()):
         row, column = (~value.isfinite()).nonzero()[0].tolist()

@@ -97,6 +97,10 @@ class StepQueue:
             if batch is not None and batch in waiting:
                 waiting.remove(batch)
 
+    def waits(self, batch: Queued | None) -> bool:
+        """True if this very batch was enqueued, and neither looked up nor dropped since."""
+        return any(each is batch for waiting in self._waiting.values() for each in waiting)
+
     def next(self, name: str | None) -> Queued:
         """The batch to look up next, still waiting, or RuntimeError if it is not its turn."""
         waiting = self._waiting.get(name)
@@ -136,6 +140,26 @@ class StepQueue:
         awaiting = self._awaiting.get(name)
         accumulated = self._accumulated.get(name, [])
         return [*accumulated, awaiting] if awaiting is not None else [*accumulated]
+
+    def open_names(self) -> list[str | None]:
+        """The names under which there is a step that has gradients, or had, and is not yet applied."""
+        awaiting = {
+            name
+            for name, each in self._awaiting.items()
+            if any(leaf.grad is not None for leaf in each.activations)
+        }
+        return [*{*self._accumulated, *awaiting, *self._cleared}]
+
+    def open_batches(self) -> int:
+        """How many batches the steps of `open_names` have that were not cleared."""
+        names = self.open_names()
+        return sum(len(self.step_of(name)) - (name in self._cleared) for name in names)
+
+    def with_gradients(self) -> int:
+        """How many batches have gradients that are neither applied nor cleared."""
+        kept = sum(map(len, self._accumulated.values()))
+        there = [self._awaiting[name] for name in self._awaiting if name not in self._cleared]
+        return kept + sum(any(e.grad is not None for e in each.activations) for each in there)
 
     def require_step(self, name: str | None, call: str) -> list[Awaiting]:
         """`step_of`, or RuntimeError saying why there is none."""

@@ -43,6 +43,8 @@ class Drawn:
     """The value that the loop gets."""
     position: Any
     """The state of the data behind this batch."""
+    number: int = 0
+    """How many batches of the data came before."""
 
 
 @dataclass(frozen=True)

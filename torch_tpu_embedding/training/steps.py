@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -19,11 +19,13 @@ from ..inputs.output_shapes import OutputShapes
 from ..inputs.parse import parse_features
 from ..monitoring.metrics import MetricsSwitch
 from ..program.build import Tables
+from ..program.engine import Engine
 from ..runtime.modes import refuse_transforms
 from ..runtime.phases import mark, timed
 from ..vocabularies.rows_of_ids import bags_of_rows
 from .agreed_steps import AgreedSteps
 from .call_order import Awaiting, Queued, StepQueue
+from .open_steps import register
 from .pipelining import Pipeline
 from .replayed_steps import ReplayedSteps
 from .step_gradients import Found, StepGradients
@@ -80,6 +82,13 @@ class Steps:
         self._samples = SampleCount(resolved, batch_size, placement.num_shards)
         self._count = 0
         self.replayed = ReplayedSteps(tables, self.queue, self._agreed, pipelined, self._end_replay)
+        self.own_rates: Callable[[], None] | None = None
+        """Called where an update takes the rates of the tables' optimizers (`EmbeddingOptimizer`)."""
+        register(self)
+
+    def works_on(self, engine: Engine) -> bool:
+        """True if its tables are those of an engine."""
+        return self._tables.built is engine
 
     @property
     def pipelined(self) -> bool:
@@ -198,6 +207,8 @@ class Steps:
             found = self.gradients.collect(step, gradients, call, warn=True)
             rates = learning_rates
             if rates is None:
+                if self.own_rates is not None:
+                    self.own_rates()
                 rates = current_rates(tables)
             if len(rates) != len(tables):
                 raise ValueError(

@@ -104,7 +104,7 @@ def interrupt_while_it_waits(batches: Any, embedding: tte.TPUEmbedding) -> None:
 
     threading.Thread(target=interrupt).start()
     for _ in tte.EmbeddingLoader(batches, embedding):
-        pass
+        embedding.discard()
 
 
 def drain(batches: Any, embedding: tte.TPUEmbedding) -> None:

@@ -28,15 +28,15 @@ TPUEmbeddingForServing or TPUEmbeddingV2 (SparseCore) object anywhere in it; tab
 are put together again. TensorFlow is not needed."""
 FROM_EXAMPLES = """\
 examples:
-  python -m torch_tpu_embedding.checkpoint from-tensorflow tf_run run --step 1000
-  python -m torch_tpu_embedding.checkpoint from-tensorflow tf_run/ckpt-7 run --step 1000 \\
+  %(prog)s tf_run run --step 1000
+  %(prog)s tf_run/ckpt-7 run --step 1000 \\
       --tables user item=model/item"""
 TO = """\
 Writes what tf.train.Checkpoint(embedding=TPUEmbeddingForServing(…)).restore(…) reads, and the file by which
 tf.train.latest_checkpoint finds it. TensorFlow is not needed."""
 TO_EXAMPLES = """\
 examples:
-  python -m torch_tpu_embedding.checkpoint to-tensorflow run export/ckpt-1 --step 1000"""
+  %(prog)s run export/ckpt-1 --step 1000"""
 
 
 def choose(bundle: Bundle, found: Sequence[Found], pairs: Sequence[str]) -> dict[str, Found]:

@@ -28,7 +28,7 @@ def run_directory(directory: str | os.PathLike[str]) -> Path:
     if step is not None and steps.index_path(root.parent, step).is_file():
         raise CheckpointError(
             f"{root}: one step, not the directory of a run; give the directory above it, {root.parent}, "
-            f"and step={step}"
+            f"and step={step} (--step {step} on the command line)"
         )
     return root
 

@@ -70,4 +70,7 @@ def choose_step(directory: Path, step: int | None) -> int:
     have = f"complete are {complete}" if complete else "no step is complete"
     dead = f", begun but never finished {begun}" if begun else ""
     wanted = "no checkpoint to load" if step is None else f"no complete step {step}"
-    raise CheckpointError(f"{directory}: {wanted} ({have}{dead}); check the directory and the step")
+    remedy = "check the directory and the step"
+    if not directory.exists():
+        remedy = "there is no such directory, check its name"
+    raise CheckpointError(f"{directory}: {wanted} ({have}{dead}); {remedy}")
