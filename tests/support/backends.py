@@ -29,6 +29,16 @@ NOT_UNDER_TORCH_TPU = {
     "test_processes_out_of_step_are_told_which_call_each_is_in[scalers]": NO_SCALER,
     "test_scales_that_part_are_an_error_on_all_before_the_tables_change": NO_SCALER,
     "test_the_smallest_scale_given_to_all_keeps_processes_together": NO_SCALER,
+    "test_what_averages_gradients_over_processes_leaves_activations_alone": OF_TORCH_XLA
+    + "its sum over processes",
+    "test_accelerate_trains_it_and_averages_no_activation[2]": OF_TORCH_XLA
+    + "its sum over processes",
+    "tests/vocabularies/test_live_program.py": LAZY + "the step's one program",
+    "test_a_replayed_step_is_traced_instead_and_says_so": LAZY
+    + "no step is replayed, whatever its vocabularies",
+    "test_steps_on_rows_by_hash_can_be_replayed": LAZY + "no step is replayed",
+    "test_with_eviction_the_number_of_devices_decides_not_that_of_processes": PARTITIONED
+    + "several devices of one process",
     "test_each_array_has_one_gather_a_scatter_for_each_physical_row": LAZY
     + "the step's one program",
     "test_a_pipelined_step_that_reads_its_rows_before_the_last": LAZY + "the step's one program",
@@ -59,8 +69,6 @@ FILES_OF_TORCH_XLA = [
     "program/test_rows_added.py",
     "runtime/test_held.py",
     "runtime/test_out_of_place.py",
-    "training/test_embedding_optimizer.py",
-    "training/test_training_libraries.py",
 ]
 """The files that import torch_xla by their first lines: not collected under torch_tpu."""
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch_xla.core.xla_model as xm
-import torch_xla.runtime as xr
 from models import helpers
 
 import torch_tpu_embedding as tte
@@ -229,6 +227,9 @@ def test_it_is_neither_copied_nor_pickled(way: Callable[[Any], Any]) -> None:
 def test_what_averages_gradients_over_processes_leaves_activations_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    import torch_xla.core.xla_model as xm
+    import torch_xla.runtime as xr
+
     states = []
     averaged: list[object] = []
     for several in (False, True):

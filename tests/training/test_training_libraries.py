@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch_xla.core.xla_model as xm
-import torch_xla.runtime as xr
 from backends import DEVICE
 from torch import Tensor, nn
 
@@ -70,6 +68,9 @@ def test_accelerate_trains_it_and_averages_no_activation(
         averaged.extend(each.shape for each in values)
 
     if processes > 1:
+        import torch_xla.core.xla_model as xm
+        import torch_xla.runtime as xr
+
         monkeypatch.setattr(xr, "world_size", lambda: processes)
         monkeypatch.setattr(xm, "all_reduce", all_reduce)
     accelerator = accelerate.Accelerator()

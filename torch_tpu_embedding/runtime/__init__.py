@@ -35,7 +35,14 @@ if backend() == "torch_tpu":
         upload,
         wait_seconds,
     )
-    from .torch_tpu.processes import default_spmd, init_process_group, is_spmd, platform, use_spmd
+    from .torch_tpu.processes import (
+        default_spmd,
+        init_process_group,
+        is_spmd,
+        leave_after_errors,
+        platform,
+        use_spmd,
+    )
     from .torch_tpu.program_cache import cache_compiled_programs
 else:
     from .torch_xla.compiling import compiled, compiles_functions
@@ -58,7 +65,14 @@ else:
         wait_seconds,
     )
     from .torch_xla.out_of_place import trace_out_of_place
-    from .torch_xla.processes import default_spmd, init_process_group, is_spmd, platform, use_spmd
+    from .torch_xla.processes import (
+        default_spmd,
+        init_process_group,
+        is_spmd,
+        leave_after_errors,
+        platform,
+        use_spmd,
+    )
     from .torch_xla.program_cache import cache_compiled_programs
 
 __all__ = [
@@ -83,6 +97,7 @@ __all__ = [
     "is_accelerated",
     "is_computed",
     "is_spmd",
+    "leave_after_errors",
     "local_device_ids",
     "manual_seed",
     "num_processes",

@@ -211,10 +211,11 @@ def train_first() -> float:
     return time.monotonic() - begin
 
 
-def endless(impatient: bool) -> None:
+def endless(bad_rank: int | None, impatient: bool) -> None:
     """Train until something happens; says when the first steps are done.
 
     Args:
+        bad_rank: the process that then ends by an error of its own, without `shutdown`.
         impatient: wait for the other processes twice as long as this machine needs to compile and train,
             and say how many seconds that are.
     """
@@ -228,6 +229,8 @@ def endless(impatient: bool) -> None:
         tte.runtime.sync()
         if number == 3:
             print("trains", flush=True)
+            if distributed.rank() == bad_rank:
+                raise ZeroDivisionError("mine")
 
 
 if __name__ == "__main__":
@@ -244,5 +247,5 @@ if __name__ == "__main__":
     if args.work == "laws":
         laws(args.directory, args.bad_rank, args.strategies, args.also)
     else:
-        endless(args.impatient)
+        endless(args.bad_rank, args.impatient)
     distributed.shutdown()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 
 
 def platform() -> str:
@@ -21,6 +23,24 @@ def init_process_group() -> None:
     import torch.distributed as dist
 
     dist.init_process_group("cpu:gloo,tpu:tpu_dist")
+
+
+def leave_after_errors() -> None:
+    """Have this process, once an uncaught error ends it, close its connections and wait for no other.
+
+    torch_tpu ends a process with a barrier of all. The others may wait for this one in another call: none
+    would end, or learn of the error, before the timeout of their group.
+    """
+    import torch_tpu  # noqa: F401 (what it does at the end is registered before, and so is called after)
+
+    atexit.register(_close_after_an_error)
+
+
+def _close_after_an_error() -> None:
+    import torch.distributed as dist
+
+    if getattr(sys, "last_value", None) is not None and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def default_spmd() -> bool:

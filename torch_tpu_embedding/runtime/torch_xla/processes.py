@@ -18,6 +18,10 @@ def init_process_group() -> None:
     dist.init_process_group("xla", init_method="xla://")
 
 
+def leave_after_errors() -> None:
+    """Nothing to do: a process that an error ends waits for no other under torch_xla."""
+
+
 def default_spmd() -> bool:
     """True if one process shall drive several devices where the user has not decided: on a TPU with one
     process per host, and on CPU where `CPU_NUM_DEVICES` asks for several devices."""
