@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     escape_what_it_lacks()
     args = parse_args(argv)
     try:
-        check_outputs(plot=args.plot, results=args.json)
+        check_outputs(plot=args.plot, results=args.json, checkpoint=args.checkpoint)
     except ValueError as error:
-        print(f"train_stream.py: {error}", file=sys.stderr)
+        print(f"train_stream.py: error: {error}", file=sys.stderr)
         return 2
     curves: dict[str, list[list[float]]] = {way: [] for way in args.ways}
     ids = 0
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 resume(directory, trainer)
             except ValueError as error:
-                print(f"train_stream.py: {error}", file=sys.stderr)
+                print(f"train_stream.py: error: {error}", file=sys.stderr)
                 return 2
             train(trainer, args.steps, directory, args.save_every)
             curves[way].append(window_auc(trainer.history["labels"], trainer.history["logits"]))

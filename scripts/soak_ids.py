@@ -21,7 +21,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 from support.command_line import make_parser
 from support.machine import resident
+from support.paths import output_file
 from support.soak.checks import GROWTH
 from tqdm import tqdm
 
@@ -124,7 +124,7 @@ def parse_args() -> argparse.Namespace:
     add("--eviction", choices=["lru", "lfu"], default="lru", help="the rule of a full table")
     add("--max-age", type=int, help="steps without an id after which it loses its row")
     add("--seed", type=int, default=0, help="of the ids")
-    add("--json", type=Path, metavar="FILE", help="write the report to a file, too")
+    add("--json", type=output_file, metavar="FILE", help="write the report to a file, too")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """The first steps: one script, told on a page and in a notebook, which are held equal to it.
 
-`PYTHONPATH=tests/support scripts/run python tests/docs/test_first_steps.py` writes the notebook again, from the page.
+`PYTHONPATH=tests/support scripts/run python` and this file write the notebook again, from the page.
 """
 
 from __future__ import annotations

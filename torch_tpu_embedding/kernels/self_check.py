@@ -142,7 +142,8 @@ def _sums_same(exchange: Exchange, dim: int) -> bool:
     sent = [exchange.put(torch.cat([each] * devices)) for each in (rows, source, segment, gain)]
     found = []
     for by_kernel in (True, False):
-        array = exchange.put(torch.cat([torch.ones(_SUMS, dim, device="cpu")] * devices))
+        ones = torch.ones(_SUMS, dim, dtype=torch.float32, device="cpu")
+        array = exchange.put(torch.cat([ones] * devices))
         rows, source, segment, gain = map(enter, sent)
         sums = sum_rows(rows, source, segment, gain, _SUMS, by_kernel)
         exchange.store(array, sums)

@@ -37,14 +37,15 @@ def read_keyed(
     keys = [*value.keys()]
     if sorted(keys) != names or value.weights_or_none() is not None or _varies(value):
         return None
-    flat, offsets, lengths = value.values(), value.offsets(), value.lengths()
+    flat, offsets = value.values(), value.offsets()
+    lengths = offsets.diff()
     size = value.stride()
     if not size or lengths.numel() != size * len(keys) or flat.dim() != 1:
         return None
-    if not all(each.is_cpu and each.dtype in _DTYPES for each in (flat, offsets, lengths)):
+    if not all(each.is_cpu and each.dtype in _DTYPES for each in (flat, offsets)):
         return None
     every = tuple(lengths[::size].tolist())
-    if not all(every) or not _are_equal(offsets, lengths, every, size):
+    if not all(every) or not _are_equal(offsets, every, size):
         return None
     ends = np.cumsum(every) * size
     if ends[-1] != flat.numel():
@@ -76,18 +77,13 @@ def _varies(value: Any) -> bool:
     return bool(callable(varies) and varies()) or (callable(inverse) and inverse() is not None)
 
 
-def _are_equal(offsets: Tensor, lengths: Tensor, every: tuple[int, ...], size: int) -> bool:
-    """True if all bags of each key have the length that `every` says, and begin where that puts them."""
-    wanted = _memory(every, size, lengths.dtype, offsets.dtype)
-    return (lengths.numpy().tobytes(), offsets.numpy().tobytes()) == wanted
+def _are_equal(offsets: Tensor, every: tuple[int, ...], size: int) -> bool:
+    """True if all bags of each key have the length that `every` says, one after the other."""
+    return offsets.numpy().tobytes() == _memory(every, size, offsets.dtype)
 
 
 @lru_cache(maxsize=16)
-def _memory(
-    every: tuple[int, ...], size: int, of_lengths: torch.dtype, of_offsets: torch.dtype
-) -> tuple[bytes, bytes]:
-    """The memory of the lengths and of the offsets of such bags."""
+def _memory(every: tuple[int, ...], size: int, dtype: torch.dtype) -> bytes:
+    """The memory of the offsets of such bags."""
     lengths = torch.tensor(every, dtype=torch.int64, device="cpu").repeat_interleave(size)
-    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    pair = lengths.to(of_lengths), offsets.to(of_offsets)
-    return pair[0].numpy().tobytes(), pair[1].numpy().tobytes()
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(dtype).numpy().tobytes()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from ..backends import require_backend
+
 
 def platform() -> str:
     """The platform that `PJRT_DEVICE` names, without starting it."""
@@ -12,6 +14,7 @@ def platform() -> str:
 
 def init_process_group() -> None:
     """Connect the processes of a TPU that has one for each chip, through torch_xla's own backend."""
+    require_backend()
     import torch.distributed as dist
     import torch_xla.distributed.xla_backend  # noqa: F401 (registers it)
 
@@ -32,6 +35,7 @@ def default_spmd() -> bool:
 
 def use_spmd() -> None:
     """From now on one process drives all its devices with partitioned programs. Before any tensor."""
+    require_backend()
     import torch_xla.runtime as xr
 
     xr.use_spmd()
@@ -39,6 +43,7 @@ def use_spmd() -> None:
 
 def is_spmd() -> bool:
     """True once `use_spmd` was called."""
+    require_backend()
     import torch_xla.runtime as xr
 
     return bool(xr.is_spmd())
