@@ -82,11 +82,12 @@ ORDERS = {
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_place_in_a_random_order_is_warned_of(order: str, embedding: tte.TPUEmbedding) -> None:
     loader = tte.EmbeddingLoader(DataLoader(Rows(), **ORDERS[order]), embedding)
+    loader.load_state_dict(loader.state_dict())  # the beginning is a place in any order
     message = "has no state_dict, and its .*RandomSampler draws another order .*StatefulDataLoader"
     with pytest.warns(RuntimeWarning, match=message):
-        state = loader.state_dict()
+        loader.load_state_dict({"batches": 1, "data": None})
     with pytest.warns(RuntimeWarning, match=message):
-        loader.load_state_dict(state)
+        assert loader.state_dict()["batches"] == 1
 
 
 def test_a_place_in_a_fixed_order_is_not(embedding: tte.TPUEmbedding) -> None:

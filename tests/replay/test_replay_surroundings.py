@@ -197,6 +197,29 @@ def test_what_the_function_does_not_name_may_change_at_every_step() -> None:
     assert replayed.step.replayed > 12
 
 
+def test_a_counter_may_have_the_name_of_a_method_that_the_step_calls_of_another_object() -> None:
+    class Counting:
+        def __init__(self, case: Case) -> None:
+            self.case = case
+            self.step = 0
+            self.others = [SimpleNamespace(step=lambda: None)]
+
+        def train_step(self, numbers: Tensor) -> Tensor:
+            for each in self.others:
+                each.step()
+            return self.case.update(self.case.loss(numbers))
+
+    def make(case: Case) -> Step:
+        case.trainer = Counting(case)  # type: ignore[attr-defined]
+        return case.trainer.train_step  # type: ignore[attr-defined, no-any-return]
+
+    def between(case: Case, k: int) -> None:
+        case.trainer.step = k  # type: ignore[attr-defined]
+
+    _, replayed = twins(make=make, between=between, check_every=64)
+    assert replayed.step.replayed > 12
+
+
 def test_a_number_that_the_step_itself_changes_is_said_and_traced() -> None:
     def make(case: Case) -> Step:
         trainer = Trainer(case)

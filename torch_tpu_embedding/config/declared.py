@@ -70,9 +70,11 @@ class TableConfig:
         _require_int("TableConfig", "vocabulary_size", self.vocabulary_size, 1)
         _require_int("TableConfig", "dim", self.dim, 1)
         if self.initializer is not None and not callable(self.initializer):
-            given = f"{type(self.initializer).__name__}"
+            given, long = repr(self.initializer), 60
+            if len(given) > long or "\n" in given:
+                given = f"a {type(self.initializer).__name__}"
             raise ValueError(
-                f"TableConfig: initializer must be None or a callable, got a {given}; to start from values "
+                f"TableConfig: initializer must be None or a callable, got {given}; to start from values "
                 "that are at hand give a function that returns them, lambda shape, dtype: values"
             )
         if self.combiner not in COMBINERS:

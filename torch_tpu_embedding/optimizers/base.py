@@ -62,11 +62,6 @@ class Optimizer:
         rate = self.learning_rate
         if not callable(rate):
             require_number(name, "learning_rate", rate)
-            if rate < 0:
-                raise ValueError(
-                    f"{name}: learning_rate must be at least 0, got {rate!r}; to climb, turn the sign of "
-                    "the loss"
-                )
         for argument in ("clip_weight_min", "clip_weight_max", "weight_decay_factor"):
             if getattr(self, argument) is not None:
                 require_number(name, argument, getattr(self, argument))

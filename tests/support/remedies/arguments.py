@@ -35,18 +35,6 @@ def equal_names(_: Path) -> tuple[Step, ...]:
     return build("x", "x"), build("x", "y"), build(None, None)
 
 
-@says(r"SGD: learning_rate must be at least 0, got -1.0; to climb, turn the sign of the loss")
-def negative_rate(_: Path) -> tuple[Step, ...]:
-    def climb() -> None:
-        embedding = make(tte.SGD(1.0))
-        before = embedding.state_dict()["t.weight"][1]
-        (-embedding({"f": IDS})["f"].sum()).backward()
-        embedding.apply_gradients()
-        assert (embedding.state_dict()["t.weight"][1] > before).all()
-
-    return lambda: tte.SGD(-1.0), climb
-
-
 @says(r"EmbeddingOptimizer: this TPUEmbedding is on the CPU.*or create it without device='cpu'")
 def optimizer_on_the_cpu(_: Path) -> tuple[Step, ...]:
     embedding = make(device="cpu")

@@ -318,6 +318,7 @@ def fail_in_one_loop(other: bool, directory: Path) -> dict[str, Any]:
             if other:
                 assert appears(waits)
                 raise ZeroDivisionError("mine")
+            embedding.discard()
 
     error = met(loop)
     if other:

@@ -83,4 +83,4 @@ def gloo() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"spmd": spmd, "gloo": gloo}[sys.argv[1]]()))
+    print("\n" + json.dumps({"spmd": spmd, "gloo": gloo}[sys.argv[1]]()))

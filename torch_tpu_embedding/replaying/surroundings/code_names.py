@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import CodeType
@@ -21,7 +22,8 @@ class CodeNames:
     of_locals: frozenset[tuple[str, ...]]
     """Names of arguments, variables and closure cells, likewise."""
     loose: frozenset[str]
-    """Attributes of anything else: of results, of items."""
+    """Attributes of anything else: of results, of items. One that is called ends in '()', as does the last
+    of the other names."""
     assigned: frozenset[str]
     """Local names that it assigns, so that they are not what the caller gave."""
     inner: tuple[CodeType, ...]
@@ -45,11 +47,12 @@ class _Reader:
             self.chains[kind].add(chain)
         self._open = None
 
-    def read(self, operation: str, value: object) -> None:
+    def read(self, operation: str, value: object, called: bool) -> None:
         if operation in _THROUGH:
             return
         name = value[-1] if isinstance(value, tuple) and value else value
         if operation in _ATTRIBUTES and isinstance(name, str):
+            name += "()" if called else ""
             if self._open is None:
                 self.loose.add(name)
             else:
@@ -67,12 +70,19 @@ class _Reader:
             self.assigned.update(value if isinstance(value, tuple) else (name,))
 
 
+def _is_called(instruction: dis.Instruction) -> bool:
+    """True if the attribute that is read is a method that is about to be called."""
+    if instruction.opname == "LOAD_ATTR" and sys.version_info >= (3, 12):
+        return bool((instruction.arg or 0) & 1)
+    return instruction.opname == "LOAD_METHOD"
+
+
 @lru_cache(1024)
 def names_of(code: CodeType) -> CodeNames:
     """The names in a code object, without those of the functions in it."""
     reader = _Reader()
     for each in dis.get_instructions(code):
-        reader.read(each.opname, each.argval)
+        reader.read(each.opname, each.argval, _is_called(each))
     reader.close()
     loose = reader.loose
     if ("getattr",) in reader.chains["global"]:

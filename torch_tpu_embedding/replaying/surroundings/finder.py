@@ -105,10 +105,14 @@ class _Finder:
                 )
                 if isinstance(each, nn.Module):
                     has.update(each._parameters, each._buffers, each._modules)
-                known = done.setdefault(id(each), set())
-                for name in sorted((has & self._loose) - known):
-                    self.value(self._attribute(each, name), name)
-                known |= self._loose
+                known, wanted = done.setdefault(id(each), set()), {*self._loose}
+                for loose in sorted(wanted - known):
+                    name, own = loose.removesuffix("()"), _attributes(each)
+                    # `optimizer.step()` says nothing of a counter `step` in another object.
+                    is_other = name != loose and name in own and not callable(own[name])
+                    if name in has and not is_other:
+                        self.value(self._attribute(each, name), name)
+                known |= wanted
 
     def _box(self, value: Any, name: str) -> None:
         if (id(value), "") in self._own:
@@ -172,6 +176,7 @@ class _Finder:
             if value is ABSENT:
                 self._loose.update(names[number:])
                 return
+            name = name.removesuffix("()")
             value = self._attribute(value, name)
             self.value(value, name)
 
