@@ -18,6 +18,18 @@ NUMBER = 8
 
 def main() -> int:
     """Run from the command line; gives the status, negative for a signal."""
+    fork: list[int] = []
+    early: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        if not fork:  # it may run already, though this process does not know its number yet
+            early.append(number)
+            return
+        with contextlib.suppress(ProcessLookupError):  # it may have just ended
+            os.kill(fork[0], number)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, pass_on)
     server = socket.socket(socket.AF_UNIX)
     server.connect(sys.argv[1])
     request = json.dumps(
@@ -25,14 +37,9 @@ def main() -> int:
     ).encode()
     socket.send_fds(server, [len(request).to_bytes(NUMBER, "little")], [0, 1, 2])
     server.sendall(request)
-    pid = int.from_bytes(server.recv(NUMBER), "little")
-
-    def pass_on(number: int, _: object) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it may have just ended
-            os.kill(pid, number)
-
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, pass_on)
+    fork.append(int.from_bytes(server.recv(NUMBER), "little"))
+    for number in early:
+        pass_on(number, None)
     status = server.recv(NUMBER)
     return int.from_bytes(status, "little", signed=True) if status else 1
 
