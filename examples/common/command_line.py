@@ -103,7 +103,7 @@ def add_output_options(group: argparse._ArgumentGroup, *, curves: str, saves: st
 
 def add_replay_option(group: argparse._ArgumentGroup) -> None:
     """Add --replay and --no-replay, which `replays` reads."""
-    text = "run most steps from their compiled program, without tracing: the same numbers for a tenth of "
+    text = "run most steps from their compiled program, without tracing: the same numbers for a part of "
     text += "the host's time (default: with one process, unless --pipelined)"
     group.add_argument("--replay", action=argparse.BooleanOptionalAction, help=text)
 
