@@ -21,7 +21,6 @@ Exits with 1 if one of them fails, and writes its findings as JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import statistics
@@ -40,7 +39,7 @@ import torch
 from support.command_line import make_parser
 from support.machine import resident
 from support.paths import output_file
-from support.soak.checks import failures
+from support.soak.checks import failures, tell
 from support.soak.emulation import RATE, B, D, Samples, State, emulate
 from tqdm import tqdm
 
@@ -314,13 +313,7 @@ def main() -> int:
         **tables,
         "compiles": compiles,
     }
-    print(json.dumps(report))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
-    problems = failures(report)
-    for problem in problems:
-        print(f"FAILED: {problem}", file=sys.stderr)
-    return int(bool(problems))
+    return tell(report, failures(report), args.json)
 
 
 if __name__ == "__main__":

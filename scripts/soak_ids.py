@@ -15,7 +15,6 @@ Exits with 1 if one of them fails, and writes its findings as JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -30,7 +29,7 @@ import torch
 from support.command_line import make_parser
 from support.machine import resident
 from support.paths import output_file
-from support.soak.checks import GROWTH
+from support.soak.checks import GROWTH, tell
 from tqdm import tqdm
 
 import torch_tpu_embedding as tte
@@ -139,13 +138,7 @@ def main() -> int:
     report["seconds"] = round(time.perf_counter() - start, 1)
     report |= look(embedding)
     report |= embedding.metrics()["tables"]["ids"]["vocabulary"]
-    print(json.dumps(report))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
-    problems = failures(report)
-    for problem in problems:
-        print(f"FAILED: {problem}", file=sys.stderr)
-    return int(bool(problems))
+    return tell(report, failures(report), args.json)
 
 
 if __name__ == "__main__":

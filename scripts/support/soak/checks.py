@@ -1,7 +1,10 @@
-"""The checks of scripts/soak.py, and which of them failed."""
+"""The checks of scripts/soak.py, and how both soaks report what they found."""
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 GROWTH = 0.01
@@ -31,3 +34,17 @@ def failures(report: dict[str, Any]) -> list[str]:
             + ("" if report["pipelined"] else ", or not those trained without a thread")
         )
     return found
+
+
+def tell(report: dict[str, Any], problems: list[str], path: Path | None) -> int:
+    """Print a report, and what failed on the standard error; gives the status of the command.
+
+    Args:
+        path: of the file to write the report to, too.
+    """
+    print(json.dumps(report))
+    if path:
+        path.write_text(json.dumps(report, indent=1) + "\n")
+    for problem in problems:
+        print(f"FAILED: {problem}", file=sys.stderr)
+    return int(bool(problems))
