@@ -21,6 +21,7 @@ from ..distributed.group import HostGroup, raise_together, together
 from ..io.warn import warn_caller
 from ..vocabularies.saved_maps import Moves
 from .errors import CheckpointError, StepRemovedError
+from .format.extra import parted
 from .format.run_directory import shared_directory
 from .format.steps import choose_step, complete_steps, require_step
 from .maps import LoadedMaps, live_vocabularies, maps_for
@@ -216,8 +217,9 @@ def _try(shard: Shard, arguments: _Arguments, step: int) -> _Opened | Exception:
         )
         _check(reader, matches, arguments.verify, shard.group)
         sources = [(match.number, match.source) for match in matches]
-        maps = maps_for(shard, sources, reader.maps(), reader.tables)
-        return _Opened(reader, matches, reader.extra(), maps)
+        extra, saved = parted(reader.extra_as_written())  # read once: it may be large
+        maps = maps_for(shard, sources, saved, reader.tables)
+        return _Opened(reader, matches, extra, maps)
     except Exception as error:
         return _explained(error, reader)
 

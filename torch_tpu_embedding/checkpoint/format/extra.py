@@ -199,3 +199,11 @@ def _refusal(way: _Way, value: Any) -> str:
 
 def _name(way: _Way) -> str:
     return "extra" + "".join(f"[{step!r}]" for step in way)
+
+
+def parted(value: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The caller's part of an extra value as it was written, and the maps of tables that lie beside it."""
+    if not (isinstance(value, dict) and MAPS in value):
+        return value, {}
+    maps = value[MAPS]
+    return value["value"], maps if isinstance(maps, dict) else {}

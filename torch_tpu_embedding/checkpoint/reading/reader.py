@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import REMEDY, CheckpointError, StepRemovedError
-from ..format.extra import MAPS, unpack
+from ..format.extra import parted, unpack
 from ..format.index import Index, TableEntry
 from ..format.run_directory import run_directory
 from ..format.steps import choose_step, complete_steps, index_path, step_path
@@ -119,14 +119,11 @@ class Reader:
 
     def extra(self) -> Any:
         """The extra value given to `save`, or None; nothing but data is ever restored."""
-        value = self.extra_as_written()
-        return value["value"] if isinstance(value, dict) and MAPS in value else value
+        return parted(self.extra_as_written())[0]
 
     def maps(self) -> Mapping[str, Any]:
         """Table → the state of its map from ids to rows, of the tables that have a DynamicVocabulary."""
-        value = self.extra_as_written()
-        maps = value[MAPS] if isinstance(value, dict) and MAPS in value else {}
-        return maps if isinstance(maps, dict) else {}
+        return parted(self.extra_as_written())[1]
 
     def extra_as_written(self) -> Any:
         """The extra value, with the maps of tables beside it if there are any."""
