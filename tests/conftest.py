@@ -3,6 +3,10 @@
 Compiling takes most of the time of the tests. So LLVM does not optimize the machine code of XLA's kernels;
 the programs that the tests look at are the same. `XLA_FLAGS= scripts/run pytest` has it optimize.
 
+XLA's CPU device maps the machine code of a program in some 30 pieces, and Linux gives a process 65,530
+(vm.max_map_count): one that keeps the 2,048 programs of torch_xla's default ends in a segmentation fault.
+A process of the tests compiles more than that, so it keeps fewer.
+
 Hypothesis draws new examples at every run, but in CI, where a change shall be judged by itself, always
 the same.
 """
@@ -10,6 +14,8 @@ the same.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 # Under torch_tpu: to compile functions takes ten times as long as all that a test does with them. Tests
@@ -20,6 +26,7 @@ os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 )
+os.environ.setdefault("XLA_COMPILATION_CACHE_SIZE", "512")
 
 import backends
 import pytest
@@ -48,3 +55,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_mappings() -> Iterator[None]:
+    """A process that has run many tests is far from the number of memory mappings where it would crash."""
+    yield
+    mappings, most = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
+    if most.exists():
+        with mappings.open() as lines:
+            assert sum(1 for _ in lines) < int(most.read_text()) / 2
