@@ -38,21 +38,38 @@ def test_every_command_has_help_under_the_programs_name(
     assert f"usage: torch-tpu-embedding {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("module", ["torch_tpu_embedding", "torch_tpu_embedding.checkpoint"])
-def test_messages_never_begin_with_the_name_of_a_file(module: str, tmp_path: Path) -> None:
-    program = {"torch_tpu_embedding": "torch-tpu-embedding"}.get(module, f"python -m {module}")
-    for words in (
-        [],
-        ["inspect"],
-        ["inspect", str(tmp_path / "none")],
-        ["to-tensorflow", "x", "y"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", module, *words], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == 2
-        assert "__main__" not in done.stderr
-        assert done.stderr.startswith((f"usage: {program}", f"{program}: "))
+MODULES = """
+import contextlib, io, json, runpy, sys
+found = []
+for words in json.loads(sys.argv.pop()):
+    sys.argv = ["", *words]
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+            status = 0
+        except SystemExit as left:
+            status = left.code
+    found.append([status, said.getvalue()])
+print(json.dumps(found))
+"""
+
+
+def test_messages_never_begin_with_the_name_of_a_file(tmp_path: Path) -> None:
+    """Modules are run as `python -m` does, all in one process."""
+    ways = [[], ["inspect"], ["inspect", str(tmp_path / "none")], ["to-tensorflow", "x", "y"]]
+    modules = {
+        "torch_tpu_embedding": "torch-tpu-embedding",
+        "torch_tpu_embedding.checkpoint": "python -m torch_tpu_embedding.checkpoint",
+    }
+    runs = [[module, *words] for module in modules for words in ways]
+    words = [sys.executable, "-c", MODULES, json.dumps(runs)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert len(found) == len(runs)
+    for (module, *_), (status, said) in zip(runs, found, strict=True):
+        assert status == 2
+        assert "__main__" not in said
+        assert said.startswith((f"usage: {modules[module]}", f"{modules[module]}: "))
 
 
 def test_describe_of_a_checkpoint_and_of_a_configuration_say_the_same(

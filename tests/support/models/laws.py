@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import torch
 from models import helpers
 from torch import Tensor
@@ -77,14 +78,21 @@ def config(optimizer: tte.optimizers.Optimizer) -> list[tte.FeatureConfig]:
 
 @st.composite
 def batches(draw: st.DrawFn, weighted: bool = True) -> Batch:
-    """One batch for `config`, with empty bags, repeated ids, and weights of both signs."""
-    weight = st.floats(0.25, 2.0, width=32) if weighted else st.just(1.0)
+    """One batch for `config`, with empty bags, repeated ids, and weights.
+
+    Hypothesis draws the length of the longest bag and a seed; to draw each id took it longer than the step.
+    """
+    longest, numbers = draw(st.integers(0, 5)), np.random.default_rng(draw(st.integers(0, 2**24)))
     batch = []
     for feature in config(tte.SGD()):
-        ids = st.integers(0, feature.table.vocabulary_size - 1)
-        weights = st.just(1.0) if feature.max_sequence_length else weight
-        sample = st.lists(st.tuples(ids, weights), max_size=5)
-        batch.append(draw(st.lists(sample, min_size=BATCH, max_size=BATCH)))
+        bags = []
+        for length in numbers.integers(0, longest + 1, BATCH).tolist():
+            ids = numbers.integers(0, feature.table.vocabulary_size, length).tolist()
+            weights = np.float32(numbers.uniform(0.25, 2.0, length)).tolist()
+            if feature.max_sequence_length or not weighted:
+                weights = [1.0] * length
+            bags.append([*zip(ids, weights, strict=True)])
+        batch.append(bags)
     return batch
 
 
