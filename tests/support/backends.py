@@ -60,6 +60,7 @@ NOT_UNDER_TORCH_TPU = {
     "tests/distributed/test_replicas.py": OF_TORCH_XLA + "its replicas in threads",
     "tests/program/test_exchange_program.py": PARTITIONED + "the exchange in the program",
     "tests/runtime/test_program_cache.py": OF_TORCH_XLA + "its cache of programs",
+    "tests/scripts/test_bench_host.py": LAZY + "it measures replayed steps beside traced ones",
     "tests/scripts/test_tpu_report.py": OF_TORCH_XLA + "reports on its programs",
 }
 """Part of a test's name, `path::function[parameters]` → why it does not run under torch_tpu."""
