@@ -78,14 +78,17 @@ def test_a_killed_process_ends_the_others() -> None:
         assert_lost([other], within=PROMPTLY)
 
 
-def test_a_process_that_an_error_ends_ends_the_others() -> None:
+@pytest.mark.parametrize(("more", "says"), [([], "ZeroDivisionError: mine"), (["--exits"], "mine")])
+def test_a_process_that_an_error_or_an_exit_ends_ends_the_others(
+    more: list[str], says: str
+) -> None:
     """It leaves at once, and waits for nobody who waits for it."""
-    with started_by_hand("--bad-rank", "1") as (other, failed):
+    with started_by_hand("--bad-rank", "1", *more) as (other, failed):
         wait_until_they_train([other, failed])
         assert_lost([other], within=PROMPTLY)
         _, errors = failed.communicate(timeout=PROMPTLY)
         assert failed.returncode == 1
-        assert "ZeroDivisionError: mine" in errors
+        assert says in errors
 
 
 def test_a_frozen_process_is_given_up_after_the_timeout() -> None:

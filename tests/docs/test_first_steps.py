@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backends import DEVICE
 from places import DOCS, EXAMPLES, ROOT, SLOW, python_path
 from processes.launch import forked_python
 
@@ -87,7 +88,8 @@ def test_the_script_learns_and_goes_on_behind_its_last_checkpoint(tmp_path: Path
         assert told
         assert mine[1] == told[1]
         assert abs(float(mine[2]) - float(told[2])) < 2
-        assert mine[3] == told[3]
+        # torch_tpu counts operators, too: how many there are is not told, but that none comes later
+        assert mine[3] == (told[3] if DEVICE == "xla" else found[0] and found[0][3])
     assert (tmp_path / "first_steps.png").stat().st_size > 0
     shutil.rmtree(tmp_path / "first_steps_run" / "step-4")
     again = [form.fullmatch(line) for line in run_script(tmp_path)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from backends import DEVICE
 from places import ROOT
 
 import torch_tpu_embedding as tte
@@ -162,7 +163,7 @@ def replay(blocks: list[str]) -> None:
         ),
     }
     exec(blocks[0], names)
-    assert names["step"].replayed > 0
+    assert (names["step"].replayed > 0) == (DEVICE == "xla")  # under torch_tpu it runs as it is
     assert torch.isfinite(names["loss"].cpu())
 
 

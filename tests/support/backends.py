@@ -53,6 +53,10 @@ NOT_UNDER_TORCH_TPU = {
     + "and its plugin for tests has one device",
     "test_in_the_program_of_a_process_for_each_chip_values_and_gradients": OF_TORCH_XLA
     + "its replicas in threads",
+    "tests/examples/test_movielens_replay.py": LAZY
+    + "replay, which the example asks for, runs its step as it is and warns",
+    "test_a_program_of_replicas_that_is_not_run_prints_no_stack": OF_TORCH_XLA
+    + "what it traces is compiled for replicas",
     "tests/kernels/": OF_TORCH_XLA + "row kernels are calls that it makes",
     "tests/runtime/test_forked_python.py": OF_TORCH_XLA
     + "a fork of a process that has started torch_tpu's device cannot use it",
@@ -60,6 +64,7 @@ NOT_UNDER_TORCH_TPU = {
     "tests/distributed/test_replicas.py": OF_TORCH_XLA + "its replicas in threads",
     "tests/program/test_exchange_program.py": PARTITIONED + "the exchange in the program",
     "tests/runtime/test_program_cache.py": OF_TORCH_XLA + "its cache of programs",
+    "tests/scripts/test_bench_host.py": LAZY + "it measures replayed steps beside traced ones",
     "tests/scripts/test_tpu_report.py": OF_TORCH_XLA + "reports on its programs",
 }
 """Part of a test's name, `path::function[parameters]` → why it does not run under torch_tpu."""

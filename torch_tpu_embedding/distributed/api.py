@@ -54,7 +54,7 @@ def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> Non
         runtime.use_spmd()
     if count > 1 and not dist.is_initialized():
         set_timeout(timeout)
-        runtime.leave_after_errors()
+        runtime.end_without_waiting()
         if runtime.platform() == "TPU" and not spmd:
             runtime.init_process_group()
         else:

@@ -37,9 +37,9 @@ if backend() == "torch_tpu":
     )
     from .torch_tpu.processes import (
         default_spmd,
+        end_without_waiting,
         init_process_group,
         is_spmd,
-        leave_after_errors,
         platform,
         use_spmd,
     )
@@ -67,9 +67,9 @@ else:
     from .torch_xla.out_of_place import trace_out_of_place
     from .torch_xla.processes import (
         default_spmd,
+        end_without_waiting,
         init_process_group,
         is_spmd,
-        leave_after_errors,
         platform,
         use_spmd,
     )
@@ -93,11 +93,11 @@ __all__ = [
     "device",
     "device_kind",
     "device_type",
+    "end_without_waiting",
     "init_process_group",
     "is_accelerated",
     "is_computed",
     "is_spmd",
-    "leave_after_errors",
     "local_device_ids",
     "manual_seed",
     "num_processes",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -211,11 +212,12 @@ def train_first() -> float:
     return time.monotonic() - begin
 
 
-def endless(bad_rank: int | None, impatient: bool) -> None:
+def endless(bad_rank: int | None, exits: bool, impatient: bool) -> None:
     """Train until something happens; says when the first steps are done.
 
     Args:
         bad_rank: the process that then ends by an error of its own, without `shutdown`.
+        exits: it ends by `sys.exit` instead.
         impatient: wait for the other processes twice as long as this machine needs to compile and train,
             and say how many seconds that are.
     """
@@ -230,6 +232,8 @@ def endless(bad_rank: int | None, impatient: bool) -> None:
         if number == 3:
             print("trains", flush=True)
             if distributed.rank() == bad_rank:
+                if exits:
+                    sys.exit("mine")
                 raise ZeroDivisionError("mine")
 
 
@@ -238,6 +242,7 @@ if __name__ == "__main__":
     parser.add_argument("work", choices=("laws", "endless"))
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--bad-rank", type=int)
+    parser.add_argument("--exits", action="store_true")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--also", nargs="+", choices=MORE, default=[])
     parser.add_argument("--impatient", action="store_true")
@@ -247,5 +252,5 @@ if __name__ == "__main__":
     if args.work == "laws":
         laws(args.directory, args.bad_rank, args.strategies, args.also)
     else:
-        endless(args.bad_rank, args.impatient)
+        endless(args.bad_rank, args.exits, args.impatient)
     distributed.shutdown()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 
 
 def platform() -> str:
@@ -25,21 +24,21 @@ def init_process_group() -> None:
     dist.init_process_group("cpu:gloo,tpu:tpu_dist")
 
 
-def leave_after_errors() -> None:
-    """Have this process, once an uncaught error ends it, close its connections and wait for no other.
+def end_without_waiting() -> None:
+    """Have this process, however it ends, close its connections then and wait for no other.
 
-    torch_tpu ends a process with a barrier of all. The others may wait for this one in another call: none
-    would end, or learn of the error, before the timeout of their group.
+    torch_tpu ends a process with a barrier of all. After an error, or `sys.exit` in one of them, the others
+    wait for this one in another call: none would end, or learn of it, before the timeout of their group.
     """
     import torch_tpu  # noqa: F401 (what it does at the end is registered before, and so is called after)
 
-    atexit.register(_close_after_an_error)
+    atexit.register(_close_connections)
 
 
-def _close_after_an_error() -> None:
+def _close_connections() -> None:
     import torch.distributed as dist
 
-    if getattr(sys, "last_value", None) is not None and dist.is_initialized():
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 

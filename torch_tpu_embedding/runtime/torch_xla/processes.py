@@ -21,8 +21,8 @@ def init_process_group() -> None:
     dist.init_process_group("xla", init_method="xla://")
 
 
-def leave_after_errors() -> None:
-    """Nothing to do: a process that an error ends waits for no other under torch_xla."""
+def end_without_waiting() -> None:
+    """Nothing to do: a process that ends waits for no other under torch_xla."""
 
 
 def default_spmd() -> bool:
