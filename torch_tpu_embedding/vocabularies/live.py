@@ -87,6 +87,13 @@ class LiveVocabularies:
                 rows = [unit_rows(placement, table.vocabulary_size, unit) for unit in units]
                 self.maps[number] = [IdMap(each, self.rules(number)) for each in rows]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies of an embedding on the CPU, where no batch is in flight."""
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_claims")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock(), _claims=weakref.WeakSet())
+
     def rules(self, table: int) -> MapRules:
         """The rules of a table's vocabulary."""
         vocabulary = self._resolved.tables[table].config.vocabulary

@@ -157,6 +157,13 @@ class IdMap:
         """The number of rows that ids may have for their own."""
         return len(self._free)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays that are kept between batches."""
+        held = [*vars(self).values(), *vars(self.index).values()]
+        held += [self._sketch.cells] if self._sketch is not None else []
+        return sum(each.nbytes for each in held if isinstance(each, np.ndarray))
+
     def find(self, ids: Ids) -> Numbers:
         """The row of each id in the table, `[N]`; a shared one where it has none. Nothing changes."""
         found = self.index.find(ids)
