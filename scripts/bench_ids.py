@@ -48,7 +48,9 @@ def any_ids(rng: np.random.Generator, number: int) -> Ids:
     return rng.integers(-(2**63), 2**63 - 1, number, dtype=np.int64)
 
 
-def filled(rules: MapRules, args: argparse.Namespace, rng: np.random.Generator, share: float) -> IdMap:
+def filled(
+    rules: MapRules, args: argparse.Namespace, rng: np.random.Generator, share: float
+) -> IdMap:
     """A map that has given this share of its rows away, an equal part of them in each of its steps."""
     made = IdMap(args.rows, rules)
     wanted = int(share * made.num_own)
@@ -128,7 +130,10 @@ def table(report: dict[str, Any]) -> str:
         for (eviction, admission, state), cells in rows.items()
     ]
     most = max(each["bytes_a_row"] for each in report["maps"])
-    lines += ["", f"Dedup of as many rows: {report['dedup_ms']:.1f} ms. Memory: {most:.1f} bytes a row."]
+    lines += [
+        "",
+        f"Dedup of as many rows: {report['dedup_ms']:.1f} ms. Memory: {most:.1f} bytes a row.",
+    ]
     return "\n".join(lines)
 
 
@@ -148,12 +153,29 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--rows", type=positive(int), default=1_000_000, help="of the table, 1,024 shared ones with them")
+    add(
+        "--rows",
+        type=positive(int),
+        default=1_000_000,
+        help="of the table, 1,024 shared ones with them",
+    )
     add("--ids", type=positive(int), default=100_000, help="of a step")
-    add("--new", type=float, nargs="+", default=[0.01, 0.1, 0.5], help="shares of ids never seen before")
+    add(
+        "--new",
+        type=float,
+        nargs="+",
+        default=[0.01, 0.1, 0.5],
+        help="shares of ids never seen before",
+    )
     add("--eviction", nargs="+", choices=EVICTIONS, default=[*EVICTIONS], help="rules, in turn")
     add("--admission", type=positive(int), nargs="+", default=[1, 2], help="sightings, in turn")
-    add("--state", nargs="+", choices=("half", "full"), default=["half", "full"], help="maps, in turn")
+    add(
+        "--state",
+        nargs="+",
+        choices=("half", "full"),
+        default=["half", "full"],
+        help="maps, in turn",
+    )
     add("--steps", type=positive(int), default=30, help="timed steps of a case")
     add("--warm-up", type=int, default=5, metavar="STEPS", help="untimed steps of a case")
     add("--seed", type=int, default=0, help="of the ids")

@@ -149,13 +149,12 @@ class TableState(nn.Module):
             return  # torch raises what was reported; these tables have not changed
         self.flush()
         engine = self._tables.engine if self.on_accelerator else None
-        if engine is not None:
-            if kept := OpenSteps(engine).with_gradients():
-                warn_caller(
-                    f"load_state_dict: the gradients of {kept} batches, computed from the rows before, are "
-                    "kept, and the next apply_gradients gives them to the rows loaded now; to drop them, "
-                    "call embedding.discard()"
-                )
+        if engine is not None and (kept := OpenSteps(engine).with_gradients()):
+            warn_caller(
+                f"load_state_dict: the gradients of {kept} batches, computed from the rows before, are "
+                "kept, and the next apply_gradients gives them to the rows loaded now; to drop them, "
+                "call embedding.discard()"
+            )
         if (vocabularies := self._tables.vocabularies) is not None:
             vocabularies.require_idle("load_state_dict")
             vocabularies.replace(self._maps(vocabularies, plan.maps))

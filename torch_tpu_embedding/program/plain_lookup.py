@@ -52,8 +52,8 @@ def serving_embedding_lookup(
 
     Raises:
         KeyError: a table is not in `tables`.
-        TypeError, ValueError: an input is wrong, or there is none; or a table has a DynamicVocabulary, whose
-            map from ids to rows only an embedding has.
+        TypeError, ValueError: an input is wrong, or there is none; or a table has a DynamicVocabulary,
+            whose map from ids to rows only an embedding has.
     """
     return look_up_on_host(inputs, weights, tables, feature_config, id_bounds, None)
 

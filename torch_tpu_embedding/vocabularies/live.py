@@ -302,6 +302,8 @@ class LiveVocabularies:
     def _left(self, table: int, mapped: list[Mapped]) -> np.ndarray:
         """The ids of batches that were dropped, whose rows still hold what was there before."""
         left = np.array(sorted(self._unwritten.pop(table, ())), np.int64)
+        if not len(left):
+            return left
         return np.setdiff1d(left, np.concatenate([each.new_ids for each in mapped]))
 
     def _not_written(self, table: int) -> np.ndarray:
