@@ -17,7 +17,6 @@ from ..inputs.bags import Bags
 from ..runtime import host
 from .row_hash import hashed_rows
 
-
 FindRows = Callable[[str, Tensor], Tensor]
 """Takes the name of a table with a DynamicVocabulary and ids `[N]`; gives their rows `[N]` by its map."""
 

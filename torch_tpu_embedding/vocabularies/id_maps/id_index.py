@@ -113,7 +113,8 @@ class IdIndex:
     def _has(self, rows: Rows, ids: Ids) -> NDArray[np.bool_]:
         """True where what a place holds is the row of the id."""
         # An index of -1 or -2 takes an id from the end, which does not count.
-        return (self._ids.take(rows, mode="wrap") == ids) & (rows >= 0)
+        same: NDArray[np.bool_] = self._ids.take(rows, mode="wrap") == ids
+        return same & (rows >= 0)
 
     def _next(self, place: NDArray[np.int64]) -> NDArray[np.int64]:
         """The places behind these."""
