@@ -293,13 +293,9 @@ class TPUEmbedding(TableRows):
             RuntimeError: batches wait in the queue, or the last training batch awaits its gradients.
         """
         if not self.on_accelerator:
+            tables, find = self.embedding_tables, self._tables.find_on_host
             return look_up_on_host(
-                features,
-                weights,
-                self.embedding_tables,
-                self.resolved.structure,
-                self.id_bounds,
-                self._tables.find_on_host,
+                features, weights, tables, self.resolved.structure, self.id_bounds, find
             )
         self._steps.queue.check_empty(None)
         if self.training:

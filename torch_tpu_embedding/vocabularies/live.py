@@ -24,8 +24,9 @@ from ..distributed.group import HostGroup
 from ..distributed.placement import Placement
 from ..inputs.bags import Bags
 from .asking import Asked, ask
-from .id_maps.id_map import IdMap, Mapped, MapRules, Numbers
+from .id_maps.id_map import IdMap, MapRules
 from .id_maps.journal import Journal
+from .id_maps.mapped import Mapped, Numbers
 from .live_counts import LiveCounts
 from .owners import local_units, owners, unit_rows
 from .start_values import start_values_by_id

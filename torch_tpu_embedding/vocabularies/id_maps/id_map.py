@@ -6,19 +6,19 @@ Letters: N ids of a batch, V rows, O rows that are shared by ids without one of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..row_hash import shared_rows_of_array
+from .grouping import grouped
 from .id_index import IdIndex, Ids, Rows
 from .journal import Journal
+from .mapped import Mapped, Numbers
 from .sketch import CountMinSketch
 
-Numbers = NDArray[np.int32] | NDArray[np.int64]
-"""Numbers of rows in the whole table."""
 _Keys = NDArray[np.int32] | NDArray[np.int64]
 
 
@@ -34,28 +34,6 @@ class MapRules:
     """O: rows 0 … O-1 are shared."""
     max_age: int | None
     """The number of steps without a sighting after which an id loses its row; None for no end."""
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """The rows of one training batch."""
-
-    rows: Numbers
-    """`[N]`: the row of each id in the table."""
-    new_rows: Rows
-    """`[n]`: the rows of the map that ids were given in this batch, rising; each starts anew."""
-    new_ids: Ids
-    """`[n]`: their ids."""
-    evicted: int
-    """The number of ids that lost their rows to these."""
-    expired: int
-    """The number of ids that lost their rows by max_age."""
-    turned_away: int
-    """The number of admitted ids that found no row free."""
-    shared: int
-    """The number of occurrences of ids without a row of their own."""
-    journal: Journal = field(repr=False)
-    """The record by which `IdMap.take_back` undoes the update."""
 
 
 class IdMap:
@@ -200,7 +178,7 @@ class IdMap:
             return Mapped(
                 self._outside(rows), none, np.empty(0, np.int64), 0, expired, 0, 0, journal
             )
-        distinct, order, number, times = _grouped(
+        distinct, order, number, times = grouped(
             ids.take(missing), None if occurrences is None else occurrences.take(missing)
         )
         admitted = np.arange(len(distinct))
@@ -347,7 +325,7 @@ class IdMap:
         return rows.take(np.delete(lowest, ends[len(ends) - surplus :]) if surplus else lowest)
 
     def _keys(self, rows: Rows | None = None) -> _Keys:
-        """What the rule goes by, the lowest first: of these rows, or of all."""
+        """The keys by which the rule takes rows, the lowest first: those of these rows, or of all."""
         used = self.last_used if rows is None else self.last_used.take(rows)
         if self.rules.eviction == "lru":
             return used
@@ -355,25 +333,3 @@ class IdMap:
         keys <<= 32
         keys |= used
         return keys
-
-
-def _grouped(
-    ids: Ids, occurrences: NDArray[np.int64] | None
-) -> tuple[Ids, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The distinct ids, rising; an order in which ids rise; the number of each distinct one in that order;
-    and how often each is there.
-
-    Args:
-        occurrences: `[N]`: the times that each counts; None for once.
-    """
-    order = np.argsort(ids)
-    rising = ids.take(order)
-    is_first = np.ones(len(ids), np.bool_)
-    np.not_equal(rising[1:], rising[:-1], out=is_first[1:])
-    firsts = np.flatnonzero(is_first)
-    number = np.cumsum(is_first) - 1
-    if occurrences is None:
-        times = np.diff(firsts, append=len(ids))
-    else:
-        times = np.add.reduceat(occurrences.take(order), firsts)
-    return rising.take(firsts), order, number, times
