@@ -21,7 +21,7 @@ from .distributed.placement import Strategy
 from .kernels.choice import RowKernels
 from .monitoring.describe import describe
 from .optimizers import Optimizer
-from .program.plain_lookup import serving_embedding_lookup
+from .program.plain_lookup import look_up_on_host
 from .runtime.modes import outside_graph
 from .table_rows import TableRows
 from .tf_forms import REQUIRED, require_size_and_optimizer, shapes_or_size
@@ -293,12 +293,9 @@ class TPUEmbedding(TableRows):
             RuntimeError: batches wait in the queue, or the last training batch awaits its gradients.
         """
         if not self.on_accelerator:
-            return serving_embedding_lookup(
-                features,
-                weights,
-                self.embedding_tables,
-                self.resolved.structure,
-                id_bounds=self.id_bounds,
+            tables, find = self.embedding_tables, self._tables.find_on_host
+            return look_up_on_host(
+                features, weights, tables, self.resolved.structure, self.id_bounds, find
             )
         self._steps.queue.check_empty(None)
         if self.training:

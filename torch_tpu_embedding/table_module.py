@@ -97,7 +97,7 @@ class TableModule(TableState):
             else:
                 fields = logical_state.state_keys
                 held = [{f: self._held(k) for f, k in fields(table).items()} for table in tables]
-                self._rows = HostRows(tables, held)
+                self._rows = HostRows(tables, held, self._tables.vocabularies)
         return self._rows
 
     @outside_graph

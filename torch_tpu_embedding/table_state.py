@@ -148,17 +148,17 @@ class TableState(nn.Module):
         if plan.errors:
             return  # torch raises what was reported; these tables have not changed
         self.flush()
-        if self.on_accelerator:
-            engine = self._tables.engine
-            if kept := OpenSteps(engine).with_gradients():
-                warn_caller(
-                    f"load_state_dict: the gradients of {kept} batches, computed from the rows before, are "
-                    "kept, and the next apply_gradients gives them to the rows loaded now; to drop them, "
-                    "call embedding.discard()"
-                )
-            if (vocabularies := self._tables.vocabularies) is not None:
-                vocabularies.require_idle("load_state_dict")
-                vocabularies.replace(self._maps(vocabularies, plan.maps))
+        engine = self._tables.engine if self.on_accelerator else None
+        if engine is not None and (kept := OpenSteps(engine).with_gradients()):
+            warn_caller(
+                f"load_state_dict: the gradients of {kept} batches, computed from the rows before, are "
+                "kept, and the next apply_gradients gives them to the rows loaded now; to drop them, "
+                "call embedding.discard()"
+            )
+        if (vocabularies := self._tables.vocabularies) is not None:
+            vocabularies.require_idle("load_state_dict")
+            vocabularies.replace(self._maps(vocabularies, plan.maps))
+        if engine is not None:
             engine.store.replace(plan.values)
             return
         with torch.no_grad():

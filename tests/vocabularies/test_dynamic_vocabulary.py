@@ -361,8 +361,6 @@ def test_what_cannot_be_is_said_at_construction() -> None:
     with pytest.raises(ValueError, match=r"initializer must be None, torch\.zeros or torch\.ones"):
         tte.TableConfig(9, 4, vocabulary=live_, initializer=torch.nn.init.normal_)
     features = {"f": tte.FeatureConfig(tte.TableConfig(9, 4, name="t", vocabulary=live_))}
-    with pytest.raises(ValueError, match=r"\['t'\] have a DynamicVocabulary.*by export_serving"):
-        tte.TPUEmbedding(features, 4, None, device="cpu")
     with pytest.raises(ValueError, match=r"id_bounds='drop'"):
         tte.TPUEmbedding(features, 4, None, id_bounds="drop")
     described = tte.config_to_dict(features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models.maps import ALL_IDS, SmallMap, rules, streams
@@ -11,6 +12,7 @@ from models.maps import ALL_IDS, SmallMap, rules, streams
 from torch_tpu_embedding.vocabularies.id_maps.id_index import IdIndex
 from torch_tpu_embedding.vocabularies.id_maps.id_map import IdMap, MapRules
 from torch_tpu_embedding.vocabularies.id_maps.sketch import MOST_COUNTED, CountMinSketch
+from torch_tpu_embedding.vocabularies.row_hash import shared_rows, shared_rows_of_array
 
 
 class Model:
@@ -152,4 +154,34 @@ def test_a_row_of_a_map_takes_at_most_40_bytes(eviction: str | None) -> None:
     for _ in range(4):
         made.update(rng.integers(-(2**63), 2**63 - 1, 60_000, dtype=np.int64).repeat(2), 10**6)
     held = [*vars(made).values(), *vars(made.index).values(), made._sketch.cells]  # type: ignore[union-attr]
-    assert sum(each.nbytes for each in held if isinstance(each, np.ndarray)) <= 40 * 100_000
+    held_bytes = sum(each.nbytes for each in held if isinstance(each, np.ndarray))
+    assert made.nbytes == held_bytes <= 40 * 100_000
+
+
+@pytest.mark.parametrize("new", [700, 12_000, 30_000])
+def test_candidates_for_eviction_leave_a_row_within_40_bytes(new: int) -> None:
+    made = IdMap(50_000, MapRules("lru", 1, 10, None))
+    for step in range(12):
+        made.update(np.arange(step * new, (step + 8) * new, dtype=np.int64), 10**6)
+        assert made.nbytes <= 40 * 50_000
+
+
+def test_an_index_whose_ids_change_all_the_time_finds_each_and_stays_mostly_empty() -> None:
+    index, rng = IdIndex(1_000), np.random.default_rng(0)
+    ids = rng.integers(-(2**63), 2**63 - 1, 1_000, dtype=np.int64)
+    index.insert(ids, np.arange(1_000, dtype=np.int32))
+    for _ in range(60):
+        gone = rng.choice(1_000, 300, replace=False).astype(np.int32)
+        index.remove(gone)
+        assert (index.find(ids[gone]) == -1).all()
+        ids[gone] = rng.integers(-(2**63), 2**63 - 1, 300)
+        index.insert(ids[gone], gone)
+        assert np.array_equal(index.find(ids), np.arange(1_000))
+        assert (index._rows != -1).sum() == index._taken < 0.7 * index._size
+
+
+def test_shared_rows_of_arrays_are_those_of_tensors() -> None:
+    ids = np.concatenate([ALL_IDS, [-(2**63), -1, 0, 1, 2**63 - 1]])
+    for number in (1, 7, 1_024, 2**30):
+        wanted = shared_rows(torch.from_numpy(ids), number)
+        assert shared_rows_of_array(ids, number).tolist() == wanted.tolist()

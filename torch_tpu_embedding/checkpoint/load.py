@@ -218,7 +218,7 @@ def _try(shard: Shard, arguments: _Arguments, step: int) -> _Opened | Exception:
         _check(reader, matches, arguments.verify, shard.group)
         sources = [(match.number, match.source) for match in matches]
         extra, saved = parted(reader.extra_as_written())  # read once: it may be large
-        maps = maps_for(shard, sources, saved, reader.tables)
+        maps = maps_for(shard, sources, saved, reader.tables, arguments.resize == "allow")
         return _Opened(reader, matches, extra, maps)
     except Exception as error:
         return _explained(error, reader)

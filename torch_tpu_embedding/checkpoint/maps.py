@@ -15,10 +15,12 @@ import torch
 
 from ..vocabularies.id_maps.id_map import IdMap
 from ..vocabularies.live import LiveVocabularies
-from ..vocabularies.saved_maps import Moves, SavedMaps
+from ..vocabularies.owners import local_units, owners
+from ..vocabularies.saved_maps import Moves, SavedMaps, joined
 from .errors import CheckpointError
 from .format.extra import MAPS
 from .format.index import TableEntry
+from .reading.table_matching import is_numbered
 from .rows import Shard
 
 _ARRAYS = ("ids", "rows", "last_used", "count", "sketch")
@@ -56,6 +58,7 @@ def maps_for(
     sources: Sequence[tuple[int, str]],
     saved: Mapping[str, Any],
     entries: Mapping[str, TableEntry],
+    resize: bool,
 ) -> dict[int, LoadedMaps]:
     """The maps of the tables that a load fills.
 
@@ -63,9 +66,11 @@ def maps_for(
         sources: each table to fill, and its name in the checkpoint.
         saved: the maps of the checkpoint.
         entries: its tables.
+        resize: True to leave ids out for which there is no room.
 
     Raises:
         CheckpointError: the map of a table is missing, or is none of it.
+        ValueError: the table was saved with row numbers as ids, for which a device here has no room.
     """
     vocabularies = live_vocabularies(shard)
     if vocabularies is None:
@@ -73,6 +78,9 @@ def maps_for(
     made: dict[int, LoadedMaps] = {}
     for table, source in sources:
         if table in vocabularies.maps:
+            if is_numbered(shard.tables[table], entries[source]):
+                made[table] = _of_numbers(vocabularies, shard, table, entries[source], resize)
+                continue
             if source not in saved:
                 raise CheckpointError(f"table {source!r}: the checkpoint has no map of its ids")
             try:
@@ -85,6 +93,37 @@ def maps_for(
                     f"table {source!r}: its map cannot be read ({error})"
                 ) from error
     return made
+
+
+def _of_numbers(
+    vocabularies: LiveVocabularies, shard: Shard, table: int, entry: TableEntry, resize: bool
+) -> LoadedMaps:
+    """The maps of a table whose ids were row numbers when it was saved.
+
+    Raises:
+        ValueError: as `maps_for`.
+    """
+    config, placement = shard.tables[table], vocabularies.placement
+    saved = SavedMaps.of_numbers(entry.vocabulary_size, config.config.padding_idx)
+    size, rules = config.vocabulary_size, vocabularies.rules(table)
+    maps, moves = saved.restored(placement, table, size, rules)
+    here = np.isin(
+        owners(saved.parts[0]["ids"], placement.num_devices), local_units(placement, table)
+    )
+    kept, wanted = sum(each.num_ids for each in maps), int(here.sum())
+    if kept < wanted and not resize:
+        raise ValueError(
+            f"table {config.name!r}: the row numbers of the checkpoint become ids, which a hash shares "
+            f"among {placement.num_devices} devices; those of this process have {wanted} of them and rows "
+            f"for {kept}; give TableConfig more rows, or pass resize='allow' to leave the highest out"
+        )
+    return LoadedMaps(maps, moves)
+
+
+def ids_and_rows(parts: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """The ids that have rows of their own, and these, by the saved maps of a table."""
+    whole = joined([_as_arrays(part) for part in parts])
+    return whole["ids"], whole["rows"]
 
 
 def ids_in_maps(parts: Sequence[Mapping[str, Any]]) -> int:

@@ -16,6 +16,7 @@ from ..config.vocabulary import DynamicVocabulary
 from ..distributed.agreement import agree
 from ..distributed.exchange import Exchange, choose_exchange, warn_of_idle_devices
 from ..distributed.fingerprint import fingerprint
+from ..distributed.group import Alone
 from ..distributed.placement import STRATEGIES, Placement, Strategy
 from ..kernels.choice import RowKernels, on_a_tpu, wants_row_kernels
 from ..kernels.self_check import kernels_work
@@ -75,13 +76,11 @@ class Tables:
         self._layout = layout
         self._row_kernels = False
         wanted = wants_row_kernels(row_kernels)
-        if self.dynamic and not self.on_accelerator:
-            raise ValueError(
-                f"TPUEmbedding: tables {self.dynamic} have a DynamicVocabulary, whose map is kept beside "
-                "tables on an XLA device, not with device='cpu'; serve them by export_serving(embedding)"
-            )
+        self._host_maps: LiveVocabularies | None = None
         if not self.on_accelerator:
             self._require_cpu(initialize_tpu_embedding)
+            if self.dynamic:
+                self._host_maps = LiveVocabularies(resolved, self.seed, self.placement)
             return
         runtime.allow_backward(self.device)
         if not initialize_tpu_embedding:
@@ -173,7 +172,16 @@ class Tables:
     @property
     def vocabularies(self) -> LiveVocabularies | None:
         """The maps of the tables that have a DynamicVocabulary; None if none has."""
+        if not self.on_accelerator:
+            return self._host_maps
         return vocabularies_of(self.engine) if self.dynamic else None
+
+    def find_on_host(self, table: str, ids: Tensor) -> Tensor:
+        """The rows of ids `[N]` of a table with a DynamicVocabulary by its map, on the CPU."""
+        maps = self.vocabularies
+        assert maps is not None
+        (number,) = self.resolved.positions("forward", [table])
+        return maps.find(number, ids, Alone(), "forward")
 
     @property
     def frozen(self) -> frozenset[int]:

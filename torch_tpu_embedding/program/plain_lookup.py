@@ -16,12 +16,13 @@ from ..config.declared import TableConfig
 from ..config.nest import flatten_like, flatten_with_paths, pack_like, prune_like
 from ..config.quantization import quantize
 from ..config.resolved import Feature, Resolved, resolve
+from ..config.vocabulary import DynamicVocabulary
 from ..inputs.at_once.read import with_columns
 from ..inputs.bags import Bags
 from ..inputs.id_range import ID_BOUNDS
 from ..inputs.parse import parse_features, without_jagged
 from ..runtime.modes import outside_graph
-from ..vocabularies.rows_of_ids import bags_of_rows
+from ..vocabularies.rows_of_ids import FindRows, bags_of_rows
 
 
 @outside_graph
@@ -51,7 +52,25 @@ def serving_embedding_lookup(
 
     Raises:
         KeyError: a table is not in `tables`.
-        TypeError, ValueError: an input is wrong, or there is none.
+        TypeError, ValueError: an input is wrong, or there is none; or a table has a DynamicVocabulary,
+            whose map from ids to rows only an embedding has.
+    """
+    return look_up_on_host(inputs, weights, tables, feature_config, id_bounds, None)
+
+
+def look_up_on_host(
+    inputs: Any,
+    weights: Any,
+    tables: Mapping[TableConfig, Tensor],
+    feature_config: Any,
+    id_bounds: str,
+    find: FindRows | None,
+) -> Any:
+    """As `serving_embedding_lookup`.
+
+    Args:
+        inputs, weights, tables, feature_config, id_bounds: as there.
+        find: gives the rows by the maps of tables with a DynamicVocabulary; None makes these an error.
     """
     if id_bounds not in ID_BOUNDS:
         raise ValueError(f"id_bounds must be one of {ID_BOUNDS}, got {id_bounds!r}")
@@ -66,6 +85,12 @@ def serving_embedding_lookup(
     resolved = resolve(asked, None, names)
     held = []
     for table in resolved.tables:
+        if find is None and isinstance(table.config.vocabulary, DynamicVocabulary):
+            raise ValueError(
+                f"table {table.name!r}: serving_embedding_lookup has not the map from ids to rows of a "
+                "DynamicVocabulary; call TPUEmbedding(device='cpu'), which holds it, or what "
+                "export_serving gives"
+            )
         if table.config not in tables:
             raise KeyError(f"table {table.name!r} of feature_config is not in tables")
         value = tables[table.config]
@@ -82,7 +107,7 @@ def serving_embedding_lookup(
     shapes = [feature.output_shape for feature in resolved.features]
     with torch._C._DisableFuncTorch():  # ids are data, which a transform of the tables leaves alone
         bags = parse_features(resolved, inputs, weights, None, id_bounds, shapes)
-        bags = bags_of_rows(resolved, bags)
+        bags = bags_of_rows(resolved, bags, find)
     return pack_like(resolved.structure, look_up_features(resolved, bags, held))
 
 

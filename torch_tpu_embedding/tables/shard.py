@@ -35,8 +35,15 @@ class HostRows:
 
     strategy: Strategy = "mod"
 
-    def __init__(self, tables: Sequence[Table], values: Sequence[dict[str, Tensor]]) -> None:
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        values: Sequence[dict[str, Tensor]],
+        vocabularies: LiveVocabularies | None = None,
+    ) -> None:
         self.tables = tables
+        self.vocabularies = vocabularies
+        """The maps of tables with a DynamicVocabulary; None if there is none."""
         self.group: HostGroup = Alone()
         self._values = values
 

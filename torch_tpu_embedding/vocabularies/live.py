@@ -24,8 +24,9 @@ from ..distributed.group import HostGroup
 from ..distributed.placement import Placement
 from ..inputs.bags import Bags
 from .asking import Asked, ask
-from .id_maps.id_map import IdMap, Mapped, MapRules, Numbers
+from .id_maps.id_map import IdMap, MapRules
 from .id_maps.journal import Journal
+from .id_maps.mapped import Mapped, Numbers
 from .live_counts import LiveCounts
 from .owners import local_units, owners, unit_rows
 from .start_values import start_values_by_id
@@ -86,6 +87,13 @@ class LiveVocabularies:
                 units = local_units(placement, number)
                 rows = [unit_rows(placement, table.vocabulary_size, unit) for unit in units]
                 self.maps[number] = [IdMap(each, self.rules(number)) for each in rows]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies of an embedding on the CPU, where no batch is in flight."""
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_claims")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock(), _claims=weakref.WeakSet())
 
     def rules(self, table: int) -> MapRules:
         """The rules of a table's vocabulary."""
@@ -295,6 +303,8 @@ class LiveVocabularies:
     def _left(self, table: int, mapped: list[Mapped]) -> np.ndarray:
         """The ids of batches that were dropped, whose rows still hold what was there before."""
         left = np.array(sorted(self._unwritten.pop(table, ())), np.int64)
+        if not len(left):
+            return left
         return np.setdiff1d(left, np.concatenate([each.new_ids for each in mapped]))
 
     def _not_written(self, table: int) -> np.ndarray:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.resolved import Table
-from .id_maps.id_map import IdMap, Mapped
+from .id_maps.id_map import IdMap
+from .id_maps.mapped import Mapped
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import hashlib
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config.vocabulary import HashedVocabulary
@@ -42,6 +44,17 @@ def shared_rows(ids: Tensor, num_rows: int) -> Tensor:
     h = ids * _signed(_GOLDEN)
     h = (h ^ _shifted(h, 32)) * _signed(_GOLDEN)
     return _shifted(h, 32) * num_rows >> 32
+
+
+def shared_rows_of_array(ids: NDArray[np.int64], num_rows: int) -> NDArray[np.int32]:
+    """The same as `shared_rows`, `[N]`, for arrays of numpy, in less time."""
+    h = ids.view(np.uint64) * np.uint64(_GOLDEN)
+    h ^= h >> np.uint64(32)
+    h *= np.uint64(_GOLDEN)
+    h >>= np.uint64(32)
+    h *= np.uint64(num_rows)
+    h >>= np.uint64(32)
+    return h.astype(np.int32)
 
 
 def _mixed(h: Tensor) -> Tensor:

@@ -5,25 +5,31 @@ Letters: N ids, K hash functions, V vocabulary (rows).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..config.resolved import Resolved
-from ..config.vocabulary import HashedVocabulary
+from ..config.vocabulary import DynamicVocabulary, HashedVocabulary
 from ..inputs.bags import Bags
 from ..runtime import host
 from .row_hash import hashed_rows
 
+FindRows = Callable[[str, Tensor], Tensor]
+"""Takes the name of a table with a DynamicVocabulary and ids `[N]`; gives their rows `[N]` by its map."""
 
-def bags_of_rows(resolved: Resolved, bags: Sequence[Bags]) -> Sequence[Bags]:
+
+def bags_of_rows(
+    resolved: Resolved, bags: Sequence[Bags], find: FindRows | None = None
+) -> Sequence[Bags]:
     """The bags of a batch with rows in the place of ids, in feature order.
 
     Args:
         bags: as `parse_features` gives them: those of a table with a vocabulary hold numbers of their
-            `raw_ids`, and with a DynamicVocabulary go on so.
+            `raw_ids`, and with a DynamicVocabulary go on so without `find`.
+        find: gives the rows by the maps of tables with a DynamicVocabulary.
     """
     if not resolved.has_vocabularies:
         return bags
@@ -35,6 +41,9 @@ def bags_of_rows(resolved: Resolved, bags: Sequence[Bags]) -> Sequence[Bags]:
             assert each.raw_ids is not None
             rows = hashed_rows(each.raw_ids, vocabulary, table.vocabulary_size)
             each = _one_row(each, rows[:, 0]) if rows.shape[1] == 1 else _several_rows(each, rows)
+        elif find is not None and isinstance(vocabulary, DynamicVocabulary):
+            assert each.raw_ids is not None
+            each = _one_row(each, find(table.name, each.raw_ids))
         found.append(each)
     return found
 

@@ -36,10 +36,26 @@ class SavedMaps:
     Args:
         vocabulary: V when it was saved.
         parts: the state of each map, with the number of its 'unit' and the 'strategy' of its placement.
+        has_shared: False if no row is a shared one there; those of the table then stay as they are.
     """
 
     vocabulary: int
     parts: Sequence[Mapping[str, Any]]
+    has_shared: bool = True
+
+    @classmethod
+    def of_numbers(cls, vocabulary: int, padding_idx: int | None) -> SavedMaps:
+        """A table without a vocabulary, whose row numbers are its ids: each used once, just now.
+
+        Args:
+            padding_idx: a row number that is no id.
+        """
+        rows = np.arange(vocabulary)
+        if padding_idx is not None:
+            rows = rows[rows != padding_idx]
+        once = np.ones_like(rows)
+        part = {"clock": 0, "ids": rows, "rows": rows, "last_used": 0 * once, "count": once}
+        return cls(vocabulary, [{**part, "unit": 0, "strategy": "mod"}], has_shared=False)
 
     def restored(
         self, placement: Placement, table: int, vocabulary: int, rules: MapRules
@@ -61,9 +77,13 @@ class SavedMaps:
         count = placement.num_devices
         if sorted(by_unit) != [*range(len(self.parts))]:
             raise ValueError("the maps of some devices are missing")
-        stays = len(by_unit) == count and (
-            (vocabulary == self.vocabulary and placement.strategy == self.parts[0]["strategy"])
-            or (vocabulary >= self.vocabulary and count == 1)
+        stays = (
+            self.has_shared
+            and len(by_unit) == count
+            and (
+                (vocabulary == self.vocabulary and placement.strategy == self.parts[0]["strategy"])
+                or (vocabulary >= self.vocabulary and count == 1)
+            )
         )
         if stays:
             pairs = zip(units, rows, strict=True)
@@ -82,7 +102,8 @@ class SavedMaps:
             kept = _most_used(mine, rules, len(of_unit) - first)
             own = np.arange(first, first + len(kept)) * of_unit.step + of_unit.start
             state = {name: mine[name][kept] for name in _COLUMNS} | {"rows": own}
-            sources += [mine["rows"][kept], np.arange(of_unit.start, shared, of_unit.step)]
+            end = shared if self.has_shared else 0
+            sources += [mine["rows"][kept], np.arange(of_unit.start, end, of_unit.step)]
             targets += [own, sources[-1]]
             made.append(
                 IdMap.of_state(of_unit, rules, {**_EMPTY, "clock": whole["clock"], **state})

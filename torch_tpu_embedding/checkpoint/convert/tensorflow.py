@@ -13,8 +13,8 @@ from typing import Any
 from ...config.resolved import WEIGHT
 from ...io.paths import naming, path_option
 from ..reading.reader import open_checkpoint
-from ..rows import block_rows
 from ..write_tables import write_tables
+from .rows_by_id import blocks_by_id, orders_by_id
 from .tensorflow_bundle import Bundle, BundleWriter, find_prefix
 from .tensorflow_objects import GRAPH, LAYOUTS, VALUE, Found, ObjectGraph, Unstacked, find_tables
 from .tensorflow_state import record
@@ -157,11 +157,7 @@ def to_tensorflow(args: argparse.Namespace) -> dict[str, Any]:
         pairs = [*split(args.tables or reader.tables)]
         if unknown := [name for name, _ in pairs if name not in reader.tables]:
             raise ValueError(f"--tables: no {unknown}; step {reader.step} has {[*reader.tables]}")
-        if found := [name for name, _ in pairs if reader.tables[name].vocabulary is not None]:
-            raise ValueError(
-                f"tables {found} find the rows of ids by a vocabulary, which TensorFlow's format does not "
-                "hold; name the others with --tables"
-            )
+        by_id = orders_by_id(reader, [name for name, _ in pairs], args.rows)
         if len({theirs for _, theirs in pairs}) < len(pairs):
             raise ValueError("--tables: two tables would have one name; give each its own")
         tables, left_out = {}, {}
@@ -169,24 +165,15 @@ def to_tensorflow(args: argparse.Namespace) -> dict[str, Any]:
         with naming(args.target), BundleWriter(args.target) as writer:
             for name, theirs in pairs:
                 entry = reader.tables[name]
-                shapes = {
-                    slot: [entry.vocabulary_size, width] for slot, width in entry.fields.items()
-                }
+                order = by_id.get(name)
+                count = entry.vocabulary_size if order is None else len(order)
+                shapes = {slot: [count, width] for slot, width in entry.fields.items()}
                 for slot, shape in shapes.items():
                     if shape[1] != entry.dim:
                         left_out[f"{name}.{slot}"] = f"of shape {shape}, which TensorFlow has not"
                         continue
-                    blocks = range(0, shape[0], block_rows({slot: shape[1]}))
-                    writer.rows(
-                        graph.add(theirs, slot),
-                        (shape[0], shape[1]),
-                        (
-                            reader.read(
-                                name, slot, start, min(start + blocks.step, shape[0])
-                            ).numpy()
-                            for start in blocks
-                        ),
-                    )
+                    blocks = blocks_by_id(reader, name, slot, order)
+                    writer.rows(graph.add(theirs, slot), (shape[0], shape[1]), blocks)
                 kept = {slot: shape for slot, shape in shapes.items() if shape[1] == entry.dim}
                 tables[theirs] = {"from": name, "shapes": kept}
             writer.integer(graph.add_counter(), 1)
@@ -250,6 +237,11 @@ def add_commands(add: AddCommand) -> None:
     made.add_argument(
         "--tables", nargs="+", default=[], metavar="NAME=TFNAME",
         help="the tables to convert, and their names there (default: all, by their names here)",
+    )  # fmt: skip
+    made.add_argument(
+        "--rows", nargs="+", default=[], metavar="NAME=N",
+        help="of a table with a DynamicVocabulary, the ids 0 … N-1 to write (default: as many as it has "
+        "rows for ids); row i is the row that inference finds for id i",
     )  # fmt: skip
     made.add_argument(
         "--attribute", default="embedding",

@@ -89,14 +89,16 @@ def _problems(table: Table, entry: TableEntry, resize: bool, slots: str) -> list
     resizable = not isinstance(table.config.vocabulary, HashedVocabulary)
     is_live = isinstance(table.config.vocabulary, DynamicVocabulary)
     some = "the ids that are used most" if is_live else "the ids that both have"
-    if entry.vocabulary_size != table.vocabulary_size and not resize and resizable:
+    numbered = is_numbered(table, entry)
+    if numbered:
+        found += _too_many(table, entry) if not resize else []
+    elif entry.vocabulary_size != table.vocabulary_size and not resize and resizable:
         found.append(
             f"table {table.name!r}: vocabulary_size {entry.vocabulary_size} in the checkpoint, "
             f"{table.vocabulary_size} in the embedding; pass resize='allow' to load {some}"
         )
-    if difference := vocabulary_difference(
-        entry.vocabulary, table.config.vocabulary, "the checkpoint"
-    ):
+    difference = vocabulary_difference(entry.vocabulary, table.config.vocabulary, "the checkpoint")
+    if difference and not numbered:
         found.append(
             f"table {table.name!r}: {difference}; give its TableConfig the same vocabulary, or "
             "leave the table out with tables=[…]"
@@ -118,6 +120,26 @@ def _problems(table: Table, entry: TableEntry, resize: bool, slots: str) -> list
             "slots='skip' for the weights alone, or 'match' for the slots that both have"
         )
     return found
+
+
+def is_numbered(table: Table, entry: TableEntry) -> bool:
+    """True for a table with a DynamicVocabulary whose ids were row numbers when it was saved."""
+    return entry.vocabulary is None and isinstance(table.config.vocabulary, DynamicVocabulary)
+
+
+def _too_many(table: Table, entry: TableEntry) -> list[str]:
+    """Why not all row numbers of a saved table can be ids here."""
+    vocabulary = table.config.vocabulary
+    assert isinstance(vocabulary, DynamicVocabulary)
+    wanted = entry.vocabulary_size + vocabulary.oov_rows
+    if wanted <= table.vocabulary_size:
+        return []
+    return [
+        f"table {table.name!r}: the {entry.vocabulary_size} row numbers of the checkpoint become ids, for "
+        f"which the embedding has {table.vocabulary_size - vocabulary.oov_rows} rows beside its "
+        f"{vocabulary.oov_rows} oov_rows; give TableConfig {wanted} rows or more, or pass "
+        "resize='allow' to leave the highest out"
+    ]
 
 
 def _match(number: int, table: Table, entry: TableEntry, slots: str) -> TableMatch:

@@ -6,20 +6,19 @@ Letters: N ids of a batch, V rows, O rows that are shared by ids without one of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ..row_hash import shared_rows
+from ..row_hash import shared_rows_of_array
+from .grouping import grouped
 from .id_index import IdIndex, Ids, Rows
 from .journal import Journal
+from .mapped import Mapped, Numbers
 from .sketch import CountMinSketch
 
-Numbers = NDArray[np.int32] | NDArray[np.int64]
-"""Numbers of rows in the whole table."""
 _Keys = NDArray[np.int32] | NDArray[np.int64]
 
 
@@ -37,35 +36,13 @@ class MapRules:
     """The number of steps without a sighting after which an id loses its row; None for no end."""
 
 
-@dataclass(frozen=True)
-class Mapped:
-    """The rows of one training batch."""
-
-    rows: Numbers
-    """`[N]`: the row of each id in the table."""
-    new_rows: Rows
-    """`[n]`: the rows of the map that ids were given in this batch, rising; each starts anew."""
-    new_ids: Ids
-    """`[n]`: their ids."""
-    evicted: int
-    """The number of ids that lost their rows to these."""
-    expired: int
-    """The number of ids that lost their rows by max_age."""
-    turned_away: int
-    """The number of admitted ids that found no row free."""
-    shared: int
-    """The number of occurrences of ids without a row of their own."""
-    journal: Journal = field(repr=False)
-    """The record by which `IdMap.take_back` undoes the update."""
-
-
 class IdMap:
     """The map of one table. Its clock counts training batches.
 
     Rows of batches in flight are never taken from their ids: they were used at or after the clock of the
-    oldest of them. Frequency counts the batches that had an id. With the index (26 bytes a row), last use,
-    frequency and free rows (4 each), the sketch (2) and candidates for eviction (4 bytes for one row in 16)
-    it takes 40 bytes a row at the most.
+    oldest of them. Frequency counts the batches that had an id. With the index (24 bytes a row), last use,
+    frequency and free rows (4 each), the sketch (2) and candidates for eviction (4 bytes each, mostly one
+    row in 16, half of them at the most) it takes 40 bytes a row at the most.
 
     Args:
         rows: the rows of the table that it has, counted here from 0 on; a number for all of them. Those
@@ -157,6 +134,13 @@ class IdMap:
         """The number of rows that ids may have for their own."""
         return len(self._free)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays that are kept between batches."""
+        held = [*vars(self).values(), *vars(self.index).values()]
+        held += [self._sketch.cells] if self._sketch is not None else []
+        return sum(each.nbytes for each in held if isinstance(each, np.ndarray))
+
     def find(self, ids: Ids) -> Numbers:
         """The row of each id in the table, `[N]`; a shared one where it has none. Nothing changes."""
         found = self.index.find(ids)
@@ -167,9 +151,7 @@ class IdMap:
 
     def shared_rows(self, ids: Ids) -> Rows:
         """The shared row of each id, by hash."""
-        found = shared_rows(torch.from_numpy(ids), self.rules.oov_rows)
-        rows: Rows = found.to(torch.int32).numpy()
-        return rows
+        return shared_rows_of_array(ids, self.rules.oov_rows)
 
     def update(
         self, ids: Ids, oldest_in_flight: int, occurrences: NDArray[np.int64] | None = None
@@ -188,37 +170,34 @@ class IdMap:
         oldest = min(oldest_in_flight, self.clock)
         expired = self._expire(oldest)
         rows = self.index.find(ids)
-        missing = np.flatnonzero(rows < 0)
-        self._use(rows if not missing.size else rows[rows >= 0])
-        none = np.empty(0, np.int32)
+        known = rows >= 0
+        missing = np.flatnonzero(~known)
+        self._use(rows.compress(known))
         if not missing.size:
+            none = np.empty(0, np.int32)
             return Mapped(
                 self._outside(rows), none, np.empty(0, np.int64), 0, expired, 0, 0, journal
             )
-        distinct, inverse, times = np.unique(
-            ids.take(missing), return_inverse=True, return_counts=True
+        distinct, order, number, times = grouped(
+            ids.take(missing), None if occurrences is None else occurrences.take(missing)
         )
-        if occurrences is not None:
-            times = np.bincount(inverse, occurrences.take(missing)).astype(np.int64)
         admitted = np.arange(len(distinct))
         if self._sketch is not None:
             seen = self._sketch.add(distinct, times, journal)
             admitted = np.flatnonzero(seen >= self.rules.admission)
         evicted = self._make_room(len(admitted), oldest)
         placed = admitted[: self._num_free]
-        new_rows = self._take(len(placed))
-        found = self._outside(rows)
-        own = self.shared_rows(distinct).astype(found.dtype)
-        own[placed] = self._outside(new_rows)
-        self.index.insert(distinct[placed], new_rows)
+        new_ids, new_rows = distinct.take(placed), self._take(len(placed))
+        self.index.insert(new_ids, new_rows)
         journal.given = new_rows
         for of_row, value in ((self.last_used, self.clock), (self.count, 1)):
             journal.keep(of_row, new_rows)
             of_row[new_rows] = value
-        found[missing] = own.take(inverse)
-        order = np.argsort(new_rows)
+        found = self._outside(rows)
+        own = self.shared_rows(distinct).astype(found.dtype)
+        own[placed] = self._outside(new_rows)
+        found[missing.take(order)] = own.take(number)
         turned_away = len(admitted) - len(placed)
-        new_rows, new_ids = new_rows[order], distinct[placed][order]
         shared = int(times.sum() - times.take(placed).sum())
         return Mapped(found, new_rows, new_ids, evicted, expired, turned_away, shared, journal)
 
@@ -253,13 +232,12 @@ class IdMap:
         self._journal.keep(self.last_used, hits)
         self.last_used[hits] = self.clock
         if self.rules.eviction == "lfu":
-            self._journal.keep(self.count, hits)
-            self.count[hits] += 1
+            self.count[hits] = self._journal.keep(self.count, hits) + 1
 
     def _take(self, number: int) -> Rows:
-        """Rows that no id has; the lowest first while none was taken from an id."""
+        """Rows that no id has, rising; the lowest while none was taken from an id."""
         self._num_free -= number
-        return self._free[self._num_free : self._num_free + number][::-1].copy()
+        return np.sort(self._free[self._num_free : self._num_free + number])
 
     def _give_back(self, rows: Rows) -> None:
         assert self._journal is not None
@@ -306,44 +284,52 @@ class IdMap:
             found = self._of_candidates(number, oldest)
             if len(found) == number:
                 return found
-        every = np.flatnonzero(self.index.has_id()).astype(np.int32)
-        keys = self._keys(every)
-        size = max(4 * number, len(every) // self.candidates_share, self.fewest_candidates)
-        while size < len(every):
-            self._bound = int(np.partition(keys, size - 1)[size - 1])
-            below, equal = np.flatnonzero(keys < self._bound), np.flatnonzero(keys == self._bound)
-            chosen = np.concatenate([below, equal[: size - len(below)]])
-            chosen.sort()
-            self._candidates = every.take(chosen)
+        keys = self._keys()
+        others = len(keys) - self.num_ids  # rows without an id, whose keys may be anything
+        size = max(4 * number, self.num_ids // self.candidates_share, self.fewest_candidates)
+        while size < self.num_ids // 2:
+            self._bound = int(np.partition(keys, size + others - 1)[size + others - 1])
+            rows = np.flatnonzero(keys <= self._bound).astype(np.int32)
+            rows = rows.compress(self.index.have_ids(rows))
+            ends = np.flatnonzero(keys.take(rows) == self._bound)
+            surplus = min(len(rows) - size, len(ends))
+            self._candidates = np.delete(rows, ends[len(ends) - surplus :])
             found = self._of_candidates(number, oldest)
             if len(found) == number:
                 return found
             size *= 4
         self._candidates = None
-        return self._lowest(every, keys, number, oldest)
+        every = np.flatnonzero(self.index.has_id()).astype(np.int32)
+        return self._lowest(every, keys.take(every), number, oldest)
 
     def _of_candidates(self, number: int, oldest: int) -> Rows:
         assert self._candidates is not None
         keys = self._keys(self._candidates)
         still = keys <= self._bound
-        self._candidates, keys = self._candidates[still], keys[still]
+        if not still.all():
+            self._candidates, keys = self._candidates.compress(still), keys.compress(still)
         return self._lowest(self._candidates, keys, number, oldest)
 
     def _lowest(self, rows: Rows, keys: _Keys, number: int, oldest: int) -> Rows:
         """At most so many of these rising rows, by rising key, that no batch in flight has; rising."""
         used = keys if self.rules.eviction == "lru" else self.last_used.take(rows)
         done = used < oldest
-        rows, keys = rows[done], keys[done]
+        if not done.all():
+            rows, keys = rows.compress(done), keys.compress(done)
         if len(rows) <= number:
             return rows
         limit = np.partition(keys, number - 1)[number - 1]
-        taken = keys < limit
-        taken[np.flatnonzero(keys == limit)[: number - int(taken.sum())]] = True
-        lowest: Rows = rows[taken]
-        return lowest
+        lowest = np.flatnonzero(keys <= limit)
+        ends = np.flatnonzero(keys.take(lowest) == limit)
+        surplus = len(lowest) - number
+        return rows.take(np.delete(lowest, ends[len(ends) - surplus :]) if surplus else lowest)
 
-    def _keys(self, rows: Rows) -> _Keys:
-        used = self.last_used.take(rows)
+    def _keys(self, rows: Rows | None = None) -> _Keys:
+        """The keys by which the rule takes rows, the lowest first: those of these rows, or of all."""
+        used = self.last_used if rows is None else self.last_used.take(rows)
         if self.rules.eviction == "lru":
             return used
-        return (self.count.take(rows).astype(np.int64) << 32) | used
+        keys = (self.count if rows is None else self.count.take(rows)).astype(np.int64)
+        keys <<= 32
+        keys |= used
+        return keys

@@ -35,14 +35,15 @@ class Journal:
         """Rows that ids were given."""
         self._values: list[tuple[NDArray[Any], _Places, NDArray[Any]]] = []
 
-    def keep(self, array: NDArray[Any], places: _Places) -> None:
-        """Note the values of an array before they change.
+    def keep(self, array: NDArray[Any], places: _Places) -> NDArray[Any]:
+        """Note the values of an array before they change; gives them.
 
         Args:
             places: `[n]`, or ... for all of it.
         """
         values = array.copy() if isinstance(places, EllipsisType) else array.take(places)
         self._values.append((array, places, values))
+        return values
 
     def restore(self) -> None:
         """Give the arrays their values again."""
