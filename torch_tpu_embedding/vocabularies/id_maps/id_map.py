@@ -5,7 +5,7 @@ Letters: N ids of a batch, V rows, O rows that are shared by ids without one of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..row_hash import shared_rows
 from .id_index import IdIndex, Ids, Rows
-from .journal import Journal
+from .journal import Journal, ids_before, values_before
 from .sketch import CountMinSketch
 
 Numbers = NDArray[np.int32] | NDArray[np.int64]
@@ -79,8 +79,8 @@ class IdMap:
         self.rows = range(rows) if isinstance(rows, int) else rows
         self.rules = rules
         num_rows = len(self.rows)
-        self._num_shared = len(range(self.rows.start, rules.oov_rows, self.rows.step))
-        self._num_shared = min(self._num_shared, num_rows)
+        of_shared = range(self.rows.start, rules.oov_rows, self.rows.step)
+        self._num_shared = min(len(of_shared), num_rows)
         self.index = IdIndex(num_rows)
         self.last_used = np.zeros(num_rows, np.int32)
         self.count = np.zeros(num_rows, np.int32)
@@ -93,25 +93,29 @@ class IdMap:
         self._journal: Journal | None = None
         """The journal of the last update, if it may yet be taken back."""
 
-    def state(self, without: Ids) -> dict[str, Any]:
-        """Everything that this map knows, in arrays, but for these ids.
+    def state(self, without: Ids, before: Sequence[Journal] = ()) -> dict[str, Any]:
+        """Everything that this map knows, in arrays, but for these ids, and before some updates.
 
         'ids', 'rows' (numbers in the table), 'last_used' and 'count' `[n]` in the order of rows; 'clock';
         'sightings' and 'sketch' (empty without one).
+
+        Args:
+            before: the records of these updates, which are the last ones, the latest first.
         """
-        rows = np.flatnonzero(self.index.has_id()).astype(np.int32)
-        ids = self.index.ids_of(rows)
+        rows, ids = ids_before(self.index, before)
         kept = ~np.isin(ids, without)
-        rows, sketch = rows[kept], self._sketch
-        return {
-            "clock": self.clock,
-            "ids": ids[kept],
-            "rows": self._outside(rows),
-            "last_used": self.last_used[rows],
-            "count": self.count[rows],
-            "sightings": sketch.sightings if sketch is not None else 0,
-            "sketch": sketch.cells.copy() if sketch is not None else np.zeros((2, 0), np.uint8),
-        }
+        rows, at = rows[kept], before[-1] if before else self._begin()
+        cells = np.zeros((2, 0), np.uint8) if self._sketch is None else self._sketch.cells
+        with values_before([self.last_used, self.count, cells], before):
+            return {
+                "clock": at.clock,
+                "ids": ids[kept],
+                "rows": self._outside(rows),
+                "last_used": self.last_used[rows],
+                "count": self.count[rows],
+                "sightings": at.sightings,
+                "sketch": cells.copy(),
+            }
 
     @classmethod
     def of_state(cls, rows: range | int, rules: MapRules, state: Mapping[str, Any]) -> IdMap:
@@ -125,8 +129,7 @@ class IdMap:
         made = cls(rows, rules)
         ids, numbers = (np.asarray(state[name], np.int64) for name in ("ids", "rows"))
         used, count = (np.asarray(state[name], np.int32) for name in ("last_used", "count"))
-        one_length = len(ids) == len(numbers) == len(used) == len(count)
-        clock = int(state["clock"])
+        one_length, clock = len(ids) == len(numbers) == len(used) == len(count), int(state["clock"])
         own, rest = np.divmod(numbers - made.rows.start, made.rows.step)
         if (
             not one_length
@@ -182,8 +185,7 @@ class IdMap:
                 this batch, clock + 1, if there is none.
             occurrences: `[N]`: how often each is in the batch; None for once.
         """
-        sightings = self._sketch.sightings if self._sketch is not None else 0
-        journal = self._journal = Journal(self.clock, self._num_free, sightings)
+        journal = self._journal = self._begin()
         self.clock += 1
         oldest = min(oldest_in_flight, self.clock)
         expired = self._expire(oldest)
@@ -192,9 +194,8 @@ class IdMap:
         self._use(rows if not missing.size else rows[rows >= 0])
         none = np.empty(0, np.int32)
         if not missing.size:
-            return Mapped(
-                self._outside(rows), none, np.empty(0, np.int64), 0, expired, 0, 0, journal
-            )
+            nobody = np.empty(0, np.int64)
+            return Mapped(self._outside(rows), none, nobody, 0, expired, 0, 0, journal)
         distinct, inverse, times = np.unique(
             ids.take(missing), return_inverse=True, return_counts=True
         )
@@ -209,15 +210,13 @@ class IdMap:
         new_rows = self._take(len(placed))
         found = self._outside(rows)
         own = self.shared_rows(distinct).astype(found.dtype)
-        own[placed] = self._outside(new_rows)
+        own[placed], journal.given = self._outside(new_rows), new_rows
         self.index.insert(distinct[placed], new_rows)
-        journal.given = new_rows
         for of_row, value in ((self.last_used, self.clock), (self.count, 1)):
             journal.keep(of_row, new_rows)
             of_row[new_rows] = value
         found[missing] = own.take(inverse)
-        order = np.argsort(new_rows)
-        turned_away = len(admitted) - len(placed)
+        order, turned_away = np.argsort(new_rows), len(admitted) - len(placed)
         new_rows, new_ids = new_rows[order], distinct[placed][order]
         shared = int(times.sum() - times.take(placed).sum())
         return Mapped(found, new_rows, new_ids, evicted, expired, turned_away, shared, journal)
@@ -246,6 +245,9 @@ class IdMap:
         """Take note that an update will not be taken back."""
         if journal is self._journal:
             self._journal = None
+
+    def _begin(self) -> Journal:
+        return Journal(self.clock, self._num_free, self._sketch.sightings if self._sketch else 0)
 
     def _use(self, hits: Rows) -> None:
         """Note that a batch uses rows; once, however often an id occurs in it."""
@@ -331,8 +333,7 @@ class IdMap:
 
     def _lowest(self, rows: Rows, keys: _Keys, number: int, oldest: int) -> Rows:
         """At most so many of these rising rows, by rising key, that no batch in flight has; rising."""
-        used = keys if self.rules.eviction == "lru" else self.last_used.take(rows)
-        done = used < oldest
+        done = (keys if self.rules.eviction == "lru" else self.last_used.take(rows)) < oldest
         rows, keys = rows[done], keys[done]
         if len(rows) <= number:
             return rows
