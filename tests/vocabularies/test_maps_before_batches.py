@@ -50,9 +50,9 @@ def test_the_state_before_updates_is_that_of_a_map_that_has_not_seen_them(
 class Run:
     """A model on a table whose ids come and go, trained through a loader."""
 
-    def __init__(self) -> None:
-        vocabulary = tte.DynamicVocabulary(admission=2, oov_rows=2, max_age=4)
-        table = tte.TableConfig(200, 4, name="live", vocabulary=vocabulary)
+    def __init__(self, rows: int, **rules: Any) -> None:
+        vocabulary = tte.DynamicVocabulary(oov_rows=2, **rules)
+        table = tte.TableConfig(rows, 4, name="live", vocabulary=vocabulary)
         features = {"x": tte.FeatureConfig(table)}
         self.embedding = tte.TPUEmbedding(features, B, tte.Adagrad(0.1), seed=3)
         rng = np.random.default_rng(0)
@@ -74,27 +74,32 @@ class Run:
         return loss.detach()
 
 
-@pytest.mark.parametrize("background", [False, True])
+MANY: dict[str, Any] = {"rows": 200, "admission": 2, "max_age": 4}
+FULL: dict[str, Any] = {"rows": 40, "eviction": "lru"}
+
+
+@pytest.mark.parametrize(("rules", "background"), [(MANY, False), (MANY, True), (FULL, False)])
 def test_a_run_saved_within_an_epoch_goes_on_as_one_that_is_not_stopped(
-    tmp_path: Path, background: bool
+    tmp_path: Path, rules: dict[str, Any], background: bool
 ) -> None:
-    run, losses, ids = Run(), [], None
+    run, losses = Run(**rules), []
     for number, loss in enumerate(run.losses(), 1):
         losses.append(loss)
         if number == 11:
             extra = run.loader.state_dict()
             checkpoint.save(run.embedding, tmp_path, 11, extra, asynchronous=background)
     ids = run.embedding.state_dict()["live.ids"]
-    again = Run()
+    again = Run(**rules)
     again.loader.load_state_dict(checkpoint.load(again.embedding, tmp_path).extra)
     assert [*again.losses()] == losses[11:]
     found = again.embedding.state_dict()["live.ids"]
-    without_rows = [0, 2, 3]
-    assert sorted(found[:, without_rows].tolist()) == sorted(ids[:, without_rows].tolist())
+    told = [0, 2, 3] if "max_age" in rules else [0, 1, 2, 3]
+    assert sorted(found[:, told].tolist()) == sorted(ids[:, told].tolist())
+    assert len(ids) == 39 or rules is MANY, "the table is full"
 
 
 def test_batches_that_wait_leave_the_state_dict_as_it_was() -> None:
-    run = Run()
+    run = Run(**MANY)
     for batch in run.batches[:6]:
         run.embedding.enqueue({"x": batch})
         run.step()
