@@ -113,8 +113,7 @@ class Replay:
         if queued is not None and not programs.random_begins_anew(rerun.seed):
             return self._plain(args, kwargs)
         if queued is None:
-            if self._steps.samples_always:
-                self._reasons.traced("metrics sample every step (enable_metrics(every=1))")
+            self._reasons.no_step(self._steps, self._name)
             return self._plain(args, kwargs)
         token, known = around.token()
         if not known:
@@ -230,7 +229,7 @@ class Replay:
         rerun.release()
         self.traced += 1
         trusted = kept.program if kept.agreed >= self._verify else None
-        traced = capture.trace(call, queued, trusted)
+        traced = capture.trace(call, queued, trusted, again=kept.program is not None)
         self._judge(kept, traced)
         return traced.result
 

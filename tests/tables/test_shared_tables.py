@@ -42,6 +42,22 @@ def test_a_second_object_sees_and_changes_the_same_tables() -> None:
     torch.testing.assert_close(g, torch.full((2,), 4.0))
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_a_second_object_may_be_made_before_the_tables_are_built(older: bool) -> None:
+    def make(**options: bool) -> tte.TPUEmbedding:
+        return tte.TPUEmbedding(helpers.golden_config(), 4, tte.Adagrad(0.1), **options)
+
+    before = make()
+    if older:
+        before.build()  # equal tables, but not those that were made last
+    owner = make()
+    second = make(initialize_tpu_embedding=False)
+    helpers.train_step(second, features())
+    one, other = helpers.tensors(owner), helpers.tensors(second)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert not torch.equal(before.state_dict()["video.weight"], one["video.weight"])
+
+
 @pytest.mark.parametrize("how", ["other", "gone"])
 def test_without_tables_of_an_equal_config_there_is_a_runtime_error(how: str) -> None:
     owner = tte.TPUEmbedding(helpers.golden_config(), 4, tte.FTRL(0.123, beta=7.0))

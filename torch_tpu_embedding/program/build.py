@@ -29,7 +29,8 @@ from .engine import Engine
 from .live_rows.live_engine import LiveEngine, vocabularies_of
 
 _Signature = tuple[object, object]
-_built: list[tuple[torch.device, _Signature, weakref.ref[Engine]]] = []
+_made: list[tuple[torch.device, weakref.ref[Engine | Tables], _Signature | None]] = []
+"""What holds tables, or will once they are built (without a signature so far), in the order of time."""
 
 
 class Tables:
@@ -100,6 +101,7 @@ class Tables:
             check_sizes(resolved.tables, self.placement)
             self.exchange.group = self.exchange.group.scoped(f" [embedding {number}]")
             self._row_kernels = wanted and self._kernels_work()
+            register(self.device, self)
 
     def _require_cpu(self, initialize_tpu_embedding: bool) -> None:
         if self.device.type != "cpu":
@@ -143,7 +145,7 @@ class Tables:
                 engine.use(LiveVocabularies(self.resolved, self.seed, self.placement))
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
-            register(self.device, self.resolved, engine)
+            register(self.device, engine, _signature(self.resolved))
         return self.built
 
     @property
@@ -198,35 +200,42 @@ def _keep(starts: dict[str, str], table: str, rows: Tensor) -> None:
     starts[table] = fingerprint(rows)
 
 
-def register(device: torch.device, resolved: Resolved, engine: Engine) -> None:
+def register(
+    device: torch.device, made: Engine | Tables, signature: _Signature | None = None
+) -> None:
     """Remember the tables of an embedding for as long as one uses them."""
-    _built[:] = [entry for entry in _built if entry[2]() is not None]
-    _built.append((device, _signature(resolved), weakref.ref(engine)))
+    _made[:] = [entry for entry in _made if entry[1]() is not None]
+    _made.append((device, weakref.ref(made), signature))
 
 
 def find(device: torch.device, resolved: Resolved) -> Engine:
-    """The tables initialised last on `device` for a configuration equal to this one.
+    """The tables initialised last on `device` for a configuration equal to this one, built if they are not
+    yet.
 
     Raises:
         RuntimeError: there are none.
     """
     wanted = _signature(resolved)
     others = 0
-    for where, signature, reference in reversed(_built):
-        engine: Engine | None = reference()
-        if engine is None or where != device:
+    for where, reference, signature in reversed(_made):
+        made = reference()
+        if made is None or where != device:
             continue
+        if isinstance(made, Tables):
+            if made.built is not None:
+                continue  # its engine is another entry
+            signature = _signature(made.resolved)
         if signature == wanted:
-            return engine
+            return made.engine if isinstance(made, Tables) else made
         others += 1
     found = (
         f"{others} with another configuration"
         if others
-        else "none, for none was built or all are gone"
+        else "none, for none was made or all are gone"
     )
     raise RuntimeError(
         f"TPUEmbedding(initialize_tpu_embedding=False): no tables of this configuration are "
-        f"initialised on {device} (found {found}); build the one that owns them first, with the same "
+        f"initialised on {device} (found {found}); make the one that owns them first, with the same "
         "feature_config and optimizers"
     )
 

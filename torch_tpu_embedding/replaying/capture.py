@@ -69,12 +69,15 @@ class Capture:
         self._participants = participants
         self._rates_known = rates_known
 
-    def trace(self, call: Call, queued: Queued, trusted: Program | None = None) -> Traced:
+    def trace(
+        self, call: Call, queued: Queued, trusted: Program | None = None, again: bool = False
+    ) -> Traced:
         """Take one step.
 
         Args:
             queued: the batch that it will look up.
             trusted: the program of earlier traces, if this is to check it.
+            again: True if its program was traced before.
         """
         programs.settle_all()
         before = snapshot(self._participants)
@@ -99,7 +102,7 @@ class Capture:
         del gradients
         result, calls = self._call(call, before.state, reads)
         self._participants.note_step(before.on_host, before.changes)
-        told = self._around.note_step()
+        told = self._around.note_step(again=again)
         try:
             if told:
                 raise CannotReplayError(told)

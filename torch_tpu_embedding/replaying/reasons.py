@@ -44,6 +44,16 @@ class Reasons:
                 "said once)"
             )
 
+    def no_step(self, steps: ReplayedSteps, name: str | None) -> None:
+        """Note that a step was traced for which no training batch was ready under its name."""
+        if steps.samples_always:
+            self.traced("metrics sample every step (enable_metrics(every=1))")
+        elif steps.queue.waiting(name) is None:
+            self.traced(
+                "it enqueues its batch itself; call enqueue (or take the loader's next batch) outside, and "
+                "dequeue in the step"
+            )
+
 
 def never_replayed(steps: ReplayedSteps) -> str | None:
     """The reason why no step of an embedding can be replayed; None if there is none."""

@@ -104,7 +104,8 @@ class ServingModule(nn.Module):
         """
         if name not in self._features:
             raise ValueError(
-                f"no feature is named {name!r}; the embedding's are {[*self._features]}"
+                f"no feature is named {name!r}; the embedding's are {[*self._features]}; inputs that are "
+                "no ids of these, such as dense numbers, are arguments of their own of the model"
             )
         return self._features[name][1]
 

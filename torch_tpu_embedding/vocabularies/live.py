@@ -61,7 +61,7 @@ class Claim:
     ids: dict[int, np.ndarray] = field(default_factory=dict)
     """Table → the ids that were given new rows here, which are not written yet."""
     seen: dict[int, Seen] = field(default_factory=dict)
-    """Table → what its maps must know to forget this batch, as long as the batch may fail to be sent."""
+    """Table → what its maps must know to forget this batch, until it is looked up."""
 
 
 class LiveVocabularies:
@@ -150,7 +150,6 @@ class LiveVocabularies:
             for table, seen in claim.seen.items():
                 for each, journal in zip(self.maps[table], seen.journals, strict=True):
                     each.forget(journal)
-            claim.seen.clear()
 
     def take_back(self, claim: Claim) -> None:
         """Leave the maps as they were before a batch, which could not be sent.
@@ -180,14 +179,17 @@ class LiveVocabularies:
 
     def states(self, table: int) -> list[dict[str, Any]]:
         """The maps of a table as `IdMap.state` gives them, with the number of each one's 'unit' and the
-        'strategy' of the placement, without ids whose rows are not written yet."""
+        'strategy' of the placement: as they were before the batches that wait to be looked up, which a run
+        that goes on from here sees again, and without ids whose rows are not written yet."""
         units, strategy = local_units(self.placement, table), self.placement.strategy
         with self._lock:
-            waiting = self._not_written(table)
-            return [
-                {**each.state(waiting), "unit": unit, "strategy": strategy}
-                for unit, each in zip(units, self.maps[table], strict=True)
-            ]
+            ahead = self._ahead(table)
+            waiting = self._not_written(table, ahead)
+            found = []
+            for number, (unit, each) in enumerate(zip(units, self.maps[table], strict=True)):
+                state = each.state(waiting, [c.seen[table].journals[number] for c in ahead])
+                found.append({**state, "unit": unit, "strategy": strategy})
+            return found
 
     def require_idle(self, call: str) -> None:
         """Raise RuntimeError if batches are in flight, whose rows a load would give to other ids."""
@@ -215,7 +217,9 @@ class LiveVocabularies:
 
     def written(self, claim: Claim) -> None:
         """The new rows of a batch have their start values."""
-        claim.ids.clear()
+        with self._lock:
+            claim.ids.clear()
+            claim.seen.clear()
 
     def _raw_ids(self, bags: Sequence[Bags]) -> dict[int, np.ndarray]:
         """Table → the ids of all its features, one after another."""
@@ -307,8 +311,21 @@ class LiveVocabularies:
             return left
         return np.setdiff1d(left, np.concatenate([each.new_ids for each in mapped]))
 
-    def _not_written(self, table: int) -> np.ndarray:
-        waiting = [*self._unwritten.get(table, ())]
-        parts = [np.array(waiting, np.int64)]
-        parts += [claim.ids[table] for claim in self._claims if table in claim.ids]
+    def _ahead(self, table: int) -> list[Claim]:
+        """The batches that came last and wait to be looked up, the latest first."""
+        waiting = {c.clocks[table]: c for c in self._claims if table in c.seen}
+        clock = self.maps[table][0].clock
+        found = []
+        while clock in waiting:
+            found.append(waiting[clock])
+            clock -= 1
+        return found
+
+    def _not_written(self, table: int, ahead: Sequence[Claim] = ()) -> np.ndarray:
+        """The ids whose rows still hold what was there before; before the batches `ahead`, if there are."""
+        waiting = {*self._unwritten.get(table, ())}
+        if ahead:
+            waiting |= ahead[-1].seen[table].unwritten
+        parts = [np.array([*waiting], np.int64)]
+        parts += [c.ids[table] for c in self._claims if table in c.ids and c not in ahead]
         return np.concatenate(parts)

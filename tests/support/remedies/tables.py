@@ -74,7 +74,7 @@ def _renamed(value: Any, name: str) -> Any:
     return "cosine" if isinstance(value, str) and value.endswith(name) else value
 
 
-@says(r"no tables of this configuration are initialised on .*; build the one that owns them first")
+@says(r"no tables of this configuration are initialised on .*; make the one that owns them first")
 def second_object(_: Path) -> tuple[Step, ...]:
     features = {"f": tte.FeatureConfig(tte.TableConfig(7, 3, name="shared"))}
 
@@ -83,8 +83,8 @@ def second_object(_: Path) -> tuple[Step, ...]:
 
     def owner_first() -> None:
         owner = build()
-        owner.build()
         train(build(False))
+        assert torch.equal(owner.table_weight("shared"), build(False).table_weight("shared"))
 
     return lambda: build(False), owner_first
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from math import copysign
 from operator import is_
 from typing import Any
@@ -23,6 +23,8 @@ from .places import Places, contents
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, np.generic)
 _MOST_STATES = 64
+_NONE_KNOWN = -1
+"""A number of items that no container has."""
 
 
 class _It:
@@ -66,6 +68,8 @@ class Surroundings:
         """Names and boxes that the step itself changes, by the numbers of their objects, which are kept."""
         self._masks: dict[int, set[int]] = {}
         self._masked: dict[int, object] = {}
+        self._grown: dict[int, tuple[object, str, int]] = {}
+        """Boxes in which the step itself has put or removed items, their names, and the number of items."""
         self._told: str | None = None
         self.change = ""
         """The change seen last, as the beginning of a sentence."""
@@ -76,6 +80,8 @@ class Surroundings:
 
     def token(self) -> tuple[int, bool]:
         """A number for the present values, and True if these were seen together before."""
+        for number, (box, name, _) in self._grown.items():
+            self._grown[number] = box, name, _items(box)
         if len(self._modules()) != self._num_modules:
             self._look()
             return self._token, True
@@ -96,11 +102,13 @@ class Surroundings:
         self._last = now
         return self._token, True
 
-    def note_step(self, first: bool = False) -> str | None:
+    def note_step(self, first: bool = False, again: bool = False) -> str | None:
         """Take note of what a traced step has changed itself since `token`: that is watched no longer.
 
         Args:
             first: True for a step that may set up what later ones use.
+            again: True for one whose program was traced before, so that what it puts into a list or dict is
+                no result that is kept for later steps.
 
         Returns:
             A sentence about a number that this step, or one before, has changed, which a replayed step
@@ -113,28 +121,38 @@ class Surroundings:
             if isinstance(now[0][n], _PLAIN) and isinstance(self._last[0][n], _PLAIN):
                 if first:
                     continue
-                self._told = (
-                    f"it changes {self._places.told([n], [])}, which a replayed step does not do; do that "
-                    "outside"
-                )
+                self._tell(self._places.told([n], []))
             self._own[id(anchor), name] = anchor
         for n in boxes:
-            self._disown(self._places.boxes[n], now[1][n], self._last[1][n])
+            if not first and _numbers_differ(now[1][n], self._last[1][n]):
+                self._tell(self._places.told([], [n]))
+            self._disown(n, now[1][n], self._last[1][n], first)
+        for box, name, items in self._grown.values():
+            if again and _items(box) != items:
+                self._tell(f"the number of items in {name!r}")
         if names or boxes:
             self._look()
         return self._told
 
-    def _disown(self, box: object, now: tuple[object, ...], then: tuple[object, ...]) -> None:
-        """Leave out what a step has changed in a container."""
+    def _tell(self, place: str) -> None:
+        self._told = f"it changes {place}, which a replayed step does not do; do that outside"
+
+    def _disown(
+        self, number: int, now: tuple[object, ...], then: tuple[object, ...], first: bool
+    ) -> None:
+        """Leave out what a step has changed in a container, given by its number among the boxes; of the
+        first step no numbers, which a later one may change, too."""
+        box = self._places.boxes[number]
         if len(now) != len(then):
             self._own[id(box), ""] = box
+            self._grown[id(box)] = box, self._places.box_names[number], _NONE_KNOWN
             return
         self._masked[id(box)] = box
         mask = self._masks.setdefault(id(box), set())
         mask |= {
             n
             for n, (a, b) in enumerate(zip(now, then, strict=True))
-            if not _equal_items((a,), (b,))
+            if not _equal_items((a,), (b,)) and not (first and _numbers_differ((a,), (b,)))
         }
 
     def scalars(self) -> list[Tensor]:
@@ -195,6 +213,18 @@ def _frozen(value: object) -> object:
     if (found := contents(value)) is not None:
         return type(value), len(found)  # what is in it is a box of its own
     return _It(value)
+
+
+def _items(box: object) -> int:
+    return len(box) if isinstance(box, Sized) else 0
+
+
+def _numbers_differ(now: tuple[object, ...], then: tuple[object, ...]) -> bool:
+    """True if containers of as many items differ in a number, a text or a bool."""
+    return len(now) == len(then) and any(
+        isinstance(a, _PLAIN) and isinstance(b, _PLAIN) and not _equal(a, b)
+        for a, b in zip(now, then, strict=True)
+    )
 
 
 def _equal(one: object, other: object) -> bool:

@@ -5,7 +5,7 @@ Letters: N ids of a batch, V rows, O rows that are shared by ids without one of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..row_hash import shared_rows_of_array
 from .grouping import grouped
 from .id_index import IdIndex, Ids, Rows
-from .journal import Journal
+from .journal import Journal, ids_before, values_before
 from .mapped import Mapped, Numbers
 from .sketch import CountMinSketch
 
@@ -56,8 +56,8 @@ class IdMap:
         self.rows = range(rows) if isinstance(rows, int) else rows
         self.rules = rules
         num_rows = len(self.rows)
-        self._num_shared = len(range(self.rows.start, rules.oov_rows, self.rows.step))
-        self._num_shared = min(self._num_shared, num_rows)
+        of_shared = range(self.rows.start, rules.oov_rows, self.rows.step)
+        self._num_shared = min(len(of_shared), num_rows)
         self.index = IdIndex(num_rows)
         self.last_used = np.zeros(num_rows, np.int32)
         self.count = np.zeros(num_rows, np.int32)
@@ -70,25 +70,29 @@ class IdMap:
         self._journal: Journal | None = None
         """The journal of the last update, if it may yet be taken back."""
 
-    def state(self, without: Ids) -> dict[str, Any]:
-        """Everything that this map knows, in arrays, but for these ids.
+    def state(self, without: Ids, before: Sequence[Journal] = ()) -> dict[str, Any]:
+        """Everything that this map knows, in arrays, but for these ids, and before some updates.
 
         'ids', 'rows' (numbers in the table), 'last_used' and 'count' `[n]` in the order of rows; 'clock';
         'sightings' and 'sketch' (empty without one).
+
+        Args:
+            before: the records of these updates, which are the last ones, the latest first.
         """
-        rows = np.flatnonzero(self.index.has_id()).astype(np.int32)
-        ids = self.index.ids_of(rows)
+        rows, ids = ids_before(self.index, before)
         kept = ~np.isin(ids, without)
-        rows, sketch = rows[kept], self._sketch
-        return {
-            "clock": self.clock,
-            "ids": ids[kept],
-            "rows": self._outside(rows),
-            "last_used": self.last_used[rows],
-            "count": self.count[rows],
-            "sightings": sketch.sightings if sketch is not None else 0,
-            "sketch": sketch.cells.copy() if sketch is not None else np.zeros((2, 0), np.uint8),
-        }
+        rows, at = rows[kept], before[-1] if before else self._begin()
+        cells = np.zeros((2, 0), np.uint8) if self._sketch is None else self._sketch.cells
+        with values_before([self.last_used, self.count, cells], before):
+            return {
+                "clock": at.clock,
+                "ids": ids[kept],
+                "rows": self._outside(rows),
+                "last_used": self.last_used[rows],
+                "count": self.count[rows],
+                "sightings": at.sightings,
+                "sketch": cells.copy(),
+            }
 
     @classmethod
     def of_state(cls, rows: range | int, rules: MapRules, state: Mapping[str, Any]) -> IdMap:
@@ -102,8 +106,7 @@ class IdMap:
         made = cls(rows, rules)
         ids, numbers = (np.asarray(state[name], np.int64) for name in ("ids", "rows"))
         used, count = (np.asarray(state[name], np.int32) for name in ("last_used", "count"))
-        one_length = len(ids) == len(numbers) == len(used) == len(count)
-        clock = int(state["clock"])
+        one_length, clock = len(ids) == len(numbers) == len(used) == len(count), int(state["clock"])
         own, rest = np.divmod(numbers - made.rows.start, made.rows.step)
         if (
             not one_length
@@ -164,8 +167,7 @@ class IdMap:
                 this batch, clock + 1, if there is none.
             occurrences: `[N]`: how often each is in the batch; None for once.
         """
-        sightings = self._sketch.sightings if self._sketch is not None else 0
-        journal = self._journal = Journal(self.clock, self._num_free, sightings)
+        journal = self._journal = self._begin()
         self.clock += 1
         oldest = min(oldest_in_flight, self.clock)
         expired = self._expire(oldest)
@@ -225,6 +227,9 @@ class IdMap:
         """Take note that an update will not be taken back."""
         if journal is self._journal:
             self._journal = None
+
+    def _begin(self) -> Journal:
+        return Journal(self.clock, self._num_free, self._sketch.sightings if self._sketch else 0)
 
     def _use(self, hits: Rows) -> None:
         """Note that a batch uses rows; once, however often an id occurs in it."""
