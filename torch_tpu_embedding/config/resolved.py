@@ -52,6 +52,15 @@ class Table:
         return self.config.dtype == torch.bfloat16
 
     @property
+    def dtype_name(self) -> str:
+        """The dtype of the weights as checkpoints name it."""
+        return "bfloat16" if self.in_bfloat16 else "float32"
+
+    def dtype_of(self, field: str) -> torch.dtype:
+        """The dtype of a field, 'weight' or a slot."""
+        return self.config.dtype if field == WEIGHT else torch.float32
+
+    @property
     def rounding(self) -> str | None:
         """The way in which an update rounds the weights, 'stochastic' or 'nearest'; None in float32."""
         return (self.config.rounding or "stochastic") if self.in_bfloat16 else None

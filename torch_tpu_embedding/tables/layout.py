@@ -2,8 +2,8 @@
 
 A *stack* holds all tables that one program can serve (same dim, dtype, optimizer rule and rounding); its
 records are numbered table after table, so (table, row on this device) ↔ record is one addition. A *record*
-holds all that belongs to one id: its weights and its slots. Each stack has one or more physical arrays; an array
-holds some fields of every record, one or several records to a physical row.
+holds all that belongs to one id: its weights and its slots. Each stack has one or more physical arrays; an
+array holds some fields of every record, one or several records to a physical row.
 
 Weights in bfloat16 are packed: two of a row share a lane, and the array that holds them is int32
 (`lanes.py`). Rows of 16-bit lanes would do with tiles of another height, and could not be changed by an

@@ -2,16 +2,14 @@
 
 `bfloat16` is the upper half of a float32. To add a random number below 2^16 to all bits and then to cut
 the lower half off rounds away from zero with the probability that the lower half says, so the expected
-result is the number itself (Gupta et al. 2015, "Deep learning with limited numerical precision"). A nan stays a nan,
-an infinity an infinity, and a number that bfloat16 has stays as it is.
+result is the number itself (Gupta et al. 2015, "Deep learning with limited numerical precision"). A nan
+stays a nan, an infinity an infinity, and a number that bfloat16 has stays as it is.
 
 The random bits of a weight are a hash of the seed, the name of the table, the step, the id of the row and
 the column: they depend neither on processes nor on padding. Letters: U records, D dim, T tables of a stack.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -42,11 +40,6 @@ def nearest(values: Tensor) -> Tensor:
     return as_floats(rounded_bits(values.contiguous(), None))
 
 
-def is_exact(values: Tensor) -> bool:
-    """True if bfloat16 has all of these float32 numbers."""
-    return bool(((as_ints(values.contiguous()) & ~UPPER_HALF) == 0).all())
-
-
 def random_bits(keys: Tensor, record: Tensor, table: Tensor, dim: int) -> Tensor:
     """A random number of 16 bits for each weight of some records, int32 `[U, D]`.
 
@@ -72,12 +65,12 @@ def _hash(bits: Tensor) -> Tensor:
 
 
 def exact_or_reason(values: Tensor, where: str) -> str | None:
-    """None if bfloat16 has all of these numbers `[n, width]`, else what is wrong, with the remedy."""
-    if is_exact(values):
+    """None if bfloat16 has all of these float32 numbers, else what is wrong, with the remedy."""
+    inexact = (as_ints(values.detach().contiguous()) & ~UPPER_HALF) != 0
+    if not bool(inexact.any()):
         return None
-    inexact = (as_ints(values.contiguous()) & ~UPPER_HALF) != 0
-    at: Sequence[int] = inexact.nonzero()[0].tolist()
+    at = inexact.nonzero()[0].tolist()
     return (
-        f"{where}: {float(values[tuple(at)])} at {at} is no number of bfloat16, the dtype of the table, "
+        f"{where}: {float(values[tuple(at)])!r} at {at} is no number of bfloat16, the dtype of the table, "
         "and is not rounded unasked; round it with .bfloat16()"
     )
