@@ -84,6 +84,12 @@ class Tables:
         if not self.on_accelerator:
             self._require_cpu(initialize_tpu_embedding)
             return
+        packed = [table.name for table in resolved.tables if table.in_bfloat16]
+        if packed and runtime.backend() == "torch_tpu":
+            raise ValueError(
+                f"TPUEmbedding: tables {packed} have dtype=torch.bfloat16, which needs torch_xla, and the "
+                "backend is torch_tpu; give them dtype=torch.float32"
+            )
         runtime.allow_backward(self.device)
         if not initialize_tpu_embedding:
             self.built = find(self.device, resolved)
