@@ -188,7 +188,7 @@ def test_a_checkpoint_holds_bfloat16_and_gives_the_same_bits_also_in_deltas(tmp_
     step(trained)
     checkpoint.save(trained, tmp_path, 1)
     step(trained)
-    checkpoint.save(trained, tmp_path, 2, delta=True)
+    checkpoint.save(trained, tmp_path, 2, since=1)
     for number in (1, 2):
         with checkpoint.open(tmp_path, number) as reader:
             entry = reader.tables["t"]
@@ -200,7 +200,7 @@ def test_a_checkpoint_holds_bfloat16_and_gives_the_same_bits_also_in_deltas(tmp_
     checkpoint.load(other, tmp_path)
     assert_same(tensors(other), tensors(trained))
     step(other)
-    checkpoint.save(other, tmp_path, 3, delta=True)
+    checkpoint.save(other, tmp_path, 3, since=2)
     again = make(seed=2)
     checkpoint.load(again, tmp_path)
     assert_same(tensors(again), tensors(other))
