@@ -141,8 +141,7 @@ def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
         for number in range(args.tables)
     ]
     size = args.batch_size or 4096
-    samples = size // args.replicas
-    all_ids = size * max(args.ids_per_sample, 1)
+    samples, all_ids = size // args.replicas, size * max(args.ids_per_sample, 1)
     inputs: list[Any] = []
     for _ in features:
         pool = torch.randperm(args.vocabulary)[: max(1, int(all_ids * args.unique))]

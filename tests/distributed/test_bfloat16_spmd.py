@@ -10,13 +10,15 @@ import torch
 from places import SLOW, WORKERS
 from processes.launch import environment, forked_python
 
+SCRIPT = WORKERS.parent / "programs" / "bfloat16_spmd.py"
+
 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_several_devices_round_as_one_does(tmp_path: Path, devices: int) -> None:
     found = []
     for count in (1, devices):
         path = tmp_path / f"{count}.pt"
-        command = [forked_python(), "-W", "ignore", str(WORKERS / "bfloat16_worker.py")]
+        command = [forked_python(), "-W", "ignore", str(SCRIPT)]
         done = subprocess.run(
             [*command, str(count), str(path)],
             capture_output=True, text=True, timeout=120 * SLOW, env=environment(),

@@ -87,8 +87,7 @@ class Engine:
         """Groups of the same processes, for threads."""
         self.rates = [host.DeviceCopy() for _ in self.store.stacks]
         """The learning rates of each stack's tables on the device, `[tables]`."""
-        of_stacks = resolved, self.store.stacks, self.placement, self.exchange
-        self.rounding_keys = RoundingKeys(*of_stacks, seed)
+        self.rounding_keys = RoundingKeys(resolved, self.store, self.placement, self.exchange, seed)
 
     def make_batcher(self, group: HostGroup) -> Batcher:
         """A batcher of its own, for a thread that prepares batches beside the others."""
@@ -196,9 +195,7 @@ class Engine:
         """Take note that a batch's records were updated with such rates, which made this version of the
         tables. Twice does no harm."""
         frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
-        for number, records in enumerate(batch.records):
-            self.store.delta_tracker.note_changed(number, records, frozen)
-        self.store.note_update(version)
+        self.store.note_update(batch.records, frozen, version)
 
     @for_tables
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
@@ -249,7 +246,7 @@ class Engine:
             if stack.rule.moves_all_rows:
                 apply_to_all_rows(parts, indices[number], gradient, rate)
             else:
-                keys = self.rounding_keys.enter(number, self.store.updates)
+                keys = self.rounding_keys.enter(number)
                 apply_stack(parts, indices[number], records[number], gradient, rate, keys)
             self._store(number, parts)
         for sampler in samplers:
@@ -349,6 +346,5 @@ class Engine:
 
     def rates_on_device(self, number: int, rates: Sequence[float]) -> Tensor:
         """The rates of a stack's tables in a device buffer, out of those of all tables."""
-        tables = self.store.stacks[number].table_indices
-        values = [rates[table] for table in tables]
+        values = [rates[table] for table in self.store.stacks[number].table_indices]
         return self.rates[number].hold(values, lambda: host.floats(values).to(self._device))

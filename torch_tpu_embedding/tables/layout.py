@@ -6,8 +6,7 @@ holds all that belongs to one id: its weights and its slots. Each stack has one 
 array holds some fields of every record, one or several records to a physical row.
 
 Weights in bfloat16 are packed: two of a row share a lane, and the array that holds them is int32
-(`lanes.py`). Rows of 16-bit lanes would do with tiles of another height, and could not be changed by an
-addition: the difference of two bfloat16 is none, that of their bits is exact.
+(`lanes.py`): bfloat16 numbers could not be changed by adding, the difference of their bits is exact.
 
 Nothing here shows in the public API: state_dict, errors and names speak of tables only.
 Letters: V vocabulary, D dim.
@@ -76,7 +75,7 @@ class ArrayLayout:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the array on the device."""
+        """The dtype of the array on the device."""
         return torch.float32 if self.packed_dim is None else torch.int32
 
     def numbers(self, field: str) -> int:
@@ -342,12 +341,9 @@ def _lay_out(
         while rows * width * per_row in taken:
             rows += step
         taken.add(rows * width * per_row)
-        packed_dim = dim if packed and WEIGHT in fields else None
         has_rows = gives_fields_rows(kind, widths) and rows * len(fields) <= MAX_RECORDS
-        has_rows = has_rows and packed_dim is None
-        arrays.append(
-            ArrayLayout(
-                fields, widths, width, per_row, rows, is_vector, has_rows, packed_dim=packed_dim
-            )
-        )
+        array = ArrayLayout(fields, widths, width, per_row, rows, is_vector, has_rows)
+        if packed and WEIGHT in fields:
+            array = replace(array, packed_dim=dim, fields_have_rows=False)
+        arrays.append(array)
     return tuple(arrays)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -198,8 +198,17 @@ class TableStore:
             )
         return changed.nonzero()[:, 0]
 
-    def note_update(self, version: int) -> None:
-        """Take note of an update that made this version of the tables. Twice does no harm."""
+    def note_update(
+        self, records: Sequence[Sequence[Tensor]], frozen: Set[int], version: int
+    ) -> None:
+        """Take note of an update that made this version of the tables. Twice does no harm.
+
+        Args:
+            records: those updated, per stack and device of this process.
+            frozen: tables that stayed as they are.
+        """
+        for number, of_stack in enumerate(records):
+            self.delta_tracker.note_changed(number, of_stack, frozen)
         if version != self.version:
             self.updates += 1
         self.version = version

@@ -246,7 +246,7 @@ def _checked(
 
 
 def _inexact(table: Table, weight: Tensor | np.ndarray[Any, Any]) -> str | None:
-    """What is wrong with the weight of a table in bfloat16, or None."""
+    """The first number that a table in bfloat16 lacks, as an error, or None."""
     for start, stop in _blocks((table.vocabulary_size, table.dim)):
         where = f"table {table.name!r}, rows {start} … {stop - 1}"
         if reason := exact_or_reason(float32_copy(weight[start:stop]), where):

@@ -37,7 +37,7 @@ class TableEntry:
     optimizer: Mapping[str, Any] | None = None
     """Class and options, as `config_to_dict` writes them; None if not known."""
     dtype: str = "float32"
-    """Of the weights, 'float32' or 'bfloat16'; slots are float32."""
+    """The dtype of the weights, 'float32' or 'bfloat16'; slots are float32."""
     vocabulary: Mapping[str, Any] | None = None
     """Class and options of what finds the row of an id; None if ids are row numbers."""
 

@@ -5,8 +5,6 @@ Letters: T tables of a stack, P devices of a process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -16,40 +14,40 @@ from ...distributed.exchange import Exchange
 from ...distributed.placement import Placement
 from ...runtime import host
 from ..layout import StackLayout
+from ..store import TableStore
 
 
 class RoundingKeys:
     """The keys of all stacks on the device, sent anew for each update.
 
     Args:
-        stacks: of `resolved`.
+        store: the tables of `resolved`.
         seed: the same in all processes.
     """
 
     def __init__(
         self,
         resolved: Resolved,
-        stacks: Sequence[StackLayout],
+        store: TableStore,
         placement: Placement,
         exchange: Exchange,
         seed: int,
     ) -> None:
         self._resolved = resolved
-        self._stacks = stacks
+        self._store = store
         self._placement = placement
         self._exchange = exchange
         self._seed = seed
-        self._held = [host.DeviceCopy() for _ in stacks]
+        self._held = [host.DeviceCopy() for _ in store.stacks]
 
     @property
     def tensors(self) -> list[Tensor | None]:
         """Those that were given last, by stack."""
         return [each.tensor for each in self._held]
 
-    def on_device(self, number: int, step: int) -> Tensor | None:
-        """The keys of a stack for the update of this number, `[P, 2T + 1]`; None if it rounds nothing by
-        chance."""
-        stack = self._stacks[number]
+    def on_device(self, number: int) -> Tensor | None:
+        """The keys of a stack for its next update, `[P, 2T + 1]`; None if it rounds nothing by chance."""
+        stack, step = self._store.stacks[number], self._store.updates
         if stack.rounding != "stochastic":
             return None
 
@@ -60,9 +58,9 @@ class RoundingKeys:
 
         return self._held[number].hold(step, make)
 
-    def enter(self, number: int, step: int) -> Tensor | None:
+    def enter(self, number: int) -> Tensor | None:
         """One device's part of `on_device`."""
-        keys = self.on_device(number, step)
+        keys = self.on_device(number)
         return None if keys is None else self._exchange.enter(keys)
 
 

@@ -1,4 +1,4 @@
-"""Run by test_bfloat16_spmd.py in a process with several devices: `bfloat16_worker.py DEVICES FILE`.
+"""Run by test_bfloat16_spmd.py in a process with several devices: `bfloat16_spmd.py DEVICES FILE`.
 
 Trains tables in bfloat16 in one partitioned program and saves their state.
 """
