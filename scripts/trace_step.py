@@ -107,6 +107,7 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
     add("--ids-per-sample", type=int, default=0, help="H: bags of H ids each; 0: dense features")
     add("--ragged", action="store_true", help="bags of none and of twice as many, in turn")
     add("--dynamic", action="store_true", help="ids that get and lose rows")
+    add("--bfloat16", action="store_true", help="weights in bfloat16, two to a lane")
     add("--unique", type=float, default=0.5, help="ids to draw from, as share of a table's ids")
 
 
@@ -133,14 +134,14 @@ def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
                 args.dim[number % len(args.dim)],
                 initializer=torch.zeros,
                 combiner="sum",
+                dtype=torch.bfloat16 if args.bfloat16 else torch.float32,
                 vocabulary=tte.DynamicVocabulary() if args.dynamic else None,
             )
         )
         for number in range(args.tables)
     ]
     size = args.batch_size or 4096
-    samples = size // args.replicas
-    all_ids = size * max(args.ids_per_sample, 1)
+    samples, all_ids = size // args.replicas, size * max(args.ids_per_sample, 1)
     inputs: list[Any] = []
     for _ in features:
         pool = torch.randperm(args.vocabulary)[: max(1, int(all_ids * args.unique))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,17 +41,59 @@ def rows_by_hash(id_: int, vocabulary: HashedVocabulary, num_rows: int) -> list[
     return rows
 
 
+def random_bits_of(seed: int, table: str, step: int, row: int, dim: int) -> list[int]:
+    """The 16 random bits with which each weight of a row is rounded, in Python's own integers.
+
+    A hash of 32 bits serves column i and column i + D/2, rounded up, with its lower and its upper half.
+    """
+    digest = hashlib.sha256(f"{seed}/{table}/{step}".encode()).digest()
+    salt = int.from_bytes(digest[:8], "little") >> 1
+    half = (dim + 1) // 2
+    of_row = _hash_32((row ^ salt) % 2**32)
+    hashes = [_hash_32(of_row ^ (column * 0x9E3779B9 % 2**32)) for column in range(half)]
+    return [*(h % 2**16 for h in hashes), *(h >> 16 for h in hashes)][:dim]
+
+
+def _hash_32(h: int) -> int:
+    """The hash "lowbias32" (Wellons 2018)."""
+    h = (h ^ (h >> 16)) * 0x7FEB352D % 2**32
+    h = (h ^ (h >> 15)) * 0x846CA68B % 2**32
+    return h ^ (h >> 16)
+
+
+def round_to_bfloat16(value: float, random: int | None) -> float:
+    """A float32 number rounded to one of the two numbers of bfloat16 around it.
+
+    Args:
+        random: 16 random bits, which are below the distance to the lower one, counted in 2^-16 of that
+            between the two, as often as the result shall be the one further from 0; None for the nearest.
+    """
+    if random is None or not math.isfinite(value):
+        return float(torch.tensor(value, dtype=torch.float32, device="cpu").bfloat16())
+    (bits,) = struct.unpack("<I", struct.pack("<f", value))
+    bits = bits + random >> 16 << 16
+    (rounded,) = struct.unpack("<f", struct.pack("<I", bits))
+    return float(rounded)
+
+
 class ReferenceEmbedding:
     """Tables, lookup and update, one id at a time.
 
     Args:
         feature_config, optimizer: as for TPUEmbedding.
         state: a state_dict of TPUEmbedding that gives the tables and slots.
+        seed: as for TPUEmbedding; of the rounding of tables in bfloat16.
     """
 
     def __init__(
-        self, feature_config: Any, optimizer: Optimizer | None, state: Mapping[str, Tensor]
+        self,
+        feature_config: Any,
+        optimizer: Optimizer | None,
+        state: Mapping[str, Tensor],
+        seed: int = 0,
     ) -> None:
+        self._seed = seed
+        self._updates = 0
         self.resolved = resolve(feature_config, optimizer)
         self.state = {
             key: value.to(torch.float64) for key, value in state.items() if key != "_extra_state"
@@ -82,6 +125,7 @@ class ReferenceEmbedding:
                 self._step(index, row, gradient, rates[index])
         for (index, row), gradient in sums.items():
             self._step(index, row, gradient, rates[index])
+        self._updates += 1
 
     def _occurrences(
         self, batch: Sequence[Sequence[Sample]], gradients: Sequence[Tensor]
@@ -118,6 +162,12 @@ class ReferenceEmbedding:
         weight += change
         for name, slot_change in slot_changes.items():
             slots[name] += slot_change
+        if table.in_bfloat16:
+            random: list[int | None] = [None] * table.dim
+            if table.rounding == "stochastic":
+                random[:] = random_bits_of(self._seed, table.name, self._updates, row, table.dim)
+            rounded = map(round_to_bfloat16, weight.float().tolist(), random)
+            weight[:] = torch.tensor([*rounded], dtype=torch.float64, device="cpu")
 
     def _combine(self, feature: Feature, sample: Sample) -> Tensor:
         table = self.state[f"{self.resolved.table_of(feature).name}.{WEIGHT}"]

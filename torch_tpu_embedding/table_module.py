@@ -262,4 +262,9 @@ class TableModule(TableState):
         Not by `add_module`, which refuses a table named like an attribute, or with a dot.
         """
         for table in self.resolved.tables:
-            self._modules[table.name] = TableParameters(table_values(table, self._tables.seed))
+            self._modules[table.name] = TableParameters(
+                {
+                    name: value.to(table.dtype_of(name))
+                    for name, value in table_values(table, self._tables.seed).items()
+                }
+            )

@@ -45,7 +45,9 @@ def inspect(folder: Path, arrays: list[dict[str, Any]]) -> dict[str, Any]:
     before = program.name.replace("after_optimizations.txt", "before_optimizations.hlo.pb")
     before = re.sub(r"\.cpu_", ".", before)
     return {
-        "arrays": [{**array, **uses_of_array(text, array["shape"])} for array in arrays],
+        "arrays": [
+            {**array, **uses_of_array(text, array["shape"], array["dtype"])} for array in arrays
+        ],
         "collectives": collectives(text),
         "temporary_bytes": sum(map(int, temporaries)),
         "programs": len(programs),
@@ -94,9 +96,9 @@ def _product(dims: str) -> int:
     return math.prod(map(int, dims.split(","))) if dims else 1
 
 
-def uses_of_array(text: str, sizes: list[int]) -> dict[str, Any]:
-    """Uses of one float32 array in a program, found by its shape, which no other array may have."""
-    shape = "f32[{}]".format(",".join(map(str, sizes)))
+def uses_of_array(text: str, sizes: list[int], dtype: str = "f32") -> dict[str, Any]:
+    """Uses of one array in a program, found by its dtype and shape, which no other array may have."""
+    shape = "{}[{}]".format(dtype, ",".join(map(str, sizes)))
     shapes = dict(re.findall(r"(%[\w.-]+) = (\w+\[[\d,]*\])", text))
     alias = re.search(r"input_output_alias=\{(.*?)\}, entry", text.split("\n", 1)[0])
     aliased = {int(n) for n in re.findall(r"\((\d+), \{\}", alias[1] if alias else "")}

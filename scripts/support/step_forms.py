@@ -45,7 +45,11 @@ class Ours(Form):
         self.embedding, self.inputs, self.training = embedding, inputs, training
         embedding.build()
         self.arrays = [
-            {"fields": "|".join(array.fields), "shape": [*array.shape]}
+            {
+                "fields": "|".join(array.fields),
+                "shape": [*array.shape],
+                "dtype": "f32" if array.packed_dim is None else "s32",
+            }
             for stack in embedding._tables.engine.store.stacks
             for array in stack.arrays
         ]
@@ -136,7 +140,7 @@ class Naive(Form):
         self.optimizer = getattr(torch.optim, optimizer)(self.weights, lr=0.05, foreach=False)
         slots = {"SGD": 0, "Adagrad": 1, "Adam": 2}[optimizer] if training else 0
         self.arrays = [
-            {"fields": name, "shape": [*weight.shape]}
+            {"fields": name, "shape": [*weight.shape], "dtype": "f32"}
             for weight in self.weights
             for name in ("weight", "slot", "slot")[: 1 + slots]
         ]

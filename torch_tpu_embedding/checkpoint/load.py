@@ -16,9 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ..config.resolved import WEIGHT
 from ..distributed.group import HostGroup, raise_together, together
 from ..io.warn import warn_caller
+from ..tables.low_precision.rounding import nearest
 from ..vocabularies.saved_maps import Moves
 from .errors import CheckpointError, StepRemovedError
 from .format.extra import parted
@@ -35,6 +38,7 @@ from .writing.writer import drop_claim
 
 Resize = Literal["error", "allow"]
 Slots = Literal["require", "skip", "match"]
+Dtype = Literal["require", "convert"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def load(
     rename: Mapping[str, str] | None = None,
     resize: Resize = "error",
     slots: Slots = "require",
+    dtype: Dtype = "require",
     verify: bool = True,
     fall_back: bool = False,
 ) -> Loaded:
@@ -80,6 +85,8 @@ def load(
             embedding has, rows that the embedding lacks are left out.
         slots: 'require' takes a checkpoint of the same slots only; 'skip' loads weights alone; 'match'
             loads the slots that both have.
+        dtype: 'require' takes weights of the table's dtype only; 'convert' loads float32 weights into a
+            table in bfloat16, rounded to nearest, and those in bfloat16 into one in float32, as they are.
         verify: hash each file that is read (divided among the processes) before anything is written.
         fall_back: where a step is damaged, warn, and take the newest complete one before it.
 
@@ -93,7 +100,7 @@ def load(
         wait_before(embedding, root)
         names = None if tables is None else [*tables]
         arguments = _Arguments(
-            root, step, names, dict(rename or {}), resize, slots, verify, fall_back
+            root, step, names, dict(rename or {}), resize, slots, dtype, verify, fall_back
         )
         steps = arguments.choose()
         arguments.check_words()
@@ -119,6 +126,7 @@ class _Arguments:
     rename: Mapping[str, str]
     resize: Resize
     slots: Slots
+    dtype: Dtype
     verify: bool
     fall_back: bool
 
@@ -141,6 +149,7 @@ class _Arguments:
         for name, value, allowed in (
             ("resize", self.resize, ("error", "allow")),
             ("slots", self.slots, ("require", "skip", "match")),
+            ("dtype", self.dtype, ("require", "convert")),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
@@ -214,6 +223,7 @@ def _try(shard: Shard, arguments: _Arguments, step: int) -> _Opened | Exception:
             arguments.rename,
             arguments.resize == "allow",
             arguments.slots,
+            arguments.dtype,
         )
         _check(reader, matches, arguments.verify, shard.group)
         sources = [(match.number, match.source) for match in matches]
@@ -283,7 +293,7 @@ def _fill_table(shard: Shard, match: TableMatch, reader: Reader) -> None:
     at_once = block_rows(field_widths(shard.tables[match.number]))
     for start in range(0, rows, at_once):
         wanted = ids[start : min(start + at_once, rows)]
-        values = {field: reader.read_ids(match.source, field, wanted) for field in match.fields}
+        values = {field: _read(reader, match, field, wanted) for field in match.fields}
         shard.write_rows(match.number, start, values)
 
 
@@ -299,7 +309,12 @@ def _move_rows(shard: Shard, match: TableMatch, reader: Reader, moves: Moves) ->
         chosen = torch.from_numpy(moves.sources[here] - start)
         rows = torch.from_numpy((moves.targets[here] - ids.start) // ids.step)
         values = {
-            field: reader.read_ids(match.source, field, range(start, stop))[chosen]
-            for field in match.fields
+            field: _read(reader, match, field, range(start, stop))[chosen] for field in match.fields
         }
         shard.write_scattered(match.number, rows, values)
+
+
+def _read(reader: Reader, match: TableMatch, field: str, ids: range) -> Tensor:
+    """Rows of a field as the table takes them, float32."""
+    rows = reader.read_ids(match.source, field, ids)
+    return nearest(rows) if match.is_rounded and field == WEIGHT else rows

@@ -107,7 +107,8 @@ def block_rows(widths: Mapping[str, int]) -> int:
 
 
 TableBlock = tuple[str, dict[str, Tensor]]
-"""Table name and field → rows `[n, width]`, float32, or int64 `[n]` for the ids of a delta."""
+"""Table name and field → rows `[n, width]` as they are saved, float32, or bfloat16 for the weights of a
+table of that dtype; int64 `[n]` for the ids of a delta."""
 
 
 def all_blocks(shard: Shard) -> Iterator[TableBlock]:
@@ -145,4 +146,4 @@ def _checked(table: Table, rows: int, call: str, values: dict[str, Tensor]) -> d
                 f"table {table.name!r}: {call} gave {found.dtype} {[*found.shape]} for {name!r}, "
                 f"expected torch.float32 {[rows, width]}"
             )
-    return values
+    return {name: value.to(table.dtype_of(name)) for name, value in values.items()}

@@ -289,6 +289,7 @@ def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
             table.dim,
             field_widths(table),
             optimizer,
+            table.dtype_name,
             vocabulary=vocabulary_to_dict(table.config.vocabulary),
         )
         check_table(entry.to_json())

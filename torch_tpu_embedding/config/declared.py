@@ -18,6 +18,7 @@ from .vocabulary import DynamicVocabulary, HashedVocabulary, Vocabulary
 Initializer = Callable[..., torch.Tensor]
 
 COMBINERS = ("mean", "sum", "sqrtn")
+ROUNDINGS = ("stochastic", "nearest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,11 @@ class TableConfig:
         name: the table's name in checkpoints and messages; None becomes `table_<position>`.
         quantization_config: rounds the rows as they are looked up, as a table in low precision
             would; the table stays.
-        dtype: the dtype of the table; only torch.float32.
+        dtype: the dtype of the weights, torch.float32 or torch.bfloat16. Slots, gradients, sums and
+            activations are float32 in any case.
+        rounding: the way in which an update rounds new weights to bfloat16: 'stochastic' up or down by
+            chance, so that the expected weight is the exact one and small changes add up, or 'nearest'.
+            None: 'stochastic' for torch.bfloat16. Only for that dtype.
         padding_idx: an id that stands for no id, as in `torch.nn.EmbeddingBag`: a pooled feature
             leaves it out (a mean does not count it), a dense feature or a position of a sequence gets
             zeros, and its row, which starts as zeros, is neither read nor trained. A negative one
@@ -63,6 +68,7 @@ class TableConfig:
     name: str | None = field(default=None, kw_only=True)
     quantization_config: QuantizationConfig | None = field(default=None, kw_only=True)
     dtype: torch.dtype = field(default=torch.float32, kw_only=True)
+    rounding: str | None = field(default=None, kw_only=True)
     padding_idx: int | None = field(default=None, kw_only=True)
     vocabulary: Vocabulary | None = field(default=None, kw_only=True)
 
@@ -88,8 +94,7 @@ class TableConfig:
                 "TableConfig: quantization_config must be None or a QuantizationConfig, got "
                 f"{quantization!r}"
             )
-        if self.dtype != torch.float32:
-            raise ValueError(f"TableConfig: dtype must be torch.float32, got {self.dtype!r}")
+        self._check_dtype()
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise ValueError(
                 f"TableConfig: name must be None or a non-empty str, got {self.name!r}"
@@ -103,6 +108,23 @@ class TableConfig:
                     f"TableConfig: padding_idx must be None or lie in [{-size}, {size}), the rows of the "
                     f"table, got {padding}"
                 )
+
+    def _check_dtype(self) -> None:
+        if self.dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(
+                f"TableConfig: dtype must be torch.float32 or torch.bfloat16, got {self.dtype!r}"
+            )
+        if self.rounding is None:
+            return
+        if self.rounding not in ROUNDINGS:
+            raise ValueError(
+                f"TableConfig: rounding must be None, 'stochastic' or 'nearest', got {self.rounding!r}"
+            )
+        if self.dtype == torch.float32:
+            raise ValueError(
+                f"TableConfig: rounding={self.rounding!r} is about tables in bfloat16; leave it out, or "
+                "give dtype=torch.bfloat16"
+            )
 
     def _check_vocabulary(self) -> None:
         if self.vocabulary is None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from ..io.warn import warn_caller
 from ..optimizers import Optimizer
 from .declared import FeatureConfig, TableConfig
@@ -43,6 +45,25 @@ class Table:
         if padding is None or self.config.vocabulary is not None:
             return None
         return padding % self.vocabulary_size
+
+    @property
+    def in_bfloat16(self) -> bool:
+        """True if the weights are bfloat16, False if they are float32."""
+        return self.config.dtype == torch.bfloat16
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype of the weights as checkpoints name it."""
+        return "bfloat16" if self.in_bfloat16 else "float32"
+
+    def dtype_of(self, field: str) -> torch.dtype:
+        """The dtype of a field, 'weight' or a slot."""
+        return self.config.dtype if field == WEIGHT else torch.float32
+
+    @property
+    def rounding(self) -> str | None:
+        """The way in which an update rounds the weights, 'stochastic' or 'nearest'; None in float32."""
+        return (self.config.rounding or "stochastic") if self.in_bfloat16 else None
 
     @property
     def slot_names(self) -> tuple[str, ...]:
@@ -201,9 +222,28 @@ def resolve(
             )
         owners[name] = position
         tables.append(Table(name, config, chosen))
+        _check_bfloat16(tables[-1])
     positions = {config: position for position, config in enumerate(configs)}
     features = tuple(
         Feature(leaf.name or path or "feature", leaf, positions[leaf.table])
         for path, leaf in leaves
     )
     return Resolved(feature_config, tuple(tables), features)
+
+
+def _check_bfloat16(table: Table) -> None:
+    optimizer = table.optimizer
+    if not table.in_bfloat16 or optimizer is None:
+        return
+    name = type(optimizer).__name__
+    if optimizer.steps_per_occurrence:
+        raise ValueError(
+            f"table {table.name!r}: with dtype=torch.bfloat16 an update is rounded once a step, but its "
+            f"optimizer {name} takes one for each occurrence of an id (use_gradient_accumulation=False); "
+            "give it use_gradient_accumulation=True, or the table dtype=torch.float32"
+        )
+    if optimizer.moves_all_rows:
+        raise ValueError(
+            f"table {table.name!r}: with dtype=torch.bfloat16 only rows that were looked up can change, "
+            f"but its optimizer {name} moves all of them; choose a lazy one, or dtype=torch.float32"
+        )

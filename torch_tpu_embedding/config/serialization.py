@@ -42,8 +42,10 @@ def config_to_dict(feature_config: Any, optimizer: Optimizer | None = None) -> d
     for table in resolved.tables:
         fields = _fields(table.config)
         fields.update(
-            name=table.name, dtype="float32", optimizer=optimizer_to_dict(table.optimizer)
+            name=table.name, dtype=table.dtype_name, optimizer=optimizer_to_dict(table.optimizer)
         )
+        if fields["rounding"] is None:  # then older versions read it, too
+            fields.pop("rounding")
         if isinstance(table.config.initializer, RowIdInitializer):
             fields["initializer"] = {"row_id": table.config.initializer.offset}
         if table.config.quantization_config is not None:

@@ -171,7 +171,7 @@ def _of_table(table: Table) -> dict[str, str]:
         name: fingerprint(getattr(config, name))
         for name in (
             "vocabulary_size", "dim", "combiner", "initializer", "quantization_config", "dtype",
-            "padding_idx", "vocabulary",
+            "padding_idx", "vocabulary", "rounding",
         )
     }  # fmt: skip
     found["optimizer"] = type(optimizer).__name__

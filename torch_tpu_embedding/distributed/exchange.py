@@ -41,7 +41,7 @@ class Exchange(Protocol):
     def put(self, value: Tensor) -> Tensor:
         """Copy a host tensor to the device: the parts of this process's P devices, one after another."""
 
-    def zeros(self, shape: tuple[int, ...]) -> Tensor:
+    def zeros(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         """Zeros of this shape on each device of this process, as `put` would copy them, made without the
         host."""
 
@@ -80,8 +80,8 @@ class Local:
     def put(self, value: Tensor) -> Tensor:
         return runtime.upload(value, self._device)
 
-    def zeros(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.zeros(shape, device=self._device, dtype=torch.float32)
+    def zeros(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(shape, device=self._device, dtype=dtype)
 
     def fetch(self, value: Tensor) -> Tensor:
         return value.cpu()
@@ -156,8 +156,8 @@ class Spmd:
     def put(self, value: Tensor) -> Tensor:
         return self._mesh.put(value)
 
-    def zeros(self, shape: tuple[int, ...]) -> Tensor:
-        return self._mesh.zeros(shape)
+    def zeros(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._mesh.zeros(shape, dtype)
 
     def fetch(self, value: Tensor) -> Tensor:
         return self._mesh.fetch(value)

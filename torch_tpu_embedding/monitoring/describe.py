@@ -13,7 +13,7 @@ from ..config.vocabulary import DynamicVocabulary
 from ..distributed.exchange import Exchange
 from ..distributed.placement import Placement
 from ..kernels.sum_rows import DIMS
-from ..tables.layout import StackLayout
+from ..tables.layout import ArrayLayout, StackLayout
 
 
 def describe(
@@ -30,7 +30,9 @@ def describe(
     tables = [["table", "vocabulary", "dim", "combiner", "optimizer", "slots", "MB"]]
     for table in resolved.tables:
         fields = (WEIGHT, *table.slot_names)
-        size = 4 * sum(math.prod(field_shape(table, name)) for name in fields)
+        size = sum(
+            table.dtype_of(name).itemsize * math.prod(field_shape(table, name)) for name in fields
+        )
         optimizer = type(table.optimizer).__name__ if table.optimizer else "none"
         if table.optimizer is None or table.name in frozen:
             optimizer += " (frozen)"
@@ -61,6 +63,8 @@ def describe(
             f"every table, {placement.local_devices} devices in each; exchange: {exchange.name}"
         )
     parts = [title, _align(tables), _align(features)]
+    if packed := [table for table in resolved.tables if table.in_bfloat16]:
+        parts.append(f"weights in bfloat16: {', '.join(map(_rounding, packed))}")
     if stacks is not None:
         arrays = [["stack", "tables", "array", "shape", "records a row", "written by", "MB"]]
         for number, stack in enumerate(stacks):
@@ -69,7 +73,7 @@ def describe(
                     [
                         str(number),
                         str(len(stack.table_indices)),
-                        " | ".join(array.fields),
+                        _fields(array),
                         str([*array.shape]),
                         str(array.records_per_row),
                         "row kernel" if array.written_by_kernel else "scatter-add",
@@ -80,6 +84,16 @@ def describe(
         if any(stack.uses_kernels and stack.dim in DIMS for stack in stacks):
             parts.append("sums of ragged features: by a row kernel where they fit on the chip")
     return "\n\n".join(parts)
+
+
+def _rounding(table: Table) -> str:
+    how = "by chance" if table.rounding == "stochastic" else "to nearest"
+    return f"{table.name} (rounded {how})"
+
+
+def _fields(array: ArrayLayout) -> str:
+    shown = " | ".join(array.fields)
+    return shown if array.packed_dim is None else f"{shown} (int32, two weights a lane)"
 
 
 def _rows(table: Table) -> str:

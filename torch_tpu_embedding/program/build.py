@@ -21,7 +21,8 @@ from ..distributed.placement import STRATEGIES, Placement, Strategy
 from ..kernels.choice import RowKernels, on_a_tpu, wants_row_kernels
 from ..kernels.self_check import kernels_work
 from ..runtime import host
-from ..tables.layout import build_stacks, check_sizes
+from ..tables.layout import build_stacks
+from ..tables.sizes import check_sizes
 from ..tables.start_values import start_values
 from ..vocabularies.live import LiveVocabularies
 from .compiling.engine import CompilingEngine
@@ -83,6 +84,12 @@ class Tables:
             if self.dynamic:
                 self._host_maps = LiveVocabularies(resolved, self.seed, self.placement)
             return
+        packed = [table.name for table in resolved.tables if table.in_bfloat16]
+        if packed and runtime.backend() == "torch_tpu":
+            raise ValueError(
+                f"TPUEmbedding: tables {packed} have dtype=torch.bfloat16, which needs torch_xla, and the "
+                "backend is torch_tpu; give them dtype=torch.float32"
+            )
         runtime.allow_backward(self.device)
         if not initialize_tpu_embedding:
             self.built = find(self.device, resolved)
@@ -139,7 +146,13 @@ class Tables:
             plain = CompilingEngine if compiles else Engine
             made = LiveEngine if self.dynamic else plain
             engine = made(
-                self.resolved, self.device, kind, self.exchange, strategy, self._row_kernels
+                self.resolved,
+                self.device,
+                kind,
+                self.exchange,
+                strategy,
+                self._row_kernels,
+                self.seed,
             )
             if isinstance(engine, LiveEngine):
                 engine.use(LiveVocabularies(self.resolved, self.seed, self.placement))
@@ -250,6 +263,7 @@ def _signature(resolved: Resolved) -> _Signature:
             table.combiner,
             table.optimizer.rule() if table.optimizer is not None else None,
             table.config.quantization_config,
+            table.rounding,
             table.config.padding_idx if table.config.vocabulary else table.padding_row,
             table.config.vocabulary,
         )

@@ -29,6 +29,7 @@ from ..runtime.modes import for_tables
 from ..runtime.phases import phase, timed
 from ..runtime.slices import join
 from ..runtime.torch_xla.held import hold
+from ..tables.low_precision.keys import RoundingKeys
 from ..tables.store import TableStore
 from .lookup import activations, rows_alone, rows_of, rows_to_send
 from .norms import NormSampler, sums_of_squares
@@ -63,6 +64,7 @@ class Engine:
         exchange: Exchange | None = None,
         strategy: Strategy = "mod",
         row_kernels: bool = False,
+        seed: int = 0,
     ) -> None:
         self.exchange: Exchange = exchange if exchange is not None else Local(device)
         group = self.exchange.group
@@ -85,6 +87,7 @@ class Engine:
         """Groups of the same processes, for threads."""
         self.rates = [host.DeviceCopy() for _ in self.store.stacks]
         """The learning rates of each stack's tables on the device, `[tables]`."""
+        self.rounding_keys = RoundingKeys(resolved, self.store, self.placement, self.exchange, seed)
 
     def make_batcher(self, group: HostGroup) -> Batcher:
         """A batcher of its own, for a thread that prepares batches beside the others."""
@@ -192,9 +195,7 @@ class Engine:
         """Take note that a batch's records were updated with such rates, which made this version of the
         tables. Twice does no harm."""
         frozen = {table for table, rate in enumerate(rates) if rate == FROZEN}
-        for number, records in enumerate(batch.records):
-            self.store.delta_tracker.note_changed(number, records, frozen)
-        self.store.version = version
+        self.store.note_update(batch.records, frozen, version)
 
     @for_tables
     def cut(self, batch: SentBatch, activations: list[Tensor]) -> list[Tensor]:
@@ -245,7 +246,8 @@ class Engine:
             if stack.rule.moves_all_rows:
                 apply_to_all_rows(parts, indices[number], gradient, rate)
             else:
-                apply_stack(parts, indices[number], records[number], gradient, rate)
+                keys = self.rounding_keys.enter(number)
+                apply_stack(parts, indices[number], records[number], gradient, rate, keys)
             self._store(number, parts)
         for sampler in samplers:
             sampler.keep(squares)
@@ -344,6 +346,5 @@ class Engine:
 
     def rates_on_device(self, number: int, rates: Sequence[float]) -> Tensor:
         """The rates of a stack's tables in a device buffer, out of those of all tables."""
-        tables = self.store.stacks[number].table_indices
-        values = [rates[table] for table in tables]
+        values = [rates[table] for table in self.store.stacks[number].table_indices]
         return self.rates[number].hold(values, lambda: host.floats(values).to(self._device))

@@ -122,12 +122,15 @@ def look_up_features(
 
 
 def _look_up(feature: Feature, bags: Bags, table: Tensor) -> Tensor:
-    rows = _quantized(table.index_select(0, bags.ids.clamp(min=0)), feature)
+    rows = table.index_select(0, bags.ids.clamp(min=0))
+    if feature.config.table.dtype == torch.bfloat16:
+        rows = rows.float()  # as on the device, where sums and activations are float32
+    rows = _quantized(rows, feature)
     if bags.bag is None or bags.gain is None:
         sums = rows.where(bags.ids[:, None] >= 0, 0.0)
     else:
-        sums = table.new_zeros(math.prod(bags.shape), table.shape[1])
-        sums = sums.index_add(0, bags.bag, rows * bags.gain[:, None].to(table.dtype))
+        sums = rows.new_zeros(math.prod(bags.shape), table.shape[1])
+        sums = sums.index_add(0, bags.bag, rows * bags.gain[:, None].to(rows.dtype))
     return sums.view(*bags.shape, table.shape[1])
 
 

@@ -16,6 +16,7 @@ from ..config.resolved import WEIGHT
 from ..kernels.narrow_records import merge_into_rows
 from ..kernels.write_rows import write_marked_rows, write_records
 from ..tables.layout import LANES, ArrayLayout
+from ..tables.low_precision.lanes import numbers_of
 
 
 def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor
         return rows
     rows = rows.view(-1, layout.records_per_row, layout.record_width)
     # A select, not a product with 0 and 1: the neighbours in the row may hold inf or nan.
-    return torch.where(lane_mask(layout, record), rows, 0.0).sum(1)
+    return torch.where(lane_mask(layout, record), rows, _zero(rows)).sum(1, dtype=rows.dtype)
 
 
 def gather_weights(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
@@ -55,9 +56,9 @@ def _gather_rows(layout: ArrayLayout, array: Tensor, record: Tensor, count: int)
 
 
 def field_of(layout: ArrayLayout, records: Tensor, field: str) -> Tensor:
-    """One field `[U, width]` of gathered records."""
+    """One field `[U, width]` of gathered records, in float32."""
     if not layout.fields_have_rows:
-        return records[:, layout.lanes(field)]
+        return numbers_of(layout, field, records[:, layout.lanes(field)])
     count = records.shape[0] // len(layout.fields)
     return records.narrow(0, layout.fields.index(field) * count, count)
 
@@ -101,7 +102,11 @@ def write_changes(
     Args:
         arrays: replaced by their new values.
     """
-    scattered = [n for n, layout in enumerate(layouts) if not layout.written_by_kernel]
+    scattered = [
+        number
+        for number, layout in enumerate(layouts)
+        if not layout.written_by_kernel and layout.packed_dim is None
+    ]
     if not scattered:
         return
     # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding -0.0, not
@@ -116,6 +121,27 @@ def write_changes(
         else:
             change = join_lanes(layout, changes)
             arrays[number] = _with_added(layout, arrays[number], record, change)
+
+
+def replace_packed(
+    layout: ArrayLayout,
+    array: Tensor,
+    record: Tensor,
+    before: Tensor,
+    now: dict[str, Tensor],
+    valid: Tensor,
+) -> Tensor:
+    """The array of packed weights with new lanes in the records where `valid` `[U, 1]`.
+
+    What is added is the difference of the lanes as integers, which wraps around: every bit is as it should
+    be, whatever number it stands for, and padding adds 0.
+
+    Args:
+        before: the records `[U, record_width]` as they are in the array.
+        now: field → its lanes `[U, width]`.
+    """
+    change = torch.where(valid, join_lanes(layout, now) - before, 0)
+    return _with_added(layout, array, record, change)
 
 
 def replace_records(
@@ -153,9 +179,14 @@ def _with_added(layout: ArrayLayout, array: Tensor, record: Tensor, change: Tens
     if layout.is_vector:
         return _add_rows(array, record, change[:, 0])
     if layout.records_per_row > 1:
-        change = torch.where(lane_mask(layout, record), change[:, None, :], -0.0)
+        nothing = -0.0 if layout.packed_dim is None else 0
+        change = torch.where(lane_mask(layout, record), change[:, None, :], nothing)
         change = change.reshape(-1, layout.row_width)
     return _add_rows(array, physical_row(layout, record), change)
+
+
+def _zero(like: Tensor) -> float | int:
+    return 0.0 if like.is_floating_point() else 0
 
 
 def _add_rows(array: Tensor, rows: Tensor, change: Tensor) -> Tensor:

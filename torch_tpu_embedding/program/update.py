@@ -18,9 +18,18 @@ from ..batch.occurrences import RoundBatch
 from ..config.resolved import WEIGHT
 from ..kernels.sum_rows import sum_rows
 from ..runtime.slices import cut, join
-from ..tables.layout import StackLayout
+from ..tables.layout import ArrayLayout, StackLayout
+from ..tables.low_precision.lanes import lanes_of, packed
+from ..tables.low_precision.rounding import random_bits, rounded_bits
 from .frozen_rows import moves, spare_frozen
-from .records import gather_records, join_lanes, read_fields, replace_records, write_changes
+from .records import (
+    gather_records,
+    join_lanes,
+    read_fields,
+    replace_packed,
+    replace_records,
+    write_changes,
+)
 from .stack_index import StackIndex
 
 
@@ -92,6 +101,7 @@ def apply_stack(
     weight_records: Tensor,
     gradient: Tensor,
     rates: Tensor,
+    keys: Tensor | None = None,
 ) -> None:
     """Update the looked-up records of one stack.
 
@@ -101,6 +111,7 @@ def apply_stack(
         weight_records: the records that `gather_records` read of `arrays[0]`, unchanged since.
         gradient: of each unique record, `[U, D]`.
         rates: learning rate of each table of the stack, `[tables]`; FROZEN for one that stays as it is.
+        keys: of this step's random bits, for weights that are rounded by chance; see `step_keys`.
     """
     stack = index.shape.order.stack
     assert stack.rule is not None
@@ -122,7 +133,27 @@ def apply_stack(
         if layout.written_by_kernel:
             new = torch.where(moves(rate), before + join_lanes(layout, changes), before)
             replace_records(layout, array, index.ints.record, new, index.valid)
+    if (layout := stack.arrays[0]).packed_dim is not None:
+        now = {name: now + changes[name] for name, now in {WEIGHT: weights, **values}.items()}
+        lanes = _new_lanes(layout, now, index, keys)
+        arrays[0] = replace_packed(layout, arrays[0], record, records[0], lanes, valid)
     write_changes(arrays, stack.arrays, record, changes, valid)
+
+
+def _new_lanes(
+    layout: ArrayLayout, now: dict[str, Tensor], index: StackIndex, keys: Tensor | None
+) -> dict[str, Tensor]:
+    """The lanes of the fields of an array of packed weights.
+
+    Args:
+        now: field → its new numbers, float32.
+        keys: of the random bits; None rounds to nearest.
+    """
+    ints, random = index.ints, None
+    if keys is not None:
+        random = random_bits(keys.view(-1), ints.record, ints.table, index.shape.order.stack.dim)
+    lanes = {name: lanes_of(layout, name, now[name]) for name in layout.fields if name != WEIGHT}
+    return {WEIGHT: packed(rounded_bits(now[WEIGHT], random)), **lanes}
 
 
 def apply_round_batch(

@@ -164,6 +164,7 @@ class Capture:
     ) -> tuple[Program, list[Tensor]]:
         """The program of a traced step, and its inputs."""
         known.add([each.tensor for each in self._steps.engine.rates], "rates")
+        known.add(self._steps.engine.rounding_keys.tensors, "rounding")
         known.add(self._participants.sent_numbers(), "numbers")
         limit = self._gradients.limit_buffer
         limits = programs.memory_ids([limit]) if limit is not None else []

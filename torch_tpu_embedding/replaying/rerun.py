@@ -177,6 +177,8 @@ class Rerun:
                 found.append(lists[kind][number])
             elif kind == "rates":
                 found.append(engine.rates_on_device(number, rates))
+            elif kind == "rounding":
+                found.append(engine.rounding_keys.on_device(number))
             elif kind == "gradient":
                 found.append(self._participants.parameters[number].grad)
             else:

@@ -27,7 +27,8 @@ def export_serving(
         path: where to write what `torch.export.load(path).module()` reads, with plain torch alone; ends in
             '.pt2'. See `export_program`.
         example: a batch for the program, by feature names, as the module takes it.
-        quantize: None for tables in float32; "int8" for rows of 8-bit codes with a scale and an offset
+        quantize: None for tables in float32, those in bfloat16 too, which lose nothing; "int8" for rows of
+            8-bit codes with a scale and an offset
             each, (D + 8) / 4D of the bytes (tables with D below 3 stay as they are). A looked-up value
             is then off by at most (max − min) / 510 of its row, plus the rounding of float32; see
             `Int8Embedding`.

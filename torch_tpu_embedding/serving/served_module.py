@@ -30,9 +30,10 @@ class ServingModule(nn.Module):
 
     `tables` holds an `nn.Embedding` per table (an `Int8Embedding` if so wished), by name with '.' as '_',
     and with '_' behind it where the name is that of a method or attribute of modules, such as 'items'. A
-    table with a `quantization_config` is exported rounded. Ids outside [0, V) do what `id_bounds` of the
-    embedding says: RuntimeError, or no row ('warn_and_drop' drops without a word, for a program cannot
-    warn). A table with a vocabulary takes the ids that training takes. Weights are not checked.
+    table with a `quantization_config` is exported rounded, one in bfloat16 as the same numbers in float32.
+    Ids outside [0, V) do what `id_bounds` of the embedding says: RuntimeError, or no row ('warn_and_drop'
+    drops without a word, for a program cannot warn). A table with a vocabulary takes the ids that training
+    takes. Weights are not checked.
     """
 
     def __init__(self, embedding: TPUEmbedding, int8: bool = False) -> None:
@@ -52,7 +53,8 @@ class ServingModule(nn.Module):
             key = _module_name(table)
             if key in self.tables:
                 raise ValueError(f"export_serving: two tables would be named {key!r}; rename one")
-            weight = quantize(state[f"{table.name}.{WEIGHT}"], table.config.quantization_config)
+            weight = state[f"{table.name}.{WEIGHT}"].float()
+            weight = quantize(weight, table.config.quantization_config)
             padding = table.padding_row
             if padding is not None:
                 weight = weight.index_fill(0, host.ints([padding]), 0.0)

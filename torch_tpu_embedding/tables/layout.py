@@ -1,9 +1,12 @@
 """The layout of tables on a device: stacks of tables, records of fields, lanes of a physical row.
 
-A *stack* holds all tables that one program can serve (same dim, optimizer rule and rounding); its records
-are numbered table after table, so (table, row on this device) ↔ record is one addition. A *record* holds
-all that belongs to one id: its weights and its slots. Each stack has one or more physical arrays; an array
-holds some fields of every record, one or several records to a physical row.
+A *stack* holds all tables that one program can serve (same dim, dtype, optimizer rule and rounding); its
+records are numbered table after table, so (table, row on this device) ↔ record is one addition. A *record*
+holds all that belongs to one id: its weights and its slots. Each stack has one or more physical arrays; an
+array holds some fields of every record, one or several records to a physical row.
+
+Weights in bfloat16 are packed: two of a row share a lane, and the array that holds them is int32
+(`lanes.py`): bfloat16 numbers could not be changed by adding, the difference of their bits is exact.
 
 Nothing here shows in the public API: state_dict, errors and names speak of tables only.
 Letters: V vocabulary, D dim.
@@ -15,18 +18,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import torch
+
 from ..config.quantization import QuantizationConfig
 from ..config.resolved import WEIGHT, Table
 from ..distributed.placement import Placement
 from ..optimizers import Optimizer
 from ..runtime import DeviceKind
+from .sizes import MAX_RECORDS, check_sizes
 
 LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
 _ROW_STEP = 8  # physical rows come in multiples of the tile height
 _VECTOR_STEP = 1024  # and vectors in multiples of a whole tile
 _FIELD_ROW_WIDTH = 64  # lanes; docs/lab/performance.md has the times
 _WIDEST_FOR_KERNEL = 8 * LANES  # two blocks of 1,024 such records take 8 MiB of on-chip memory
-_MAX_RECORDS = 2**31 - 8  # record numbers are int32 on the device
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class ArrayLayout:
     fields: tuple[str, ...]
     """The fields of a record that this array holds, in lane order: 'weight' or slot names."""
     widths: tuple[int, ...]
-    """Lanes of each field: D, or 1 for a slot that is one number a row."""
+    """Lanes of each field: D, half of it for packed weights, or 1 for a slot that is one number a row."""
     record_width: int
     """Lanes of one record, padding included; at least the sum of `widths`."""
     records_per_row: int
@@ -52,6 +57,8 @@ class ArrayLayout:
     written_by_kernel: bool = False
     """Row kernels write the records; a record of more than 128 lanes then lies in consecutive rows:
     `[num_rows * record_width / 128, 128]`."""
+    packed_dim: int | None = None
+    """D, if the array holds packed weights; its lanes are then int32. None: they are float32."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,6 +72,17 @@ class ArrayLayout:
         if self.written_by_kernel:
             return self.row_width // LANES
         return len(self.fields) if self.fields_have_rows else 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the array on the device."""
+        return torch.float32 if self.packed_dim is None else torch.int32
+
+    def numbers(self, field: str) -> int:
+        """The numbers of a field in a record: D, or 1 for a slot that is one number a row."""
+        if self.packed_dim is not None and field == WEIGHT:
+            return self.packed_dim
+        return self.widths[self.fields.index(field)]
 
     def lanes(self, field: str) -> slice:
         """The lanes of a field in a record of this array."""
@@ -102,6 +120,9 @@ class StackLayout:
     arrays: tuple[ArrayLayout, ...]
     quantization: QuantizationConfig | None
     """The rounding of rows in a lookup; None: they are not rounded."""
+    rounding: str | None
+    """The rounding of weights to bfloat16 in an update, 'stochastic' or 'nearest'; None: the weights are
+    float32."""
     kind: DeviceKind
     """The kind of device that the programs are compiled for."""
 
@@ -131,7 +152,7 @@ class StackLayout:
 
         The changes of other rules follow from weights or slots, and so depend on the read anyway.
         """
-        return self.reads_must_come_first and self.fields == (WEIGHT,)
+        return self.reads_must_come_first and self.fields == (WEIGHT,) and self.rounding is None
 
     @property
     def hands_out_records(self) -> bool:
@@ -141,7 +162,8 @@ class StackLayout:
         no cost; to split the slots off all unique rows first is a pass of its own.
         """
         width = self.arrays[0].record_width
-        return self.kind == "TPU" and self.dim < width <= LANES and self.quantization is None
+        as_they_are = self.quantization is None and self.rounding is None
+        return self.kind == "TPU" and self.dim < width <= LANES and as_they_are
 
     @property
     def uses_kernels(self) -> bool:
@@ -157,8 +179,14 @@ class StackLayout:
         return tuple(name for array in self.arrays for name in array.fields)
 
 
-def record_arrays(kind: DeviceKind, dim: int, slots: Mapping[str, int]) -> list[tuple[str, ...]]:
+def record_arrays(
+    kind: DeviceKind, dim: int, slots: Mapping[str, int], weight_lanes: int | None = None
+) -> list[tuple[str, ...]]:
     """The fields of each array: a pure function of the device kind, the dim and the slots' widths.
+
+    Args:
+        slots: name → numbers a row.
+        weight_lanes: lanes of the weights; None for D.
 
     One array for all where that is possible: a single gather then brings the slots with the weights, a
     single scatter-add writes both, and the update cannot but depend on the read. (XLA:CPU copies a
@@ -178,10 +206,14 @@ def record_arrays(kind: DeviceKind, dim: int, slots: Mapping[str, int]) -> list[
     if wide and dim * len(wide) <= LANES:
         apart = [(WEIGHT,), wide]
 
-    def lanes(arrays: list[tuple[str, ...]]) -> int:
-        return sum(record_lanes(kind, dim * len(fields))[0] for fields in arrays)
+    def width(fields: tuple[str, ...]) -> int:
+        spared = dim - weight_lanes if weight_lanes is not None and WEIGHT in fields else 0
+        return dim * len(fields) - spared
 
-    fits = dim * len(together[0]) <= LANES
+    def lanes(arrays: list[tuple[str, ...]]) -> int:
+        return sum(record_lanes(kind, width(fields))[0] for fields in arrays)
+
+    fits = width(together[0]) <= LANES
     return [*(together if fits or lanes(together) <= lanes(apart) else apart), *narrow]
 
 
@@ -208,18 +240,7 @@ def gives_fields_rows(kind: DeviceKind, widths: tuple[int, ...]) -> bool:
     return kind == "CPU" and len(widths) > 1 and min(widths) == max(widths) >= _FIELD_ROW_WIDTH
 
 
-def check_sizes(tables: tuple[Table, ...], placement: Placement) -> None:
-    """Raise ValueError if a table has more rows on one device than int32 can number."""
-    for table in tables:
-        rows = placement.capacity(table.vocabulary_size)
-        if rows > _MAX_RECORDS:
-            raise ValueError(
-                f"table {table.name!r}: {rows} of its {table.vocabulary_size} rows on one device are more "
-                f"than it can number ({_MAX_RECORDS}); split the table, or use more devices"
-            )
-
-
-_StackKey = tuple[int, Optimizer | None, QuantizationConfig | None, int]
+_StackKey = tuple[int, Optimizer | None, QuantizationConfig | None, str | None, int]
 
 
 def build_stacks(
@@ -248,14 +269,18 @@ def build_stacks(
     rows_of = [placement.capacity(table.vocabulary_size) for table in tables]
     taken = set(taken_sizes)
     stacks = []
-    for (dim, rule, rounding, _), members in _group(tables, rows_of).items():
+    for (dim, rule, quantization, rounding, _), members in _group(tables, rows_of).items():
         ends = [*accumulate(rows_of[index] for index in members)]
-        arrays = _lay_out(kind, dim, rule, ends[-1], taken)
-        if row_kernels and kind == "TPU" and rule is not None and _can_write_rows(rule):
+        packed = rounding is not None
+        arrays = _lay_out(kind, dim, rule, ends[-1], taken, packed)
+        by_kernel = row_kernels and kind == "TPU" and not packed
+        if by_kernel and rule is not None and _can_write_rows(rule):
             arrays = tuple(map(_for_kernel, arrays))
         firsts = (0, *ends[:-1])
         stacks.append(
-            StackLayout(tuple(members), firsts, dim, rule, ends[-1], arrays, rounding, kind)
+            StackLayout(
+                tuple(members), firsts, dim, rule, ends[-1], arrays, quantization, rounding, kind
+            )
         )
     return tuple(stacks)
 
@@ -268,7 +293,7 @@ def _can_write_rows(rule: Optimizer) -> bool:
 def _for_kernel(array: ArrayLayout) -> ArrayLayout:
     """The layout of an array whose records kernels write, if they can."""
     rows = array.num_elements // LANES  # numbered by int32
-    if array.is_vector or rows > _MAX_RECORDS or array.row_width > _WIDEST_FOR_KERNEL:
+    if array.is_vector or rows > MAX_RECORDS or array.row_width > _WIDEST_FOR_KERNEL:
         return array
     return replace(array, written_by_kernel=True)
 
@@ -279,29 +304,36 @@ def _group(tables: tuple[Table, ...], rows_of: list[int]) -> dict[_StackKey, lis
     sizes: dict[_StackKey, int] = {}
     for index, table in enumerate(tables):
         rule = table.optimizer.rule() if table.optimizer is not None else None
-        rounding = table.config.quantization_config
+        kept = (table.dim, rule, table.config.quantization_config, table.rounding)
         part = 0
-        while sizes.get((table.dim, rule, rounding, part), 0) + rows_of[index] > _MAX_RECORDS:
+        while sizes.get((*kept, part), 0) + rows_of[index] > MAX_RECORDS:
             part += 1
-        key = (table.dim, rule, rounding, part)
+        key = (*kept, part)
         groups.setdefault(key, []).append(index)
         sizes[key] = sizes.get(key, 0) + rows_of[index]
     return groups
 
 
 def _lay_out(
-    kind: DeviceKind, dim: int, rule: Optimizer | None, num_records: int, taken: set[int]
+    kind: DeviceKind,
+    dim: int,
+    rule: Optimizer | None,
+    num_records: int,
+    taken: set[int],
+    packed: bool,
 ) -> tuple[ArrayLayout, ...]:
     """The arrays of one stack.
 
     Args:
+        packed: True if two weights share a lane.
         taken: numbers of elements that no array may have; those of the new arrays are added.
     """
     slots = {name: rule.slot_width(name, dim) for name in rule.slot_variable_names} if rule else {}
+    weight_lanes = -(-dim // 2) if packed else dim
     arrays = []
-    for fields in record_arrays(kind, dim, slots):
-        widths = tuple(slots.get(name, dim) for name in fields)
-        is_vector = kind == "TPU" and widths == (1,) and dim > 1
+    for fields in record_arrays(kind, dim, slots, weight_lanes):
+        widths = tuple(slots.get(name, weight_lanes) for name in fields)
+        is_vector = kind == "TPU" and widths == (1,) and dim > 1 and WEIGHT not in fields
         width, per_row = (1, 1) if is_vector else record_lanes(kind, sum(widths))
         step = _VECTOR_STEP if is_vector else _ROW_STEP
         rows = -(-(num_records + 1) // per_row)  # one more record: the padding record
@@ -309,6 +341,9 @@ def _lay_out(
         while rows * width * per_row in taken:
             rows += step
         taken.add(rows * width * per_row)
-        has_rows = gives_fields_rows(kind, widths) and rows * len(fields) <= _MAX_RECORDS
-        arrays.append(ArrayLayout(fields, widths, width, per_row, rows, is_vector, has_rows))
+        has_rows = gives_fields_rows(kind, widths) and rows * len(fields) <= MAX_RECORDS
+        array = ArrayLayout(fields, widths, width, per_row, rows, is_vector, has_rows)
+        if packed and WEIGHT in fields:
+            array = replace(array, packed_dim=dim, fields_have_rows=False)
+        arrays.append(array)
     return tuple(arrays)

@@ -18,6 +18,7 @@ from ..distributed.exchange import Exchange
 from ..distributed.placement import Placement, ceil_div
 from ..runtime import host
 from .layout import ArrayLayout, StackLayout
+from .low_precision.lanes import lanes_of, numbers_of
 
 _WINDOW_BYTES = 8 << 20
 _FEWEST_ROWS = 64  # physical rows of the smallest window of `read_few` and `write_few`
@@ -61,15 +62,16 @@ class Windows:
         """Rows start … stop-1: field → CPU `[n, width]`, a copy."""
         self._end_step()
         out = {
-            name: host.empty(stop - start, width)
+            name: host.empty(stop - start, layout.numbers(name))
             for layout in self._stack.arrays
-            for name, width in zip(layout.fields, layout.widths, strict=True)
+            for name in layout.fields
         }
         for begin, end in self._steps(start, stop):
             for number, layout in enumerate(self._stack.arrays):
                 held = self._fetch(number, self._window(layout, table, begin, end))
-                for name, there, lane in self._pieces(layout, held, table, begin, end):
-                    out[name][begin - start : end - start][there] = lane
+                for name, there, lanes in self._pieces(layout, held, table, begin, end):
+                    found = numbers_of(layout, name, lanes)
+                    out[name][begin - start : end - start][there] = found
         return out
 
     def read_scattered(self, table: int, rows: Tensor) -> dict[str, Tensor]:
@@ -81,16 +83,16 @@ class Windows:
         self._end_step()
         out = {}
         for number, layout in enumerate(self._stack.arrays):
-            fields = zip(layout.fields, layout.widths, strict=True)
-            for name, width in fields:
-                out[name] = torch.empty(len(rows), width, dtype=torch.float32, device="cpu")
+            for name in layout.fields:
+                out[name] = host.empty(len(rows), layout.numbers(name))
             found = self._find(layout, table, rows)
             size = self._window_rows(layout)
             for start in range(0, found.most(), size):
                 held = self._fetch(number, self._cut(found, start, size))
                 for records, wanted, at in self._parts(layout, held, found, start, size):
                     for name in layout.fields:
-                        out[name][wanted] = records[at, layout.lanes(name)]
+                        lanes = records[at, layout.lanes(name)]
+                        out[name][wanted] = numbers_of(layout, name, lanes)
         return out
 
     def read_few(self, table: int, rows: Tensor, field: str, most: int | None = None) -> Tensor:
@@ -109,11 +111,11 @@ class Windows:
         found = self._find(layout, table, rows)
         count = found.most() if most is None else most
         size = self._padded(layout, count)
-        out = host.empty(len(rows), layout.widths[layout.fields.index(field)])
+        out = host.empty(len(rows), layout.numbers(field))
         for start in range(0, count, size):
             held = self._fetch(number, self._cut(found, start, size))
             for records, wanted, at in self._parts(layout, held, found, start, size):
-                out[wanted] = records[at, layout.lanes(field)]
+                out[wanted] = numbers_of(layout, field, records[at, layout.lanes(field)])
         return out
 
     def write_few(
@@ -136,7 +138,8 @@ class Windows:
                 held = self._fetch(number, window)
                 for records, wanted, at in self._parts(layout, held, found, start, size):
                     for name in given:
-                        records[at, layout.lanes(name)] = values[name][wanted]
+                        lanes = lanes_of(layout, name, values[name][wanted])
+                        records[at, layout.lanes(name)] = lanes
                 self._repeat_last(held, found, start, size)
                 self._put(number, window, held)
 
@@ -157,9 +160,10 @@ class Windows:
                     continue
                 window = self._window(layout, table, begin, end)
                 held = self._fetch(number, window)
-                for name, there, lane in self._pieces(layout, held, table, begin, end):
+                for name, there, lanes in self._pieces(layout, held, table, begin, end):
                     if name in values:
-                        lane.copy_(values[name][begin - start : end - start][there])
+                        given = values[name][begin - start : end - start][there]
+                        lanes.copy_(lanes_of(layout, name, given))
                 self._put(number, window, held)
 
     def records(self, table: int, device: int, start: int, stop: int) -> tuple[int, int]:

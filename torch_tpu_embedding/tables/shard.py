@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ..config.resolved import WEIGHT, Table
@@ -31,7 +32,7 @@ class OpenSteps(Protocol):
 
 
 class HostRows:
-    """Tables and slots that are ordinary tensors of the host, whole."""
+    """Tables and slots that are ordinary tensors of the host, whole; read as float32."""
 
     strategy: Strategy = "mod"
 
@@ -54,20 +55,21 @@ class HostRows:
     def read_rows(self, table: int, start: int, stop: int) -> dict[str, Tensor]:
         """Rows start … stop-1: field → `[n, width]`, a copy."""
         return {
-            name: value.detach()[start:stop].clone() for name, value in self._values[table].items()
+            name: value.detach()[start:stop].to(torch.float32, copy=True)
+            for name, value in self._values[table].items()
         }
 
     def read_scattered(self, table: int, rows: Tensor) -> dict[str, Tensor]:
         """The rows of these numbers `[n]` (int64, rising): field → `[n, width]`, a copy."""
-        return {name: value.detach()[rows] for name, value in self._values[table].items()}
+        return {name: value.detach()[rows].float() for name, value in self._values[table].items()}
 
     def read_few(self, table: int, rows: Tensor, field: str, most: int | None = None) -> Tensor:
         """One field `[n, width]` of the rows of these numbers `[n]` (int64, rising), a copy."""
-        return self._values[table][field].detach()[rows]
+        return self._values[table][field].detach()[rows].float()
 
     def scorer(self, table: int) -> HostScorer:
         """A search among the rows of a table."""
-        return HostScorer(self._values[table][WEIGHT])
+        return HostScorer(self._values[table][WEIGHT].float())
 
     @for_tables
     def write_rows(self, table: int, start: int, values: dict[str, Tensor]) -> None:

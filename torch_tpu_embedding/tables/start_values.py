@@ -19,6 +19,7 @@ from ..config.declared import Initializer
 from ..config.hashed_normal import seed_of, truncated_normal
 from ..config.resolved import WEIGHT, Table, field_shape
 from ..runtime import host
+from .low_precision.rounding import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def start_values(
         ids: the rows wanted, in order; None for all.
         see: called with rows that an initializer of the user's made, the same ones in every process.
 
-    The row of padding_idx starts as zeros.
+    The row of padding_idx starts as zeros. Weights of a table in bfloat16 are rounded to nearest.
 
     Yields:
         (position in `ids` of the block's first row, field name → values): 'weight', then the slots.
@@ -88,7 +89,7 @@ def _without_padding(
     for start, weight in blocks:
         if start <= position < start + len(weight):
             weight[position - start] = 0.0
-        yield start, weight
+        yield start, nearest(weight) if table.in_bfloat16 else weight
 
 
 def _weights(

@@ -22,6 +22,7 @@ from ..config.vocabulary import DynamicVocabulary, vocabulary_difference, vocabu
 from ..distributed.placement import STRATEGIES, Placement
 from ..io import json_checks
 from ..vocabularies.map_tensor import unpacked_map
+from .low_precision.rounding import exact_or_reason
 from .store import TableStore
 
 EXTRA_KEY = "_extra_state"
@@ -62,7 +63,7 @@ def retrieve(resolved: Resolved, store: TableStore) -> dict[str, Tensor]:
     """The present rows of all tables, copied from the device, by checkpoint key."""
     held = store.read()
     return {
-        key: held[index][name]
+        key: held[index][name].to(table.dtype_of(name))
         for index, table in enumerate(resolved.tables)
         for name, key in state_keys(table).items()
     }
@@ -79,7 +80,7 @@ def extra_state(resolved: Resolved, placement: Placement) -> Tensor:
             table.name: {
                 "vocabulary_size": table.vocabulary_size,
                 "dim": table.dim,
-                "dtype": "float32",
+                "dtype": table.dtype_name,
                 "shard": placement.shard_of(index),
                 "optimizer": optimizer_to_dict(table.optimizer),
                 **_vocabulary_of(table),
@@ -152,12 +153,13 @@ def plan_load(
             )
             wanted = [rows if take_part else len(ids), width]
             rows_are = "vocabulary_size" if wanted[0] == rows else "rows held here"
-            error = _check_value(prefix + key, value, wanted, rows_are)
+            dtype = table.dtype_of(name)
+            error = _check_value(prefix + key, value, wanted, rows_are, dtype)
             if error:
                 plan.errors.append(error)
             else:
                 part = value[ids.start : ids.stop : ids.step] if take_part else value
-                plan.values.setdefault(index, {})[name] = part.detach()
+                plan.values.setdefault(index, {})[name] = part.detach().float()
     for number, key in map_keys(resolved).items():
         known.add(prefix + key)
         if prefix + key not in state:
@@ -171,13 +173,17 @@ def plan_load(
     return plan
 
 
-def _check_value(key: str, value: object, wanted: list[int], rows_are: str) -> str | None:
+def _check_value(
+    key: str, value: object, wanted: list[int], rows_are: str, dtype: torch.dtype
+) -> str | None:
     if not isinstance(value, Tensor):
         return f"{key}: expected a tensor {wanted}, got {type(value).__name__}"
     if [*value.shape] != wanted:
         return f"{key}: expected shape {wanted} ({rows_are}, width), got {[*value.shape]}"
-    if value.dtype != torch.float32:
-        return f"{key}: expected torch.float32, got {value.dtype}; convert it before loading"
+    if dtype == torch.bfloat16 and value.dtype == torch.float32:
+        return exact_or_reason(value, key)
+    if value.dtype != dtype:
+        return f"{key}: expected {dtype}, got {value.dtype}; convert it before loading"
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ from ..runtime import host
 from ..runtime.modes import for_tables
 from .access.scoring import Scorer
 from .delta_tracker import DeltaTracker
-from .layout import StackLayout, build_stacks
+from .layout import ArrayLayout, StackLayout, build_stacks
+from .low_precision.lanes import lanes_of, numbers_of
 from .row_windows import Windows
 
 Fields = dict[str, Tensor]
@@ -67,6 +68,8 @@ class TableStore:
         """Rises whenever rows change, by an update or by a load."""
         self.loads = 0
         """Rises whenever rows are written from outside."""
+        self.updates = 0
+        """The number of updates; the step on which the random bits of rounding depend."""
 
     def ids(self, table: int) -> range:
         """The ids of a table whose rows this process holds, in order."""
@@ -90,7 +93,7 @@ class TableStore:
                         self._write(stack, on_host, table, start, values)
                 arrays = [self._exchange.put(array) for array in on_host]
             else:
-                arrays = [self._exchange.zeros(array.shape) for array in stack.arrays]
+                arrays = [self._exchange.zeros(array.shape, array.dtype) for array in stack.arrays]
             windows = Windows(stack, arrays, self._placement, self._exchange)
             for table in () if staged else stack.table_indices:
                 for start, values in blocks_of(table):
@@ -132,8 +135,8 @@ class TableStore:
                 found[table] = {
                     name: host.empty(*self.field_shape(table, name)) for name in stack.fields
                 }
-                for name, there, lane in self._pieces(stack, on_host, table, 0, rows):
-                    found[table][name][there].copy_(lane)
+                for layout, name, there, lanes in self._pieces(stack, on_host, table, 0, rows):
+                    found[table][name][there].copy_(numbers_of(layout, name, lanes))
         return found
 
     @property
@@ -195,6 +198,21 @@ class TableStore:
             )
         return changed.nonzero()[:, 0]
 
+    def note_update(
+        self, records: Sequence[Sequence[Tensor]], frozen: Set[int], version: int
+    ) -> None:
+        """Take note of an update that made this version of the tables. Twice does no harm.
+
+        Args:
+            records: those updated, per stack and device of this process.
+            frozen: tables that stayed as they are.
+        """
+        for number, of_stack in enumerate(records):
+            self.delta_tracker.note_changed(number, of_stack, frozen)
+        if version != self.version:
+            self.updates += 1
+        self.version = version
+
     def _loaded(self) -> None:
         """Rows were written from outside: what was read before is out of date."""
         self.version += 1
@@ -208,7 +226,10 @@ class TableStore:
 
     def _blank(self, stack: StackLayout) -> list[Tensor]:
         devices = self._placement.local_devices
-        return [host.zeros(devices * array.shape[0], *array.shape[1:]) for array in stack.arrays]
+        return [
+            torch.zeros(devices * array.shape[0], *array.shape[1:], dtype=array.dtype, device="cpu")
+            for array in stack.arrays
+        ]
 
     def _retrieve(self, number: int) -> list[Tensor]:
         return [self._exchange.fetch(array) for array in self.arrays[number]]
@@ -220,17 +241,17 @@ class TableStore:
         if not values:
             return
         stop = start + len(next(iter(values.values())))
-        for name, there, lane in self._pieces(stack, on_host, table, start, stop):
+        for layout, name, there, lanes in self._pieces(stack, on_host, table, start, stop):
             if name in values:
-                lane.copy_(values[name][there])
+                lanes.copy_(lanes_of(layout, name, values[name][there]))
 
     def _pieces(
         self, stack: StackLayout, on_host: list[Tensor], table: int, start: int, stop: int
-    ) -> Iterator[tuple[str, slice, Tensor]]:
+    ) -> Iterator[tuple[ArrayLayout, str, slice, Tensor]]:
         """Find the rows start … stop - 1 of a table in host copies of the arrays.
 
-        Yields for each device and field: the field, the slice of these rows that the device has, and a view
-        of the host copies `[n, width]` in which they lie.
+        Yields for each device and field: the layout of its array, the field, the slice of these rows that
+        the device has, and a view of the host copies `[n, width]`: the lanes in which they lie.
         """
         first = stack.first_records[stack.table_indices.index(table)]
         devices = self._placement.local_devices
@@ -245,4 +266,4 @@ class TableStore:
                 record = first + (start + begin) // devices
                 records = of_device[device, record : record + count]
                 for name in layout.fields:
-                    yield name, there, records[:, layout.lanes(name)]
+                    yield layout, name, there, records[:, layout.lanes(name)]

@@ -39,6 +39,7 @@ class Case:
     Args:
         dense: names the dense optimizer.
         ragged: the second feature has bags of any number of ids, so that sizes vary.
+        dtype: of the tables.
         options: of TPUEmbedding.
     """
 
@@ -48,11 +49,13 @@ class Case:
         dropout: float = 0.0,
         tables: tte.optimizers.Optimizer | None = None,
         ragged: bool = False,
+        dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> None:
         torch.manual_seed(0)
         self.ragged = ragged
-        one, two = tte.TableConfig(30, 4, name="one"), tte.TableConfig(50, 4, name="two")
+        one = tte.TableConfig(30, 4, name="one", dtype=dtype)
+        two = tte.TableConfig(50, 4, name="two", dtype=dtype)
         features = {"x": tte.FeatureConfig(one), "y": tte.FeatureConfig(two)}
         rule = tables or tte.Adagrad(0.1)
         self.embedding = tte.TPUEmbedding(features, BATCH, rule, seed=0, **options)

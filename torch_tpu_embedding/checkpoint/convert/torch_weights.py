@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ...config.resolved import WEIGHT
+from ...config.resolved import WEIGHT, Table
 from ...distributed.group import together
 from ...inputs.host_values import float32_copy, is_floating
 from ...io.paths import local_path, naming
+from ...tables.low_precision.rounding import exact_or_reason
 from ..format import durable
 from ..format.safetensors_file import FileWriter, Hasher, TensorSpec
 from ..reading.reader import Reader
@@ -43,7 +44,8 @@ def import_modules(embedding: HasShard, modules: Mapping[str, Weights]) -> None:
     Args:
         embedding: a TPUEmbedding, or anything else that has a `shard`.
         modules: table name → nn.Embedding, nn.EmbeddingBag, or a tensor or numpy array (a memory map too)
-            `[V, D]`; other floats than float32 are converted.
+            `[V, D]`; other floats than float32 are converted. A table in bfloat16 takes numbers
+            that bfloat16 has; round others with `.bfloat16()`.
 
     Raises:
         ValueError: there is no such table, or a shape or the padding_idx of a module differs; nothing has
@@ -234,8 +236,19 @@ def _checked(
                 f"table {name!r}: expected floats of shape {wanted} (vocabulary_size, dim), got "
                 f"{weight.dtype} {[*weight.shape]}"
             )
+        elif table.in_bfloat16 and (reason := _inexact(table, weight)):
+            problems.append(reason)
         else:
             weights[number] = weight
     if problems:
         raise ValueError("\n\t".join(["weights do not fit the embedding:", *problems]))
     return weights
+
+
+def _inexact(table: Table, weight: Tensor | np.ndarray[Any, Any]) -> str | None:
+    """The first number that a table in bfloat16 lacks, as an error, or None."""
+    for start, stop in _blocks((table.vocabulary_size, table.dim)):
+        where = f"table {table.name!r}, rows {start} … {stop - 1}"
+        if reason := exact_or_reason(float32_copy(weight[start:stop]), where):
+            return reason
+    return None

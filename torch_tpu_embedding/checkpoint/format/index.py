@@ -37,6 +37,7 @@ class TableEntry:
     optimizer: Mapping[str, Any] | None = None
     """Class and options, as `config_to_dict` writes them; None if not known."""
     dtype: str = "float32"
+    """The dtype of the weights, 'float32' or 'bfloat16'; slots are float32."""
     vocabulary: Mapping[str, Any] | None = None
     """Class and options of what finds the row of an id; None if ids are row numbers."""
 
@@ -210,6 +211,7 @@ def _from_json(ours: Mapping[str, Any]) -> Index:
                 each["dim"],
                 each["fields"],
                 each["optimizer"],
+                each.get("dtype", "float32"),
                 vocabulary=each.get("vocabulary"),
             )
             for name, each in ours["tables"].items()

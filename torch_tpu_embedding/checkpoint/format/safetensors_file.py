@@ -28,7 +28,7 @@ from .index import FileEntry
 from .regular import open_regular
 from .schema import check_header
 
-_ITEM_SIZES = {"F32": 4, "I64": 8}
+_ITEM_SIZES = {"F32": 4, "BF16": 2, "I64": 8}
 _MAX_HEADER = 100_000_000  # the safetensors library refuses longer ones
 _HASH_CHUNK = 4 << 20
 _WRITE_BACK_BYTES = 16 << 20
@@ -36,7 +36,7 @@ _WRITE_BACK_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a file: its key, 'F32' or 'I64', and its shape."""
+    """One tensor of a file: its key, 'F32', 'BF16' or 'I64', and its shape."""
 
     key: str
     dtype: str
@@ -247,17 +247,26 @@ class TensorFile:
     def read_rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
         """Rows start … stop-1 of a tensor, in memory of their own."""
         spec = self.tensors[key]
-        dtype = np.float32 if spec.dtype == "F32" else np.int64
+        dtype = np.int64 if spec.dtype == "I64" else np.float32
         rows = np.empty((stop - start, *spec.shape[1:]), dtype)
         self.read_into(key, start, rows)
         return rows
 
     def read_into(self, key: str, start: int, rows: NDArray[Any]) -> None:
-        """Fill `rows`, contiguous, with the rows from `start` on.
+        """Fill `rows`, contiguous, with the rows from `start` on; those of 'BF16' become float32.
 
         Raises:
             CheckpointError: the file ends before that.
         """
+        spec = self.tensors[key]
+        if spec.dtype == "BF16":
+            halves = np.empty(rows.shape, np.uint16)
+            self._read_bytes(key, start, halves)
+            rows[:] = (halves.astype(np.uint32) << 16).view(np.float32)
+        else:
+            self._read_bytes(key, start, rows)
+
+    def _read_bytes(self, key: str, start: int, rows: NDArray[Any]) -> None:
         spec = self.tensors[key]
         row_bytes = _ITEM_SIZES[spec.dtype] * math.prod(spec.shape[1:])
         position = self._offsets[key] + start * row_bytes

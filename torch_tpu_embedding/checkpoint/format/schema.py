@@ -44,7 +44,7 @@ _TABLE = fields(
         "optimizer": nullable(all_of(fields({"class": text}), plain(_OPTION_DEPTH))),
     },
     {
-        "dtype": one_of("float32"),
+        "dtype": one_of("float32", "bfloat16"),
         "vocabulary": all_of(fields({"class": text}), plain(_OPTION_DEPTH)),
     },
 )

@@ -280,10 +280,8 @@ def _open_chain(root: Path, step: int) -> list[StepFiles]:
             )
         for name, entry in above.index.tables.items():
             below = chain[0].index.tables.get(name)
-            if below is None or (below.vocabulary_size, below.fields) != (
-                entry.vocabulary_size,
-                entry.fields,
-            ):
+            wanted = entry.vocabulary_size, entry.fields, entry.dtype
+            if below is None or (below.vocabulary_size, below.fields, below.dtype) != wanted:
                 raise CheckpointError(
                     f"{above.index_path}: table {name!r} is another than in its base, step "
                     f"{base.step}; {REMEDY}"

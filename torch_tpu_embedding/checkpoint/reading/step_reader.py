@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...config.resolved import WEIGHT
 from ...io.paths import naming
 from ..errors import REMEDY, CheckpointError
 from ..format.index import IDS, Index, Piece, check_coverage, read_index
@@ -142,9 +143,12 @@ class StepFiles:
     def _check_file(self, name: str) -> None:
         file = self._file(name)
         for piece in self._by_file[name]:
-            width = self.index.tables[piece.table].fields.get(piece.field)
+            entry = self.index.tables[piece.table]
+            width = entry.fields.get(piece.field)
             shape = (piece.rows,) if piece.field == IDS else (piece.rows, width)
-            wanted = ("I64" if piece.field == IDS else "F32", shape)
+            halves = entry.dtype == "bfloat16" and piece.field == WEIGHT
+            dtype = "I64" if piece.field == IDS else "BF16" if halves else "F32"
+            wanted = (dtype, shape)
             spec = file.tensors.get(piece.key)
             found = (spec.dtype, spec.shape) if spec is not None else None
             if found != wanted:

@@ -28,6 +28,8 @@ class TableMatch:
     """The number of rows to be loaded: the ids below it."""
     is_whole: bool
     """True if the table is, after the load, exactly the table of the checkpoint."""
+    is_rounded: bool
+    """True if its weights are float32 and those of the table bfloat16."""
 
 
 def match_tables(
@@ -37,6 +39,7 @@ def match_tables(
     rename: Mapping[str, str],
     resize: bool,
     slots: str,
+    dtype: str,
 ) -> list[TableMatch]:
     """Match by name; arguments as in `load`.
 
@@ -70,7 +73,7 @@ def match_tables(
     for number, table in enumerate(tables):
         if table.name in wanted and table.name in sources:
             entry = reader.tables[sources[table.name]]
-            found = _problems(table, entry, resize, slots)
+            found = _problems(table, entry, resize, slots, dtype)
             problems += found
             if not found:
                 matches.append(_match(number, table, entry, slots))
@@ -79,8 +82,14 @@ def match_tables(
     return matches
 
 
-def _problems(table: Table, entry: TableEntry, resize: bool, slots: str) -> list[str]:
+def _problems(table: Table, entry: TableEntry, resize: bool, slots: str, dtype: str) -> list[str]:
     found = []
+    if entry.dtype != table.dtype_name and dtype == "require":
+        how = "as the same numbers" if entry.dtype == "bfloat16" else "rounded to nearest"
+        found.append(
+            f"table {table.name!r}: {entry.dtype} in the checkpoint, {table.dtype_name} in the embedding; "
+            f"pass dtype='convert' to load it {how}"
+        )
     if entry.dim != table.dim:
         found.append(
             f"table {table.name!r}: dim {entry.dim} in the checkpoint, {table.dim} in the embedding; "
@@ -157,7 +166,9 @@ def _match(number: int, table: Table, entry: TableEntry, slots: str) -> TableMat
         shared == (*widths,)
         and {*shared} == {*entry.fields}
         and entry.vocabulary_size == table.vocabulary_size
+        and entry.dtype == table.dtype_name
         and entry.name == table.name,
+        table.in_bfloat16 and entry.dtype != table.dtype_name,
     )
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ..format.index import IDS, Piece
@@ -31,10 +32,12 @@ class RowRange:
     vocabulary_size: int
     changed: bool = False
     """True for the changed rows of a delta, which are not all of `ids`."""
+    in_bfloat16: bool = False
+    """True for numbers of bfloat16, False for float32."""
 
     @property
     def row_bytes(self) -> int:
-        return 4 * self.width or 8
+        return (2 if self.in_bfloat16 else 4) * self.width or 8
 
     def cut(self, start: int, stop: int, file: str) -> tuple[Piece, TensorSpec]:
         """Rows start … stop-1 as a piece of a file."""
@@ -49,7 +52,8 @@ class RowRange:
             piece = Piece(file, key, self.table, self.field, ids, stop - start)
         rows = stop - start
         shape = (rows, self.width) if self.width else (rows,)
-        return piece, TensorSpec(key, "F32" if self.width else "I64", shape)
+        dtype = "BF16" if self.in_bfloat16 else "F32"
+        return piece, TensorSpec(key, dtype if self.width else "I64", shape)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,14 @@ def shard_ranges(
             widths = {IDS: 0, **widths}
         for field, width in widths.items():
             row_range = RowRange(
-                table.name, field, ids, rows, width, table.vocabulary_size, changed is not None
+                table.name,
+                field,
+                ids,
+                rows,
+                width,
+                table.vocabulary_size,
+                changed is not None,
+                table.dtype_of(field) == torch.bfloat16,
             )
             if rows:
                 ranges.setdefault(field, []).append(row_range)

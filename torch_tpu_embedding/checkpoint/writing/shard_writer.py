@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from ...io import json_checks
@@ -71,7 +71,7 @@ class _FieldFiles:
         self.written: dict[str, FileEntry] = {}
 
     def write(self, rows: Tensor) -> None:
-        data = rows.contiguous().numpy().reshape(-1).view(np.uint8).data
+        data = rows.contiguous().reshape(-1).view(torch.uint8).numpy().data
         while len(data):
             if self._writer is None:
                 planned = self._files[self._next]

@@ -16,6 +16,7 @@ from ...distributed.exchange import Exchange
 from ...distributed.group import HostGroup
 from ...runtime import host
 from ...tables.layout import StackLayout
+from ...tables.low_precision.rounding import nearest
 from ...vocabularies.live import NewRows
 from ..stack_index import SentNewRows
 from .write import shares_rows
@@ -53,6 +54,8 @@ class NewRowsSender:
                 begin = device * size
                 of_tables = [new.weights[table][device] for table in parts]
                 weights[begin : begin + len(each)] = torch.cat(of_tables)
+            if stack.rounding is not None:
+                weights = nearest(weights)
             sent[number] = SentNewRows(
                 exchange.put(torch.from_numpy(np.concatenate(ints))),
                 exchange.put(weights),

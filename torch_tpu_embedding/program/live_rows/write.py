@@ -13,6 +13,7 @@ from torch import Tensor
 from ...config.resolved import WEIGHT
 from ...runtime.slices import cut
 from ...tables.layout import LANES, ArrayLayout, StackLayout
+from ...tables.low_precision.lanes import lanes_of
 from ..records import field_row, join_lanes
 
 
@@ -43,7 +44,8 @@ def write_new_records(
             for name in layout.fields:
                 array.index_copy_(0, field_row(layout, record, name).long(), values[name])
             continue
-        joined = join_lanes(layout, values)
+        lanes = {name: lanes_of(layout, name, values[name]) for name in layout.fields}
+        joined = join_lanes(layout, lanes)
         if layout.is_vector:
             array.index_copy_(0, record.long(), joined[:, 0])
         elif layout.parts > 1:  # a record lies in several rows

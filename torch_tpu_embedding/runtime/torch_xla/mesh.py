@@ -48,14 +48,15 @@ class Mesh:
         spec = xs.ShardingSpec(self._mesh, names, minibatch=True).xla_spec(value)
         return send(value, str(device()), spec)
 
-    def zeros(self, shape: Sequence[int]) -> Tensor:
+    def zeros(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Zeros on every device, in a tensor split along the first dimension.
 
         Args:
             shape: of one device's part.
+            dtype: of the numbers.
         """
         size = (shape[0] * self.num_devices, *shape[1:])
-        return self.split(torch.zeros(size, device=device(), dtype=torch.float32), 0)
+        return self.split(torch.zeros(size, device=device(), dtype=dtype), 0)
 
     def fetch(self, value: Tensor) -> Tensor:
         """This process's part of a tensor, split along its first dimension, on the host.

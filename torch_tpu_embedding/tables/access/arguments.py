@@ -14,6 +14,7 @@ from ...config.resolved import WEIGHT, Resolved, Table, field_shape
 from ...config.vocabulary import HashedVocabulary
 from ...runtime import host
 from ...vocabularies.row_hash import hashed_rows
+from ..low_precision.rounding import exact_or_reason
 
 METRICS = ("dot", "cosine")
 
@@ -155,7 +156,8 @@ def _integers(call: str, table: Table, ids: Any) -> Tensor:
 
 
 def checked_values(call: str, table: Table, field: str, ids: Tensor, values: Any) -> Tensor:
-    """New values of rows as a float32 host tensor `[*ids.shape, width]`.
+    """New values of rows as a float32 host tensor `[*ids.shape, width]`; those of a table in bfloat16 may
+    come as such, or as float32 numbers that bfloat16 has.
 
     Raises:
         TypeError: they are no float32 host tensor or array.
@@ -168,7 +170,8 @@ def checked_values(call: str, table: Table, field: str, ids: Tensor, values: Any
             f"{where} must be a dense float32 tensor or array, got {type(values).__name__}; make it one "
             "with torch.tensor"
         )
-    if found.device.type != "cpu" or found.dtype != torch.float32:
+    dtypes = {torch.float32, table.dtype_of(field)}
+    if found.device.type != "cpu" or found.dtype not in dtypes:
         raise TypeError(
             f"{where} must be float32 on the host, got {found.dtype} on {found.device}; take "
             "values.cpu().float()"
@@ -186,6 +189,10 @@ def checked_values(call: str, table: Table, field: str, ids: Tensor, values: Any
             f"{where} must be finite, got {float(found[tuple(position)])} at position {position}, for id "
             f"{int(ids[tuple(position[:-1])])}; leave that row out"
         )
+    if table.dtype_of(field) == torch.bfloat16:
+        found = found.detach().float()
+        if reason := exact_or_reason(found, where):
+            raise ValueError(reason)
     return found.detach()
 
 

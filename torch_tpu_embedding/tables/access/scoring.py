@@ -20,6 +20,7 @@ from ...distributed.exchange import Exchange
 from ...distributed.placement import Placement, ceil_div
 from ...runtime import host
 from ..layout import StackLayout
+from ..low_precision.lanes import numbers_of
 
 _CHUNK_BYTES = 16 << 20  # of the rows of a chunk, and of their scores
 _LOWEST = torch.finfo(torch.float32).min
@@ -185,6 +186,7 @@ class Scorer:
                 physical = (physical[:, None] * layout.parts + pieces).view(-1)
             rows = enter(self._array).index_select(0, physical)
             rows = rows.view(-1, layout.record_width)[:, layout.lanes(WEIGHT)]
+            rows = numbers_of(layout, WEIGHT, rows)
         first = start * layout.records_per_row
         records = first + torch.arange(len(rows), dtype=torch.int32, device=self._array.device)
         allowed = (records >= low) & (records < end) & (records != skip)

@@ -1,0 +1,16 @@
+"""Tables in bfloat16 are rounded by the same random bits whether a step is traced or run again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models.replays import twins
+
+import torch_tpu_embedding as tte
+
+
+@pytest.mark.parametrize("rule", [tte.SGD(0.1), tte.Adagrad(0.1)], ids=["sgd", "adagrad"])
+def test_a_replayed_run_rounds_as_a_traced_one_does(rule: tte.optimizers.Optimizer) -> None:
+    traced, replayed = twins(tables=rule, dtype=torch.bfloat16)
+    assert replayed.step.replayed > 10
+    assert traced.state["one.weight"].dtype == torch.bfloat16
