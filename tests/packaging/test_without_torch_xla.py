@@ -71,7 +71,7 @@ def test_serving_export_and_checkpoints_work(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What each of CALLS says, all in one process."""
+    """The error text of each of CALLS, all in one process."""
     folder = tmp_path_factory.mktemp("calls")
     done = run(f"{BLOCKED}{START}CALLS = {CALLS!r}\n{EACH}", folder)
     assert done.returncode == 0, done.stderr

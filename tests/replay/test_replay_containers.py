@@ -1,4 +1,4 @@
-"""What a step itself changes in a list, a dict or an array, which a replayed step would not do."""
+"""A step that changes a list, a dict or an array itself, which a replayed step would not do."""
 
 from __future__ import annotations
 
