@@ -83,6 +83,23 @@ def test_checkpoints_and_deltas_go_on_with_another_number_of_processes(tmp_path:
     assert_same(started(replace(last, sharding="div"), 3, 1, tmp_path), wanted)
 
 
+@pytest.mark.parametrize(("processes", "devices"), [(2, 1), (1, 2)])
+def test_row_numbers_of_a_checkpoint_become_ids_on_any_number_of_processes_and_devices(
+    processes: int, devices: int, tmp_path: Path
+) -> None:
+    shapes = {"live": (30, 4), "plain": (9, 4)}
+    tables = {
+        name: {field: torch.rand(shape) for field in ("weight", "accumulators")}
+        for name, shape in shapes.items()
+    }
+    checkpoint.write_tables(tmp_path / "run", 1, tables, num_shards=3)
+    run = Run(0, 2, load=str(tmp_path / "run"))
+    wanted, found = perform(run), started(run, processes, devices, tmp_path)
+    assert_same(found, wanted)
+    assert torch.equal(torch.tensor(found["numbers"]), tables["live"]["weight"])
+    assert torch.equal(torch.tensor(wanted["numbers"]), tables["live"]["weight"])
+
+
 def test_a_smaller_table_keeps_the_ids_that_were_used_last(tmp_path: Path) -> None:
     path = str(tmp_path / "run")
     saved = started(Run(0, 8, save=path), 2, 1, tmp_path)

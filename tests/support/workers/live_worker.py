@@ -98,6 +98,7 @@ def perform(run: Run) -> dict[str, Any]:
     return {
         "weight": embedding.read_rows("live", ids).tolist(),
         "slot": embedding.read_rows("live", ids, slot="accumulators").tolist(),
+        "numbers": embedding.read_rows("live", range(30)).tolist(),
         "seen": seen.tolist() if distributed.world_size() == 1 else None,
         "told": told,
     }

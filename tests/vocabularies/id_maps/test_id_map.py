@@ -103,6 +103,23 @@ def test_the_map_is_a_dict_that_admits_ages_and_evicts(
         )
 
 
+@settings(max_examples=100, deadline=None)
+@given(rules, st.integers(1, 12), streams)
+def test_distinct_ids_with_their_numbers_are_seen_as_repeated_ones(
+    rules: MapRules, own_rows: int, stream: list[tuple[list[int], int]]
+) -> None:
+    one, other = (SmallMap(rules.oov_rows + own_rows, rules) for _ in range(2))
+    for numbers, in_flight in stream:
+        ids, oldest = ALL_IDS[numbers], one.clock + 1 - in_flight
+        distinct, inverse, times = np.unique(ids, return_inverse=True, return_counts=True)
+        wanted, found = one.update(ids, oldest), other.update(distinct, oldest, times)
+        assert np.array_equal(found.rows.take(inverse), wanted.rows)
+        for name in ("new_rows", "new_ids"):
+            assert np.array_equal(getattr(found, name), getattr(wanted, name))
+        for name in ("evicted", "expired", "turned_away", "shared"):
+            assert getattr(found, name) == getattr(wanted, name)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_the_index_is_a_dict(data: st.DataObject) -> None:
