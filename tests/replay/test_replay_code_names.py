@@ -21,7 +21,8 @@ def test_attributes_of_an_argument_are_known_as_its_own_beside_assigned_names() 
     names = names_of(step.__code__)
     inner = {chain for code in names.inner for chain in names_of(code).of_locals}
     assert {
-        ("self", "head", "scale"), ("self", "others"), ("self", "scaled()"), ("self", "gain"), ("each", "step()"),
+        ("self", "head", "scale"), ("self", "others"), ("self", "scaled()"), ("self", "gain"),
+        ("each", "step()"),
     } <= names.of_locals | inner  # fmt: skip
     assert names.of_globals >= {("range",)}
     assert not names.loose

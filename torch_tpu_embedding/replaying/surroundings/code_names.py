@@ -6,6 +6,7 @@ import dis
 import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from types import CodeType
 
 _THROUGH = frozenset(("CACHE", "COPY", "DUP_TOP", "EXTENDED_ARG", "NOP", "PUSH_NULL"))
@@ -81,7 +82,7 @@ def _parts(operation: str) -> list[str]:
     places = {"FAST", "DEREF", "CLASSDEREF"}
     return [
         "LOAD" if word == "LOAD" else "STORE"
-        for word, place in zip(words, words[1:], strict=False)
+        for word, place in pairwise(words)
         if word in ("LOAD", "STORE", "DELETE") and place in places
     ]
 
