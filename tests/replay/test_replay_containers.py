@@ -1,4 +1,4 @@
-"""What a step itself changes in a list, a dict or an array, which a replayed step would not do."""
+"""Lists, dicts and arrays that a step itself changes, which a replayed step would not do."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from .live_rows.live_engine import LiveEngine, vocabularies_of
 
 _Signature = tuple[object, object]
 _made: list[tuple[torch.device, weakref.ref[Engine | Tables], _Signature | None]] = []
-"""What holds tables, or will once they are built (without a signature so far), in the order of time."""
+"""Holders of tables, or of those yet to be built (with no signature so far), in the order of time."""
 
 
 class Tables:
