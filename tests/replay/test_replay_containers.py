@@ -1,4 +1,4 @@
-"""A step that changes a list, a dict or an array itself, which a replayed step would not do."""
+"""Lists, dicts and arrays that a step itself changes, which a replayed step would not do."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import warnings
 from collections.abc import Callable
@@ -254,6 +255,11 @@ def counts_in_python(case: Case) -> Step:
     return step
 
 
+def counts_by_an_iterator(case: Case) -> Step:
+    calls = itertools.count(1)  # which nobody can look at without taking from it
+    return lambda numbers: case.update(case.loss(numbers) * (1.0 + 0.01 * next(calls)))
+
+
 def counts_in_a_module(case: Case) -> Step:
     case.model[0].calls = 0
 
@@ -282,7 +288,8 @@ def counts_in_a_module(case: Case) -> Step:
         (ends_the_step, "it ends the step itself"),
         (gives_rates_by_hand, "let an EmbeddingOptimizer have them"),
         (skips_the_update, "it has to dequeue one training batch and apply its gradients"),
-        (counts_in_python, "a number in it differs from trace to trace (1."),
+        (counts_in_python, "it changes something in 'calls', which a replayed step does not do"),
+        (counts_by_an_iterator, "a number in it differs from trace to trace (1."),
         (counts_in_a_module, "attribute 'calls' of a Linear has changed"),
     ],
 )

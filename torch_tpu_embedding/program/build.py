@@ -31,7 +31,7 @@ from .live_rows.live_engine import LiveEngine, vocabularies_of
 
 _Signature = tuple[object, object]
 _made: list[tuple[torch.device, weakref.ref[Engine | Tables], _Signature | None]] = []
-"""Engines and embeddings that hold tables, or will once built (no signature so far), oldest first."""
+"""Holders of tables, or of those yet to be built (with no signature so far), in the order of time."""
 
 
 class Tables:

@@ -104,8 +104,6 @@ class Capture:
         self._participants.note_step(before.on_host, before.changes)
         told = self._around.note_step(again=again)
         try:
-            if told:
-                raise CannotReplayError(told)
             if count != self._participants.count:
                 raise CannotReplayError("")  # who takes part was not known before
             watch.check()
@@ -117,6 +115,8 @@ class Capture:
             # As many copies as ever: none went into a tensor that is older than the step.
             as_ever = trusted is not None and counts is not None and counts == trusted.counts
             traced.check_memory(memory, new.all() if as_ever else None)
+            if told:
+                raise CannotReplayError(told)
             counters = watch.counters()
             impurity = watch.impurity()
             program, inputs = self._program(traced, known, calls, counters)

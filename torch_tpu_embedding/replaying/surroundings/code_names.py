@@ -6,6 +6,7 @@ import dis
 import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from types import CodeType
 
 _THROUGH = frozenset(("CACHE", "COPY", "DUP_TOP", "EXTENDED_ARG", "NOP", "PUSH_NULL"))
@@ -60,14 +61,30 @@ class _Reader:
                 self._open = kind, (*chain, name)
             return
         self.close()
-        if not isinstance(name, str):
-            return
-        if operation in _GLOBALS:
+        if operation in _GLOBALS and isinstance(name, str):
             self._open = "global", (name,)
-        elif operation.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF")):
-            self._open = "local", (name,)
-        elif operation.startswith(("STORE_FAST", "STORE_DEREF", "DELETE_FAST")):
-            self.assigned.update(value if isinstance(value, tuple) else (name,))
+            return
+        names = value if isinstance(value, tuple) else (value,)
+        for part, each in zip(_parts(operation), names, strict=False):
+            if not isinstance(each, str):
+                continue
+            self.close()
+            if part == "LOAD":
+                self._open = "local", (each,)
+            else:
+                self.assigned.add(each)
+
+
+def _parts(operation: str) -> list[str]:
+    """LOAD or STORE for each local name of an instruction: Python 3.13 has some of two names, such as
+    STORE_FAST_LOAD_FAST."""
+    words = operation.split("_")
+    places = {"FAST", "DEREF", "CLASSDEREF"}
+    return [
+        "LOAD" if word == "LOAD" else "STORE"
+        for word, place in pairwise(words)
+        if word in ("LOAD", "STORE", "DELETE") and place in places
+    ]
 
 
 def _is_called(instruction: dis.Instruction) -> bool:
