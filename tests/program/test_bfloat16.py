@@ -308,3 +308,11 @@ def test_what_needs_other_updates_is_refused_with_a_remedy() -> None:
 def test_a_wrong_dtype_or_rounding_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tte.TableConfig(10, 4, **options)
+
+
+def test_the_backend_torch_tpu_is_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tte.runtime, "backend", lambda: "torch_tpu")
+    with pytest.raises(
+        ValueError, match=r"tables \['a', 'b', 'c'\] .*needs torch_xla.*torch.float32"
+    ):
+        on_device()

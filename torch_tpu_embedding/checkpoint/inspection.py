@@ -92,6 +92,8 @@ def _table(reader: Reader, entry: TableEntry, norms: bool) -> dict[str, Any]:
                 largest = max(largest, float(rows.abs().max()))
             described.update(norm=math.sqrt(total), max_abs=largest)
     found = {"name": entry.name, "optimizer": entry.optimizer, "fields": fields}
+    if entry.dtype != "float32":
+        found["dtype"] = entry.dtype
     return found if entry.vocabulary is None else {**found, "vocabulary": entry.vocabulary}
 
 
