@@ -1,7 +1,8 @@
 """Test settings: XLA's CPU device, quick compiles, and the Hypothesis profile.
 
-Compiling takes most of the time of the tests. So LLVM does not optimize the machine code of XLA's kernels;
-the programs that the tests look at are the same. `XLA_FLAGS= scripts/run pytest` has it optimize.
+Compiling takes most of the time of the tests. So LLVM does not optimize the machine code of XLA's kernels,
+and XLA writes that code by its older emitters, which take half as long. Tests that look at a program have
+the usual ones (`programs/traced.py`). `XLA_FLAGS= scripts/run pytest` compiles all as users do.
 
 XLA's CPU device maps the machine code of a program in some 30 pieces, and Linux gives a process 65,530
 (vm.max_map_count): one that keeps the 2,048 programs of torch_xla's default ends in a segmentation fault.
@@ -24,7 +25,9 @@ os.environ.setdefault("TPU_EMBEDDING_COMPILE", "0")
 # torch keeps compiled functions on the disk: what is read from there is neither counted nor dumped.
 os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 "
+    "--xla_cpu_use_fusion_emitters=false",
 )
 os.environ.setdefault("XLA_COMPILATION_CACHE_SIZE", "512")
 

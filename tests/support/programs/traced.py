@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,18 @@ from places import SCRIPTS, SLOW
 from processes.launch import environment, forked_python
 
 
+def usual_emitters() -> dict[str, str]:
+    """Variables of a process whose programs a test looks at: with XLA's usual emitters, as users have."""
+    return environment(
+        XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=true"
+    )
+
+
 def report_of(command: Sequence[str], seconds: float = 30 * SLOW) -> dict[str, Any]:
     """The JSON that a Python script prints, in a process of its own."""
     done = subprocess.run(
         [forked_python(), *command],
-        capture_output=True, text=True, timeout=seconds, env=environment(),
+        capture_output=True, text=True, timeout=seconds, env=usual_emitters(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
