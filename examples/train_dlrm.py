@@ -44,6 +44,7 @@ from common.preemption import (
     stop_signal,
 )
 from common.processes import connect
+from common.tables import add_tables_option
 from common.trainer import Measured, Schedule, train
 from dlrm.data import ClickLog, read_criteo, synthetic
 from dlrm.model import LEARNING_RATES, Settings, Trainer
@@ -160,6 +161,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--dense-lr", type=rate, metavar="X", help=text)
     text = "of data, start values and order (default: %(default)s)"
     add("--seed", type=at_least(0), default=0, metavar="N", help=text)
+    add_tables_option(group)
     text = "read the rows of the next step while this one runs; tables are one step older then"
     add("--pipelined", action="store_true", help=text)
     add_replay_option(group)

@@ -48,6 +48,7 @@ from common.preemption import (
     stop_signal,
 )
 from common.processes import connect
+from common.tables import add_tables_option
 from movielens.data import URL, Movies, Ratings, Samples, choose_biases, hold_out, read, rmse
 from movielens.model import Settings, Trainer
 from movielens.report import Run, plot, result_lines
@@ -140,6 +141,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_epoch_options(group, default)
     text = "samples per step (default: %(default)s)"
     add("--batch-size", type=at_least(1), default=default.batch_size, metavar="B", help=text)
+    add_tables_option(group)
     text = "read the rows of the next step while this one runs; tables are one step older then"
     add("--pipelined", action="store_true", help=text)
     add_replay_option(group)
@@ -224,7 +226,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def settings_of(args: argparse.Namespace, seed: int) -> Settings:
     """The settings of the run with one of the seeds."""
     return Settings(
-        args.epochs, args.batch_size, args.dim, args.lr, seed=seed, pipelined=args.pipelined
+        args.epochs,
+        args.batch_size,
+        args.dim,
+        args.lr,
+        seed=seed,
+        pipelined=args.pipelined,
+        tables=args.tables,
     )
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from common.background import BackgroundBatches, Batch, TrainingOrder
 from common.processes import own_share
+from common.tables import TABLES
 from common.trainer import BaseTrainer, Stateful
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -136,6 +137,7 @@ class Settings:
     seed: int
     baseline: bool  # train the dense-only model on the same batches
     pipelined: bool  # read the rows of the next step while the dense layers work on this one
+    tables: str = "float32"  # of TABLES
 
 
 class Trainer(BaseTrainer):
@@ -152,7 +154,7 @@ class Trainer(BaseTrainer):
         # One table per categorical column. The tables live on the device and are no parameters of
         # the model: a gradient [V, D] never exists, only the rows looked up are updated.
         self.embedding = tte.TPUEmbedding(
-            {column.name: feature(column, settings.dim) for column in log.columns},
+            {column.name: feature(column, settings) for column in log.columns},
             batch_size=settings.batch_size,
             optimizer=table_optimizer(settings.optimizer, settings.lr),
             seed=settings.seed,
@@ -243,14 +245,15 @@ class Trainer(BaseTrainer):
         return {"training rows": self.log.train_rows, "tables": tables}
 
 
-def feature(column: Column, dim: int) -> tte.FeatureConfig:
+def feature(column: Column, settings: Settings) -> tte.FeatureConfig:
     """A feature with a table of its own for one categorical column."""
     table = tte.TableConfig(
         column.vocabulary,
-        dim,
+        settings.dim,
         initializer=small_normal,
         combiner=column.combiner,
         name=column.name,
+        **TABLES[settings.tables],
     )
     return tte.FeatureConfig(table)
 

@@ -23,6 +23,7 @@ import torch
 from common.background import BackgroundBatches, Batch, TrainingOrder
 from common.epochs import EpochTrainer
 from common.processes import own_share
+from common.tables import TABLES
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte
@@ -42,6 +43,7 @@ class Settings:
     dropout: float = 0.4
     seed: int = 0
     pipelined: bool = False  # read the rows of the next step while this one runs
+    tables: str = "float32"  # of TABLES; the bias tables are float32 in any case
 
 
 def feature_config(samples: Samples, settings: Settings) -> dict[str, tte.FeatureConfig]:
@@ -50,7 +52,12 @@ def feature_config(samples: Samples, settings: Settings) -> dict[str, tte.Featur
 
     def table(name: str, rows: int, combiner: str = "mean") -> tte.TableConfig:
         return tte.TableConfig(
-            rows, settings.dim, initializer=small_normal, combiner=combiner, name=name
+            rows,
+            settings.dim,
+            initializer=small_normal,
+            combiner=combiner,
+            name=name,
+            **TABLES[settings.tables],
         )
 
     def bias(name: str, rows: int) -> tte.TableConfig:

@@ -60,9 +60,10 @@ def test_the_python_of_a_page_runs_in_order(
 
 
 def test_only_libraries_that_are_compared_or_recommended_may_be_missing() -> None:
-    """And torch_xla, for a GradScaler: torch_tpu has no kernel for its unscaling."""
+    """And torch_xla: torch_tpu has no kernel for a GradScaler's unscaling, and no tables in bfloat16."""
     needed = {(page.name, block.needs) for page in PAGES for block in blocks(page) if block.needs}
     assert needed == {
+        ("bfloat16.md", "torch_xla"),
         ("from_tensorflow.md", "tensorflow and a TPU"),
         ("from_torchrec.md", "torchrec"),
         ("good_to_know.md", "torch_xla"),

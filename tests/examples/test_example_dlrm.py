@@ -281,6 +281,16 @@ def test_other_optimizers_do_not_recompile(tmp_path: Path, optimizer: str) -> No
 
 
 @pytest.mark.usefixtures("program")
+@pytest.mark.parametrize("tables", ["bfloat16", "bfloat16-nearest"])
+def test_tables_in_bfloat16_learn_and_compile_nothing_late(tmp_path: Path, tables: str) -> None:
+    results = tmp_path / "results.json"
+    assert run("--tables", tables, "--steps", "25", "--no-baseline", "--json", results) == 0
+    found = json.loads(results.read_text())["results"]
+    assert found["compiles_after_warm_up"] == 0
+    assert found["log_loss"] < 0.69
+
+
+@pytest.mark.usefixtures("program")
 def test_a_resumed_run_repeats_the_uninterrupted_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,6 +251,15 @@ def test_a_short_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert ("check passed" if beaten else "check FAILED") in printed
 
 
+def test_tables_in_bfloat16_learn_beside_float32_ones(folder: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results.json"
+    options = ["--data", str(folder), *FEW, "--lr", "0.1", "--tables", "bfloat16"]
+    assert train_movielens.main([*options, "--json", str(results)]) == 0
+    (run,) = json.loads(results.read_text())["runs"]
+    assert run["rmses"][-1] < run["rmses"][0]
+    assert run["compiles_after_warm_up"] == 0
+
+
 def test_a_check_that_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_movielens.main(["--data", str(folder), *FEW, "--check", "4"]) == 1
     assert "check FAILED" in capsys.readouterr().out

@@ -65,3 +65,15 @@ def test_partitioned_programs_are_refused_with_what_to_do() -> None:
         tte.distributed.initialize(spmd=True)
     tte.distributed.initialize()  # the remedy; alone it connects nothing
     assert not tte.runtime.is_spmd()
+
+
+def test_tables_of_two_bytes_a_number_are_refused_by_name_and_the_remedy_works() -> None:
+    def make(dtype: torch.dtype) -> tte.TPUEmbedding:
+        table = tte.TableConfig(20, 4, name="short", dtype=dtype)
+        return tte.TPUEmbedding([tte.FeatureConfig(table)], 4, tte.SGD(0.1))
+
+    with pytest.raises(
+        ValueError, match=r"tables \['short'\] have dtype=torch.bfloat16.*torch_tpu"
+    ):
+        make(torch.bfloat16)
+    make(torch.float32).build()
