@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("PJRT_DEVICE", "CPU")
@@ -26,8 +27,9 @@ os.environ.setdefault("TPU_EMBEDDING_COMPILE", "0")
 os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 "
-    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    # torch_tpu's XLA has no older emitters, and ends a process for a flag that it does not know.
+    + (" --xla_cpu_use_fusion_emitters=false" if find_spec("torch_xla") else ""),
 )
 os.environ.setdefault("XLA_COMPILATION_CACHE_SIZE", "512")
 

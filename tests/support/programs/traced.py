@@ -15,9 +15,8 @@ from processes.launch import environment, forked_python
 
 def usual_emitters() -> dict[str, str]:
     """Variables of a process whose programs a test looks at: with XLA's usual emitters, as users have."""
-    return environment(
-        XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=true"
-    )
+    flags = os.environ.get("XLA_FLAGS", "")
+    return environment(XLA_FLAGS=flags.replace("--xla_cpu_use_fusion_emitters=false", ""))
 
 
 def report_of(command: Sequence[str], seconds: float = 30 * SLOW) -> dict[str, Any]:
