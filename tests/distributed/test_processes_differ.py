@@ -106,7 +106,8 @@ def test_a_loader_an_epoch_leaves_no_thread_no_open_file_and_no_group(
             each["loaders"][3:],
         )
         assert (files_then, groups_then) == (files, groups)
-        assert tasks_then <= tasks  # one of the runtime's own may have ended since
+        # One left by each epoch would be EPOCHS - 3 more; a pool of the runtime may begin or end one.
+        assert tasks_then - tasks < (processes_worker.EPOCHS - 3) / 2
 
 
 def test_an_error_in_the_loop_of_one_process_shows_at_once_and_reaches_the_other(
