@@ -253,11 +253,11 @@ def test_a_short_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_tables_in_bfloat16_learn_beside_float32_ones(folder: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.json"
-    options = ["--data", str(folder), *FEW, "--lr", "0.1", "--tables", "bfloat16"]
+    options = ["--data", str(folder), *FEW, "--lr", "0.1", "--seeds", SEEDS, "--tables", "bfloat16"]
     assert train_movielens.main([*options, "--json", str(results)]) == 0
-    (run,) = json.loads(results.read_text())["runs"]
-    assert run["rmses"][-1] < run["rmses"][0]
-    assert run["compiles_after_warm_up"] == 0
+    for run in json.loads(results.read_text())["runs"]:
+        assert run["rmses"][-1] < run["rmses"][0]
+        assert run["compiles_after_warm_up"] == 0
 
 
 def test_a_check_that_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
