@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -145,6 +146,8 @@ def test_with_any_optimizer_a_weight_becomes_a_neighbour_of_what_float32_makes_o
     name: str, kind: DeviceKind
 ) -> None:
     optimizer = OPTIMIZERS[name]
+    if optimizer.clip_weight_max is not None:
+        optimizer = replace(optimizer, clip_weight_max=0.400390625)
     plain = [
         tte.FeatureConfig(
             tte.TableConfig(each.table.vocabulary_size, each.table.dim, name=f"{n}", combiner="sum")
@@ -274,6 +277,30 @@ def test_pipelined_execution_rounds_as_the_same_steps_in_turn_do() -> None:
             embedding.apply_gradients([each.to(embedding.device) for each in gradients])
         states.append(weights(embedding))
     assert_same(*states)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_rounding_passes_no_bound_of_the_weights(rounding: str) -> None:
+    def build(low: float, high: float) -> tte.TPUEmbedding:
+        rule = tte.SGD(1.0, clip_weight_min=low, clip_weight_max=high)
+        table = tte.TableConfig(10, 4, name="t", dtype=torch.bfloat16, rounding=rounding)
+        return tte.TPUEmbedding([tte.FeatureConfig(table)], BATCH, rule, seed=0)
+
+    message = (
+        r"table 't': .*no number 0.1, .*clip_weight_max of its optimizer SGD; .* 0.10009765625$"
+    )
+    with pytest.raises(ValueError, match=message):
+        build(-0.5, 0.1)
+    embedding = build(-0.5, 0.10009765625)
+    for step in range(20):
+        embedding.enqueue([torch.arange(BATCH)])
+        (rows,) = embedding.dequeue()
+        gradients = torch.randn(rows.shape, generator=torch.Generator().manual_seed(step))
+        embedding.apply_gradients([gradients.to(embedding.device)])
+        tte.runtime.sync()
+    found = weights(embedding)["t.weight"][:BATCH].float()
+    assert found.min() == -0.5
+    assert found.max() == 0.10009765625
 
 
 def test_what_needs_other_updates_is_refused_with_a_remedy() -> None:

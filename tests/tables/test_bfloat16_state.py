@@ -89,6 +89,16 @@ def test_a_table_in_float32_refuses_bfloat16_until_it_is_converted() -> None:
     assert torch.equal(plain.state_dict()["t.weight"], state["t.weight"].float())
 
 
+def test_rows_on_the_cpu_are_written_too() -> None:
+    table = tte.TableConfig(9, D, name="t", dtype=torch.bfloat16)
+    embedding = tte.TPUEmbedding([tte.FeatureConfig(table)], 2, tte.Adagrad(0.1), device="cpu")
+    rows = torch.arange(2.0 * D).view(2, D) / 4
+    for values in (rows, rows.bfloat16()):
+        embedding.write_rows("t", [7, 2], values)
+        assert torch.equal(embedding.read_rows("t", [7, 2]), rows)
+        embedding.write_rows("t", [7, 2], torch.zeros(2, D))
+
+
 @pytest.mark.parametrize("layout", [None, "TPU"])
 def test_rows_are_read_written_and_searched(layout: DeviceKind | None) -> None:
     embedding = make(layout=layout)

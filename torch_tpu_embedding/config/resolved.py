@@ -247,3 +247,14 @@ def _check_bfloat16(table: Table) -> None:
             f"table {table.name!r}: with dtype=torch.bfloat16 only rows that were looked up can change, "
             f"but its optimizer {name} moves all of them; choose a lazy one, or dtype=torch.float32"
         )
+    for argument in ("clip_weight_min", "clip_weight_max"):
+        bound = getattr(optimizer, argument)
+        if bound is None:
+            continue
+        has = float(torch.tensor(bound, dtype=torch.bfloat16, device="cpu"))
+        if has != bound:
+            raise ValueError(
+                f"table {table.name!r}: its weights are bfloat16, which has no number {bound!r}, so that "
+                f"rounding would pass the {argument} of its optimizer {name}; the nearest number that it "
+                f"has is {has!r}"
+            )

@@ -83,7 +83,8 @@ class HostRows:
     ) -> None:
         """Set the rows of these numbers."""
         for name, value in values.items():
-            self._values[table][name][rows] = value
+            there = self._values[table][name]
+            there[rows] = value.to(there.dtype)  # which has all of these numbers
 
     def set_mark(self) -> int:
         """The delta mark 0: these tables are not trained, so every row counts as changed."""

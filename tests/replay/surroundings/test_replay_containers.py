@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +47,11 @@ WAYS = {
     "tensor of the host": counting(lambda: torch.zeros(2), lambda s: int(s[0]), add_to(0)),
     "growing list": counting(list, len, lambda s: s.append(1)),
     "growing set": counting(set, len, lambda s: s.add(len(s))),
+    "dict that is empty at first": counting(
+        dict, lambda s: s.get("step", 0), lambda s: s.update(step=s.get("step", 0) + 1)
+    ),
+    "Counter": counting(Counter, lambda s: s["step"], add_to("step")),
+    "defaultdict": counting(lambda: defaultdict(int), lambda s: s["step"], add_to("step")),
     "long list": counting(lambda: [0] * 300, len, lambda s: s.append(1)),
     "full deque": counting(
         lambda: deque([0], 1), lambda s: int(s[-1]), lambda s: s.append(s[-1] + 1)

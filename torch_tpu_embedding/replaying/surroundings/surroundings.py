@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from math import copysign
 from operator import is_
 from typing import Any
@@ -23,8 +23,6 @@ from .places import Places, contents
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, np.generic)
 _MOST_STATES = 64
-_NONE_KNOWN = -1
-"""A number of items that no container has."""
 
 
 class _It:
@@ -68,8 +66,9 @@ class Surroundings:
         """Names and boxes that the step itself changes, by the numbers of their objects, which are kept."""
         self._masks: dict[int, set[int]] = {}
         self._masked: dict[int, object] = {}
-        self._grown: dict[int, tuple[object, str, int]] = {}
-        """Boxes in which the step itself has put or removed items, their names, and the number of items."""
+        self._grown: dict[int, tuple[object, str, tuple[object, ...] | None]] = {}
+        """Boxes in which the step itself has put or removed items, their names, and the numbers in them
+        before the present step; None for one that is new here."""
         self._told: str | None = None
         self.change = ""
         """The change seen last, as the beginning of a sentence."""
@@ -81,7 +80,7 @@ class Surroundings:
     def token(self) -> tuple[int, bool]:
         """A number for the present values, and True if these were seen together before."""
         for number, (box, name, _) in self._grown.items():
-            self._grown[number] = box, name, _items(box)
+            self._grown[number] = box, name, _numbers_in(box)
         if len(self._modules()) != self._num_modules:
             self._look()
             return self._token, True
@@ -127,9 +126,12 @@ class Surroundings:
             if not first and _numbers_differ(now[1][n], self._last[1][n]):
                 self._tell(self._places.told([], [n]))
             self._disown(n, now[1][n], self._last[1][n], first)
-        for box, name, items in self._grown.values():
-            if again and _items(box) != items:
+        for box, name, before in self._grown.values() if again else ():
+            present = _numbers_in(box)
+            if before is None or len(before) != len(present):
                 self._tell(f"the number of items in {name!r}")
+            elif _numbers_differ(present, before):
+                self._tell(f"a number in {name!r}")
         if names or boxes:
             self._look()
         return self._told
@@ -145,7 +147,7 @@ class Surroundings:
         box = self._places.boxes[number]
         if len(now) != len(then):
             self._own[id(box), ""] = box
-            self._grown[id(box)] = box, self._places.box_names[number], _NONE_KNOWN
+            self._grown[id(box)] = box, self._places.box_names[number], None
             return
         self._masked[id(box)] = box
         mask = self._masks.setdefault(id(box), set())
@@ -215,8 +217,9 @@ def _frozen(value: object) -> object:
     return _It(value)
 
 
-def _items(box: object) -> int:
-    return len(box) if isinstance(box, Sized) else 0
+def _numbers_in(box: object) -> tuple[object, ...]:
+    """The items of a container; of those that are no numbers, which are not kept, the types."""
+    return tuple(each if isinstance(each, _PLAIN) else type(each) for each in contents(box) or ())
 
 
 def _numbers_differ(now: tuple[object, ...], then: tuple[object, ...]) -> bool:
