@@ -280,7 +280,10 @@ def parse_args() -> argparse.Namespace:
     way.add_argument("--replay", action="store_true", help=text)
     add("--seed", type=int, default=0, help="of lengths and ends")
     add("--json", type=output_file, metavar="FILE", help="write the report to a file, too")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.steps < 3 * args.longest:  # memory is compared between iterations
+        parser.error(f"--steps {args.steps} is less than three times --longest {args.longest}")
+    return args
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,17 @@ def test_soak_names_each_failed_check_with_its_numbers(monkeypatch: pytest.Monke
     found = failures({**good, **bad, "threads_after": 11, "tables_equal": False})
     assert [each.split(":")[0] for each in found] == ["memory", "threads", "threads", "tables"]
     assert "from 100.0 to 150.0 MiB, 50.00%" in found[0]
+
+
+def test_a_soak_too_short_to_compare_memory_is_refused_before_it_trains(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.setattr(sys, "argv", ["soak.py", "--steps", "60"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(SCRIPTS / "soak.py"), run_name="__main__")
+    assert caught.value.code == 2
+    assert "--steps 60 is less than three times --longest 80" in capsys.readouterr().err
 
 
 def test_a_program_of_replicas_that_is_not_run_prints_no_stack(tmp_path: Path) -> None:
