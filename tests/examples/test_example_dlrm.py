@@ -270,24 +270,19 @@ def test_a_run_beats_the_dense_model_and_reports(
 
 
 @pytest.mark.usefixtures("program")
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_other_optimizers_do_not_recompile(tmp_path: Path, optimizer: str) -> None:
+@pytest.mark.parametrize(
+    "option",
+    ["--optimizer sgd", "--optimizer adam", "--tables bfloat16", "--tables bfloat16-nearest"],
+)
+def test_other_optimizers_and_tables_learn_and_do_not_recompile(
+    tmp_path: Path, option: str
+) -> None:
     results = tmp_path / "results.json"
-    assert run("--optimizer", optimizer, "--steps", "25", "--no-baseline", "--json", results) == 0
+    assert run(*option.split(), "--steps", "25", "--no-baseline", "--json", results) == 0
     found = json.loads(results.read_text())["results"]
     assert found["compiles_after_warm_up"] == 0
     assert found["log_loss"] < 0.69
     assert "dense_only_auc" not in found
-
-
-@pytest.mark.usefixtures("program")
-@pytest.mark.parametrize("tables", ["bfloat16", "bfloat16-nearest"])
-def test_tables_in_bfloat16_learn_and_compile_nothing_late(tmp_path: Path, tables: str) -> None:
-    results = tmp_path / "results.json"
-    assert run("--tables", tables, "--steps", "25", "--no-baseline", "--json", results) == 0
-    found = json.loads(results.read_text())["results"]
-    assert found["compiles_after_warm_up"] == 0
-    assert found["log_loss"] < 0.69
 
 
 @pytest.mark.usefixtures("program")

@@ -5,19 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from programs.traced import traced
-
-RAGGED = ["--ids-per-sample", "3", "--ragged"]
+from programs.traced import RAGGED, USUAL_STEPS, traced
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        ["--optimizer", "SGD", "--dim", "16"],
-        ["--optimizer", "Adagrad", "--linear", "--tables", "2"],
-        ["--optimizer", "Adam", "--dim", "64", "--tables", "2", *RAGGED],
-        ["--optimizer", "Adagrad", "--dim", "16", "--layout", "TPU", *RAGGED],
-        ["--optimizer", "Adam", "--dim", "64", "--layout", "TPU", "--tables", "2"],
+        *USUAL_STEPS,
         ["--optimizer", "Adagrad", "--dim", "16", "--linear", "--dynamic", *RAGGED],
     ],
 )

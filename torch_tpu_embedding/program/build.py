@@ -30,8 +30,8 @@ from .engine import Engine
 from .live_rows.live_engine import LiveEngine, vocabularies_of
 
 _Signature = tuple[object, object]
-_made: list[tuple[torch.device, weakref.ref[Engine | Tables], _Signature | None]] = []
-"""Holders of tables, or of those yet to be built (with no signature so far), in the order of time."""
+_made: list[tuple[torch.device, _Signature, weakref.ref[Engine | Tables]]] = []
+"""Holders of tables, or of those yet to be built, in the order of time."""
 
 
 class Tables:
@@ -108,7 +108,7 @@ class Tables:
             check_sizes(resolved.tables, self.placement)
             self.exchange.group = self.exchange.group.scoped(f" [embedding {number}]")
             self._row_kernels = wanted and self._kernels_work()
-            register(self.device, self)
+            register(self.device, self.resolved, self)
 
     def _require_cpu(self, initialize_tpu_embedding: bool) -> None:
         if self.device.type != "cpu":
@@ -158,7 +158,7 @@ class Tables:
                 engine.use(LiveVocabularies(self.resolved, self.seed, self.placement))
             engine.store.fill(partial(self._start_values, engine))
             self.built = engine
-            register(self.device, engine, _signature(self.resolved))
+            register(self.device, self.resolved, engine)
         return self.built
 
     @property
@@ -213,12 +213,10 @@ def _keep(starts: dict[str, str], table: str, rows: Tensor) -> None:
     starts[table] = fingerprint(rows)
 
 
-def register(
-    device: torch.device, made: Engine | Tables, signature: _Signature | None = None
-) -> None:
+def register(device: torch.device, resolved: Resolved, made: Engine | Tables) -> None:
     """Remember the tables of an embedding for as long as one uses them."""
-    _made[:] = [entry for entry in _made if entry[1]() is not None]
-    _made.append((device, weakref.ref(made), signature))
+    _made[:] = [entry for entry in _made if entry[2]() is not None]
+    _made.append((device, _signature(resolved), weakref.ref(made)))
 
 
 def find(device: torch.device, resolved: Resolved) -> Engine:
@@ -230,14 +228,12 @@ def find(device: torch.device, resolved: Resolved) -> Engine:
     """
     wanted = _signature(resolved)
     others = 0
-    for where, reference, signature in reversed(_made):
+    for where, signature, reference in reversed(_made):
         made = reference()
         if made is None or where != device:
             continue
-        if isinstance(made, Tables):
-            if made.built is not None:
-                continue  # its engine is another entry
-            signature = _signature(made.resolved)
+        if isinstance(made, Tables) and made.built is not None:
+            continue  # its engine is another entry
         if signature == wanted:
             return made.engine if isinstance(made, Tables) else made
         others += 1

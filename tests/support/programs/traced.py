@@ -12,6 +12,16 @@ from typing import Any
 from places import SCRIPTS, SLOW
 from processes.launch import environment, forked_python
 
+RAGGED = ["--ids-per-sample", "3", "--ragged"]
+USUAL_STEPS = [
+    ["--optimizer", "SGD", "--dim", "16"],
+    ["--optimizer", "Adagrad", "--linear", "--tables", "2"],
+    ["--optimizer", "Adam", "--dim", "64", "--tables", "2", *RAGGED],
+    ["--optimizer", "Adagrad", "--dim", "16", "--layout", "TPU", *RAGGED],
+    ["--optimizer", "Adam", "--dim", "64", "--layout", "TPU", "--tables", "2"],
+]
+"""Options of scripts/trace_step.py: steps of each layout, of one table and of two."""
+
 
 def usual_emitters() -> dict[str, str]:
     """Variables of a process whose programs a test looks at: with XLA's usual emitters, as users have."""

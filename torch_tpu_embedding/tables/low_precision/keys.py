@@ -42,7 +42,7 @@ class RoundingKeys:
 
     @property
     def tensors(self) -> list[Tensor | None]:
-        """Those that were given last, by stack."""
+        """The keys that `on_device` gave last, by stack."""
         return [each.tensor for each in self._held]
 
     def on_device(self, number: int) -> Tensor | None:
