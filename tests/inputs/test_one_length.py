@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.host_batches import assert_same, make_batcher
+from models.host_batches import assert_same, assert_same_bags, make_batcher
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch.at_once import keys, stack
@@ -19,7 +19,6 @@ from torch_tpu_embedding.batch.sample_padding import SampleCount
 from torch_tpu_embedding.config.resolved import Resolved, resolve
 from torch_tpu_embedding.inputs import parse as parsing
 from torch_tpu_embedding.inputs.at_once.bags import OneIdBags, OneLengthBags
-from torch_tpu_embedding.inputs.bags import Bags
 
 SIZE = 3
 
@@ -85,19 +84,6 @@ def host_batches(case: Case, parsed: list[Any], training: bool) -> list[HostBatc
     return [batcher.make(each, training, samples.of(each, shapes, training)) for each in parsed]
 
 
-def assert_same_bags(one: Bags, other: Bags) -> None:
-    for name in ("ids", "bag", "gain"):
-        mine, its = getattr(one, name), getattr(other, name)
-        assert (mine is None) == (its is None)
-        assert mine is None or (torch.equal(mine, its) and mine.dtype == its.dtype)
-    assert one.shape == other.shape
-    assert (one.num_ids, one.num_dropped, one.length) == (
-        other.num_ids,
-        other.num_dropped,
-        other.length,
-    )
-
-
 @settings(max_examples=300, deadline=None)
 @given(cases())
 def test_the_bags_are_those_of_the_reference(case: Case) -> None:
@@ -146,14 +132,10 @@ def test_bags_of_one_length_are_read_at_once() -> None:
 
 
 def test_other_bags_are_read_one_feature_after_another() -> None:
-    ragged = tte.Ragged.from_lists([[1, 2], [3], [5, 6, 7]])
     weights = [None, tte.Ragged(torch.ones(6), BATCH[1].row_splits), None]
     padded = [*features(2), tte.FeatureConfig(tte.TableConfig(12, 4, padding_idx=0))]
-    assert isinstance(read([BATCH[0], ragged, BATCH[2]]), list)
     assert isinstance(read(BATCH, weights=weights), list)
     assert isinstance(read(BATCH, padded), list)
-    assert isinstance(read([BATCH[0], BATCH[1], tte.Ragged.from_lists([[], [], []])]), list)
-    assert isinstance(read([BATCH[1], BATCH[1], BATCH[1]], features(max_sequence_length=2)), list)
 
 
 def test_batches_are_packed_at_once_as_soon_as_their_lengths_are_known() -> None:

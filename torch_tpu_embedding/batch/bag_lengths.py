@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..inputs.at_once.bags import ONE_HOT, OneIdBags, OneLengthBags
+from ..inputs.at_once.bags import ONE_HOT, AtOnceBags, OneIdBags
 from ..inputs.bags import NO_ID, Bags
 from ..runtime import host
 
@@ -45,10 +45,15 @@ class BagLengths:
         self._names = names
         self._lengths: list[int | None] = [None if may else _RAGGED for may in may_have_one_length]
 
-    def are_those_of(self, bags: OneLengthBags) -> bool:
-        """True if `arrange` gives each bag just as many positions as it has ids."""
-        pairs = zip(bags.lengths, self._lengths, strict=True)
-        return all(given in (ONE_HOT, known) for given, known in pairs)
+    def those_of(self, bags: AtOnceBags) -> tuple[int, ...] | None:
+        """H of each fixed-length feature, 0 for all others, if `arrange` gives each bag just as many
+        positions as it has ids; None if one gets others, or is not decided yet."""
+        found = []
+        for given, known in zip(bags.lengths, self._lengths, strict=True):
+            if given not in (ONE_HOT, known) and known != _RAGGED:
+                return None
+            found.append(ONE_HOT if given == ONE_HOT or known is None else known)
+        return tuple(found)
 
     def arrange(self, bags: Sequence[Bags]) -> Sequence[Bags]:
         """The bags of one device, where the bags of fixed-length features have H positions each."""

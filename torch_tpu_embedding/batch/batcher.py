@@ -18,13 +18,13 @@ from torch import Tensor
 from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
 from ..distributed.placement import Placement
-from ..inputs.at_once.bags import OneLengthBags
+from ..inputs.at_once.bags import AtOnceBags
 from ..inputs.bags import Bags, split_bags
 from ..runtime import host
 from ..runtime.phases import phase, timed
 from ..tables.layout import StackLayout
 from .agreement import Report, kinds_of, most, tell
-from .at_once.batch import OneLengthBatch
+from .at_once.forms import Packers
 from .bag_lengths import BagLengths
 from .buffers import write_buffers
 from .dedup import Ranks
@@ -132,8 +132,7 @@ class Batcher:
             each.table_index not in each_occurrence for each in resolved.features
         ]
         self._has_rounds = bool(each_occurrence)
-        self._at_once: dict[object, tuple[tuple[StackOrder, ...], OneLengthBatch]] = {}
-        """The orders and the makers of whole batches whose bags have one length, by their form."""
+        self._packers = Packers(resolved, self._order, self._ranks)
         features = [each.name for each in resolved.features]
         self._lengths = {kind: BagLengths(features, may_have_one_length) for kind in (True, False)}
 
@@ -178,8 +177,11 @@ class Batcher:
             ValueError: the batches of the processes are not of the same kinds.
         """
         self._made += 1
-        if isinstance(bags, OneLengthBags) and self._takes_at_once(bags, training, samples):
-            return self._make_at_once(bags, training, samples.times if samples is not None else 1)
+        if isinstance(bags, AtOnceBags) and self._takes_at_once(samples):
+            lengths = self._lengths[training].those_of(bags)
+            if lengths is not None:
+                times = samples.times if samples is not None else 1
+                return self._make_at_once(bags, training, lengths, times)
         agreed = self._agree(bags, training, samples)
         parts, orders, requests = agreed.parts, agreed.orders, agreed.requests
         padding = self._padding_of(training, agreed.times)
@@ -218,38 +220,33 @@ class Batcher:
             else None,
         )
 
-    def _takes_at_once(self, bags: OneLengthBags, training: bool, samples: Samples | None) -> bool:
-        """True if a batch needs no other device, no sample without ids, and no other length of bags."""
+    def _takes_at_once(self, samples: Samples | None) -> bool:
+        """True if a batch needs no other device and no sample without ids."""
         is_whole = samples is None or samples.count == samples.times * samples.unit
-        is_alone = self._placement.num_devices == 1 and not self._has_rounds
-        return is_alone and is_whole and self._lengths[training].are_those_of(bags)
+        return is_whole and self._placement.num_devices == 1 and not self._has_rounds
 
-    def _make_at_once(self, bags: OneLengthBags, training: bool, times: int) -> HostBatch:
-        """As `make`, for a batch that `_takes_at_once`."""
+    def _make_at_once(
+        self, bags: AtOnceBags, training: bool, lengths: tuple[int, ...], times: int
+    ) -> HostBatch:
+        """As `make`, for a batch that `_takes_at_once`, with the lengths that its features have."""
         padding = self._padding_of(training, times)
         for each in padding:
             each.take_agreed(each.wishes)
-        known = self._at_once.get(bags.form)
-        if known is None:
-            orders = self._order(self._lengths[training].arrange(bags))
-            made = OneLengthBatch(self._resolved, orders, bags, self._ranks)
-            known = self._at_once[bags.form] = orders, made
-        orders, at_once = known
-        shapes, ints, records = at_once.pack(
-            bags, lambda n, unique: self._fit(orders[n], padding[n], unique, 0, 0)
+        orders, packer = self._packers.of(bags, lengths)
+        packed = packer.pack(
+            bags, lambda n, unique, ragged: self._fit(orders[n], padding[n], unique, ragged, 0)
         )
         return HostBatch(
-            shapes,
-            ints,
-            at_once.floats,
-            ((),) * len(shapes),
-            tuple((each,) for each in records),
+            packed.shapes,
+            packed.ints,
+            packed.floats,
+            ((),) * len(packed.shapes),
+            tuple((each,) for each in packed.records),
             f"batch {self._made}{self._name}",
-            copy=at_once.copy,
+            copy=packed.copy,
         )
 
-    def _order(self, bags: Sequence[Bags]) -> tuple[StackOrder, ...]:
-        forms = tuple(map(form_of, bags))
+    def _order(self, forms: tuple[Form, ...]) -> tuple[StackOrder, ...]:
         if forms not in self._orders:
             self._orders[forms] = order_stacks(self._resolved, self._stacks, forms)
         return self._orders[forms]
@@ -274,7 +271,7 @@ class Batcher:
             first_part = parts[0] if parts else ()
             arranged = [lengths.arrange(part) for part in parts]
             seen = lengths.observe(arranged)
-            orders = self._order(arranged[0]) if arranged else ()
+            orders = self._order(tuple(map(form_of, arranged[0]))) if arranged else ()
             requests = [
                 [
                     make_request(self._resolved, order, part, self._placement, self._ranks)

@@ -76,7 +76,7 @@ def int_buffer(
     values = {
         each.feature_index: rows[order.num_one_hot + each.first :] for each in order.fixed_length
     }
-    _fill_fixed_length(order, parts.to_fixed_length, values)
+    fill_fixed_length(order, parts.to_fixed_length, values)
     ragged = rows[order.num_one_hot + order.num_fixed_length :]
     parts.to_ragged[: ragged.size] = ragged
     parts.to_ragged[ragged.size :] = (shape.num_positions or shape.num_unique) - 1
@@ -96,7 +96,7 @@ def float_buffer(shape: StackShape, bags: Sequence[Bags]) -> Tensor:
     """The gains of one stack; `FloatParts` names its pieces."""
     gains = np.empty(sum(shape.float_lengths), dtype=np.float32)
     parts = FloatParts(*_split(gains, shape.float_lengths))
-    _fill_fixed_length(
+    fill_fixed_length(
         shape.order,
         parts.fixed_length_gain,
         {s.feature_index: _gain(bags, s) for s in shape.order.fixed_length},
@@ -130,7 +130,7 @@ def incoming_positions(
     return positions.view(-1)
 
 
-def _fill_fixed_length(order: StackOrder, buffer: _Array, values: Mapping[int, _Array]) -> None:
+def fill_fixed_length(order: StackOrder, buffer: _Array, values: Mapping[int, _Array]) -> None:
     """Write values that lie bag after bag as `[H, bags]` for each group of fused lookups.
 
     The device sums over the first of these dimensions.

@@ -9,6 +9,8 @@ Letters: N lookups, U unique rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,20 +57,76 @@ class Ranks:
             The distinct keys, `[U]` int32, rising, and the position of each key among them, `[N]` int32.
         """
         given = keys.numpy()
-        ordered = _sorted_runs(given, runs)
-        unique = ordered
-        if ordered.size:
-            is_first = np.empty(ordered.size, dtype=bool)
-            is_first[0] = True
-            np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
-            unique = ordered.compress(is_first)
-        distinct = torch.from_numpy(unique.view(np.int32))
+        unique = _without_equal(_sorted_runs(given, runs)).view(np.int32)
+        return torch.from_numpy(unique), torch.from_numpy(self._positions(unique, given, bound))
+
+    def unique_in_runs(
+        self, keys: NDArray[np.int64], bound: int, runs: Sequence[Run]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The same again, where keys are marked in the runs that are dense, and sorted in all others.
+
+        Args:
+            keys: `[N]` in [0, bound).
+            runs: which lie one after another in `keys`.
+
+        Returns:
+            The distinct keys, `[U]`, rising, and the position of each key among them, `[N]`.
+        """
+        if not self.can_hold(bound):
+            unique, inverse = unique_inverse(torch.from_numpy(keys.copy()), bound)
+            return unique.numpy().astype(np.int32), inverse.numpy()
+        found = [_distinct(keys[run.part], run) for run in runs]
+        distinct = np.concatenate([np.empty(0, dtype=np.int32), *found], dtype=np.int32)
+        return distinct, self._positions(distinct, keys, bound)
+
+    def _positions(
+        self, distinct: NDArray[np.int32], keys: NDArray[np.int64], bound: int
+    ) -> NDArray[np.int32]:
+        """The position of each key among the distinct ones."""
         if self._rank.size < bound:
             self._rank = np.empty(bound, dtype=np.int32)
         # torch scatters in half of numpy's time; numpy selects in a fraction of torch's.
-        number = torch.arange(unique.size, dtype=torch.int32, device="cpu")
-        torch.from_numpy(self._rank).scatter_(0, distinct.long(), number)
-        return distinct, torch.from_numpy(self._rank.take(given, mode="clip"))
+        number = torch.arange(distinct.size, dtype=torch.int32, device="cpu")
+        torch.from_numpy(self._rank).scatter_(0, torch.from_numpy(distinct).long(), number)
+        return self._rank.take(keys, mode="clip")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Keys of which every one is less than every key of the next run."""
+
+    part: slice
+    """Where they lie among all keys."""
+    first: int
+    """The least that a key can be."""
+    rows: int
+    """How many different keys there could be."""
+
+    @property
+    def is_dense(self) -> bool:
+        """True if its keys are faster marked than sorted."""
+        return are_dense(self.part.stop - self.part.start, self.rows)
+
+
+def _distinct(keys: NDArray[np.int64], run: Run) -> NDArray[Any]:
+    """The distinct keys of a run, which rise."""
+    if not run.is_dense:
+        ordered = keys.astype(np.uint32)
+        ordered.sort()
+        return _without_equal(ordered)
+    marks = np.zeros(run.first + run.rows, dtype=bool)
+    marks[keys] = True
+    return marks[run.first :].nonzero()[0] + run.first
+
+
+def _without_equal(ordered: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Keys that rise, each once."""
+    if not ordered.size:
+        return ordered
+    is_first = np.empty(ordered.size, dtype=bool)
+    is_first[0] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+    return ordered.compress(is_first)
 
 
 def _sorted_runs(keys: NDArray[np.int64], runs: Sequence[Sequence[slice]]) -> NDArray[np.uint32]:

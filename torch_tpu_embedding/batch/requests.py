@@ -121,7 +121,7 @@ def _ids_of(order: StackOrder, bags: Sequence[Bags]) -> tuple[Tensor, list[int],
     if isinstance(bags, OneIdBags):
         numbers = [span.feature_index for span in order.spans]
         ids = bags.ids.clone() if len(numbers) == len(bags) else bags.ids[numbers]
-        return ids.view(-1), [*bags.shape] * len(numbers), False
+        return ids.view(-1), [bags.size] * len(numbers), False
     parts = [bags[span.feature_index] for span in order.spans]
     has_gaps = any(part.bag is None and part.num_ids < part.ids.numel() for part in parts)
     ids = torch.cat([part.ids for part in parts])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..config.resolved import Resolved
-from ..inputs.at_once.bags import OneLengthBags
+from ..inputs.at_once.bags import AtOnceBags
 from ..inputs.bags import NO_ID, Bags
 
 
@@ -80,8 +80,8 @@ class SampleCount:
                 size than B / S.
         """
         unit = self._batch_size // self._processes
-        if isinstance(bags, OneLengthBags) and (bags.shape[0] == unit or not training):
-            return Samples(bags.shape[0], unit, (True,) * len(bags))
+        if isinstance(bags, AtOnceBags) and (bags.size == unit or not training):
+            return Samples(bags.size, unit, (True,) * len(bags))
         follows = tuple(shape is None for shape in shapes)
         first = None
         for number, (each, counts) in enumerate(zip(bags, follows, strict=True)):

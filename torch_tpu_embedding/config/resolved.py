@@ -131,13 +131,23 @@ class Resolved:
         )
 
     @cached_property
+    def sequence_lengths(self) -> tuple[int, ...]:
+        """The max_sequence_length of each feature."""
+        return tuple(feature.max_sequence_length for feature in self.features)
+
+    @cached_property
+    def ids_are_rows(self) -> bool:
+        """True if every id of every feature is the number of a row that is looked up: no table has a
+        padding row or a vocabulary."""
+        return not self.has_vocabularies and not any(
+            table.padding_row is not None for table in self.tables
+        )
+
+    @cached_property
     def all_may_be_plain(self) -> bool:
         """True if every id of a dense input of every feature is the number of a row that is looked up: no
         feature is a sequence, and no table has a padding row or a vocabulary."""
-        return not self.has_vocabularies and not any(
-            feature.max_sequence_length or self.table_of(feature).padding_row is not None
-            for feature in self.features
-        )
+        return self.ids_are_rows and not any(self.sequence_lengths)
 
     def __deepcopy__(self, memo: object) -> Resolved:
         return self  # it never changes, and a copied module shall know the user's own configs

@@ -5,12 +5,14 @@ Letters: B batch, F keys, N ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..config.declared import FeatureConfig
 from .entries import check_host
 from .ragged import Ragged
 
@@ -35,34 +37,109 @@ def is_keyed(value: object) -> bool:
     return not isinstance(value, (Tensor, Ragged, Mapping, list, tuple)) and _has(value, _KEYED)
 
 
-def split_jagged(features: Any, path: str = "") -> _Pair:
+def split_jagged(features: Any, structure: Any = None, path: str = "") -> _Pair:
     """(ids, weights) of a nest of inputs, sharing their memory as far as possible.
 
-    A KeyedJaggedTensor becomes a dict by key, a JaggedTensor a Ragged; other leaves have weights None.
+    A KeyedJaggedTensor becomes a dict by key, or the list for which it stands; a JaggedTensor becomes a
+    Ragged; other leaves have weights None.
 
     Args:
+        structure: the nest of FeatureConfig.
         path: where the nest stands in a larger one, for messages.
 
     Raises:
         ValueError: its lengths, values, weights and inverse indices do not fit each other, a key is there
-            twice, or a tensor is not on the host.
+            twice, its keys are not the names of the features of a list, or a tensor is not on the host.
     """
     if isinstance(features, (Tensor, Ragged)):
         return features, None
     if isinstance(features, Mapping):
-        pairs = {key: split_jagged(part, f"{path}/{key}") for key, part in features.items()}
+        by_key = structure if isinstance(structure, Mapping) else {}
+        pairs = {
+            key: split_jagged(part, by_key.get(key), f"{path}/{key}")
+            for key, part in features.items()
+        }
         return {k: pair[0] for k, pair in pairs.items()}, {k: pair[1] for k, pair in pairs.items()}
     if isinstance(features, (list, tuple)):
-        parts = [split_jagged(part, f"{path}/{number}") for number, part in enumerate(features)]
+        inner = structure if isinstance(structure, (list, tuple)) else ()
+        pieces = zip_longest(features, inner[: len(features)])
+        parts = [
+            split_jagged(part, of_part, f"{path}/{number}")
+            for number, (part, of_part) in enumerate(pieces)
+        ]
         return _like(features, [ids for ids, _ in parts]), _like(features, [w for _, w in parts])
     if _has(features, _KEYED):
-        return _split_keyed(features)
+        by_name, of_ids = _split_keyed(features)
+        if not holds_list(structure):
+            return by_name, of_ids
+        names = names_of_list(structure, [*by_name], path)
+        in_order = [by_name[name] for name in names], [of_ids[name] for name in names]
+        return _like(structure, in_order[0]), _like(structure, in_order[1])
     if _has(features, _ONE):
         weights = features.weights_or_none()
         splits = _check_parts(f"JaggedTensor at {path[1:]!r}", features, weights)
         ids = Ragged(features.values(), splits)
         return ids, None if weights is None else Ragged(weights, splits)
     return features, None
+
+
+def key_names(structure: Any) -> list[str] | None:
+    """The keys of a KeyedJaggedTensor that stands for a dict or a list of features, in feature order; None
+    if there is none that can."""
+    if holds_list(structure):
+        names = [each.name or "" for each in structure]
+        return names if all(names) and len({*names}) == len(names) else None
+    if not isinstance(structure, Mapping):
+        return None
+    plain = all(isinstance(k, str) and isinstance(v, FeatureConfig) for k, v in structure.items())
+    return sorted(structure) if plain else None
+
+
+def holds_list(structure: Any) -> bool:
+    """True for a list or tuple of FeatureConfig, with no nest in it."""
+    return isinstance(structure, (list, tuple)) and all(
+        isinstance(each, FeatureConfig) for each in structure
+    )
+
+
+def names_of_list(structure: Sequence[FeatureConfig], keys: list[str], path: str = "") -> list[str]:
+    """The names of the features of a list, by which a KeyedJaggedTensor stands for it.
+
+    Args:
+        keys: of the KeyedJaggedTensor.
+        path: where the list stands in a nest.
+
+    Raises:
+        ValueError: a feature has no name, two have one name, or the names are not the keys.
+    """
+    where = f"features{f' at {path[1:]!r}' if path else ''}: a KeyedJaggedTensor"
+    names = [each.name or "" for each in structure]
+    unnamed = [number for number, name in enumerate(names) if not name]
+    if unnamed:
+        raise ValueError(
+            f"{where} stands for a list of features by their names, but those at {unnamed} have none; give "
+            f"each its key, FeatureConfig(…, name={keys[0]!r}), or a list in the order of feature_config, "
+            f"[kjt[key] for key in {keys}] with the keys in that order"
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"{where} stands for a list of features by their names, but several are named {twice}; give "
+            f"each a name of its own, or a list, [kjt[key] for key in {names}]"
+        )
+    missing, unexpected = sorted({*names} - {*keys}), sorted({*keys} - {*names})
+    if missing or unexpected:
+        remedy = f"leave others out by [kjt[key] for key in {names}]"
+        if missing:
+            remedy = (
+                "give each feature its key as FeatureConfig(…, name=key), and samples without ids lengths "
+                "of 0"
+            )
+        raise ValueError(
+            f"{where} must have the names of the features as keys: missing {missing}, unexpected "
+            f"{unexpected}; {remedy}"
+        )
+    return names
 
 
 def _like(container: Any, parts: list[Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config.nest import flatten_like
 from ..config.resolved import Feature, Resolved
-from .at_once.bags import OneLengthBags
+from .at_once.bags import AtOnceBags
 from .bags import Bags
 
 Shape = tuple[int, ...]
@@ -81,8 +81,8 @@ class OutputShapes:
 
     def _of(self, bags: Sequence[Bags], follows: Sequence[bool]) -> list[Shape]:
         """The shapes that the bags would have with as many samples as the batch size says."""
-        if isinstance(bags, OneLengthBags):
-            return [(self._batch_size,)] * len(bags)
+        if isinstance(bags, AtOnceBags):
+            return [(self._batch_size, *shape[1:]) for shape in bags.shapes]
         return [
             (self._batch_size, *each.shape[1:]) if begins else each.shape
             for each, begins in zip(bags, follows, strict=True)

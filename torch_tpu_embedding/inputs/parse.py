@@ -25,19 +25,17 @@ def parse_features(
 ) -> Sequence[Bags]:
     """Check a nest of inputs and bring it into bags of ids, in feature order; arguments as for `parse`.
 
-    Features that all have one id a sample, or bags of one length, are read at once, with the same result.
+    Features without weights whose ids are all rows of their tables are read at once, with the same result.
     """
     is_flat = weights is None and resolved.is_flat
-    read: Sequence[Bags] | None
+    read: Sequence[Bags] | None = None
     if is_flat:
         read = read_flat(resolved, features, output_shapes)
-        if read is not None:
-            return read
-    elif weights is None:
+    if read is None and weights is None:
         read = read_keyed(resolved, features, output_shapes)
-        if read is not None:
-            return read
-    features, weights = without_jagged(features, weights)
+    if read is not None:
+        return read
+    features, weights = without_jagged(resolved.structure, features, weights)
     features = with_columns(resolved.structure, features)
     flat = flatten_like(resolved.structure, features, "features")
     flat_weights: list[Any] = [None] * len(flat)
@@ -64,8 +62,12 @@ def parse_features(
     ]
 
 
-def without_jagged(features: Any, weights: Any) -> tuple[Any, Any]:
-    """Ids and weights with TorchRec's tensors taken apart."""
+def without_jagged(structure: Any, features: Any, weights: Any) -> tuple[Any, Any]:
+    """Ids and weights with TorchRec's tensors taken apart.
+
+    Args:
+        structure: the nest of FeatureConfig.
+    """
     if not holds_jagged(features):
         return features, weights
     if weights is not None:
@@ -73,4 +75,4 @@ def without_jagged(features: Any, weights: Any) -> tuple[Any, Any]:
             "weights were given beside a KeyedJaggedTensor, which brings its own, as a JaggedTensor does; "
             "pass None, and set is_weighted=False in the FeatureConfig of features that shall have none"
         )
-    return split_jagged(features)
+    return split_jagged(features, structure)

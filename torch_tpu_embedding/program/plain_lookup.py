@@ -75,7 +75,7 @@ def look_up_on_host(
     if id_bounds not in ID_BOUNDS:
         raise ValueError(f"id_bounds must be one of {ID_BOUNDS}, got {id_bounds!r}")
     names = {table.config: table.name for table in resolve(feature_config, None).tables}
-    inputs, weights = without_jagged(inputs, weights)
+    inputs, weights = without_jagged(feature_config, inputs, weights)
     inputs = with_columns(feature_config, inputs)
     asked = prune_like(feature_config, inputs)
     flatten_like(asked, inputs, "features")  # says which keys are not of the configuration

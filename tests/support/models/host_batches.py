@@ -13,6 +13,7 @@ from torch_tpu_embedding.batch.sample_padding import SampleCount
 from torch_tpu_embedding.config.resolved import Resolved
 from torch_tpu_embedding.distributed.group import Alone
 from torch_tpu_embedding.distributed.placement import Placement
+from torch_tpu_embedding.inputs.bags import Bags
 from torch_tpu_embedding.inputs.parse import parse_features
 from torch_tpu_embedding.tables.layout import build_stacks
 
@@ -52,4 +53,17 @@ def assert_same(one: HostBatch, other: HostBatch) -> None:
         other.cut,
         other.name,
         len(other.round_batches),
+    )
+
+
+def assert_same_bags(one: Bags, other: Bags) -> None:
+    for name in ("ids", "bag", "gain"):
+        mine, its = getattr(one, name), getattr(other, name)
+        assert (mine is None) == (its is None)
+        assert mine is None or (torch.equal(mine, its) and mine.dtype == its.dtype)
+    assert one.shape == other.shape
+    assert (one.num_ids, one.num_dropped, one.length) == (
+        other.num_ids,
+        other.num_dropped,
+        other.length,
     )

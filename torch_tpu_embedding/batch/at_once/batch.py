@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -17,11 +17,11 @@ from ...runtime import host
 from ...runtime.phases import phase
 from ..buffer_parts import IntParts
 from ..dedup import Ranks
-from ..program_shape import StackOrder, StackShape
+from ..program_shape import StackOrder
+from .packed import Fit, Packed
 from .stack import OneLengthStack
 
 _Array = NDArray[Any]
-Fit = Callable[[int, int], StackShape]
 
 
 class OneLengthBatch:
@@ -41,26 +41,15 @@ class OneLengthBatch:
         ranks: Ranks,
     ) -> None:
         self._stacks = [OneLengthStack(resolved, order, like.size, ranks) for order in orders]
-        self.floats = torch.cat([_gains(stack, like.gains) for stack in self._stacks])
-        """The float32 buffer of every batch of this form."""
-        self.copy = host.DeviceCopy()
-        """Keeps it on the device."""
+        self._floats = torch.cat([_gains(stack, like.gains) for stack in self._stacks])
+        self._copy = host.DeviceCopy()
 
-    def pack(
-        self, bags: OneLengthBags, fit: Fit
-    ) -> tuple[tuple[StackShape, ...], Tensor, list[Tensor]]:
-        """Deduplicate a batch and write its numbers.
-
-        Args:
-            fit: number of a stack and of its unique records → the stack's program shape.
-
-        Returns:
-            The shapes; the int32 buffer; per stack the unique records, which are views of it.
-        """
+    def pack(self, bags: OneLengthBags, fit: Fit) -> Packed:
+        """Deduplicate a batch and write its numbers."""
         matrix = None if bags.matrix is None else bags.matrix.numpy()
         parts = bags.parts if matrix is None else [*matrix]
         unique = [stack.find(parts, matrix) for stack in self._stacks]
-        shapes = tuple(fit(number, count) for number, count in enumerate(unique))
+        shapes = tuple(fit(number, count, 0) for number, count in enumerate(unique))
         with phase("buffers"):
             lengths = [length for shape in shapes for length in shape.int_lengths]
             ints = np.empty(sum(lengths), dtype=np.int32)
@@ -72,7 +61,8 @@ class OneLengthBatch:
                 # Nothing is ragged, so that the rows of all lookups are the end of the stack's part.
                 end = ends[count * (number + 1) - 1]
                 records.append(stack.write(of_stack, ints[end - stack.num_lookups : end]))
-        return shapes, torch.from_numpy(ints), [torch.from_numpy(each) for each in records]
+        of_stacks = [torch.from_numpy(each) for each in records]
+        return Packed(shapes, torch.from_numpy(ints), self._floats, of_stacks, self._copy)
 
 
 def _gains(stack: OneLengthStack, gains: Sequence[float]) -> Tensor:

@@ -1,14 +1,16 @@
-"""The bags of features whose bags have one length each, as they were given, without the bag of each id.
+"""The bags of features that were read at once, as they were given, without the bag of each id.
 
-Letters: B batch, F features, H ids of a bag of fixed length.
+Letters: B batch, F features, N ids of a feature, H ids of a bag of fixed length.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, overload
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,19 +19,21 @@ from ...runtime import host
 from ..bags import Bags
 
 ONE_HOT = 0
-"""In place of H: one id a sample, which is no bag and has no gain."""
+"""In place of H: at most one id for each activation, which is no bag and has no gain."""
+UNEVEN = -1
+"""In place of H: bags of any number of ids."""
 
 
-class OneLengthBags(Sequence[Bags]):
-    """The bags of features of which each has one length, no weights, and no id that is not looked up.
+class AtOnceBags(Sequence[Bags]):
+    """The bags of features without weights and without an id that is not looked up.
 
     A list of Bags, those that `parse` gives, to everybody who looks at nothing else.
 
     Args:
-        parts: per feature its ids, int64 or int32, each in [0, V): `[B · H]`, bag after bag; `[B]` for
-            one-hot features. Arrays, whose every use costs less than that of a tensor.
-        lengths: H of each feature, or ONE_HOT.
-        gains: the gain of every id of each feature.
+        parts: per feature its ids, int64 or int32, each in [0, V): `[N]`, bag after bag; `[B]` for dense
+            features. Arrays, whose every use costs less than that of a tensor.
+        lengths: per feature H, UNEVEN, or ONE_HOT.
+        shapes: of each feature's activations, without D.
         size: B.
     """
 
@@ -37,31 +41,26 @@ class OneLengthBags(Sequence[Bags]):
         self,
         parts: Sequence[NDArray[Any]],
         lengths: tuple[int, ...],
-        gains: tuple[float, ...],
+        shapes: Sequence[tuple[int, ...]],
         size: int,
     ) -> None:
         self.parts = parts
         self.lengths = lengths
-        self.gains = gains
+        self.shapes = shapes
         self.size = size
 
     @property
-    def matrix(self) -> Tensor | None:
-        """`[F, B]` int64, if the ids of all features lie so in memory."""
-        return None
-
-    @property
+    @abstractmethod
     def form(self) -> tuple[object, ...]:
         """The properties that batches must share to be handled alike."""
-        return self.size, self.lengths
 
     @property
-    def shape(self) -> tuple[int]:
-        """The shape of each feature's activations without D: `(B,)`."""
-        return (self.size,)
+    @abstractmethod
+    def counts(self) -> Sequence[NDArray[Any] | None]:
+        """`[B]` for each feature: how many ids each bag has; None for dense features."""
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.shapes)
 
     @overload
     def __getitem__(self, index: int) -> Bags: ...
@@ -77,15 +76,57 @@ class OneLengthBags(Sequence[Bags]):
 
     @cached_property
     def _bags(self) -> list[Bags]:
+        return self._make()
+
+    @abstractmethod
+    def _make(self) -> list[Bags]:
+        """The bags of each feature."""
+
+
+class OneLengthBags(AtOnceBags):
+    """The bags of features of which each has one length.
+
+    Args:
+        parts: per feature its ids, int64 or int32, each in [0, V): `[B · H]`, bag after bag; `[B]` for
+            one-hot features.
+        lengths: H of each feature, or ONE_HOT.
+        gains: the gain of every id of each feature.
+        size: B.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[NDArray[Any]],
+        lengths: tuple[int, ...],
+        gains: tuple[float, ...],
+        size: int,
+    ) -> None:
+        super().__init__(parts, lengths, [(size,)] * len(lengths), size)
+        self.gains = gains
+
+    @property
+    def matrix(self) -> Tensor | None:
+        """`[F, B]` int64, if the ids of all features lie so in memory."""
+        return None
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        return self.size, self.lengths
+
+    @cached_property
+    def counts(self) -> Sequence[NDArray[Any] | None]:
+        return [None if n == ONE_HOT else np.full(self.size, n) for n in self.lengths]
+
+    def _make(self) -> list[Bags]:
         return [*map(self._of, self.parts, self.lengths, self.gains)]
 
     def _of(self, part: NDArray[Any], length: int, gain: float) -> Bags:
-        ids, count = torch.from_numpy(part).to(torch.int64), part.size
+        ids, shape, count = torch.from_numpy(part).to(torch.int64), (self.size,), part.size
         if length == ONE_HOT:
-            return Bags(ids, None, None, self.shape, count)
+            return Bags(ids, None, None, shape, count)
         bag = host.arange(self.size).repeat_interleave(length)
         gains = torch.tensor([gain], dtype=torch.float32, device="cpu").expand(count)
-        return Bags(ids, bag, gains, self.shape, count)
+        return Bags(ids, bag, gains, shape, count)
 
 
 class OneIdBags(OneLengthBags):
@@ -104,6 +145,5 @@ class OneIdBags(OneLengthBags):
     def matrix(self) -> Tensor:
         return self.ids
 
-    @cached_property
-    def _bags(self) -> list[Bags]:
-        return [Bags(each, None, None, self.shape, self.size) for each in self.ids.unbind()]
+    def _make(self) -> list[Bags]:
+        return [Bags(each, None, None, (self.size,), self.size) for each in self.ids.unbind()]

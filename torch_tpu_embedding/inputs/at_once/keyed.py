@@ -1,71 +1,82 @@
-"""A KeyedJaggedTensor whose keys have bags of one length each, read without cutting it into a Ragged a key.
+"""A KeyedJaggedTensor whose keys need no look at each, read without cutting it into a Ragged a key.
 
 Everything else, and every error, is left to `keyed_jagged.py`.
-Letters: B batch, F keys, H ids of a bag of fixed length.
+Letters: B batch, F keys, N ids, H ids of a bag of fixed length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from ...config.declared import FeatureConfig
 from ...config.resolved import Resolved
-from ..keyed_jagged import is_keyed
-from .bags import OneLengthBags
-from .read import are_inside, are_plain, gain_of
+from ..keyed_jagged import is_keyed, key_names
+from .bags import AtOnceBags, OneLengthBags
+from .read import are_inside, bags_of, gain_of, may_be_read
 
-_DTYPES = (torch.int64, torch.int32)
+_DTYPES = (np.dtype(np.int64), np.dtype(np.int32))
 
 
 def read_keyed(
     resolved: Resolved, value: Any, output_shapes: Sequence[tuple[int, ...] | None]
-) -> OneLengthBags | None:
-    """The ids of a KeyedJaggedTensor that stands for a dict of features; None if they need a look at each.
+) -> AtOnceBags | None:
+    """The ids of a KeyedJaggedTensor that stands for a dict or a list of features; None if they need a look
+    at each.
 
     Args:
         output_shapes: of the features that have one of their own.
     """
-    names = _names(resolved.structure)
-    if not names or not is_keyed(value) or not are_plain(resolved, output_shapes):
+    if not is_keyed(value) or not may_be_read(resolved, output_shapes):
         return None
-    keys = [*value.keys()]
-    if sorted(keys) != names or value.weights_or_none() is not None or _varies(value):
+    names, keys = key_names(resolved.structure), [*value.keys()]
+    if names is None or sorted(keys) != sorted(names) or len({*keys}) < len(keys):
         return None
-    flat, offsets = value.values(), value.offsets()
-    lengths = offsets.diff()
-    size = value.stride()
-    if not size or lengths.numel() != size * len(keys) or flat.dim() != 1:
+    if value.weights_or_none() is not None or _varies(value):
         return None
-    if not all(each.is_cpu and each.dtype in _DTYPES for each in (flat, offsets)):
+    size, flat, offsets = value.stride(), value.values(), value.offsets()
+    if not (size and flat.dim() == offsets.dim() == 1 and flat.is_cpu and offsets.is_cpu):
         return None
-    every = tuple(lengths[::size].tolist())
-    if not all(every) or not _are_equal(offsets, every, size):
+    ids, ends = flat.numpy(), offsets.numpy()
+    if ids.dtype not in _DTYPES or ends.dtype not in _DTYPES or ends.size != size * len(keys) + 1:
         return None
-    ends = np.cumsum(every) * size
-    if ends[-1] != flat.numel():
+    if ends[0] != 0 or ends[-1] != ids.size:
         return None
-    pieces = dict(
-        zip(keys, zip(np.split(flat.numpy(), ends[:-1]), every, strict=True), strict=True)
-    )
-    parts, of_names = zip(*(pieces[name] for name in names), strict=True)
-    if not all(map(are_inside, parts, resolved.vocabulary_sizes)):
+    places = [keys.index(name) for name in names]
+    parts = [ids[start:stop] for start, stop in pairwise(ends[::size].tolist())]
+    ordered = [parts[place] for place in places]
+    every = tuple((ends[1::size] - ends[:-1:size]).tolist())
+    if all(every) and ends.tobytes() == _memory(every, size, ends.dtype.itemsize):
+        return _of_one_length(resolved, ordered, tuple(every[place] for place in places), size)
+    if not _are_lengths(value, ends):
         return None
-    gains = map(gain_of, resolved.combiners, of_names)
-    return OneLengthBags(parts, of_names, tuple(gains), size)
+    splits = [ends[size * place : size * (place + 1) + 1] - ends[size * place] for place in places]
+    return bags_of(resolved, ordered, splits)
 
 
-def _names(structure: Any) -> list[str]:
-    """The keys of a dict of features in feature order; none if it is another nest."""
-    if not isinstance(structure, Mapping):
-        return []
-    plain = all(isinstance(k, str) and isinstance(v, FeatureConfig) for k, v in structure.items())
-    return sorted(structure) if plain else []
+def _of_one_length(
+    resolved: Resolved, parts: Sequence[NDArray[Any]], lengths: tuple[int, ...], size: int
+) -> OneLengthBags | None:
+    if any(resolved.sequence_lengths) or not all(map(are_inside, parts, resolved.vocabulary_sizes)):
+        return None
+    gains = map(gain_of, resolved.combiners, lengths)
+    return OneLengthBags(parts, lengths, tuple(gains), size)
+
+
+def _are_lengths(value: Any, ends: NDArray[Any]) -> bool:
+    """True if offsets never fall, and are those of its lengths."""
+    counts = ends[1:] - ends[:-1]
+    if counts.min() < 0:
+        return False
+    lengths = getattr(value, "lengths", None)
+    if not callable(lengths):
+        return True
+    given = lengths()
+    return given.is_cpu and np.array_equal(given.numpy(), counts)
 
 
 def _varies(value: Any) -> bool:
@@ -77,13 +88,12 @@ def _varies(value: Any) -> bool:
     return bool(callable(varies) and varies()) or (callable(inverse) and inverse() is not None)
 
 
-def _are_equal(offsets: Tensor, every: tuple[int, ...], size: int) -> bool:
-    """True if all bags of each key have the length that `every` says, one after the other."""
-    return offsets.numpy().tobytes() == _memory(every, size, offsets.dtype)
-
-
 @lru_cache(maxsize=16)
-def _memory(every: tuple[int, ...], size: int, dtype: torch.dtype) -> bytes:
-    """The memory of the offsets of such bags."""
-    lengths = torch.tensor(every, dtype=torch.int64, device="cpu").repeat_interleave(size)
-    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(dtype).numpy().tobytes()
+def _memory(every: tuple[int, ...], size: int, item: int) -> bytes:
+    """The memory of the offsets of bags that have one length for each key.
+
+    Args:
+        every: the length for each key. item: the bytes of one offset.
+    """
+    lengths = np.repeat(np.array(every, dtype=np.int64), size)
+    return np.concatenate([[0], lengths.cumsum()]).astype(f"i{item}").tobytes()

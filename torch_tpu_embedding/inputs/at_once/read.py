@@ -1,5 +1,5 @@
-"""Features of one id a sample, or with bags of one length, read all at once; and matrices `[B, F]` of ids
-in place of a list of features.
+"""Features whose ids are read all at once: one id a sample, bags of one length or of any, sequences; and
+matrices `[B, F]` of ids in place of a list of features.
 
 Everything that is not as plain as that, wrong ids included, is left to `bags.py`, feature by feature.
 Letters: B batch, F features, V vocabulary, H ids of a bag of fixed length.
@@ -21,27 +21,29 @@ from ...config.declared import FeatureConfig
 from ...config.resolved import Resolved
 from ..entries import is_dense
 from ..ragged import Ragged
-from .bags import ONE_HOT, OneIdBags, OneLengthBags
+from .bags import ONE_HOT, UNEVEN, AtOnceBags, OneIdBags, OneLengthBags
+from .uneven import UnevenBags
 
 _DTYPES = (torch.int64, torch.int32)
 
 
 def read_at_once(
     resolved: Resolved, values: Sequence[Any], output_shapes: Sequence[tuple[int, ...] | None]
-) -> OneLengthBags | None:
-    """The ids of features that all have one a sample, or bags of one length without weights, and that need
-    no look at each; None if one does.
+) -> AtOnceBags | None:
+    """The ids of features without weights that need no look at each; None if one does.
 
     Args:
         values: the inputs in feature order.
         output_shapes: of the features that have one of their own.
     """
-    if not are_plain(resolved, output_shapes):
+    if not may_be_read(resolved, output_shapes):
         return None
-    return _read_one_id(resolved, values) or _read_one_length(resolved, values)
+    return _read_one_id(resolved, values) or _read_parts(resolved, values)
 
 
 def _read_one_id(resolved: Resolved, values: Sequence[Any]) -> OneIdBags | None:
+    if not resolved.all_may_be_plain:
+        return None
     first = values[0]
     if not isinstance(first, Tensor) or first.dtype not in _DTYPES or first.dim() != 1:
         return None
@@ -52,50 +54,76 @@ def _read_one_id(resolved: Resolved, values: Sequence[Any]) -> OneIdBags | None:
     return _inside(resolved, torch.stack([*values]).to(torch.int64))
 
 
-def _read_one_length(resolved: Resolved, values: Sequence[Any]) -> OneLengthBags | None:
-    parts, lengths, sizes = [], [], set()
-    for value, rows in zip(values, resolved.vocabulary_sizes, strict=True):
-        length, ids = ONE_HOT, value
+def _read_parts(resolved: Resolved, values: Sequence[Any]) -> AtOnceBags | None:
+    parts: list[NDArray[Any]] = []
+    splits: list[NDArray[Any] | None] = []
+    for value in values:
+        ids, of_feature = value, None
         if isinstance(value, Ragged):
-            ids = value.values
-            length = _length_of_all(value.row_splits, ids.numel())
-            if length == ONE_HOT:
-                return None
-        elif not (is_dense(value) and value.dim() == 1 and value.is_cpu and value.numel()):
+            ids, of_feature = value.values, value.row_splits.numpy()
+        elif not (is_dense(value) and value.dim() == 1 and value.is_cpu):
             return None
         if ids.dtype not in _DTYPES:
             return None
-        array = ids.numpy()
-        if not are_inside(array, rows):
+        parts.append(ids.numpy())
+        splits.append(of_feature)
+    return bags_of(resolved, parts, splits)
+
+
+def bags_of(
+    resolved: Resolved, parts: Sequence[NDArray[Any]], splits: Sequence[NDArray[Any] | None]
+) -> AtOnceBags | None:
+    """The bags of features; None if one of them needs a look of its own.
+
+    Args:
+        parts: per feature its ids, int64 or int32.
+        splits: per feature the row splits of its bags; None for dense features.
+    """
+    lengths, first = [], splits[0]
+    size = parts[0].size if first is None else first.size - 1
+    features = zip(parts, splits, resolved.vocabulary_sizes, resolved.sequence_lengths, strict=True)
+    for part, of_feature, rows, most in features:
+        length = ONE_HOT
+        if of_feature is None:
+            if most or part.size != size:
+                return None
+        elif of_feature.size != size + 1 or of_feature[-1] != part.size:
             return None
-        sizes.add(array.size // (length or 1))
-        parts.append(array)
+        elif not most:
+            length = _length_of_all(of_feature, part.size)
+        if not are_inside(part, rows):
+            return None
         lengths.append(length)
-    if len(sizes) > 1:
+    if not size:
         return None
+    if UNEVEN in lengths or any(resolved.sequence_lengths):
+        return UnevenBags(resolved, parts, splits, tuple(lengths), size)
     gains = map(gain_of, resolved.combiners, lengths)
-    return OneLengthBags(parts, tuple(lengths), tuple(gains), sizes.pop())
+    return OneLengthBags(parts, tuple(lengths), tuple(gains), size)
 
 
-def _length_of_all(splits: Tensor, count: int) -> int:
-    """H, if each bag has H ids, at least one; else ONE_HOT, which is no length.
+def _length_of_all(splits: NDArray[Any], count: int) -> int:
+    """H, if each bag has H ids, at least one; else UNEVEN.
 
     Args:
         splits: of the bags. count: the ids of all.
     """
-    bags = splits.numel() - 1
+    bags = splits.size - 1
     length, rest = divmod(count, bags) if bags else (0, 0)
     if rest or not length:
-        return ONE_HOT
-    return (
-        length if splits.numpy().tobytes() == _equal_splits(bags, length, splits.dtype) else ONE_HOT
-    )
+        return UNEVEN
+    equal = _equal_splits(bags, length, splits.dtype.itemsize)
+    return length if splits.tobytes() == equal else UNEVEN
 
 
 @lru_cache(maxsize=128)
-def _equal_splits(bags: int, length: int, dtype: torch.dtype) -> bytes:
-    """The memory of the row splits of bags of one length."""
-    return torch.arange(0, bags * length + 1, length, dtype=dtype, device="cpu").numpy().tobytes()
+def _equal_splits(bags: int, length: int, item: int) -> bytes:
+    """The memory of the row splits of bags of one length.
+
+    Args:
+        item: the bytes of one of them.
+    """
+    return np.arange(0, bags * length + 1, length, dtype=f"i{item}").tobytes()
 
 
 def gain_of(combiner: str, length: int) -> float:
@@ -107,7 +135,7 @@ def gain_of(combiner: str, length: int) -> float:
 
 def read_flat(
     resolved: Resolved, value: Any, output_shapes: Sequence[tuple[int, ...] | None]
-) -> OneLengthBags | None:
+) -> AtOnceBags | None:
     """As `read_at_once`, of a list of features or of a matrix `[B, F]` in place of that list.
 
     Args:
@@ -118,7 +146,9 @@ def read_flat(
         return read_at_once(resolved, value, output_shapes) if len(value) == count else None
     if not is_dense(value) or value.dim() != 2 or value.shape[1] != count:
         return None
-    if value.dtype not in _DTYPES or not value.is_cpu or not are_plain(resolved, output_shapes):
+    if value.dtype not in _DTYPES or not value.is_cpu:
+        return None
+    if not resolved.all_may_be_plain or any(output_shapes):
         return None
     # numpy, which transposes in half of torch's time
     ids = np.ascontiguousarray(value.numpy().T).astype(np.int64, copy=False)
@@ -174,16 +204,18 @@ def _like(container: Any, parts: Sequence[Any]) -> Any:
 
 
 def are_inside(ids: NDArray[Any], rows: int) -> bool:
-    """True if ids, int64 or int32 and not none at all, are in [0, rows)."""
+    """True if ids, int64 or int32, are in [0, rows)."""
+    if not ids.size:
+        return True
     # Without a sign a negative id is larger than any other.
     if ids.itemsize == 4:
         return bool(np.maximum.reduce(ids.view(np.uint32)) < min(rows, 1 << 31))
     return bool(np.maximum.reduce(ids.view(np.uint64)) < rows)
 
 
-def are_plain(resolved: Resolved, output_shapes: Sequence[tuple[int, ...] | None]) -> bool:
-    """True if no feature is a sequence, fills a shape of its own or has a padding row."""
-    return resolved.all_may_be_plain and not any(output_shapes)
+def may_be_read(resolved: Resolved, output_shapes: Sequence[tuple[int, ...] | None]) -> bool:
+    """True if every id of every feature is the number of a row, and no feature fills a shape of its own."""
+    return resolved.ids_are_rows and not any(output_shapes)
 
 
 def _inside(resolved: Resolved, ids: Tensor) -> OneIdBags | None:
