@@ -108,8 +108,10 @@ def parse_one_by_one(case: Case, batch: tuple[Any, Any]) -> Any:
         return parse(case, batch)
 
 
-def host_batches(case: Case, parsed: list[Any], training: bool) -> list[HostBatch]:
-    batcher, shapes = make_batcher(case.resolved, 1), [None] * len(case.resolved.features)
+def host_batches(
+    case: Case, parsed: list[Any], training: bool, devices: int = 1
+) -> list[HostBatch]:
+    batcher, shapes = make_batcher(case.resolved, devices), [None] * len(case.resolved.features)
     samples = SampleCount(case.resolved, SIZE, 1)
     return [batcher.make(each, training, samples.of(each, shapes, training)) for each in parsed]
 
@@ -132,6 +134,16 @@ def test_the_buffers_are_those_of_the_reference(
     with mock.patch.multiple(dedup, _MARKS_PER_KEY=marks, _MOST_RANKS=ranks):
         fast = host_batches(case, [parse(case, each) for each in case.batches], training)
     for one, other in zip(fast, slow, strict=True):
+        assert_same(one, other)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_on_several_devices_the_buffers_are_those_of_the_reference(case: Case) -> None:
+    slow = [parse_one_by_one(case, each) for each in case.batches]
+    fast = [parse(case, each) for each in case.batches]
+    pairs = zip(*(host_batches(case, each, True, SIZE) for each in (fast, slow)), strict=True)
+    for one, other in pairs:
         assert_same(one, other)
 
 

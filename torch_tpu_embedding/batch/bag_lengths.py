@@ -48,6 +48,8 @@ class BagLengths:
     def those_of(self, bags: AtOnceBags) -> tuple[int, ...] | None:
         """H of each fixed-length feature, 0 for all others, if `arrange` gives each bag just as many
         positions as it has ids; None if one gets others, or is not decided yet."""
+        if isinstance(bags, OneIdBags):
+            return bags.lengths
         found = []
         for given, known in zip(bags.lengths, self._lengths, strict=True):
             if given not in (ONE_HOT, known) and known != _RAGGED:

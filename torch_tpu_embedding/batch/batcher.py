@@ -18,7 +18,7 @@ from torch import Tensor
 from ..config.resolved import Resolved
 from ..distributed.group import HostGroup
 from ..distributed.placement import Placement
-from ..inputs.at_once.bags import AtOnceBags
+from ..inputs.at_once.bags import AtOnceBags, OneIdBags
 from ..inputs.bags import Bags, split_bags
 from ..runtime import host
 from ..runtime.phases import phase, timed
@@ -263,9 +263,7 @@ class Batcher:
             if not isinstance(bags, Exception):
                 try:
                     whole = bags if samples is None else samples.fill(bags, times)
-                    parts = split_bags(
-                        self._resolved.features, whole, self._placement.local_devices
-                    )
+                    parts = self._split(whole)
                 except ValueError as found:
                     error = found
             first_part = parts[0] if parts else ()
@@ -301,6 +299,13 @@ class Batcher:
             if not lengths.decide(told.seen):
                 counts, ragged = told.counts, told.ragged
                 return _Agreed(arranged, orders, requests, counts, ragged, times, told.is_filled)
+
+    def _split(self, bags: Sequence[Bags]) -> list[Sequence[Bags]]:
+        """Share the samples of a batch among the devices of this process."""
+        devices = self._placement.local_devices
+        if isinstance(bags, OneIdBags) and bags.size % devices == 0:
+            return [*bags.split(devices)] if devices > 1 else [bags]
+        return split_bags(self._resolved.features, bags, devices)
 
     def _ask(
         self, orders: tuple[StackOrder, ...], requests: list[list[Request]]

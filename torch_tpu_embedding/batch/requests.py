@@ -147,8 +147,13 @@ def _to_addresses(
     first = dict(zip(stack.table_indices, stack.first_records, strict=True))
     tables = [resolved.features[span.feature_index].table_index for span in order.spans]
     if placement.num_devices > 1:
-        for table, part in zip(tables, torch.split(ids, lengths), strict=True):
-            vocabulary = resolved.tables[table].vocabulary_size
+        rows = [resolved.tables[table].vocabulary_size for table in tables]
+        places: list[tuple[int | Tensor, int | Tensor, Tensor]]
+        places = [*zip(tables, rows, torch.split(ids, lengths), strict=True)]
+        if len(set(lengths)) == 1:  # one call for all
+            of_all = host.ints(tables)[:, None], host.ints(rows)[:, None]
+            places = [(*of_all, ids.view(len(lengths), -1))]
+        for table, vocabulary, part in places:
             device, row = placement.locate(table, vocabulary, part)
             torch.add(row, device, alpha=stack.num_records + 1, out=part)
     shifts, addresses = np.array([first[table] for table in tables]), ids.numpy()

@@ -75,17 +75,26 @@ class Placement:
         first = (local_device - table // self.num_shards) % self.local_devices
         return slice(first, None, self.local_devices)
 
-    def locate(self, table: int, vocabulary: int, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(device among all, row among those of the table on that device) of each id `[N]` int64."""
+    def locate(
+        self, table: int | Tensor, vocabulary: int | Tensor, ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(device among all, row among those of the table on that device) of each id `[…]` int64.
+
+        Args:
+            table: the position of the table; or `[T, 1]`, of several whose ids are the rows of `ids`.
+            vocabulary: V, of the same kind as `table`.
+        """
         shards, devices = self.num_shards, self.local_devices
+        if shards == 1:
+            return (ids + table) % devices, ids // devices
         if self.strategy == "mod":
             shard, row = ids % shards, ids // shards
         else:
-            size, longer = divmod(vocabulary, shards)
+            size, longer = vocabulary // shards, vocabulary % shards
             border = longer * (size + 1)
-            short = longer + (ids - border) // max(size, 1)
+            short = longer + (ids - border) // (size + (size == 0))
             shard = torch.where(ids < border, ids // (size + 1), short)
-            row = ids - shard * size - shard.clamp(max=longer)
+            row = ids - shard * size - torch.minimum(shard, torch.as_tensor(longer, device="cpu"))
         process = (shard + table) % shards
         device = (row + table // shards) % devices
         return process * devices + device, row // devices

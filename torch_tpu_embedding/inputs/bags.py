@@ -113,14 +113,31 @@ def parse(
     raw = None
     if table.config.vocabulary is not None:
         raw, sparse_ids = sparse_ids.ids, sparse_ids.numbered()
-    count = sparse_ids.ids.numel()
     if length:
         ids, count = _sequence(where, sparse_ids, length)
         return Bags(ids, None, None, shape, count, dropped, raw)
     gain = _gain(
         where, sparse_ids, gains, table.combiner, feature.config.validate_weights_and_indices
     )
-    return Bags(sparse_ids.ids, sparse_ids.bag, gain, shape, count, dropped, raw)
+    return Bags(sparse_ids.ids, sparse_ids.bag, gain, shape, len(sparse_ids.ids), dropped, raw)
+
+
+def bags_of_checked(feature: Feature, table: Table, ids: Tensor, splits: Tensor | None) -> Bags:
+    """The bags that `parse` gives for ids without weights, each in [0, V), that are all looked up.
+
+    Args:
+        feature, table: what the ids look up; no table with a padding row or a vocabulary.
+        ids: `[N]`. splits: the row splits of a ragged input, `[B + 1]`; None for a dense one.
+    """
+    ids, length = ids.to(torch.int64), feature.max_sequence_length
+    if splits is None:
+        return Bags(ids, None, None, (len(ids),), len(ids))
+    sparse_ids = SparseIds(ids, (len(splits) - 1,), splits.to(torch.int64))
+    if length:
+        ids, count = _sequence(feature.name, sparse_ids, length)
+        return Bags(ids, None, None, (*sparse_ids.outer, length), count)
+    gain = _gain(feature.name, sparse_ids, None, table.combiner, False)
+    return Bags(ids, sparse_ids.bag, gain, sparse_ids.outer, len(ids))
 
 
 def split_bags(

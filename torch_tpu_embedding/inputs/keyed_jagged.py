@@ -113,28 +113,28 @@ def names_of_list(structure: Sequence[FeatureConfig], keys: list[str], path: str
         ValueError: a feature has no name, two have one name, or the names are not the keys.
     """
     where = f"features{f' at {path[1:]!r}' if path else ''}: a KeyedJaggedTensor"
+    by_names = f"{where} stands for a list of features by their names"
     names = [each.name or "" for each in structure]
     unnamed = [number for number, name in enumerate(names) if not name]
     if unnamed:
         raise ValueError(
-            f"{where} stands for a list of features by their names, but those at {unnamed} have none; give "
-            f"each its key, FeatureConfig(…, name={keys[0]!r}), or a list in the order of feature_config, "
-            f"[kjt[key] for key in {keys}] with the keys in that order"
+            f"{by_names}, but those at {unnamed} have none; give each its key, FeatureConfig(table, "
+            f"name=key), or enqueue a list: [features[key] for key in {keys}], the keys in the order of "
+            "feature_config"
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"{where} stands for a list of features by their names, but several are named {twice}; give "
-            f"each a name of its own, or a list, [kjt[key] for key in {names}]"
+            f"{by_names}, but several are named {twice}; give each a name of its own, or enqueue a list: "
+            f"[features[key] for key in {names}]"
         )
     missing, unexpected = sorted({*names} - {*keys}), sorted({*keys} - {*names})
     if missing or unexpected:
-        remedy = f"leave others out by [kjt[key] for key in {names}]"
+        remedy = f"leave others out by [features[key] for key in {names}]"
         if missing:
-            remedy = (
-                "give each feature its key as FeatureConfig(…, name=key), and samples without ids lengths "
-                "of 0"
-            )
+            remedy = "give each feature's key as its name, FeatureConfig(table, name=key)"
+        if not unexpected:
+            remedy = "give each feature its key, with lengths of 0 for samples without ids"
         raise ValueError(
             f"{where} must have the names of the features as keys: missing {missing}, unexpected "
             f"{unexpected}; {remedy}"

@@ -145,5 +145,13 @@ class OneIdBags(OneLengthBags):
     def matrix(self) -> Tensor:
         return self.ids
 
+    def split(self, parts: int) -> list[OneIdBags]:
+        """Share the samples among devices, in order, as `split_bags` does.
+
+        Args:
+            parts: devices, which divide B.
+        """
+        return [OneIdBags(each) for each in self.ids.tensor_split(parts, 1)]
+
     def _make(self) -> list[Bags]:
         return [Bags(each, None, None, (self.size,), self.size) for each in self.ids.unbind()]

@@ -44,7 +44,7 @@ def read_keyed(
     ids, ends = flat.numpy(), offsets.numpy()
     if ids.dtype not in _DTYPES or ends.dtype not in _DTYPES or ends.size != size * len(keys) + 1:
         return None
-    if ends[0] != 0 or ends[-1] != ids.size:
+    if ends[0] != 0 or ends[-1] != ids.size or not _are_lengths(value, ends):
         return None
     places = [keys.index(name) for name in names]
     parts = [ids[start:stop] for start, stop in pairwise(ends[::size].tolist())]
@@ -52,8 +52,6 @@ def read_keyed(
     every = tuple((ends[1::size] - ends[:-1:size]).tolist())
     if all(every) and ends.tobytes() == _memory(every, size, ends.dtype.itemsize):
         return _of_one_length(resolved, ordered, tuple(every[place] for place in places), size)
-    if not _are_lengths(value, ends):
-        return None
     splits = [ends[size * place : size * (place + 1) + 1] - ends[size * place] for place in places]
     return bags_of(resolved, ordered, splits)
 

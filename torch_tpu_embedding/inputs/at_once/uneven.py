@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...config.resolved import Resolved
-from ..bags import Bags, parse
-from ..ragged import Ragged
+from ..bags import Bags, bags_of_checked
 from .bags import AtOnceBags
 
 
@@ -55,9 +54,9 @@ class UnevenBags(AtOnceBags):
     def _make(self) -> list[Bags]:
         resolved, found = self._resolved, []
         for feature, part, splits in zip(resolved.features, self.parts, self.splits, strict=True):
-            ids = torch.from_numpy(part)
-            value = ids if splits is None else Ragged(ids, torch.from_numpy(splits))
-            found.append(parse(feature, resolved.table_of(feature), value))
+            ends = None if splits is None else torch.from_numpy(splits)
+            table = resolved.table_of(feature)
+            found.append(bags_of_checked(feature, table, torch.from_numpy(part), ends))
         return found
 
 
