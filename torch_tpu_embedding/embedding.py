@@ -138,7 +138,8 @@ class TPUEmbedding(TableRows):
             features: nested like feature_config; each leaf a host tensor of ids: dense `[B]` or
                 `[B, …, 1]`, sparse COO `[B, …, width]`, `Ragged`, or jagged `[B, *]`; or one matrix
                 `[B, F]` in place of a list of F features with an id a sample; or TorchRec's
-                KeyedJaggedTensor in place of a dict, its JaggedTensor in place of a leaf, with weights.
+                KeyedJaggedTensor in place of a dict, or of a list of features that are named as its
+                keys are; its JaggedTensor in place of a leaf; both with weights.
             weights: None, or nested like feature_config; each leaf None (all 1) or the kind of its
                 feature with floating-point values that do not require grad.
             training: True if `apply_gradients` will follow. If not, the batch may have any number of

@@ -177,7 +177,7 @@ class FeatureConfig:
         output_shape: shape of the activations without D; None takes it from `build` or from the
             first input. It may begin with another number than the batch size.
         name: the feature's name in messages; None takes its path in feature_config, as in
-            'user/age'.
+            'user/age'. In a list of features also its key in a KeyedJaggedTensor.
         is_weighted: False leaves out whatever weights come with the ids of this feature, as
             TorchRec's collections with `is_weighted=False` do; a KeyedJaggedTensor that has weights
             has them for all keys.
