@@ -139,6 +139,23 @@ def test_every_row_has_one_place_and_its_owner_knows_which(
     assert found_by_owner == wanted
 
 
+@given(
+    st.builds(
+        Placement, st.sampled_from(STRATEGIES), st.integers(1, 4), st.just(0), st.integers(1, 3)
+    ),
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 12)), min_size=1, max_size=5),
+)
+def test_the_rows_of_several_tables_are_found_as_those_of_each(
+    placement: Placement, tables: list[tuple[int, int]]
+) -> None:
+    ids = torch.stack([torch.arange(12) % rows for _, rows in tables])
+    numbers, rows = torch.tensor(tables).T[..., None]
+    together = placement.locate(numbers, rows, ids)
+    one_by_one = [placement.locate(*each, of) for each, of in zip(tables, ids, strict=True)]
+    for found, wanted in zip(together, zip(*one_by_one, strict=True), strict=True):
+        assert torch.equal(found, torch.stack(wanted))
+
+
 def test_shards_are_balanced_and_id_0_of_the_tables_is_spread_out() -> None:
     for strategy in STRATEGIES:
         sizes = [len(shard_ids(11, 4, k, strategy)) for k in range(4)]

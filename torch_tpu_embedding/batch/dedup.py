@@ -114,9 +114,9 @@ def _distinct(keys: NDArray[np.int64], run: Run) -> NDArray[Any]:
         ordered = keys.astype(np.uint32)
         ordered.sort()
         return _without_equal(ordered)
-    marks = np.zeros(run.first + run.rows, dtype=bool)
-    marks[keys] = True
-    return marks[run.first :].nonzero()[0] + run.first
+    marks = np.zeros(run.rows, dtype=bool)
+    marks[keys - run.first if run.first else keys] = True
+    return marks.nonzero()[0] + run.first
 
 
 def _without_equal(ordered: NDArray[np.uint32]) -> NDArray[np.uint32]:
