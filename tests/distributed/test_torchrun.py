@@ -133,8 +133,9 @@ def test_four_processes_train_the_tables_of_one(
     work = [WORKER, "laws", "--directory", str(tmp_path), "--strategies", "mod"]
     process = torchrun("--standalone", "--nproc_per_node=4", *work)
     with ended(process):
-        _, errors = process.communicate(timeout=LIMIT)
+        output, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors
+    assert output == "", "neither the package nor gloo writes to where a program's results are"
     assert_equal_to_one_process(tmp_path, alone, "mod", 4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,23 @@ def test_another_python_than_that_of_the_environment_is_an_error_and_not_left_ou
     found = run(stub(tmp_path, "3.13"), venv)
     assert found.returncode == 1
     assert f"the environment {venv} is one of Python 3.11, and PYTHON is 3.13" in found.stderr
+
+
+def test_a_call_that_begins_while_another_installs_waits_and_does_not_install_again(
+    tmp_path: Path,
+) -> None:
+    """The interpreter makes an environment whose own python takes a while to "install"."""
+    venv, log = tmp_path / "venv", tmp_path / "log"
+    slow = f'#!/bin/sh\ncase "$1" in -m) echo installs >> {log}; sleep 1 ;; *) echo 3.11 ;; esac\n'
+    python = stub(tmp_path, "3.11")
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = -m ] || exec echo 3.11\nmkdir -p {venv}/bin\n'
+        f"cat > {venv}/bin/python <<'E'\n{slow}E\nchmod +x {venv}/bin/python\n"
+        f"echo 'version = 3.11.7' > {venv}/pyvenv.cfg\n"
+    )
+    with ThreadPoolExecutor() as pool:
+        found = [*pool.map(lambda _: run(python, venv), range(3))]
+    assert [each.returncode for each in found] == [0, 0, 0], found
+    assert log.read_text().split() == ["installs"] * 2, "its two steps, once"
+    waited = f"another call installs into {venv}; this one waits for it"
+    assert sum(waited in each.stderr for each in found) == 2

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import pytest
 import torch
-from models.replays import Case
+from models.replays import Case, UnseenCount
 from torch import Tensor
 
 import torch_tpu_embedding as tte
@@ -39,7 +38,7 @@ def test_checks_do_not_look_at_all_objects_of_python(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("way", ["a clone", "an old tensor"])
 def test_a_copy_that_only_a_check_keeps_is_found(way: str) -> None:
-    case, kept, traces = Case(), list[Tensor](), itertools.count(1)
+    case, kept, traces = Case(), list[Tensor](), UnseenCount()
     old = torch.zeros_like(case.model[0].weight)
     tte.runtime.sync()
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from models.replays import Case, Step, assert_same, run
+from models.replays import Case, Step, UnseenCount, assert_same, run
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte
 
 
 def every_third_adds_a_term(case: Case) -> Step:
-    calls = itertools.count(1)
+    calls = UnseenCount()
 
     def step(numbers: Tensor) -> Tensor:
         loss = case.loss(numbers)

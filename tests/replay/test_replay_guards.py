@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import warnings
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from models.replays import Case, Run, Step, run, twins
+from models.replays import Case, Run, Step, UnseenCount, run, twins
 from torch import Tensor, nn
 
 import torch_tpu_embedding as tte
@@ -255,8 +254,8 @@ def counts_in_python(case: Case) -> Step:
     return step
 
 
-def counts_by_an_iterator(case: Case) -> Step:
-    calls = itertools.count(1)  # which nobody can look at without taking from it
+def counts_unseen(case: Case) -> Step:
+    calls = UnseenCount()
     return lambda numbers: case.update(case.loss(numbers) * (1.0 + 0.01 * next(calls)))
 
 
@@ -289,7 +288,7 @@ def counts_in_a_module(case: Case) -> Step:
         (gives_rates_by_hand, "let an EmbeddingOptimizer have them"),
         (skips_the_update, "it has to dequeue one training batch and apply its gradients"),
         (counts_in_python, "it changes something in 'calls', which a replayed step does not do"),
-        (counts_by_an_iterator, "a number in it differs from trace to trace (1."),
+        (counts_unseen, "a number in it differs from trace to trace (1."),
         (counts_in_a_module, "attribute 'calls' of a Linear has changed"),
     ],
 )

@@ -25,7 +25,7 @@ from ..runtime import host
 from .all_gather import check_value, gather_with_gradient
 from .calls import calling
 from .group import TIMEOUT, HostGroup, host_group, set_timeout
-from .rendezvous import fresh_store
+from .rendezvous import fresh_store, without_greetings
 
 
 def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> None:
@@ -61,9 +61,10 @@ def initialize(*, spmd: bool | None = None, timeout: timedelta = TIMEOUT) -> Non
             store, number, size = next(rendezvous("env://", timeout=timeout))
             store.set_timeout(timeout)
             store = fresh_store(store, number, size, timeout)
-            dist.init_process_group(
-                "gloo", store=store, rank=number, world_size=size, timeout=timeout
-            )
+            with without_greetings():
+                dist.init_process_group(
+                    "gloo", store=store, rank=number, world_size=size, timeout=timeout
+                )
     if is_main() and (count > 1 or spmd):
         way = "Spmd, one program over the devices of all" if spmd else "Process, a device for each"
         print(f"{count} processes connected; exchange: {way}", file=sys.stderr)

@@ -25,6 +25,7 @@ from .. import runtime
 from ..runtime import host
 from . import lost_peers
 from .calls import ROOM, calling, current_call, make_head, names_that_differ, read_heads
+from .rendezvous import without_greetings
 
 TIMEOUT = timedelta(minutes=10)
 """The time that a process waits for the others before it gives up; one that died is noticed at once."""
@@ -118,7 +119,8 @@ class DistGroup:
     def clone(self) -> HostGroup:
         self._meet("connecting once more")
         ranks = dist.get_process_group_ranks(self._group)
-        group = dist.new_group(ranks, backend="gloo", timeout=_timeout)
+        with without_greetings():
+            group = dist.new_group(ranks, backend="gloo", timeout=_timeout)
         cloned = DistGroup(group, self._scope)
         weakref.finalize(cloned, _disconnect, group).atexit = False  # type: ignore[misc]
         return cloned
@@ -241,7 +243,8 @@ def set_timeout(timeout: timedelta) -> None:
 
 @cache
 def _gloo_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
-    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=_timeout)
+    with without_greetings():
+        group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=_timeout)
     return group
 
 

@@ -34,7 +34,8 @@ class Adagrad(SlottedOptimizer):
         slot_variable_creation_fn: `fn(table, slot_names, slot_initializers)` gives the start values
             of the slots as a dict name → tensor `[V, D]`; `table` is the initial weight, each
             initializer a callable (shape, dtype).
-        initial_accumulator_value: the start value of accumulators; must be above 0.
+        initial_accumulator_value: the start value of accumulators; must be above 0. TF's 0.1 drowns
+            the small row gradients of a mean loss, so that rows hardly move: give 1e-7 there.
 
     Examples:
         >>> adagrad = Adagrad(0.1)
@@ -93,6 +94,7 @@ class RowWiseAdagrad(SlottedOptimizer):
             of the slots as a dict name → tensor `[V, D]`; `table` is the initial weight, each
             initializer a callable (shape, dtype).
         initial_accumulator_value: the start value of accumulators; above 0, or 0 with an epsilon.
+            TF's 0.1 drowns the small row gradients of a mean loss, so that rows hardly move.
         epsilon: added to the root.
 
     Examples:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.utils.weak import WeakIdRef
 
 from .. import runtime
 from ..runtime.torch_xla import programs
@@ -94,7 +94,7 @@ class Capture:
         known.add(queued.sent.buffers, "batch")
         known.add(gradients, "gradient")
         known.add(scalars, "elsewhere")
-        before_it = [None if each is None else weakref.ref(each) for each in gradients]
+        before_it = [_known_weakly(each) for each in gradients]
         watch, count = Watch(self._participants, before.on_host), self._participants.count
         seed = programs.rng_seed()
         new = programs.NewTensors()
@@ -199,3 +199,7 @@ class Capture:
             str(traced.roots[0].device),
         )
         return program, values
+
+
+def _known_weakly(gradient: Tensor | None) -> WeakIdRef | None:
+    return None if gradient is None else WeakIdRef(gradient)  # type: ignore[no-untyped-call]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils.weak import WeakIdRef
 
 from ..runtime.torch_xla import programs
 from ..runtime.torch_xla.held import is_held
@@ -33,7 +33,7 @@ class TracedStep:
         self,
         participants: Participants,
         before: Snapshot,
-        gradients: Sequence[weakref.ref[Tensor] | None],
+        gradients: Sequence[WeakIdRef | None],
         call: Call,
         result: Any,
     ) -> None:
@@ -106,7 +106,7 @@ class TracedStep:
         return number
 
     def _gradients(
-        self, participants: Participants, before: Sequence[weakref.ref[Tensor] | None]
+        self, participants: Participants, before: Sequence[WeakIdRef | None]
     ) -> list[tuple[int, int | None]]:
         found: list[tuple[int, int | None]] = []
         for number, (each, old) in enumerate(zip(participants.parameters, before, strict=True)):

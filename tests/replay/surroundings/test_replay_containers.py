@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+import copy
+import itertools
+import random
+from array import array
+from collections import Counter, UserDict, UserList, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +60,10 @@ WAYS = {
     "full deque": counting(
         lambda: deque([0], 1), lambda s: int(s[-1]), lambda s: s.append(s[-1] + 1)
     ),
+    "UserDict": counting(lambda: UserDict(step=0), lambda s: s["step"], add_to("step")),
+    "UserList": counting(lambda: UserList([0]), lambda s: s[0], add_to(0)),
+    "bytearray": counting(lambda: bytearray(2), lambda s: s[0], add_to(0)),
+    "array.array": counting(lambda: array("q", [0]), lambda s: s[0], add_to(0)),
 }
 
 
@@ -64,6 +72,63 @@ def test_a_count_that_the_step_keeps_in_a_container_is_said_and_traced(way: str)
     with pytest.warns(RuntimeWarning, match="it changes .*, which a replayed step does not do"):
         _, replayed = twins(make=WAYS[way], verify=2)
     assert replayed.step.replayed == 0
+
+
+DRAWN = {
+    "random.Random": (lambda: random.Random(1), lambda s: s.random()),
+    "numpy's Generator": (lambda: np.random.default_rng(1), lambda s: s.random()),
+    "of a BitGenerator": (lambda: np.random.PCG64(1), lambda s: s.random_raw() / 2**64),
+    "numpy's RandomState": (lambda: np.random.RandomState(1), lambda s: s.random_sample()),
+    "torch's Generator": (
+        lambda: torch.Generator().manual_seed(1),
+        lambda s: float(torch.rand(1, generator=s)),
+    ),
+    "SystemRandom": (random.SystemRandom, lambda s: 0.0 * s.random()),
+    "itertools.count": (itertools.count, lambda s: next(s) % 5),
+    "itertools.cycle": (lambda: itertools.cycle([1.0, 2.0, 3.0]), next),
+    "generator": (lambda: (n % 7 for n in range(99)), next),
+    "iterator of a list": (lambda: iter([*range(99)]), next),
+}
+
+
+@pytest.mark.parametrize("way", DRAWN)
+def test_a_number_that_the_step_draws_by_a_generator_of_its_own_is_said_and_traced(
+    way: str,
+) -> None:
+    make_source, draw = DRAWN[way]
+
+    def make(case: Case) -> Step:
+        source = make_source()
+
+        def step(numbers: Tensor) -> Tensor:
+            return case.update(case.loss(numbers) * (1.0 + draw(source)))
+
+        return step
+
+    with pytest.warns(RuntimeWarning, match="something in 'source'"):
+        _, replayed = twins(make=make, verify=2)
+    assert replayed.step.replayed == 0
+
+
+def test_a_generator_that_is_seeded_between_steps_is_followed() -> None:
+    """A step that draws from a copy changes nothing itself: each seed is a program of its own."""
+    made: list[random.Random] = []
+
+    def make(case: Case) -> Step:
+        source = random.Random(0)
+        made.append(source)
+
+        def step(numbers: Tensor) -> Tensor:
+            return case.update(case.loss(numbers) * (1.0 + copy.copy(source).random()))
+
+        return step
+
+    def reseed(case: Case, number: int) -> None:
+        for each in made:
+            each.seed(number // 12)
+
+    _, replayed = twins(make=make, verify=2, between=reseed, steps=36)
+    assert replayed.step.replayed > 8
 
 
 def test_what_a_step_puts_into_a_dict_once_for_each_shape_does_not_keep_it_from_being_replayed() -> (

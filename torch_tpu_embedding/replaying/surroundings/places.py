@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+import pickle
+import random
+from array import array
+from collections import UserDict, UserList, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from types import CellType
+from itertools import count
+from types import CellType, MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +18,7 @@ from torch import Tensor, nn
 
 MOST_ITEMS = 256
 """Items of a list or dict, or numbers of an array of the host, up to which contents are compared."""
+_looks = count()
 
 
 class _Absent:
@@ -96,16 +101,41 @@ def _masked(items: tuple[object, ...], mask: set[int] | None) -> tuple[object, .
 
 
 def contents(box: object) -> tuple[object, ...] | None:
-    """The items of a container, or numbers of an array of the host; None if it is neither."""
+    """The items of a container, numbers of an array of the host, or the state of a random generator; None
+    if it is none of these."""
     if isinstance(box, list | tuple | set | frozenset | deque):
         return tuple(box) if len(box) <= MOST_ITEMS else (len(box),)
-    if isinstance(box, dict):
+    if isinstance(box, dict | MappingProxyType):
         return (*box, *box.values()) if len(box) <= MOST_ITEMS else (len(box),)
     if isinstance(box, np.ndarray):
         small = box.size <= MOST_ITEMS and box.dtype != object
         return (str(box.dtype), box.shape, box.tobytes()) if small else (str(box.dtype), box.shape)
     if type(box) in (Tensor, nn.Parameter) and isinstance(box, Tensor) and box.device.type == "cpu":
         return _of_host(box)
+    if isinstance(box, UserDict | UserList):
+        return contents(box.data)
+    if isinstance(box, bytearray | array):
+        return (bytes(box),) if len(box) <= MOST_ITEMS else (len(box),)
+    return _of_drawing(box)
+
+
+def _of_drawing(box: object) -> tuple[object, ...] | None:
+    """The state of something of which each use gives something else; None if it is no such thing."""
+    if isinstance(box, np.random.Generator):
+        return (pickle.dumps(box.bit_generator.state),)
+    if isinstance(box, np.random.BitGenerator):
+        return (pickle.dumps(box.state),)
+    if isinstance(box, np.random.RandomState):
+        return (pickle.dumps(box.get_state(legacy=False)),)
+    if isinstance(box, random.Random) and not isinstance(box, random.SystemRandom):
+        _, state, left = box.getstate()
+        return array("I", state).tobytes(), left
+    if isinstance(box, torch.Generator) and box.device.type == "cpu":
+        return (bytes(box.get_state().numpy()),)
+    if isinstance(box, random.SystemRandom) or (
+        isinstance(box, Iterator) and type(box).__module__ in ("builtins", "itertools")
+    ):
+        return (next(_looks),)  # it cannot be looked at without taking from it
     return None
 
 

@@ -6,7 +6,6 @@ A replay runs no Python code, so it would not see that one of them has changed. 
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import copysign
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdRef
 
 from ...runtime.torch_xla import programs
 from .finder import find_places
@@ -35,7 +35,7 @@ class _It:
         self._number = id(value)
         self.of: Callable[[], object]
         try:
-            self.of = weakref.ref(value)
+            self.of = WeakIdRef(value)  # type: ignore[no-untyped-call]
         except TypeError:
             self.of = lambda: value
 

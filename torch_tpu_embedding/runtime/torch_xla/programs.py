@@ -95,7 +95,10 @@ def live_tensors() -> list[Tensor]:
 
 def _device_tensors(objects: list[Any]) -> list[Tensor]:
     kinds = map(_TENSORS.__contains__, map(type, objects))  # by the million: no bytecode for each
-    return [each for each in compress(objects, kinds) if is_on_device(each)]
+    found = [each for each in compress(objects, kinds) if is_on_device(each)]
+    for each in found:
+        each._fix_weakref()  # one that C++ alone has held (a gradient) would die with it, under us
+    return found
 
 
 class NewTensors:

@@ -1,0 +1,112 @@
+"""The example that trains on a CSV file of one's own: columns, missing values, a resumed run, errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import train_csv
+from dlrm.report import auc_or_none
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *options: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_csv.py", *map(str, options)])
+    train_csv.main()
+
+
+def write(path: Path, delimiter: str = ",", samples: int = 1_200) -> Path:
+    """A click for each user with an even number, however the columns are called."""
+    draw = np.random.default_rng(0)
+    lines = [["who", "tags", "age", "clicked"]]
+    for _ in range(samples):
+        user = int(draw.integers(40))
+        tags = " ".join(map(str, draw.integers(9, size=draw.integers(3))))
+        lines.append([f"u{user}", tags, "" if user % 7 == 0 else str(user), str(1 - user % 2)])
+    path.write_text("\n".join(delimiter.join(line) for line in lines) + "\n")
+    return path
+
+
+def options(data: Path, run: Path) -> list[object]:
+    columns = ["--label", "clicked", "--ids", "who", "--bags", "tags", "--numbers", "age"]
+    return ["--data", data, "--run", run, "--batch-size", 64, "--dim", 8, *columns]
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_file_is_learned_and_a_run_that_was_stopped_ends_as_one_that_was_not(
+    delimiter: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = write(tmp_path / "clicks", delimiter)
+    run(monkeypatch, *options(data, tmp_path / "whole"), "--epochs", 3)
+    whole = capsys.readouterr().out.splitlines()
+    assert f"{data}: 960 samples to train, 240 held out" in whole
+    assert float(whole[-1].split()[-1]) > 0.95, "its AUC"
+    for epochs in (2, 3):
+        run(monkeypatch, *options(data, tmp_path / "stopped"), "--epochs", epochs)
+    stopped = capsys.readouterr().out.splitlines()
+    assert stopped[-2].startswith(f"{tmp_path / 'stopped'}: goes on behind epoch 1, AUC ")
+    assert stopped[-1] == whole[-1]
+
+
+def test_ids_are_those_of_the_training_part_and_rare_ones_share_a_row() -> None:
+    texts = ["a b", "", *["b"] * 4, "c " * 9, "d"]
+    column = train_csv.Column(texts, train=6)
+    assert column.rows == 2, "b alone is there five times"
+    assert column.ids[:3] == [[0, 1], [], [1]]
+    assert column.ids[-2] == [0] * 9, "c comes after the training part"
+    bags = column.batch(np.array([0, 1, 5]))
+    assert bags.values.tolist() == [0, 1, 1]
+    assert bags.row_splits.tolist() == [0, 2, 2, 3]
+
+
+def test_a_number_that_is_missing_is_the_mean_and_said(tmp_path: Path) -> None:
+    data = tmp_path / "clicks.csv"
+    data.write_text("age,click\n1,0\n,1\n3,1\n1000,0\n")
+    _, values, train = train_csv.read(data, "click", [], [], ["age"], 0.25)
+    assert train == 3
+    np.testing.assert_allclose(values[:3], [[0, -1, 1], [1, 0, 0], [1, 1, 1]], rtol=1e-6)
+    assert values[3, 1] == pytest.approx(998), "the scale is that of the training part"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ["--label", "click"],
+            r"has no columns \['click'\]; it has \['who', 'tags', 'age', 'clicked'\]",
+        ),
+        (
+            ["--ids", "who", "tags", "--bags"],
+            r"line \d+: column 'tags' has not one id; is it one of --bags\?",
+        ),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(
+    change: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "clicks.csv")
+    with pytest.raises(SystemExit, match=message):
+        run(monkeypatch, *options(data, tmp_path / "run"), *change)
+    assert not (tmp_path / "run").exists()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
+def test_its_auc_is_that_of_the_dlrm(samples: list[tuple[bool, int]]) -> None:
+    labels, scores = (np.array(each, dtype=np.float32) for each in zip(*samples, strict=True))
+    wanted = auc_or_none(labels, scores)
+    if wanted is not None:
+        assert train_csv.auc(labels, scores) == pytest.approx(wanted)
+
+
+def test_a_file_is_made_up_where_none_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, "--epochs", 1)
+    assert float(capsys.readouterr().out.split()[-1]) > 0.8, "docs/own_data.md: 0.8233"
