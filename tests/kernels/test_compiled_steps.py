@@ -167,7 +167,7 @@ def test_so_they_are_on_four_devices(way: str, dim: int, vocabulary: int, tmp_pa
         check(found, shapes, chip, None)
         assert " all-to-all" in found["text"]
         sums = [name for name in found["words"] if name.startswith("sum_rows")]
-        assert len(sums) == (2 if dim == 64 and way == "replicas" else 0)
+        assert len(sums) == (2 if dim == 64 else 0)
 
 
 @pytest.mark.parametrize(

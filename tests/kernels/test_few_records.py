@@ -11,9 +11,10 @@ from programs import kernels_on_cpu
 from torch import Tensor
 
 import torch_tpu_embedding as tte
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.kernels import sum_rows
 from torch_tpu_embedding.program import records
-from torch_tpu_embedding.tables.layout import ArrayLayout
+from torch_tpu_embedding.tables.layout import ArrayLayout, build_stacks
 
 
 def layout(width: int, per_row: int = 1, written: bool = True) -> ArrayLayout:
@@ -79,3 +80,23 @@ def test_steps_of_few_records_and_then_of_many_equal_those_of_the_scatter(
     assert kernels == ["write_marked_rows", "write_records", "write_records"]
     assert [name for name, count in written if count < 50] == ["write_records"] * 2
     torch.testing.assert_close(found, train("off", sizes), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "dim", "vocabulary", "written"),
+    [
+        (tte.optimizers.RowWiseAdagrad(0.1), 16, 1 << 20, False),  # 67 MB
+        (tte.optimizers.RowWiseAdagrad(0.1), 16, 1 << 22, True),
+        (tte.optimizers.RowWiseAdagrad(0.1), 128, 1 << 16, True),  # a record a row
+        (tte.SGD(0.1), 16, 1 << 20, True),  # no slot
+    ],
+)
+def test_small_arrays_of_narrow_records_beside_a_vector_are_left_to_the_scatter(
+    optimizer: tte.optimizers.Optimizer, dim: int, vocabulary: int, written: bool
+) -> None:
+    """XLA brings them into on-chip memory, where its scatter costs less than the kernel."""
+    table = tte.TableConfig(vocabulary, dim, optimizer=optimizer)
+    tables = resolve([tte.FeatureConfig(table)], None).tables
+    (stack,) = build_stacks(tables, "TPU", row_kernels=True)
+    assert stack.arrays[0].written_by_kernel == written
+    assert not any(array.written_by_kernel for array in stack.arrays[1:])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torch_tpu_embedding.kernels.sum_rows import sum_rows
 from torch_tpu_embedding.program import build, lookup, records, update
+from torch_tpu_embedding.tables import layout
 
 
 def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) -> None:
@@ -49,5 +50,6 @@ def use(patch: pytest.MonkeyPatch) -> None:
 
 
 def take_few(patch: pytest.MonkeyPatch) -> None:
-    """Let kernels write as few records as tests have."""
+    """Let kernels write as few records as tests have, of tables as small as theirs."""
     patch.setattr(records, "FEWEST_MARKED_ROWS", 1)
+    patch.setattr(layout, "_ON_CHIP", 0)
