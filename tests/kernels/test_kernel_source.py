@@ -18,6 +18,7 @@ from torch_tpu_embedding.kernels.kernel_text import template
 from torch_tpu_embedding.kernels.write_rows import (
     BLOCK,
     CHUNK,
+    UNROLL,
     kernel_text,
     write_marked_rows,
     write_records,
@@ -85,6 +86,36 @@ def test_the_first_records_are_written_bit_for_bit_and_without_a_race(
     assert not interpret.races.races_found
 
 
+@settings(max_examples=8, deadline=None)
+@given(modes, cores, st.integers(1, 2), st.integers(1, 60), st.data())
+def test_so_they_are_where_the_loops_are_made_for_less_than_a_block_of_records(
+    mode: str, cores: int, rows: int, size: int, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(0, size))
+    generator = np.random.default_rng(data.draw(st.integers(0, 99)))
+    array, values = bits(generator, V * rows, 128), bits(generator, size * rows, 128)
+    record = np.full(BLOCK, V - 1, np.int32)
+    record[:count] = generator.permutation(V)[:count]
+    counts = np.array([count], np.int32)
+    chunk, chunks = row_kernels.chunks_of(size)
+    assert chunk * chunks >= size
+    found = row_kernels.write_records(
+        array,
+        record,
+        counts,
+        values,
+        rows=rows,
+        chunk=chunk,
+        chunks=chunks,
+        interpret=params(mode, cores),
+    )
+    wanted = torch.from_numpy(array.copy())
+    given_values = torch.from_numpy(values).view(size, rows * 128)
+    write_records(wanted, torch.from_numpy(record), given_values, torch.from_numpy(counts))
+    assert same(found, wanted)
+    assert not interpret.races.races_found
+
+
 @settings(max_examples=12, deadline=None)
 @given(modes, cores, st.integers(1, 40), st.integers(0, 99))
 def test_marked_rows_are_written_bit_for_bit_and_without_a_race(
@@ -126,11 +157,12 @@ def test_a_record_outside_of_the_array_is_an_error(wrong: int) -> None:
 
 
 def test_the_package_and_the_source_cut_records_into_the_same_blocks() -> None:
-    assert (row_kernels.BLOCK, row_kernels.CHUNK) == (BLOCK, CHUNK)
+    source = row_kernels.BLOCK, row_kernels.CHUNK, row_kernels.UNROLL
+    assert source == (BLOCK, CHUNK, UNROLL)
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(1, 2**20), st.integers(1, 2**17), st.integers(1, 8))
+@given(st.integers(1, 2**20), st.integers(1, 2**17) | st.integers(1, 1100), st.integers(1, 8))
 def test_the_text_of_records_is_what_the_source_lowers_to(
     records: int, size: int, rows: int
 ) -> None:

@@ -6,6 +6,8 @@ of the program around them runs here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -21,6 +23,7 @@ from models.laws import (
     batches,
     config,
 )
+from programs import kernels_on_cpu
 from torch import Tensor
 
 import torch_tpu_embedding as tte
@@ -31,6 +34,13 @@ from torch_tpu_embedding.reference import ReferenceEmbedding
 from torch_tpu_embedding.runtime import DeviceKind
 
 DIMS = (1, 2, 3, 5, 16, 32, 48, 64, 100, 128, 130, 192, 300)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels_take_few_records() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        kernels_on_cpu.take_few(patch)
+        yield
 
 
 def of_dim(dim: int, optimizer: tte.optimizers.Optimizer) -> list[tte.FeatureConfig]:

@@ -29,8 +29,8 @@ def test_the_kernel_takes_what_fits_on_the_chip_and_has_more_to_add_than_to_brin
     if fits:
         assert 32 <= dim <= 256
         assert on_chip <= 12 << 20
-        assert lookups >= max(rows + segments, 1024)
-    elif 32 <= dim <= 256 and lookups >= max(rows + segments, 1024):
+        assert lookups >= max(rows + segments, 8192)
+    elif 32 <= dim <= 256 and lookups >= max(rows + segments, 8192):
         assert on_chip > (12 << 20) - 20 * 512 * 8
     assert fits == sums.fits_kernel(segments, lookups, rows, dim), "so both sums go one way"
 

@@ -25,6 +25,8 @@ TILE = 8
 """Rows of a tile of on-chip memory."""
 _ON_CHIP = 12 << 20
 """Bytes of rows and sums, of the 16 MiB that every generation of TPU grants a kernel."""
+FEWEST_LOOKUPS = 8 * BLOCK
+"""With fewer lookups a step on v4 costs more with the kernel than with XLA's gather and scatter-add."""
 DIMS = range(32, 2 * LANES + 1)
 """The D that the kernel takes. XLA keeps narrower rows in columns; to turn them for the kernel costs more
 on v4 than the kernel saves. Wider ones nobody has compared."""
@@ -39,7 +41,7 @@ def fits_kernel(rows: int, lookups: int, segments: int, dim: int) -> bool:
     if dim not in DIMS:
         return False
     on_chip = (rows + segments + 2 * TILE) * -(-dim // LANES) * LANES * 4
-    return on_chip <= _ON_CHIP and lookups >= max(rows + segments, BLOCK)
+    return on_chip <= _ON_CHIP and lookups >= max(rows + segments, FEWEST_LOOKUPS)
 
 
 def sum_rows(

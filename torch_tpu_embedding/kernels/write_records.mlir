@@ -2,12 +2,12 @@
   "stable_mosaic.func.func"() ({
   ^bb0(%arg4: i32, %arg5: memref<1xi32, #tpu.memory_space<smem>>, %arg6: memref<1024xi32, #tpu.memory_space<smem>>, %arg7: memref<${block_rows}x128xf32, #tpu.memory_space<vmem>>, %arg8: memref<${array_rows}x128xf32, #tpu.memory_space<any>>, %arg9: memref<${array_rows}x128xf32, #tpu.memory_space<any>>, %arg10: memref<!tpu.dma_semaphore, #tpu.memory_space<semaphore_mem>>):
     %3 = "stable_mosaic.arith.constant"() {value = 0 : i32} : () -> i32
-    %4 = "stable_mosaic.arith.constant"() {value = 4 : i32} : () -> i32
+    %4 = "stable_mosaic.arith.constant"() {value = ${chunks} : i32} : () -> i32
     %5 = "stable_mosaic.arith.addi"(%3, %4) {overflowFlags = #arith.overflow<none>} : (i32, i32) -> i32
     %6 = "stable_mosaic.arith.constant"() {value = 1 : i32} : () -> i32
     "stable_mosaic.scf.for"(%3, %5, %6) ({
     ^bb0(%arg11: i32):
-      %8 = "stable_mosaic.arith.constant"() {value = 256 : i32} : () -> i32
+      %8 = "stable_mosaic.arith.constant"() {value = ${chunk} : i32} : () -> i32
       %9 = "stable_mosaic.arith.muli"(%arg11, %8) {overflowFlags = #arith.overflow<none>} : (i32, i32) -> i32
       %10 = "stable_mosaic.arith.constant"() {value = 0 : index} : () -> index
       %11 = "stable_mosaic.memref.load"(%arg5, %10) : (memref<1xi32, #tpu.memory_space<smem>>, index) -> i32
@@ -15,14 +15,14 @@
       %13 = "stable_mosaic.arith.muli"(%arg4, %12) {overflowFlags = #arith.overflow<none>} : (i32, i32) -> i32
       %14 = "stable_mosaic.arith.subi"(%11, %13) {overflowFlags = #arith.overflow<none>} : (i32, i32) -> i32
       %15 = "stable_mosaic.arith.subi"(%14, %9) {overflowFlags = #arith.overflow<none>} : (i32, i32) -> i32
-      %16 = "stable_mosaic.arith.constant"() {value = 256 : i32} : () -> i32
+      %16 = "stable_mosaic.arith.constant"() {value = ${chunk} : i32} : () -> i32
       %17 = "stable_mosaic.arith.cmpi"(%15, %16) {predicate = 5 : i64} : (i32, i32) -> i1
       %18 = "stable_mosaic.arith.extui"(%17) : (i1) -> i32
       %19 = "stable_mosaic.arith.constant"() {value = 0 : i32} : () -> i32
       %20 = "stable_mosaic.arith.cmpi"(%18, %19) {predicate = 1 : i64} : (i32, i32) -> i1
       "stable_mosaic.scf.if"(%20) ({
         %55 = "stable_mosaic.arith.constant"() {value = 0 : i32} : () -> i32
-        %56 = "stable_mosaic.arith.constant"() {value = 32 : i32} : () -> i32
+        %56 = "stable_mosaic.arith.constant"() {value = ${trips} : i32} : () -> i32
         %57 = "stable_mosaic.arith.addi"(%55, %56) {overflowFlags = #arith.overflow<none>} : (i32, i32) -> i32
         %58 = "stable_mosaic.arith.constant"() {value = 1 : i32} : () -> i32
         "stable_mosaic.scf.for"(%55, %57, %58) ({
@@ -157,7 +157,7 @@
           "stable_mosaic.tpu.enqueue_dma"(%183, %185, %arg10) {operandSegmentSizes = array<i32: 1, 0, 1, 1, 0, 0>, priority = 0 : i32} : (memref<${rows}x128xf32, strided<[128, 1], offset: ?>, #tpu.memory_space<vmem>>, memref<${rows}x128xf32, strided<[128, 1], offset: ?>, #tpu.memory_space<any>>, memref<!tpu.dma_semaphore, #tpu.memory_space<semaphore_mem>>) -> ()
           "stable_mosaic.scf.yield"() : () -> ()
         }) : (i32, i32, i32) -> ()
-        %59 = "stable_mosaic.arith.constant"() {value = 32 : i32} : () -> i32
+        %59 = "stable_mosaic.arith.constant"() {value = ${trips} : i32} : () -> i32
         %60 = "stable_mosaic.arith.constant"() {value = 0 : i32} : () -> i32
         %61 = "stable_mosaic.arith.constant"() {value = 0 : i32} : () -> i32
         %62 = "stable_mosaic.tpu.memref_slice"(%arg7, %60, %61) {operandSegmentSizes = array<i32: 1, 2, 0>} : (memref<${block_rows}x128xf32, #tpu.memory_space<vmem>>, i32, i32) -> memref<${chunk_rows}x128xf32, strided<[128, 1]>, #tpu.memory_space<vmem>>
@@ -169,7 +169,7 @@
       }, {
         "stable_mosaic.scf.yield"() : () -> ()
       }) : (i1) -> ()
-      %21 = "stable_mosaic.arith.constant"() {value = 256 : i32} : () -> i32
+      %21 = "stable_mosaic.arith.constant"() {value = ${chunk} : i32} : () -> i32
       %22 = "stable_mosaic.arith.cmpi"(%15, %21) {predicate = 2 : i64} : (i32, i32) -> i1
       %23 = "stable_mosaic.arith.extui"(%22) : (i1) -> i32
       %24 = "stable_mosaic.arith.constant"() {value = 0 : i32} : () -> i32
@@ -220,7 +220,7 @@
       }) : (i1) -> ()
       "stable_mosaic.scf.yield"() : () -> ()
     }) : (i32, i32, i32) -> ()
-    %7 = "stable_mosaic.arith.constant"() {value = 4 : i32} : () -> i32
+    %7 = "stable_mosaic.arith.constant"() {value = ${chunks} : i32} : () -> i32
     "stable_mosaic.func.return"() : () -> ()
   }) {dimension_semantics = [#tpu.dimension_semantics<parallel>], function_type = (i32, memref<1xi32, #tpu.memory_space<smem>>, memref<1024xi32, #tpu.memory_space<smem>>, memref<${block_rows}x128xf32, #tpu.memory_space<vmem>>, memref<${array_rows}x128xf32, #tpu.memory_space<any>>, memref<${array_rows}x128xf32, #tpu.memory_space<any>>, memref<!tpu.dma_semaphore, #tpu.memory_space<semaphore_mem>>) -> (), iteration_bounds = array<i64: ${blocks}>, scalar_prefetch = 1 : i64, scratch_operands = 1 : i64, sym_name = "main", window_params = [{transform_indices = @transform_0, window_bounds = array<i64: 1024>}, {transform_indices = @transform_1, window_bounds = array<i64: ${block_rows}, 128>}, {}, {}]} : () -> ()
   "stable_mosaic.func.func"() ({

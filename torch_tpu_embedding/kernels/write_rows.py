@@ -24,6 +24,10 @@ BLOCK = 1024
 """Records that one program of a kernel's grid writes; the programs share the cores of a chip."""
 CHUNK = 256
 """Records whose copies a program waits for together."""
+UNROLL = 8
+"""Copies that it starts in one trip of a loop."""
+FEWEST_MARKED_ROWS = BLOCK
+"""Records that share rows for which a kernel is worth it: it goes through a whole block however few."""
 
 
 def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) -> None:
@@ -40,10 +44,9 @@ def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) 
         written = int(count)
         array.view(-1, rows * LANES)[record[:written].long()] = values[:written]
         return
-    num_values = len(record) * rows
+    found = _operation("write_records", array.shape[0], len(record), rows, len(values) * rows)
     # fewer numbers than a block XLA keeps in smaller tiles, which the kernel cannot read
     record = pad(record, (0, max(BLOCK - len(record), 0)))
-    found = _operation("write_records", array.shape[0], len(record), rows, num_values)
     operands = [count, record, values.reshape(-1, LANES), array]
     array.copy_(call(found, "write_records", operands))
 
@@ -68,7 +71,7 @@ def write_marked_rows(array: Tensor, row: Tensor, values: Tensor) -> None:
 def _operation(name: str, array_rows: int, records: int, rows: int, num_values: int) -> Any:
     """The computation that torch_xla calls, for one set of sizes."""
     array, values = Array((array_rows, LANES)), Array((num_values, LANES))
-    operands = [Array((records,), torch.int32), values, array]
+    operands = [Array((max(records, BLOCK),), torch.int32), values, array]
     if name == "write_records":
         operands.insert(0, Array((1,), torch.int32))
     text = kernel_text(name, array_rows, records, rows)
@@ -81,13 +84,20 @@ def kernel_text(name: str, array_rows: int, records: int, rows: int) -> str:
     Args:
         name: of the file.
         array_rows: rows of the array.
-        records: record or row numbers.
+        records: U; for `write_marked_rows` with padding, in whole blocks.
         rows: k, rows of a record.
+
+    The loops of `write_records` are as long as a part of a block needs, if there is no more.
     """
+    half = -(-records // (2 * UNROLL)) * UNROLL
+    chunk = min(CHUNK, max(half, 2 * UNROLL))
     return template(name).substitute(
         array_rows=array_rows,
         block_rows=BLOCK * rows,
-        chunk_rows=CHUNK * rows,
+        chunk=chunk,
+        chunk_rows=chunk * rows,
+        chunks=max(-(-min(records, BLOCK) // chunk), 2),
+        trips=chunk // UNROLL,
         rows=rows,
         blocks=-(-records // BLOCK),
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import runtime
 from ..config.resolved import WEIGHT
 from ..kernels.narrow_records import merge_into_rows
-from ..kernels.write_rows import write_marked_rows, write_records
+from ..kernels.write_rows import FEWEST_MARKED_ROWS, write_marked_rows, write_records
 from ..tables.layout import LANES, ArrayLayout
 from ..tables.low_precision.lanes import numbers_of
 
@@ -88,6 +88,12 @@ def read_fields(layouts: Sequence[ArrayLayout], records: Sequence[Tensor]) -> di
     }
 
 
+def kernel_writes(layout: ArrayLayout, count: int) -> bool:
+    """True if a kernel writes that many records of an array; else a scatter-add does."""
+    enough = layout.records_per_row == 1 or count >= FEWEST_MARKED_ROWS
+    return layout.written_by_kernel and enough
+
+
 def write_changes(
     arrays: list[Tensor],
     layouts: Sequence[ArrayLayout],
@@ -97,7 +103,7 @@ def write_changes(
 ) -> None:
     """Add the changes of the fields `[U, width]` to the records where `valid` `[U, 1]`.
 
-    Arrays that kernels write are left to `replace_records`.
+    Arrays that kernels write (`kernel_writes`) are left to `replace_records`.
 
     Args:
         arrays: replaced by their new values.
@@ -105,7 +111,7 @@ def write_changes(
     scattered = [
         number
         for number, layout in enumerate(layouts)
-        if not layout.written_by_kernel and layout.packed_dim is None
+        if not kernel_writes(layout, len(record)) and layout.packed_dim is None
     ]
     if not scattered:
         return

@@ -11,7 +11,6 @@ from itertools import accumulate, islice
 
 from torch import Tensor
 
-from .. import runtime
 from ..batch.buffer_parts import FloatParts, IntParts
 from ..batch.occurrences import RoundBatch
 from ..batch.program_shape import FeatureSpan, StackShape
@@ -114,8 +113,6 @@ class StackIndex:
         """True if a kernel sums the rows of bags, and the gradients of rows: all features are ragged."""
         shape, order = self.shape, self.shape.order
         if len(order.ragged) < len(order.spans) or not order.stack.uses_kernels:
-            return False
-        if runtime.is_spmd():  # nobody has compared the two in a partitioned program
             return False
         rows = shape.num_positions or shape.num_unique
         return fits_kernel(rows, shape.num_ragged, order.num_bags, order.stack.dim)

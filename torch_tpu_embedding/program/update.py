@@ -25,6 +25,7 @@ from .frozen_rows import moves, spare_frozen
 from .records import (
     gather_records,
     join_lanes,
+    kernel_writes,
     read_fields,
     replace_packed,
     replace_records,
@@ -130,7 +131,7 @@ def apply_stack(
     changes = {WEIGHT: change, **slot_changes}
     record, valid = spare_frozen(index.ints.record, index.valid, rate, stack.padding_record)
     for layout, array, before in zip(stack.arrays, arrays, records, strict=True):
-        if layout.written_by_kernel:
+        if kernel_writes(layout, len(record)):
             new = torch.where(moves(rate), before + join_lanes(layout, changes), before)
             replace_records(layout, array, index.ints.record, new, index.valid)
     if (layout := stack.arrays[0]).packed_dim is not None:

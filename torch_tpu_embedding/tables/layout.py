@@ -32,6 +32,9 @@ _ROW_STEP = 8  # physical rows come in multiples of the tile height
 _VECTOR_STEP = 1024  # and vectors in multiples of a whole tile
 _FIELD_ROW_WIDTH = 64  # lanes; docs/lab/performance.md has the times
 _WIDEST_FOR_KERNEL = 8 * LANES  # two blocks of 1,024 such records take 8 MiB of on-chip memory
+_ON_CHIP = (
+    128 << 20
+)  # bytes, of v4, v5e and v6e: beside a vector XLA brings in and scatters so much faster
 
 
 @dataclass(frozen=True)
@@ -274,8 +277,9 @@ def build_stacks(
         packed = rounding is not None
         arrays = _lay_out(kind, dim, rule, ends[-1], taken, packed)
         by_kernel = row_kernels and kind == "TPU" and not packed
-        if by_kernel and rule is not None and _can_write_rows(rule):
-            arrays = tuple(map(_for_kernel, arrays))
+        # if a step writes each record that was looked up once, and no other
+        if by_kernel and rule and not (rule.steps_per_occurrence or rule.moves_all_rows):
+            arrays = tuple(_for_kernel(array, arrays) for array in arrays)
         firsts = (0, *ends[:-1])
         stacks.append(
             StackLayout(
@@ -285,15 +289,13 @@ def build_stacks(
     return tuple(stacks)
 
 
-def _can_write_rows(rule: Optimizer) -> bool:
-    """True if a step writes each record that was looked up once, and no other."""
-    return not rule.steps_per_occurrence and not rule.moves_all_rows
-
-
-def _for_kernel(array: ArrayLayout) -> ArrayLayout:
-    """The layout of an array whose records kernels write, if they can."""
+def _for_kernel(array: ArrayLayout, arrays: Iterable[ArrayLayout]) -> ArrayLayout:
+    """The layout of an array of a stack whose records kernels write, if they can and it pays."""
     rows = array.num_elements // LANES  # numbered by int32
     if array.is_vector or rows > MAX_RECORDS or array.row_width > _WIDEST_FOR_KERNEL:
+        return array
+    fits_on_chip = 4 * array.num_elements <= _ON_CHIP
+    if array.records_per_row > 1 and fits_on_chip and any(each.is_vector for each in arrays):
         return array
     return replace(array, written_by_kernel=True)
 

@@ -36,18 +36,20 @@ def write_records(
     rows: int = 1,
     block: int = BLOCK,
     chunk: int = CHUNK,
+    chunks: int | None = None,
     interpret: Any = False,
 ) -> Array:
     """The array with the first `count` records written: record `record[i]` has the rows of `values[i]`.
 
     Args:
         array: `[V * rows, 128]`; the result takes over its memory.
-        record: `[U]` int32; the first `count` are distinct.
-        count: `[1]` int32.
+        record: `[U]` int32, or more numbers than values; the first `count` are distinct.
+        count: `[1]` int32, at most U.
         values: `[U * rows, 128]`.
         rows: k.
         block: records that one program of the grid writes.
         chunk: records whose copies are waited for together.
+        chunks: those of a block that can hold records, see `chunks_of`; None: all.
         interpret: InterpretParams, to run on the CPU.
     """
 
@@ -74,7 +76,7 @@ def write_records(
                 loop(0, jnp.maximum(left, 0), lambda i: start(first + i))
                 loop(0, jnp.maximum(left, 0), lambda i: wait(1))
 
-        loop(0, block // chunk, write_chunk)
+        loop(0, block // chunk if chunks is None else chunks, write_chunk)
 
     inputs = [
         (record, block_of_numbers(block)),
@@ -133,6 +135,13 @@ def write_marked_rows(
 
     inputs = [(row, block_of_numbers(block)), (values, _block_of_rows(block))]
     return _call(kernel, [], inputs, array, block, interpret)
+
+
+def chunks_of(records: int) -> tuple[int, int]:
+    """`chunk` and `chunks` of `write_records` for so many records: a part of a block has shorter loops."""
+    half = -(-records // (2 * UNROLL)) * UNROLL
+    chunk = min(CHUNK, max(half, 2 * UNROLL))
+    return chunk, max(-(-min(records, BLOCK) // chunk), 2)  # a loop of one trip would be none
 
 
 def _unrolled(count: int, body: Callable[[Any], None]) -> None:

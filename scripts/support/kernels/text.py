@@ -33,16 +33,26 @@ MOSAIC_VERSION = 7
 _SIZES = 888_832, 777_215, 11
 """Records of the array, records written, and rows of each: they and their products occur nowhere else in
 the text."""
+_CHUNKS = 1016, 6007
+"""Likewise: records of a chunk, and chunks."""
 _SUM_SIZES = {"lookups": 777_215, "rows": 30_011, "segments": 8 * 7919, "dim": 5003}
 """Likewise."""
 
 
-def lower(name: str, array_rows: int, records: int, rows: int) -> str:
-    """The text of a kernel for one set of sizes; arguments as for `kernel_text` of the package."""
-    numbers = [_type((records,), jnp.int32), _type((1,), jnp.int32)]
+def lower(
+    name: str, array_rows: int, records: int, rows: int, chunks: tuple[int, int] | None = None
+) -> str:
+    """The text of a kernel for one set of sizes; arguments as for `kernel_text` of the package.
+
+    Args:
+        chunks: as `chunks_of` gives; None for what it gives.
+    """
+    numbers = [_type((max(records, source.BLOCK),), jnp.int32), _type((1,), jnp.int32)]
     array, values = _type((array_rows, 128)), _type((records * rows, 128))
     if name == "write_records":
-        function = jax.jit(lambda *given: source.write_records(*given, rows=rows))
+        chunk, count = chunks or source.chunks_of(records)
+        option = {"rows": rows, "chunk": chunk, "chunks": count}
+        function = jax.jit(lambda *given: source.write_records(*given, **option))
         return _lowered(function, [array, *numbers, values])
     return _lowered(jax.jit(source.write_marked_rows), [array, numbers[0], values])
 
@@ -101,7 +111,8 @@ def _sum_template() -> str:
 def _write_template(name: str) -> str:
     per_record, records, rows = _SIZES
     rows = rows if name == "write_records" else 1
-    text = lower(name, per_record * rows, records, rows)
+    chunk, chunks = _CHUNKS
+    text = lower(name, per_record * rows, records, rows, _CHUNKS)
     block, blocks = source.BLOCK, -(-records // source.BLOCK)
     names = {
         f"<{per_record * rows}x": "<${array_rows}x",
@@ -111,7 +122,10 @@ def _write_template(name: str) -> str:
         names |= {
             f"<{block * rows}x": "<${block_rows}x",
             f"array<i64: {block * rows},": "array<i64: ${block_rows},",
-            f"<{source.CHUNK * rows}x": "<${chunk_rows}x",
+            f"<{chunk * rows}x": "<${chunk_rows}x",
+            f"value = {chunk} : i32": "value = ${chunk} : i32",
+            f"value = {chunk // source.UNROLL} : i32": "value = ${trips} : i32",
+            f"value = {chunks} : i32": "value = ${chunks} : i32",
             f"<{rows}x": "<${rows}x",
             f"value = {rows} : i32": "value = ${rows} : i32",
         }

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torch_tpu_embedding.kernels.sum_rows import sum_rows
 from torch_tpu_embedding.program import build, lookup, records, update
+from torch_tpu_embedding.tables import layout
 
 
 def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) -> None:
@@ -38,10 +39,17 @@ def sums(*lookups: Any, by_kernel: bool = False) -> Tensor:
 
 
 def use(patch: pytest.MonkeyPatch) -> None:
-    """Let tables of layout 'TPU' be written by these."""
+    """Let tables of layout 'TPU' be written by these, however few records there are."""
     patch.setattr(build, "on_a_tpu", lambda: True)
     patch.setattr(build, "kernels_work", lambda exchange, arrays: True)
     patch.setattr(lookup, "sum_rows", sums)
     patch.setattr(update, "sum_rows", sums)
+    take_few(patch)
     patch.setattr(records, "write_records", write_records)
     patch.setattr(records, "write_marked_rows", write_marked_rows)
+
+
+def take_few(patch: pytest.MonkeyPatch) -> None:
+    """Let kernels write as few records as tests have, of tables as small as theirs."""
+    patch.setattr(records, "FEWEST_MARKED_ROWS", 1)
+    patch.setattr(layout, "_ON_CHIP", 0)
