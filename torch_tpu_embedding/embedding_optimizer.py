@@ -126,6 +126,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
             for each in group["params"]:
                 if each.grad is not None:
                     each.grad.div_(scale)
+        self._embedding._steps.end_program()
         runtime.sync()  # what was traced so far runs once
         known = 0.0 if scale is None else float(scale)  # None: `unscale_` has taken it off already
         mine = torch.tensor([float(found), known], dtype=torch.float64, device="cpu")
