@@ -62,6 +62,8 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
         names = [table.name for table in embedding.resolved.tables]
         rates = _not_negative(names, embedding.learning_rates())
         self._shown = rates
+        self._checked: list[float] = []
+        """The rates that the last update took; none before it."""
         self._step_supports_amp_scaling = True  # a GradScaler lets `step` unscale and skip
         groups = [*map(TableGroup, names, rates, embedding._steps.activations_by_table)]
         self._complete = self._warned = False
@@ -126,6 +128,7 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
             for each in group["params"]:
                 if each.grad is not None:
                     each.grad.div_(scale)
+        self._embedding._steps.end_program()
         runtime.sync()  # what was traced so far runs once
         known = 0.0 if scale is None else float(scale)  # None: `unscale_` has taken it off already
         mine = torch.tensor([float(found), known], dtype=torch.float64, device="cpu")
@@ -233,20 +236,19 @@ class EmbeddingOptimizer(torch.optim.Optimizer):
                 "learning_rates=[group['lr'] for group in optimizer.param_groups] (this is said once)"
             )
 
-    @property
-    def _has_numbers(self) -> bool:
-        """True if every group's lr is a number, and no table's a callable."""
-        kinds = {type(group["lr"]) for group in self.param_groups}
-        return kinds <= {float} and not any(self._callables)
-
     def _show(self, rates: list[float]) -> None:
         """Let each group have the rate that its table's last update took."""
-        self._shown = rates
+        self._shown = self._checked = rates
         for group, rate in zip(self.param_groups, rates, strict=True):
             if group["lr"] is not rate:
                 group["lr"] = rate
 
     def _rates(self) -> list[float]:
+        """The checked rates of the groups, the very list of the last update if none has changed."""
+        set_now = [group["lr"] for group in self.param_groups]
+        are_floats = {*map(type, set_now)} == {float} and not any(self._callables)
+        if are_floats and set_now == self._checked:
+            return self._checked
         read = self._embedding.learning_rates()
         rates = []
         for number, group in enumerate(self.param_groups):

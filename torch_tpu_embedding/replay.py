@@ -287,12 +287,7 @@ class Replay:
 
     def _rates(self) -> list[float]:
         driver = self._driver()
-        if driver is None:
-            return self._embedding.learning_rates()
-        set_now = [group["lr"] for group in driver.param_groups]
-        if set_now == driver._shown and driver._has_numbers:
-            return driver._shown  # checked when they were taken
-        return driver._rates()
+        return self._embedding.learning_rates() if driver is None else driver._rates()
 
     def _show_rates(self, rates: list[float]) -> None:
         driver = self._driver()

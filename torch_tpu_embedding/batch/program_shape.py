@@ -56,12 +56,12 @@ class FeatureSpan:
     """The feature's first lookup among those of all one-hot, or of all fixed-length features of the stack;
     of a ragged feature its first bag among the bags of all ragged features."""
 
-    @property
+    @cached_property
     def count(self) -> int:
         """The number of activations."""
         return math.prod(self.form.shape)
 
-    @property
+    @cached_property
     def num_lookups(self) -> int:
         """The number of lookups, empty positions included, of a feature where it does not depend on the
         batch."""
@@ -156,7 +156,7 @@ class StackShape:
         """Positions in the exchange buffer, G · positions_per_device; 0 if nothing is exchanged."""
         return self.num_devices * self.positions_per_device
 
-    @property
+    @cached_property
     def int_lengths(self) -> IntParts[int]:
         """The lengths of this stack's parts of the int32 buffer of a batch."""
         return IntParts(
@@ -169,7 +169,7 @@ class StackShape:
             bag=self.num_ragged,
         )
 
-    @property
+    @cached_property
     def float_lengths(self) -> FloatParts[int]:
         """The lengths of this stack's parts of the float32 buffer of a batch."""
         return FloatParts(

@@ -73,7 +73,7 @@ class Adagrad(DenseOptimizer):
             if each.device not in counts:
                 counts[each.device] = new_count(each.device)
             start = torch.full_like(each, float(group["initial_accumulator_value"]))
-            self.state[each] = {"step": counts[each.device], "sum": start.detach()}
+            self.state[each] = {"step": counts[each.device], "sum": start}
 
     def _numbers(self, group: dict[str, Any]) -> list[float]:
         start = group["initial_accumulator_value"]

@@ -14,41 +14,46 @@ from .sent_numbers import Number
 def plus(value: Tensor, other: Tensor, factor: Number) -> Tensor:
     """value + factor · other."""
     if isinstance(factor, Tensor):
-        return value + other * factor.to(other.dtype)
+        return value.addcmul(other, _typed(factor, other))
     return value.add(other, alpha=factor)
 
 
 def plus_product(value: Tensor, one: Tensor, other: Tensor, factor: Number) -> Tensor:
     """value + factor · one · other."""
     if isinstance(factor, Tensor):
-        return value + (one * other) * factor.to(one.dtype)
+        return value.addcmul(one * other, _typed(factor, one))
     return value.addcmul(one, other, value=factor)
 
 
 def plus_ratio(value: Tensor, one: Tensor, other: Tensor, factor: Number) -> Tensor:
     """value + factor · one / other."""
     if isinstance(factor, Tensor):
-        return value + (one / other) * factor.to(one.dtype)
+        return value.addcmul(one / other, _typed(factor, one))
     return value.addcdiv(one, other, value=factor)
 
 
 def towards(value: Tensor, end: Tensor, weight: Number) -> Tensor:
     """value + weight · (end - value)."""
-    if isinstance(weight, Tensor):
-        weight = weight.to(value.dtype)
-    return value.lerp(end, weight)
+    return value.lerp(end, _typed(weight, value))
 
 
 def times(value: Tensor, factor: Number) -> Tensor:
     """factor · value."""
-    return value * (factor.to(value.dtype) if isinstance(factor, Tensor) else factor)
+    return value * _typed(factor, value)
 
 
 def divided(value: Tensor, divisor: Number) -> Tensor:
     """value / divisor."""
-    return value / (divisor.to(value.dtype) if isinstance(divisor, Tensor) else divisor)
+    return value / _typed(divisor, value)
 
 
 def increased(value: Tensor, number: Number) -> Tensor:
     """value + number."""
-    return value + (number.to(value.dtype) if isinstance(number, Tensor) else number)
+    return value + _typed(number, value)
+
+
+def _typed(number: Number, like: Tensor) -> Number:
+    """A number of the device in the type of a tensor, in which torch's operators have theirs."""
+    if not isinstance(number, Tensor) or number.dtype == like.dtype:
+        return number  # `to` would give the same tensor, and be slow to find that out
+    return number.to(like.dtype)

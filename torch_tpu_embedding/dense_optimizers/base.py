@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime.modes import for_tables
+from ..runtime.modes import for_tables, outside_graph
 from ..runtime.torch_xla.held import hold
 from .sent_numbers import Number, SentNumbers
 
@@ -67,6 +67,20 @@ class DenseOptimizer(torch.optim.Optimizer):
                 result = closure()
         self._step()
         return result
+
+    @outside_graph
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of the parameters.
+
+        Args:
+            set_to_none: False fills them with zeros instead.
+        """
+        if not set_to_none:
+            super().zero_grad(set_to_none=False)
+            return
+        for group in self.param_groups:
+            for each in group["params"]:
+                each.grad = None
 
     @for_tables
     def _step(self) -> None:

@@ -70,6 +70,8 @@ class Engine:
         group = self.exchange.group
         self.placement = Placement(strategy, group.size, group.rank, self.exchange.local_devices)
         self.store = TableStore(resolved, device, kind, self.placement, self.exchange, row_kernels)
+        self.trained = [n for n, stack in enumerate(self.store.stacks) if stack.rule is not None]
+        """The numbers of the stacks whose rows a step changes."""
         self.holding: dict[Holder, None] = {}
         """The pipelines that hold updates back, of all modules on these tables, first come first."""
         self.samplers: list[NormSampler] = []
@@ -162,6 +164,8 @@ class Engine:
                 outputs[span.feature_index] = self.exchange.leave(part)
         kept = [self.exchange.leave(each) for each in records]
         looked_up = LookedUp(batch, kept, self.store.version, self.store.loads)
+        if keep_records and self.placement.num_devices == 1:  # else what `enter` gave must not stay
+            looked_up.indices = indices
         return looked_up, [outputs[number] for number in range(self._num_features)]
 
     @for_tables
@@ -218,7 +222,7 @@ class Engine:
         read_before: Sequence[Tensor],
     ) -> dict[int, Tensor]:
         """Update the stacks that sum their gradients; gives each occurrence's gradient for the others."""
-        indices = self._indices(looked_up.batch)
+        indices = looked_up.indices or self._indices(looked_up.batch)
         if looked_up.version != self.store.version or not looked_up.weight_records:
             records = self._gather(indices)  # another update or a load came between
         else:
@@ -270,11 +274,6 @@ class Engine:
         parts, ints = self._enter(number), enter(self.exchange.put(round_batch.ints))
         apply_round_batch(parts, stack, round_batch, ints, enter(gradients), rate)
         self._store(number, parts)
-
-    @property
-    def trained(self) -> list[int]:
-        """The numbers of the stacks whose rows a step changes."""
-        return [n for n, stack in enumerate(self.store.stacks) if stack.rule is not None]
 
     @for_tables
     def sum_gradients(self, batch: SentBatch, gradients: Sequence[Tensor]) -> dict[int, Tensor]:

@@ -6,7 +6,6 @@ nothing and brings no further buffer. Letter: U records.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..config.learning_rates import FROZEN
@@ -30,4 +29,5 @@ def spare_frozen(
         frozen row is not even added 0 to: XLA:CPU would turn a denormal number into 0.
     """
     moved = moves(rates)
-    return torch.where(moved.view(-1), record, padding_record), valid & moved
+    # `where` would trace a tensor for the number.
+    return record.masked_fill(~moved.view(-1), padding_record), valid & moved

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate, islice
 
 from torch import Tensor
@@ -76,11 +77,23 @@ class LookedUp:
     row_gradients: dict[int, Tensor] = field(default_factory=dict)
     """Stack → the gradient of each of its unique records `[U, D]`, where it is known already; the gradients
     of the features are then ignored."""
+    indices: tuple[StackIndex, ...] = ()
+    """The parts of the batch as the lookup has named them, which saves their trace if the update is in the
+    same program; empty if the update shall name them again."""
+
+    def end_program(self) -> None:
+        """Keep nothing of the program of the lookup, which ends before the update: else it would write all
+        that is kept out."""
+        self.weight_records = []
+        self.indices = ()
 
 
 @dataclass(frozen=True)
 class StackIndex:
-    """One stack's part of a batch, on the device."""
+    """One stack's part of a batch, on the device.
+
+    Its properties are traced once, though lookup and update both read them.
+    """
 
     shape: StackShape
     ints: IntParts[Tensor]
@@ -88,12 +101,12 @@ class StackIndex:
     floats: FloatParts[Tensor]
     """float32."""
 
-    @property
+    @cached_property
     def valid(self) -> Tensor:
         """`[U, 1]` bool: False for the padding at the end."""
         return (self.ints.record != self.shape.order.stack.padding_record)[:, None]
 
-    @property
+    @cached_property
     def lookup_rows(self) -> list[Tensor]:
         """The row of each lookup: a tensor for each group of fused one-hot spans, then for each group of
         fused fixed-length spans, then one for all ragged features."""
@@ -102,7 +115,7 @@ class StackIndex:
         rows += cut(self.ints.to_fixed_length, _counts(order.fused_fixed_length))
         return [*rows, self.ints.to_ragged] if order.num_bags else rows
 
-    @property
+    @cached_property
     def fixed_length_gains(self) -> list[Tensor]:
         """The gains `[H · bags, 1]` of each group of fused fixed-length spans."""
         fused = self.shape.order.fused_fixed_length
@@ -117,7 +130,7 @@ class StackIndex:
         rows = shape.num_positions or shape.num_unique
         return fits_kernel(rows, shape.num_ragged, order.num_bags, order.stack.dim)
 
-    @property
+    @cached_property
     def ragged_gains(self) -> Tensor:
         """The gain `[N, 1]` of each lookup of the ragged features."""
         # Of no lookups it lies on the host, see `split_buffers`.

@@ -70,7 +70,9 @@ def row_gradients(index: StackIndex, gradients: list[Tensor]) -> Tensor:
     if index.sums_by_kernel:
         taken = (join(_flat(gradients)), ints.bag, ints.to_ragged, index.ragged_gains)
         return sum_rows(*taken, count, by_kernel=True)
-    sums = torch.zeros(count, shape.order.stack.dim, dtype=torch.float32, device=ints.record.device)
+    size = (count, shape.order.stack.dim)
+    # Not `zeros`, which is traced as two operators.
+    sums = torch.full(size, 0.0, dtype=torch.float32, device=ints.record.device)
     # A scatter for each large feature: to join their gradients first would copy them all. Not in place:
     # torch_xla traces that through a decomposition in Python, for three times as long, to the same program.
     for rows, gradient in zip(index.lookup_rows, lookup_gradients(index, gradients), strict=True):

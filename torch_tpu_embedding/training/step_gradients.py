@@ -110,8 +110,7 @@ class StepGradients:
         awaiting, found = self._agreed.check_together(call, name, check)
         if gradients is not None:
             _give(awaiting.activations, found)
-        # The update reads them again: else this program would write them out.
-        awaiting.looked_up.weight_records = []
+        awaiting.looked_up.end_program()
         self._queue.accumulated(name)
 
     def _require_sums(self, call: str) -> None:

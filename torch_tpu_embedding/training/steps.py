@@ -260,6 +260,12 @@ class Steps:
         self.queue.cleared(None)
         self._step_changed(None)
 
+    def end_program(self) -> None:
+        """A program is about to end between backward and the update; it need not write out the parts of the
+        batches."""
+        for each in self.queue.step_of(None):
+            each.looked_up.indices = ()
+
     def discard_step(self, name: str | None = None) -> None:
         """Forget the batch that awaits its gradients and those accumulated; batches that wait stay."""
         self.queue.drop_step(name)
