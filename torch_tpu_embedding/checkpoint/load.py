@@ -278,9 +278,10 @@ def _fill(embedding: HasShard, root: Path, opened: _Opened) -> int:
     if (vocabularies := live_vocabularies(shard)) is not None:
         vocabularies.replace({table: each.maps for table, each in opened.maps.items()})
     reader.close()
-    if len(matches) == len(shard.tables) and all(
-        match.is_whole and match.number not in moved for match in matches
-    ):
+    all_tables = len(matches) == len(shard.tables)
+    if all_tables and getattr(shard, "updates", None) is not None:
+        shard.updates = reader.index.updates or 0  # type: ignore[attr-defined]
+    if all_tables and all(match.is_whole and match.number not in moved for match in matches):
         remember(embedding, root, reader.step, reader.index.save_id, shard.set_mark())
     drop_claim(embedding, root)
     return dropped

@@ -198,6 +198,7 @@ def _plan(
         arguments.overwrite,
         opened.claim,
         opened.newer,
+        getattr(shard, "updates", None),
     )
     return _Job(
         attempt,

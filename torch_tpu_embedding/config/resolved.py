@@ -105,6 +105,11 @@ class Resolved:
     features: tuple[Feature, ...]
 
     @cached_property
+    def rounds(self) -> bool:
+        """True if a table is rounded to bfloat16."""
+        return any(table.in_bfloat16 for table in self.tables)
+
+    @cached_property
     def has_vocabularies(self) -> bool:
         """True if a table has ids that are no row numbers."""
         return any(table.config.vocabulary is not None for table in self.tables)

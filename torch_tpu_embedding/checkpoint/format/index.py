@@ -127,6 +127,9 @@ class Index:
     extra: str | None = None
     """The name of the extra file, if the step has one."""
     base: Base | None = None
+    updates: int | None = None
+    """The number of updates of the tables, on which the random bits of rounding depend; None if no table
+    is rounded, or the step is older than this entry."""
 
     def to_text(self) -> str:
         """The index as JSON."""
@@ -145,6 +148,7 @@ class Index:
                 "pieces": [piece.to_json() for piece in self.pieces],
                 "files": {name: vars(entry) for name, entry in self.files.items()},
                 "extra": self.extra,
+                **({} if self.updates is None else {"updates": self.updates}),
             },
         }
         return json.dumps({**body, "sha256": _digest(body)}, indent=1)
@@ -222,6 +226,7 @@ def _from_json(ours: Mapping[str, Any]) -> Index:
         },
         extra=ours["extra"],
         base=Base(ours["base"]["step"], ours["base"]["save_id"]) if ours["base"] else None,
+        updates=ours.get("updates"),
     )
 
 

@@ -81,7 +81,8 @@ check_index: Check = fields(
                 "files": _FILES,
                 "pieces": list_of(_PIECE),
                 "extra": nullable(_file_name),
-            }
+            },
+            {"updates": _COUNT},
         ),
     }
 )
