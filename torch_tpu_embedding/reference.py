@@ -76,6 +76,11 @@ def round_to_bfloat16(value: float, random: int | None) -> float:
     return float(rounded)
 
 
+def _in_dtype(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """float64 numbers, rounded to float32 and then to the nearest of bfloat16 if that is the dtype."""
+    return values.float().bfloat16().double() if dtype == torch.bfloat16 else values
+
+
 class ReferenceEmbedding:
     """Tables, lookup and update, one id at a time.
 
@@ -102,7 +107,10 @@ class ReferenceEmbedding:
     def look_up(self, batch: Sequence[Sequence[Sample]]) -> list[Tensor]:
         """Activations in feature order, `[B, D]` or `[B, L, D]`; `batch[f][b]` is a sample."""
         return [
-            torch.stack([self._combine(feature, sample) for sample in samples])
+            _in_dtype(
+                torch.stack([self._combine(feature, sample) for sample in samples]),
+                feature.output_dtype,
+            )
             for feature, samples in zip(self.resolved.features, batch, strict=True)
         ]
 

@@ -19,6 +19,7 @@ Initializer = Callable[..., torch.Tensor]
 
 COMBINERS = ("mean", "sum", "sqrtn")
 ROUNDINGS = ("stochastic", "nearest")
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +42,8 @@ class TableConfig:
         name: the table's name in checkpoints and messages; None becomes `table_<position>`.
         quantization_config: rounds the rows as they are looked up, as a table in low precision
             would; the table stays.
-        dtype: the dtype of the weights, torch.float32 or torch.bfloat16. Slots, gradients, sums and
-            activations are float32 in any case.
+        dtype: the dtype of the weights, torch.float32 or torch.bfloat16. Slots, gradients and sums are
+            float32 in any case, and so are activations, unless a feature's `output_dtype` says otherwise.
         rounding: the way in which an update rounds new weights to bfloat16: 'stochastic' up or down by
             chance, so that the expected weight is the exact one and small changes add up, or 'nearest'.
             None: 'stochastic' for torch.bfloat16. Only for that dtype.
@@ -110,7 +111,7 @@ class TableConfig:
                 )
 
     def _check_dtype(self) -> None:
-        if self.dtype not in (torch.float32, torch.bfloat16):
+        if self.dtype not in DTYPES:
             raise ValueError(
                 f"TableConfig: dtype must be torch.float32 or torch.bfloat16, got {self.dtype!r}"
             )
@@ -181,6 +182,9 @@ class FeatureConfig:
         is_weighted: False leaves out whatever weights come with the ids of this feature, as
             TorchRec's collections with `is_weighted=False` do; a KeyedJaggedTensor that has weights
             has them for all keys.
+        output_dtype: the dtype of the activations, torch.float32 or torch.bfloat16. Rows are summed in
+            float32 and rounded once, to nearest, at the end; gradients are then bfloat16 as well, and are
+            summed in float32.
 
     Raises:
         ValueError: a field has the wrong type or is out of range.
@@ -192,6 +196,7 @@ class FeatureConfig:
     output_shape: Sequence[int] | None = field(default=None, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
     is_weighted: bool = field(default=True, kw_only=True)
+    output_dtype: torch.dtype = field(default=torch.float32, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.table, TableConfig):
@@ -201,6 +206,11 @@ class FeatureConfig:
             raise ValueError(
                 "FeatureConfig: validate_weights_and_indices must be a bool, got "
                 f"{self.validate_weights_and_indices!r}"
+            )
+        if self.output_dtype not in DTYPES:
+            raise ValueError(
+                "FeatureConfig: output_dtype must be torch.float32 or torch.bfloat16, got "
+                f"{self.output_dtype!r}"
             )
         if not isinstance(self.is_weighted, bool):
             raise ValueError(f"FeatureConfig: is_weighted must be a bool, got {self.is_weighted!r}")

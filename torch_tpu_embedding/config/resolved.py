@@ -91,6 +91,10 @@ class Feature:
         return self.config.max_sequence_length
 
     @property
+    def output_dtype(self) -> torch.dtype:
+        return self.config.output_dtype
+
+    @property
     def output_shape(self) -> tuple[int, ...] | None:
         shape = self.config.output_shape
         return None if shape is None else tuple(shape)

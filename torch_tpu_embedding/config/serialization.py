@@ -37,6 +37,8 @@ def config_to_dict(feature_config: Any, optimizer: Optimizer | None = None) -> d
         fields["table"] = resolved.table_of(feature).name
         if fields["output_shape"] is not None:
             fields["output_shape"] = [*fields["output_shape"]]
+        if fields.pop("output_dtype") != torch.float32:  # else older versions read it, too
+            fields["output_dtype"] = "bfloat16"
         features.append({"feature": fields})
     tables = []
     for table in resolved.tables:
@@ -160,7 +162,8 @@ def _tagged(structure: Any) -> Any:
 def _untagged(structure: Mapping[str, Any], tables: Mapping[str, TableConfig]) -> Any:
     ((kind, value),) = structure.items()
     if kind == "feature":
-        return FeatureConfig(**{**value, "table": tables[value["table"]]})
+        dtype = getattr(torch, value.get("output_dtype", "float32"))
+        return FeatureConfig(**{**value, "table": tables[value["table"]], "output_dtype": dtype})
     if kind == "dict":
         return {key: _untagged(inner, tables) for key, inner in value}
     parts = [_untagged(inner, tables) for inner in value]

@@ -186,7 +186,12 @@ def _of_table(table: Table) -> dict[str, str]:
 
 def _of_feature(feature: Feature, resolved: Resolved) -> dict[str, str]:
     config = feature.config
-    names = ("max_sequence_length", "validate_weights_and_indices", "output_shape", "is_weighted")
-    found = {name: fingerprint(getattr(config, name)) for name in names}
+    found = {
+        name: fingerprint(getattr(config, name))
+        for name in (
+            "max_sequence_length", "validate_weights_and_indices", "output_shape", "is_weighted",
+            "output_dtype",
+        )
+    }  # fmt: skip
     found["table"] = repr(resolved.table_of(feature).name)
     return found

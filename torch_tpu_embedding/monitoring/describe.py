@@ -65,6 +65,8 @@ def describe(
     parts = [title, _align(tables), _align(features)]
     if packed := [table for table in resolved.tables if table.in_bfloat16]:
         parts.append(f"weights in bfloat16: {', '.join(map(_rounding, packed))}")
+    if rounded := [each.name for each in resolved.features if each.output_dtype == torch.bfloat16]:
+        parts.append(f"activations in bfloat16: {', '.join(rounded)}")
     if stacks is not None:
         arrays = [["stack", "tables", "array", "shape", "records a row", "written by", "MB"]]
         for number, stack in enumerate(stacks):
