@@ -48,6 +48,8 @@ def config_to_dict(feature_config: Any, optimizer: Optimizer | None = None) -> d
         )
         if fields["rounding"] is None:  # then older versions read it, too
             fields.pop("rounding")
+        if fields.pop("slot_dtype") != torch.float32:
+            fields["slot_dtype"] = table.slot_dtype_name
         if isinstance(table.config.initializer, RowIdInitializer):
             fields["initializer"] = {"row_id": table.config.initializer.offset}
         if table.config.quantization_config is not None:
@@ -87,6 +89,7 @@ def config_from_dict(
         quantization = given.pop("quantization_config")
         vocabulary = vocabulary_from_dict(given.pop("vocabulary", None))
         given["dtype"] = getattr(torch, given["dtype"])
+        given["slot_dtype"] = getattr(torch, given.get("slot_dtype", "float32"))
         if isinstance(initializer, Mapping) and "row_id" in initializer:
             initializer = RowIdInitializer(initializer["row_id"])
         tables[given["name"]] = TableConfig(

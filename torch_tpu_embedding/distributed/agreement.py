@@ -172,6 +172,7 @@ def _of_table(table: Table) -> dict[str, str]:
         for name in (
             "vocabulary_size", "dim", "combiner", "initializer", "quantization_config", "dtype",
             "padding_idx", "vocabulary", "rounding",
+            "slot_dtype",
         )
     }  # fmt: skip
     found["optimizer"] = type(optimizer).__name__

@@ -90,12 +90,14 @@ def describe(
 
 def _rounding(table: Table) -> str:
     how = "by chance" if table.rounding == "stochastic" else "to nearest"
-    return f"{table.name} (rounded {how})"
+    slots = any(table.dtype_of(name) == torch.bfloat16 for name in table.slot_names)
+    return f"{table.name} (rounded {how}{', slots too' if slots else ''})"
 
 
 def _fields(array: ArrayLayout) -> str:
     shown = " | ".join(array.fields)
-    return shown if array.packed_dim is None else f"{shown} (int32, two weights a lane)"
+    numbers = "weights" if array.packed == (WEIGHT,) else f"of {', '.join(array.packed)}"
+    return shown if array.packed_dim is None else f"{shown} (int32, two {numbers} a lane)"
 
 
 def _rows(table: Table) -> str:

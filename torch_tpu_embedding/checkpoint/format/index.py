@@ -37,7 +37,9 @@ class TableEntry:
     optimizer: Mapping[str, Any] | None = None
     """Class and options, as `config_to_dict` writes them; None if not known."""
     dtype: str = "float32"
-    """The dtype of the weights, 'float32' or 'bfloat16'; slots are float32."""
+    """The dtype of the weights, 'float32' or 'bfloat16'."""
+    slot_dtype: str = "float32"
+    """The dtype of slots of several numbers a row; slots of one number a row are float32."""
     vocabulary: Mapping[str, Any] | None = None
     """Class and options of what finds the row of an id; None if ids are row numbers."""
 
@@ -45,7 +47,15 @@ class TableEntry:
         described = {**vars(self), "fields": dict(self.fields)}
         if self.vocabulary is None:
             del described["vocabulary"]
+        if self.slot_dtype == "float32":
+            del described["slot_dtype"]
         return described
+
+    def dtype_of(self, field: str) -> str:
+        """The dtype of a field, 'float32' or 'bfloat16'."""
+        if field == "weight":
+            return self.dtype
+        return self.slot_dtype if self.fields.get(field, 1) > 1 else "float32"
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -216,6 +226,7 @@ def _from_json(ours: Mapping[str, Any]) -> Index:
                 each["fields"],
                 each["optimizer"],
                 each.get("dtype", "float32"),
+                each.get("slot_dtype", "float32"),
                 vocabulary=each.get("vocabulary"),
             )
             for name, each in ours["tables"].items()
