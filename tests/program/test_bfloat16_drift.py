@@ -1,7 +1,7 @@
-"""Late in training, with a small learning rate: rounding to nearest stands still, rounding by chance does not.
+"""Late in training, with a small learning rate: rounding to nearest stands still, by chance it does not.
 
-A regression: each row is fitted to a vector of its own. A first phase with a large rate brings it near; then
-the targets move a little, and a long phase with a small rate shall follow them.
+A regression: each row is fitted to a vector of its own. A first phase with a large rate brings it near;
+then the targets move a little, and a long phase with a small rate shall follow them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def drift(dtype: torch.dtype, rounding: str | None) -> tuple[float, float]:
 
 
 def test_the_mean_moves_as_in_float32_by_chance_and_hardly_to_nearest() -> None:
-    exact, left = drift(torch.float32, None)
+    exact, _ = drift(torch.float32, None)
     by_chance, left_by_chance = drift(torch.bfloat16, "stochastic")
     to_nearest, left_to_nearest = drift(torch.bfloat16, "nearest")
     assert exact > 0.8
