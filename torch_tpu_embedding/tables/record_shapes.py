@@ -44,8 +44,6 @@ def record_arrays(
     together: list[tuple[str, ...]] = [(WEIGHT, *wide)]
     apart: list[tuple[str, ...]] = [(WEIGHT,), *((name,) for name in wide)]
     of_weight, of_slot = weight_lanes or dim, slot_lanes or dim
-    if wide and of_slot * len(wide) <= LANES:
-        apart = [(WEIGHT,), wide]
 
     def width(fields: tuple[str, ...]) -> int:
         return sum(of_weight if name == WEIGHT else of_slot for name in fields)
@@ -53,6 +51,9 @@ def record_arrays(
     def lanes(arrays: list[tuple[str, ...]]) -> int:
         return sum(record_lanes(kind, width(fields))[0] for fields in arrays)
 
+    slots_alone: list[tuple[str, ...]] = [(WEIGHT,), wide]
+    if wide and (width(wide) <= LANES or lanes(slots_alone) <= lanes(apart)):
+        apart = slots_alone
     fits = width(together[0]) <= LANES
     return [*(together if fits or lanes(together) <= lanes(apart) else apart), *narrow]
 
