@@ -108,6 +108,7 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
     add("--ragged", action="store_true", help="bags of none and of twice as many, in turn")
     add("--dynamic", action="store_true", help="ids that get and lose rows")
     add("--bfloat16", action="store_true", help="weights in bfloat16, two to a lane")
+    add("--bfloat16-slots", action="store_true", help="slots too, of --bfloat16")
     add("--unique", type=float, default=0.5, help="ids to draw from, as share of a table's ids")
 
 
@@ -135,6 +136,7 @@ def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
                 initializer=torch.zeros,
                 combiner="sum",
                 dtype=torch.bfloat16 if args.bfloat16 else torch.float32,
+                slot_dtype=torch.bfloat16 if args.bfloat16_slots else torch.float32,
                 vocabulary=tte.DynamicVocabulary() if args.dynamic else None,
             )
         )

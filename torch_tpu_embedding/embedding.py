@@ -162,9 +162,9 @@ class TPUEmbedding(TableRows):
             name: as given to `enqueue`.
 
         Returns:
-            float32 device tensors `[B, D]`, or `[B, L, D]` for sequence features, or an output shape
-            and D; for a training batch they are leaves that require grad. Of an inference batch with any
-            number of samples, as many.
+            Device tensors in the `output_dtype` of each feature, `[B, D]`, or `[B, L, D]` for sequence
+            features, or an output shape and D; for a training batch they are leaves that require grad. Of
+            an inference batch with any number of samples, as many.
 
         Raises:
             RuntimeError: nothing was enqueued, the last training batch still awaits its gradients, or

@@ -41,12 +41,18 @@ def rows_by_hash(id_: int, vocabulary: HashedVocabulary, num_rows: int) -> list[
     return rows
 
 
-def random_bits_of(seed: int, table: str, step: int, row: int, dim: int) -> list[int]:
+def random_bits_of(
+    seed: int, table: str, step: int, row: int, dim: int, slot: str | None = None
+) -> list[int]:
     """The 16 random bits with which each weight of a row is rounded, in Python's own integers.
 
     A hash of 32 bits serves column i and column i + D/2, rounded up, with its lower and its upper half.
+
+    Args:
+        slot: the name of a slot, for its bits instead.
     """
-    digest = hashlib.sha256(f"{seed}/{table}/{step}".encode()).digest()
+    of_slot = "" if slot is None else f"/{slot}"
+    digest = hashlib.sha256(f"{seed}/{table}/{step}{of_slot}".encode()).digest()
     salt = int.from_bytes(digest[:8], "little") >> 1
     half = (dim + 1) // 2
     of_row = _hash_32((row ^ salt) % 2**32)
@@ -76,6 +82,11 @@ def round_to_bfloat16(value: float, random: int | None) -> float:
     return float(rounded)
 
 
+def _in_dtype(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """float64 numbers, rounded to float32 and then to the nearest of bfloat16 if that is the dtype."""
+    return values.float().bfloat16().double() if dtype == torch.bfloat16 else values
+
+
 class ReferenceEmbedding:
     """Tables, lookup and update, one id at a time.
 
@@ -102,7 +113,10 @@ class ReferenceEmbedding:
     def look_up(self, batch: Sequence[Sequence[Sample]]) -> list[Tensor]:
         """Activations in feature order, `[B, D]` or `[B, L, D]`; `batch[f][b]` is a sample."""
         return [
-            torch.stack([self._combine(feature, sample) for sample in samples])
+            _in_dtype(
+                torch.stack([self._combine(feature, sample) for sample in samples]),
+                feature.output_dtype,
+            )
             for feature, samples in zip(self.resolved.features, batch, strict=True)
         ]
 
@@ -162,12 +176,15 @@ class ReferenceEmbedding:
         weight += change
         for name, slot_change in slot_changes.items():
             slots[name] += slot_change
-        if table.in_bfloat16:
+        for name, value in {WEIGHT: weight, **slots}.items():
+            if table.dtype_of(name) != torch.bfloat16:
+                continue
             random: list[int | None] = [None] * table.dim
             if table.rounding == "stochastic":
-                random[:] = random_bits_of(self._seed, table.name, self._updates, row, table.dim)
-            rounded = map(round_to_bfloat16, weight.float().tolist(), random)
-            weight[:] = torch.tensor([*rounded], dtype=torch.float64, device="cpu")
+                of_row = self._seed, table.name, self._updates, row, table.dim
+                random[:] = random_bits_of(*of_row, None if name == WEIGHT else name)
+            rounded = map(round_to_bfloat16, value.float().tolist(), random)
+            value[:] = torch.tensor([*rounded], dtype=torch.float64, device="cpu")
 
     def _combine(self, feature: Feature, sample: Sample) -> Tensor:
         table = self.state[f"{self.resolved.table_of(feature).name}.{WEIGHT}"]

@@ -116,8 +116,11 @@ class TableState(nn.Module):
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         self.flush()
+        updates = None
         if self.on_accelerator:
-            held = logical_state.retrieve(self.resolved, self._tables.engine.store)
+            store = self._tables.engine.store
+            held = logical_state.retrieve(self.resolved, store)
+            updates = store.updates if self.resolved.rounds else None
         else:
             held = {key: self._held(key) for key in logical_state.all_keys(self.resolved)}
         for key, value in held.items():
@@ -127,7 +130,7 @@ class TableState(nn.Module):
             assert vocabularies is not None
             destination[prefix + key] = packed_map(joined(vocabularies.states(number)))
         destination[prefix + logical_state.EXTRA_KEY] = logical_state.extra_state(
-            self.resolved, self.placement
+            self.resolved, self.placement, updates
         )
 
     def _load_from_state_dict(
@@ -160,6 +163,8 @@ class TableState(nn.Module):
             vocabularies.replace(self._maps(vocabularies, plan.maps))
         if engine is not None:
             engine.store.replace(plan.values)
+            if plan.updates is not None:
+                engine.store.updates = plan.updates
             return
         with torch.no_grad():
             for table, fields in plan.values.items():

@@ -11,7 +11,8 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding.config.resolved import Table, field_shape, resolve
 from torch_tpu_embedding.program.records import field_of, gather_records, gather_weights
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.tables.layout import LANES, build_stacks, record_arrays, record_lanes
+from torch_tpu_embedding.tables.layout import build_stacks
+from torch_tpu_embedding.tables.record_shapes import LANES, record_arrays, record_lanes
 from torch_tpu_embedding.tables.store import TableStore
 
 OPTIMIZERS = (

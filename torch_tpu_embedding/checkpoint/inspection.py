@@ -94,6 +94,8 @@ def _table(reader: Reader, entry: TableEntry, norms: bool) -> dict[str, Any]:
     found = {"name": entry.name, "optimizer": entry.optimizer, "fields": fields}
     if entry.dtype != "float32":
         found["dtype"] = entry.dtype
+    if entry.slot_dtype != "float32":
+        found["slot_dtype"] = entry.slot_dtype
     return found if entry.vocabulary is None else {**found, "vocabulary": entry.vocabulary}
 
 

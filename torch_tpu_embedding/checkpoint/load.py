@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config.resolved import WEIGHT
 from ..distributed.group import HostGroup, raise_together, together
 from ..io.warn import warn_caller
 from ..tables.low_precision.rounding import nearest
@@ -85,8 +84,8 @@ def load(
             embedding has, rows that the embedding lacks are left out.
         slots: 'require' takes a checkpoint of the same slots only; 'skip' loads weights alone; 'match'
             loads the slots that both have.
-        dtype: 'require' takes weights of the table's dtype only; 'convert' loads float32 weights into a
-            table in bfloat16, rounded to nearest, and those in bfloat16 into one in float32, as they are.
+        dtype: 'require' takes weights and slots of the table's dtypes only; 'convert' loads float32 into
+            bfloat16, rounded to nearest, and bfloat16 into float32, as it is.
         verify: hash each file that is read (divided among the processes) before anything is written.
         fall_back: where a step is damaged, warn, and take the newest complete one before it.
 
@@ -278,9 +277,10 @@ def _fill(embedding: HasShard, root: Path, opened: _Opened) -> int:
     if (vocabularies := live_vocabularies(shard)) is not None:
         vocabularies.replace({table: each.maps for table, each in opened.maps.items()})
     reader.close()
-    if len(matches) == len(shard.tables) and all(
-        match.is_whole and match.number not in moved for match in matches
-    ):
+    all_tables = len(matches) == len(shard.tables)
+    if all_tables and getattr(shard, "updates", None) is not None:
+        shard.updates = reader.index.updates or 0  # type: ignore[attr-defined]
+    if all_tables and all(match.is_whole and match.number not in moved for match in matches):
         remember(embedding, root, reader.step, reader.index.save_id, shard.set_mark())
     drop_claim(embedding, root)
     return dropped
@@ -317,4 +317,4 @@ def _move_rows(shard: Shard, match: TableMatch, reader: Reader, moves: Moves) ->
 def _read(reader: Reader, match: TableMatch, field: str, ids: range) -> Tensor:
     """Rows of a field as the table takes them, float32."""
     rows = reader.read_ids(match.source, field, ids)
-    return nearest(rows) if match.is_rounded and field == WEIGHT else rows
+    return nearest(rows) if field in match.rounded else rows

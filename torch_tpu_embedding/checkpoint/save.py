@@ -198,6 +198,7 @@ def _plan(
         arguments.overwrite,
         opened.claim,
         opened.newer,
+        getattr(shard, "updates", None),
     )
     return _Job(
         attempt,
@@ -290,6 +291,7 @@ def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
             field_widths(table),
             optimizer,
             table.dtype_name,
+            table.slot_dtype_name,
             vocabulary=vocabulary_to_dict(table.config.vocabulary),
         )
         check_table(entry.to_json())

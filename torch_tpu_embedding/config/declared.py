@@ -19,6 +19,7 @@ Initializer = Callable[..., torch.Tensor]
 
 COMBINERS = ("mean", "sum", "sqrtn")
 ROUNDINGS = ("stochastic", "nearest")
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +42,13 @@ class TableConfig:
         name: the table's name in checkpoints and messages; None becomes `table_<position>`.
         quantization_config: rounds the rows as they are looked up, as a table in low precision
             would; the table stays.
-        dtype: the dtype of the weights, torch.float32 or torch.bfloat16. Slots, gradients, sums and
-            activations are float32 in any case.
-        rounding: the way in which an update rounds new weights to bfloat16: 'stochastic' up or down by
-            chance, so that the expected weight is the exact one and small changes add up, or 'nearest'.
+        dtype: the dtype of the weights, torch.float32 or torch.bfloat16. Gradients and sums are float32 in
+            any case, and so are activations, unless a feature's `output_dtype` says otherwise.
+        slot_dtype: the dtype of the slots of a table in bfloat16, torch.float32 or torch.bfloat16. A slot
+            of one number a row is float32 in any case.
+        rounding: the way in which an update rounds new weights and slots to bfloat16: 'stochastic' up or
+            down by chance, so that the expected number is the exact one and small changes add up, or
+            'nearest'.
             None: 'stochastic' for torch.bfloat16. Only for that dtype.
         padding_idx: an id that stands for no id, as in `torch.nn.EmbeddingBag`: a pooled feature
             leaves it out (a mean does not count it), a dense feature or a position of a sequence gets
@@ -69,6 +73,7 @@ class TableConfig:
     quantization_config: QuantizationConfig | None = field(default=None, kw_only=True)
     dtype: torch.dtype = field(default=torch.float32, kw_only=True)
     rounding: str | None = field(default=None, kw_only=True)
+    slot_dtype: torch.dtype = field(default=torch.float32, kw_only=True)
     padding_idx: int | None = field(default=None, kw_only=True)
     vocabulary: Vocabulary | None = field(default=None, kw_only=True)
 
@@ -110,9 +115,19 @@ class TableConfig:
                 )
 
     def _check_dtype(self) -> None:
-        if self.dtype not in (torch.float32, torch.bfloat16):
+        if self.dtype not in DTYPES:
             raise ValueError(
                 f"TableConfig: dtype must be torch.float32 or torch.bfloat16, got {self.dtype!r}"
+            )
+        if self.slot_dtype not in DTYPES:
+            raise ValueError(
+                "TableConfig: slot_dtype must be torch.float32 or torch.bfloat16, got "
+                f"{self.slot_dtype!r}"
+            )
+        if self.slot_dtype != torch.float32 and self.dtype == torch.float32:
+            raise ValueError(
+                f"TableConfig: slot_dtype={self.slot_dtype} is for tables in bfloat16; leave it out, or "
+                "give dtype=torch.bfloat16"
             )
         if self.rounding is None:
             return
@@ -181,6 +196,9 @@ class FeatureConfig:
         is_weighted: False leaves out whatever weights come with the ids of this feature, as
             TorchRec's collections with `is_weighted=False` do; a KeyedJaggedTensor that has weights
             has them for all keys.
+        output_dtype: the dtype of the activations, torch.float32 or torch.bfloat16. Rows are summed in
+            float32 and rounded once, to nearest, at the end; gradients are then bfloat16 as well, and are
+            summed in float32.
 
     Raises:
         ValueError: a field has the wrong type or is out of range.
@@ -192,6 +210,7 @@ class FeatureConfig:
     output_shape: Sequence[int] | None = field(default=None, kw_only=True)
     name: str | None = field(default=None, kw_only=True)
     is_weighted: bool = field(default=True, kw_only=True)
+    output_dtype: torch.dtype = field(default=torch.float32, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.table, TableConfig):
@@ -201,6 +220,11 @@ class FeatureConfig:
             raise ValueError(
                 "FeatureConfig: validate_weights_and_indices must be a bool, got "
                 f"{self.validate_weights_and_indices!r}"
+            )
+        if self.output_dtype not in DTYPES:
+            raise ValueError(
+                "FeatureConfig: output_dtype must be torch.float32 or torch.bfloat16, got "
+                f"{self.output_dtype!r}"
             )
         if not isinstance(self.is_weighted, bool):
             raise ValueError(f"FeatureConfig: is_weighted must be a bool, got {self.is_weighted!r}")

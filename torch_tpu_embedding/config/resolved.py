@@ -57,17 +57,29 @@ class Table:
         return "bfloat16" if self.in_bfloat16 else "float32"
 
     def dtype_of(self, field: str) -> torch.dtype:
-        """The dtype of a field, 'weight' or a slot."""
-        return self.config.dtype if field == WEIGHT else torch.float32
+        """The dtype of a field, 'weight' or a slot; slots of one number a row are float32."""
+        if field == WEIGHT:
+            return self.config.dtype
+        return self.config.slot_dtype if field_shape(self, field)[1] > 1 else torch.float32
+
+    @property
+    def slot_dtype_name(self) -> str:
+        """The dtype of slots of several numbers a row as checkpoints name it."""
+        return "float32" if self.config.slot_dtype == torch.float32 else "bfloat16"
 
     @property
     def rounding(self) -> str | None:
-        """The way in which an update rounds the weights, 'stochastic' or 'nearest'; None in float32."""
+        """The way in which an update rounds to bfloat16, 'stochastic' or 'nearest'; None in float32."""
         return (self.config.rounding or "stochastic") if self.in_bfloat16 else None
 
     @property
     def slot_names(self) -> tuple[str, ...]:
         return self.optimizer.slot_variable_names if self.optimizer is not None else ()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """'weight', then the slots."""
+        return (WEIGHT, *self.slot_names)
 
 
 def field_shape(table: Table, name: str) -> tuple[int, int]:
@@ -91,6 +103,10 @@ class Feature:
         return self.config.max_sequence_length
 
     @property
+    def output_dtype(self) -> torch.dtype:
+        return self.config.output_dtype
+
+    @property
     def output_shape(self) -> tuple[int, ...] | None:
         shape = self.config.output_shape
         return None if shape is None else tuple(shape)
@@ -103,6 +119,11 @@ class Resolved:
     structure: Any
     tables: tuple[Table, ...]
     features: tuple[Feature, ...]
+
+    @cached_property
+    def rounds(self) -> bool:
+        """True if a table is rounded to bfloat16."""
+        return any(table.in_bfloat16 for table in self.tables)
 
     @cached_property
     def has_vocabularies(self) -> bool:

@@ -37,6 +37,8 @@ def config_to_dict(feature_config: Any, optimizer: Optimizer | None = None) -> d
         fields["table"] = resolved.table_of(feature).name
         if fields["output_shape"] is not None:
             fields["output_shape"] = [*fields["output_shape"]]
+        if fields.pop("output_dtype") != torch.float32:  # else older versions read it, too
+            fields["output_dtype"] = "bfloat16"
         features.append({"feature": fields})
     tables = []
     for table in resolved.tables:
@@ -46,6 +48,8 @@ def config_to_dict(feature_config: Any, optimizer: Optimizer | None = None) -> d
         )
         if fields["rounding"] is None:  # then older versions read it, too
             fields.pop("rounding")
+        if fields.pop("slot_dtype") != torch.float32:
+            fields["slot_dtype"] = table.slot_dtype_name
         if isinstance(table.config.initializer, RowIdInitializer):
             fields["initializer"] = {"row_id": table.config.initializer.offset}
         if table.config.quantization_config is not None:
@@ -85,6 +89,7 @@ def config_from_dict(
         quantization = given.pop("quantization_config")
         vocabulary = vocabulary_from_dict(given.pop("vocabulary", None))
         given["dtype"] = getattr(torch, given["dtype"])
+        given["slot_dtype"] = getattr(torch, given.get("slot_dtype", "float32"))
         if isinstance(initializer, Mapping) and "row_id" in initializer:
             initializer = RowIdInitializer(initializer["row_id"])
         tables[given["name"]] = TableConfig(
@@ -160,7 +165,8 @@ def _tagged(structure: Any) -> Any:
 def _untagged(structure: Mapping[str, Any], tables: Mapping[str, TableConfig]) -> Any:
     ((kind, value),) = structure.items()
     if kind == "feature":
-        return FeatureConfig(**{**value, "table": tables[value["table"]]})
+        dtype = getattr(torch, value.get("output_dtype", "float32"))
+        return FeatureConfig(**{**value, "table": tables[value["table"]], "output_dtype": dtype})
     if kind == "dict":
         return {key: _untagged(inner, tables) for key, inner in value}
     parts = [_untagged(inner, tables) for inner in value]

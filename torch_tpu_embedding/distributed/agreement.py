@@ -172,6 +172,7 @@ def _of_table(table: Table) -> dict[str, str]:
         for name in (
             "vocabulary_size", "dim", "combiner", "initializer", "quantization_config", "dtype",
             "padding_idx", "vocabulary", "rounding",
+            "slot_dtype",
         )
     }  # fmt: skip
     found["optimizer"] = type(optimizer).__name__
@@ -186,7 +187,12 @@ def _of_table(table: Table) -> dict[str, str]:
 
 def _of_feature(feature: Feature, resolved: Resolved) -> dict[str, str]:
     config = feature.config
-    names = ("max_sequence_length", "validate_weights_and_indices", "output_shape", "is_weighted")
-    found = {name: fingerprint(getattr(config, name)) for name in names}
+    found = {
+        name: fingerprint(getattr(config, name))
+        for name in (
+            "max_sequence_length", "validate_weights_and_indices", "output_shape", "is_weighted",
+            "output_dtype",
+        )
+    }  # fmt: skip
     found["table"] = repr(resolved.table_of(feature).name)
     return found

@@ -19,7 +19,8 @@ from ..distributed.exchange import Exchange
 from ..io.warn import warn_caller
 from ..runtime import host
 from ..runtime.modes import for_tables
-from ..tables.layout import LANES, ArrayLayout
+from ..tables.layout import ArrayLayout
+from ..tables.record_shapes import LANES
 from .sum_rows import DIMS, sum_rows
 from .write_rows import BLOCK, write_marked_rows, write_records
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..runtime import is_accelerated
 from ..runtime.torch_xla.device import call
-from ..tables.layout import LANES
+from ..tables.record_shapes import LANES
 from .hlo_module import Array
 from .kernel_text import computation, template
 from .write_rows import BLOCK

@@ -65,6 +65,8 @@ def describe(
     parts = [title, _align(tables), _align(features)]
     if packed := [table for table in resolved.tables if table.in_bfloat16]:
         parts.append(f"weights in bfloat16: {', '.join(map(_rounding, packed))}")
+    if rounded := [each.name for each in resolved.features if each.output_dtype == torch.bfloat16]:
+        parts.append(f"activations in bfloat16: {', '.join(rounded)}")
     if stacks is not None:
         arrays = [["stack", "tables", "array", "shape", "records a row", "written by", "MB"]]
         for number, stack in enumerate(stacks):
@@ -88,12 +90,14 @@ def describe(
 
 def _rounding(table: Table) -> str:
     how = "by chance" if table.rounding == "stochastic" else "to nearest"
-    return f"{table.name} (rounded {how})"
+    slots = any(table.dtype_of(name) == torch.bfloat16 for name in table.slot_names)
+    return f"{table.name} (rounded {how}{', slots too' if slots else ''})"
 
 
 def _fields(array: ArrayLayout) -> str:
     shown = " | ".join(array.fields)
-    return shown if array.packed_dim is None else f"{shown} (int32, two weights a lane)"
+    numbers = "weights" if array.packed == (WEIGHT,) else f"of {', '.join(array.packed)}"
+    return shown if array.packed_dim is None else f"{shown} (int32, two {numbers} a lane)"
 
 
 def _rows(table: Table) -> str:

@@ -260,6 +260,7 @@ def _signature(resolved: Resolved) -> _Signature:
             table.optimizer.rule() if table.optimizer is not None else None,
             table.config.quantization_config,
             table.rounding,
+            table.config.slot_dtype,
             table.config.padding_idx if table.config.vocabulary else table.padding_row,
             table.config.vocabulary,
         )

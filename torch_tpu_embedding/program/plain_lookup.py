@@ -131,6 +131,8 @@ def _look_up(feature: Feature, bags: Bags, table: Tensor) -> Tensor:
     else:
         sums = rows.new_zeros(math.prod(bags.shape), table.shape[1])
         sums = sums.index_add(0, bags.bag, rows * bags.gain[:, None].to(rows.dtype))
+    if feature.output_dtype == torch.bfloat16:
+        sums = sums.bfloat16()
     return sums.view(*bags.shape, table.shape[1])
 
 

@@ -15,8 +15,9 @@ from .. import runtime
 from ..config.resolved import WEIGHT
 from ..kernels.narrow_records import merge_into_rows
 from ..kernels.write_rows import FEWEST_MARKED_ROWS, write_marked_rows, write_records
-from ..tables.layout import LANES, ArrayLayout
+from ..tables.layout import ArrayLayout
 from ..tables.low_precision.lanes import numbers_of
+from ..tables.record_shapes import LANES
 
 
 def gather_records(layout: ArrayLayout, array: Tensor, record: Tensor) -> Tensor:
@@ -139,7 +140,7 @@ def replace_packed(
     now: dict[str, Tensor],
     valid: Tensor,
 ) -> Tensor:
-    """The array of packed weights with new lanes in the records where `valid` `[U, 1]`.
+    """An array of packed numbers with new lanes in the records where `valid` `[U, 1]`.
 
     What is added is the difference of the lanes as integers, which wraps around: every bit is as it should
     be, whatever number it stands for, and padding adds 0.

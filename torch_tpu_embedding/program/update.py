@@ -136,27 +136,37 @@ def apply_stack(
         if kernel_writes(layout, len(record)):
             new = torch.where(moves(rate), before + join_lanes(layout, changes), before)
             replace_records(layout, array, index.ints.record, new, index.valid)
-    if (layout := stack.arrays[0]).packed_dim is not None:
-        now = {name: now + changes[name] for name, now in {WEIGHT: weights, **values}.items()}
-        lanes = _new_lanes(layout, now, index, keys)
-        arrays[0] = replace_packed(layout, arrays[0], record, records[0], lanes, valid)
+    for number, layout in enumerate(stack.arrays):
+        if layout.packed_dim is not None:
+            held = {WEIGHT: weights, **values}
+            now = {name: held[name] + changes[name] for name in layout.fields}
+            lanes = _new_lanes(layout, now, index, keys)
+            taken = arrays[number], record, records[number]
+            arrays[number] = replace_packed(layout, *taken, lanes, valid)
     write_changes(arrays, stack.arrays, record, changes, valid)
 
 
 def _new_lanes(
     layout: ArrayLayout, now: dict[str, Tensor], index: StackIndex, keys: Tensor | None
 ) -> dict[str, Tensor]:
-    """The lanes of the fields of an array of packed weights.
+    """The lanes of the fields of an array of packed numbers.
 
     Args:
         now: field → its new numbers, float32.
         keys: of the random bits; None rounds to nearest.
     """
-    ints, random = index.ints, None
-    if keys is not None:
-        random = random_bits(keys.view(-1), ints.record, ints.table, index.shape.order.stack.dim)
-    lanes = {name: lanes_of(layout, name, now[name]) for name in layout.fields if name != WEIGHT}
-    return {WEIGHT: packed(rounded_bits(now[WEIGHT], random)), **lanes}
+    ints, stack = index.ints, index.shape.order.stack
+    lanes = {}
+    for name in layout.fields:
+        if name not in layout.packed:
+            lanes[name] = lanes_of(layout, name, now[name])
+            continue
+        random = None
+        if keys is not None:
+            which = stack.packed.index(name), len(stack.packed)
+            random = random_bits(keys.view(-1), ints.record, ints.table, stack.dim, *which)
+        lanes[name] = packed(rounded_bits(now[name], random))
+    return lanes
 
 
 def apply_round_batch(

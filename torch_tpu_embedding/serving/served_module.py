@@ -96,7 +96,10 @@ class ServingModule(nn.Module):
             RuntimeError: an id is outside [0, V) and `id_bounds` was "raise", or row splits do not rise
                 from 0 to N.
         """
-        return {name: self._look_up(name, value) for name, value in features.items()}
+        return {
+            name: self._look_up(name, value).to(self.feature(name).output_dtype)
+            for name, value in features.items()
+        }
 
     def feature(self, name: str) -> Feature:
         """The configuration of a feature.

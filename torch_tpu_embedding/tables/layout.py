@@ -5,7 +5,7 @@ records are numbered table after table, so (table, row on this device) ↔ recor
 holds all that belongs to one id: its weights and its slots. Each stack has one or more physical arrays; an
 array holds some fields of every record, one or several records to a physical row.
 
-Weights in bfloat16 are packed: two of a row share a lane, and the array that holds them is int32
+Numbers in bfloat16 are packed: two of a row share a lane, and the array that holds them is int32
 (`lanes.py`): bfloat16 numbers could not be changed by adding, the difference of their bits is exact.
 
 Nothing here shows in the public API: state_dict, errors and names speak of tables only.
@@ -14,7 +14,7 @@ Letters: V vocabulary, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -25,12 +25,11 @@ from ..config.resolved import WEIGHT, Table
 from ..distributed.placement import Placement
 from ..optimizers import Optimizer
 from ..runtime import DeviceKind
+from .record_shapes import LANES, gives_fields_rows, record_arrays, record_lanes
 from .sizes import MAX_RECORDS, check_sizes
 
-LANES = 128  # of a TPU vector register; the HBM tile of 4-byte types is 8 x 128
 _ROW_STEP = 8  # physical rows come in multiples of the tile height
 _VECTOR_STEP = 1024  # and vectors in multiples of a whole tile
-_FIELD_ROW_WIDTH = 64  # lanes; docs/lab/performance.md has the times
 _WIDEST_FOR_KERNEL = 8 * LANES  # two blocks of 1,024 such records take 8 MiB of on-chip memory
 _ON_CHIP = (
     128 << 20
@@ -44,7 +43,7 @@ class ArrayLayout:
     fields: tuple[str, ...]
     """The fields of a record that this array holds, in lane order: 'weight' or slot names."""
     widths: tuple[int, ...]
-    """Lanes of each field: D, half of it for packed weights, or 1 for a slot that is one number a row."""
+    """Lanes of each field: D, half of it for a packed one, or 1 for a slot that is one number a row."""
     record_width: int
     """Lanes of one record, padding included; at least the sum of `widths`."""
     records_per_row: int
@@ -61,7 +60,9 @@ class ArrayLayout:
     """Row kernels write the records; a record of more than 128 lanes then lies in consecutive rows:
     `[num_rows * record_width / 128, 128]`."""
     packed_dim: int | None = None
-    """D, if the array holds packed weights; its lanes are then int32. None: they are float32."""
+    """D, if the array holds packed fields; its lanes are then int32. None: they are float32."""
+    packed: tuple[str, ...] = ()
+    """The fields of bfloat16 numbers, of which two share a lane."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,7 +84,7 @@ class ArrayLayout:
 
     def numbers(self, field: str) -> int:
         """The numbers of a field in a record: D, or 1 for a slot that is one number a row."""
-        if self.packed_dim is not None and field == WEIGHT:
+        if self.packed_dim is not None and field in self.packed:
             return self.packed_dim
         return self.widths[self.fields.index(field)]
 
@@ -124,8 +125,7 @@ class StackLayout:
     quantization: QuantizationConfig | None
     """The rounding of rows in a lookup; None: they are not rounded."""
     rounding: str | None
-    """The rounding of weights to bfloat16 in an update, 'stochastic' or 'nearest'; None: the weights are
-    float32."""
+    """The rounding to bfloat16 in an update, 'stochastic' or 'nearest'; None: all fields are float32."""
     kind: DeviceKind
     """The kind of device that the programs are compiled for."""
 
@@ -174,6 +174,11 @@ class StackLayout:
         return any(array.written_by_kernel for array in self.arrays)
 
     @property
+    def packed(self) -> tuple[str, ...]:
+        """The fields of bfloat16 numbers, of all arrays; the weights come first."""
+        return tuple(name for array in self.arrays for name in array.packed)
+
+    @property
     def padding_record(self) -> int:
         return self.num_records
 
@@ -182,68 +187,7 @@ class StackLayout:
         return tuple(name for array in self.arrays for name in array.fields)
 
 
-def record_arrays(
-    kind: DeviceKind, dim: int, slots: Mapping[str, int], weight_lanes: int | None = None
-) -> list[tuple[str, ...]]:
-    """The fields of each array: a pure function of the device kind, the dim and the slots' widths.
-
-    Args:
-        slots: name → numbers a row.
-        weight_lanes: lanes of the weights; None for D.
-
-    One array for all where that is possible: a single gather then brings the slots with the weights, a
-    single scatter-add writes both, and the update cannot but depend on the read. (XLA:CPU copies a
-    whole array whose read and in-place update do not depend on each other, which is the case of an
-    Adagrad accumulator that lies alone.)
-
-    On TPU a slot of one number a row is a vector of its own. The others share the array of the weights (a
-    scatter-add costs per row, so one array is written in half to a third of the time of several), but not
-    where padding to rows of 128 lanes would then take more memory than in arrays apart.
-    """
-    if kind == "CPU":
-        return [(WEIGHT, *slots)]
-    wide = tuple(name for name, width in slots.items() if width == dim)
-    narrow = [(name,) for name in slots if name not in wide]
-    together: list[tuple[str, ...]] = [(WEIGHT, *wide)]
-    apart: list[tuple[str, ...]] = [(WEIGHT,), *((name,) for name in wide)]
-    if wide and dim * len(wide) <= LANES:
-        apart = [(WEIGHT,), wide]
-
-    def width(fields: tuple[str, ...]) -> int:
-        spared = dim - weight_lanes if weight_lanes is not None and WEIGHT in fields else 0
-        return dim * len(fields) - spared
-
-    def lanes(arrays: list[tuple[str, ...]]) -> int:
-        return sum(record_lanes(kind, width(fields))[0] for fields in arrays)
-
-    fits = width(together[0]) <= LANES
-    return [*(together if fits or lanes(together) <= lanes(apart) else apart), *narrow]
-
-
-def record_lanes(kind: DeviceKind, lanes: int) -> tuple[int, int]:
-    """(record_width, records_per_row) for a record of `lanes` numbers.
-
-    CPU: exact width. TPU: a physical row is a multiple of 128 lanes, for any other width makes the
-    compiler copy the whole table; records narrower than that share a row in powers of two.
-    """
-    if kind == "CPU":
-        return lanes, 1
-    if lanes > LANES:
-        return -(-lanes // LANES) * LANES, 1
-    width = 1 << (lanes - 1).bit_length()
-    return width, LANES // width
-
-
-def gives_fields_rows(kind: DeviceKind, widths: tuple[int, ...]) -> bool:
-    """True if each field of a record is a physical row of its own.
-
-    That saves a pass in which XLA:CPU puts the changes of the fields side by side; for narrow rows it costs
-    more than it saves. One gather still brings all fields, so the update depends on the read.
-    """
-    return kind == "CPU" and len(widths) > 1 and min(widths) == max(widths) >= _FIELD_ROW_WIDTH
-
-
-_StackKey = tuple[int, Optimizer | None, QuantizationConfig | None, str | None, int]
+_StackKey = tuple[int, Optimizer | None, QuantizationConfig | None, str | None, torch.dtype, int]
 
 
 def build_stacks(
@@ -272,9 +216,10 @@ def build_stacks(
     rows_of = [placement.capacity(table.vocabulary_size) for table in tables]
     taken = set(taken_sizes)
     stacks = []
-    for (dim, rule, quantization, rounding, _), members in _group(tables, rows_of).items():
+    for (dim, rule, quantization, rounding, _, _), members in _group(tables, rows_of).items():
         ends = [*accumulate(rows_of[index] for index in members)]
-        packed = rounding is not None
+        first = tables[members[0]]
+        packed = tuple(name for name in first.fields if first.dtype_of(name) == torch.bfloat16)
         arrays = _lay_out(kind, dim, rule, ends[-1], taken, packed)
         by_kernel = row_kernels and kind == "TPU" and not packed
         # if a step writes each record that was looked up once, and no other
@@ -306,7 +251,8 @@ def _group(tables: tuple[Table, ...], rows_of: list[int]) -> dict[_StackKey, lis
     sizes: dict[_StackKey, int] = {}
     for index, table in enumerate(tables):
         rule = table.optimizer.rule() if table.optimizer is not None else None
-        kept = (table.dim, rule, table.config.quantization_config, table.rounding)
+        config = table.config
+        kept = (table.dim, rule, config.quantization_config, table.rounding, config.slot_dtype)
         part = 0
         while sizes.get((*kept, part), 0) + rows_of[index] > MAX_RECORDS:
             part += 1
@@ -322,19 +268,21 @@ def _lay_out(
     rule: Optimizer | None,
     num_records: int,
     taken: set[int],
-    packed: bool,
+    packed: tuple[str, ...],
 ) -> tuple[ArrayLayout, ...]:
     """The arrays of one stack.
 
     Args:
-        packed: True if two weights share a lane.
+        packed: the fields of which two numbers share a lane.
         taken: numbers of elements that no array may have; those of the new arrays are added.
     """
     slots = {name: rule.slot_width(name, dim) for name in rule.slot_variable_names} if rule else {}
-    weight_lanes = -(-dim // 2) if packed else dim
+    numbers = {WEIGHT: dim, **slots}
+    lanes = {name: -(-count // 2) if name in packed else count for name, count in numbers.items()}
+    wide = next((lanes[name] for name in slots if slots[name] == dim), None)
     arrays = []
-    for fields in record_arrays(kind, dim, slots, weight_lanes):
-        widths = tuple(slots.get(name, weight_lanes) for name in fields)
+    for fields in record_arrays(kind, dim, slots, lanes[WEIGHT], wide):
+        widths = tuple(lanes[name] for name in fields)
         is_vector = kind == "TPU" and widths == (1,) and dim > 1 and WEIGHT not in fields
         width, per_row = (1, 1) if is_vector else record_lanes(kind, sum(widths))
         step = _VECTOR_STEP if is_vector else _ROW_STEP
@@ -345,7 +293,7 @@ def _lay_out(
         taken.add(rows * width * per_row)
         has_rows = gives_fields_rows(kind, widths) and rows * len(fields) <= MAX_RECORDS
         array = ArrayLayout(fields, widths, width, per_row, rows, is_vector, has_rows)
-        if packed and WEIGHT in fields:
-            array = replace(array, packed_dim=dim, fields_have_rows=False)
+        if here := tuple(name for name in fields if name in packed):
+            array = replace(array, packed_dim=dim, packed=here, fields_have_rows=False)
         arrays.append(array)
     return tuple(arrays)

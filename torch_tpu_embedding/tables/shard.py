@@ -35,6 +35,8 @@ class HostRows:
     """Tables and slots that are ordinary tensors of the host, whole; read as float32."""
 
     strategy: Strategy = "mod"
+    updates: int | None = None
+    """As in `DeviceRows`; these tables have no updates."""
 
     def __init__(
         self,
@@ -122,6 +124,17 @@ class DeviceRows:
         self.strategy: Strategy = strategy
         self._store = store
         self._flush = flush
+
+    @property
+    def updates(self) -> int | None:
+        """The number of updates so far, on which the random bits of rounding depend; None if all tables are
+        float32, to which it means nothing."""
+        self._flush()
+        return self._store.updates if any(table.in_bfloat16 for table in self.tables) else None
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        self._store.updates = count
 
     def ids(self, table: int) -> range:
         """The ids of a table held here, in the order of its rows."""

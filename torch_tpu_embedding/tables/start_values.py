@@ -44,7 +44,7 @@ def start_values(
         ids: the rows wanted, in order; None for all.
         see: called with rows that an initializer of the user's made, the same ones in every process.
 
-    The row of padding_idx starts as zeros. Weights of a table in bfloat16 are rounded to nearest.
+    The row of padding_idx starts as zeros. Fields in bfloat16 are rounded to nearest.
 
     Yields:
         (position in `ids` of the block's first row, field name → values): 'weight', then the slots.
@@ -52,6 +52,15 @@ def start_values(
     Raises:
         ValueError: an initializer returned something of another shape or type, or not finite.
     """
+    halves = [name for name in table.fields if table.dtype_of(name) == torch.bfloat16]
+    for start, values in _start_values(table, seed, ids, see):
+        yield start, values | {name: nearest(values[name]) for name in halves}
+
+
+def _start_values(
+    table: Table, seed: int, ids: range | None, see: Callable[[Tensor], None] | None
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """The same before they are rounded."""
     ids = range(table.vocabulary_size) if ids is None else ids
     weights = _without_padding(table, ids, _weights(table, f"{seed}/{table.name}", ids, see))
     if table.optimizer is None:
@@ -89,7 +98,7 @@ def _without_padding(
     for start, weight in blocks:
         if start <= position < start + len(weight):
             weight[position - start] = 0.0
-        yield start, nearest(weight) if table.in_bfloat16 else weight
+        yield start, weight
 
 
 def _weights(

@@ -27,6 +27,7 @@ from .store import TableStore
 
 EXTRA_KEY = "_extra_state"
 FORMAT_VERSION = 1
+_COUNT_DIGITS = 20
 _REMEDY = "give its TableConfig the same vocabulary"
 
 _check_description = json_checks.fields(
@@ -36,7 +37,8 @@ _check_description = json_checks.fields(
         "tables": json_checks.mapping(
             json_checks.text, json_checks.fields({}, {"shard": json_checks.integer()})
         ),
-    }
+    },
+    {"updates": json_checks.integer(0)},
 )
 
 
@@ -69,9 +71,13 @@ def retrieve(resolved: Resolved, store: TableStore) -> dict[str, Tensor]:
     }
 
 
-def extra_state(resolved: Resolved, placement: Placement) -> Tensor:
+def extra_state(resolved: Resolved, placement: Placement, updates: int | None = None) -> Tensor:
     """The format, the tables, and the shard of each table that the tensors of a state_dict hold, as uint8
-    of JSON."""
+    of JSON.
+
+    Args:
+        updates: the number of updates so far; None leaves it out.
+    """
     described = {
         "format": FORMAT_VERSION,
         "num_shards": placement.num_shards,
@@ -88,8 +94,12 @@ def extra_state(resolved: Resolved, placement: Placement) -> Tensor:
             for index, table in enumerate(resolved.tables)
         },
     }
-    text = json.dumps(described, sort_keys=True).encode()
-    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    text = json.dumps(described, sort_keys=True)
+    if updates is not None:
+        # of one length whatever the number is, for formats that load into tensors that are there
+        count = json.dumps({"updates": updates})
+        text = f"{text[:-1]}, {count[1:]}{' ' * (_COUNT_DIGITS - len(str(updates)))}"
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
 
 def _vocabulary_of(table: Table) -> dict[str, object]:
@@ -105,6 +115,9 @@ class LoadPlan:
     """Table → field → its new value."""
     maps: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Table → the state of its map from ids to rows."""
+    updates: int | None = None
+    """The number of updates after which the state was taken, 0 if it does not say so; None if it has no
+    description or not all tables, and the number stays."""
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -136,7 +149,7 @@ def plan_load(
     extra = state.get(prefix + EXTRA_KEY)
     whole = None
     if extra is not None:
-        whole, errors = _check_extra(resolved, placement, extra)
+        whole, plan.updates, errors = _check_extra(resolved, placement, extra)
         plan.errors += errors
     known = {prefix + EXTRA_KEY}
     for index, table in enumerate(resolved.tables):
@@ -169,6 +182,8 @@ def plan_load(
             plan.maps[number] = unpacked_map(state[prefix + key])
         except (ValueError, TypeError) as error:
             plan.errors.append(f"{prefix + key}: {error}")
+    if plan.missing:
+        plan.updates = None
     plan.unexpected = [key for key in state if key.startswith(prefix) and key not in known]
     return plan
 
@@ -189,20 +204,27 @@ def _check_value(
 
 def _check_extra(
     resolved: Resolved, placement: Placement, extra: object
-) -> tuple[bool | None, list[str]]:
-    """(whether the state has whole tables, None if that is not known; what is wrong with it)."""
+) -> tuple[bool | None, int | None, list[str]]:
+    """(whether the state has whole tables, None if that is not known; the number of updates; what is wrong
+    with it)."""
     try:
         assert isinstance(extra, Tensor)
         described = json_checks.parse(bytes(extra.to(torch.uint8).tolist()))
         json_checks.fields({"format": json_checks.integer()})(described, "")
         if (version := described["format"]) != FORMAT_VERSION:
-            return None, [f"{EXTRA_KEY}: format {version}, but this version reads {FORMAT_VERSION}"]
+            reads = f"{EXTRA_KEY}: format {version}, but this version reads {FORMAT_VERSION}"
+            return None, None, [reads]
         _check_description(described, "")
     except (AssertionError, ValueError, TypeError, RuntimeError) as error:
         why = f" ({error})" if isinstance(error, ValueError) else ""
-        return None, [
-            f"{EXTRA_KEY}: not the description that state_dict() wrote{why}; remove it to load anyway"
-        ]
+        return (
+            None,
+            None,
+            [
+                f"{EXTRA_KEY}: not the description that state_dict() wrote{why}; remove it to load anyway"
+            ],
+        )
+    updates = described.get("updates", 0)
     errors = [
         f"table {table.name!r}: {difference}; {_REMEDY}"
         for table in resolved.tables
@@ -217,19 +239,23 @@ def _check_extra(
     shown = [shards, described["strategy"]]
     shown += [described["tables"].get(table.name, {}).get("shard") for table in resolved.tables]
     if shards == 1:
-        return True, errors
+        return True, updates, errors
     tables = range(len(resolved.tables))
     wanted = [placement.num_shards, placement.strategy, *map(placement.shard_of, tables)]
     differs = any(f not in (w, None) for f, w in zip(shown, wanted, strict=True))
     if not differs:
-        return False, errors
+        return False, updates, errors
     here = (
         "whole tables"
         if placement.num_shards == 1
         else f"shards of {placement.num_shards} ({placement.strategy}), as process {placement.rank}"
     )
-    return False, [
-        *errors,
-        f"{EXTRA_KEY}: one shard of {shards} ({shown[1]}), but this process holds {here}; states "
-        "of another number of processes load with checkpoint.save and checkpoint.load",
-    ]
+    return (
+        False,
+        None,
+        [
+            *errors,
+            f"{EXTRA_KEY}: one shard of {shards} ({shown[1]}), but this process holds {here}; states "
+            "of another number of processes load with checkpoint.save and checkpoint.load",
+        ],
+    )

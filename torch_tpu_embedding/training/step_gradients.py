@@ -232,9 +232,12 @@ def _scale(leaves: Sequence[Tensor], factor: Tensor) -> None:
 
 
 def _filled(batch: Awaiting, gradients: Sequence[Tensor | None]) -> list[Tensor]:
-    """One gradient per feature, zeros where there is none."""
+    """One gradient per feature in float32, in which they are summed; zeros where there is none."""
     pairs = zip(batch.activations, gradients, strict=True)
-    return [torch.zeros_like(each) if gradient is None else gradient for each, gradient in pairs]
+    return [
+        torch.zeros_like(each, dtype=torch.float32) if gradient is None else gradient.float()
+        for each, gradient in pairs
+    ]
 
 
 def _changes(gradients: Found) -> list[int] | None:

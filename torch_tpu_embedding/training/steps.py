@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import runtime
@@ -20,7 +21,7 @@ from ..inputs.parse import parse_features
 from ..monitoring.metrics import MetricsSwitch
 from ..program.build import Tables
 from ..program.engine import Engine
-from ..runtime.modes import refuse_transforms
+from ..runtime.modes import for_tables, refuse_transforms
 from ..runtime.phases import mark, timed
 from ..vocabularies.rows_of_ids import bags_of_rows
 from .agreed_steps import AgreedSteps
@@ -176,7 +177,7 @@ class Steps:
         if not queued.training:
             engine.flush()
             _, activations = engine.look_up(queued.sent, keep_records=False)
-            activations = engine.cut(queued.sent, activations)
+            activations = self._as_wanted(engine.cut(queued.sent, activations))
             self.queue.looked_up(name, None)
             return activations
         self._begin_step()
@@ -186,11 +187,19 @@ class Steps:
         else:
             behind = self.queue.after(queued)
             looked_up, activations = self._pipeline.step(engine, name, queued, behind)
-        activations = [make_leaf(each) for each in activations]
+        activations = [make_leaf(each) for each in self._as_wanted(activations)]
         runtime.allow_backward(self._tables.device)
         self.queue.looked_up(name, Awaiting(looked_up, activations, self._tables.frozen))
         self._step_changed(name)
         return activations
+
+    def _as_wanted(self, activations: list[Tensor]) -> list[Tensor]:
+        """Activations in feature order, each in the dtype that its feature asks for."""
+        features = self._tables.resolved.features
+        return [
+            each if each.dtype == feature.output_dtype else _rounded(each, feature.output_dtype)
+            for each, feature in zip(activations, features, strict=True)
+        ]
 
     @timed("apply")
     def apply(
@@ -292,6 +301,11 @@ class Steps:
             for feature, each in zip(features, batch.activations, strict=True):
                 if feature.table_index not in frozen:
                     self.activations_by_table[feature.table_index].append(each)
+
+
+@for_tables
+def _rounded(activation: Tensor, dtype: torch.dtype) -> Tensor:
+    return activation.to(dtype)
 
 
 def check_options(batch_size: object, enqueue_depth: object, id_bounds: str) -> None:

@@ -26,7 +26,8 @@ from torch_tpu_embedding.kernels.choice import on_a_tpu
 from torch_tpu_embedding.kernels.self_check import find_fault
 from torch_tpu_embedding.kernels.sum_rows import sum_rows
 from torch_tpu_embedding.kernels.write_rows import write_marked_rows, write_records
-from torch_tpu_embedding.tables.layout import LANES, ArrayLayout
+from torch_tpu_embedding.tables.layout import ArrayLayout
+from torch_tpu_embedding.tables.record_shapes import LANES
 
 RECORDS, ARRAY = 8192, 1 << 20
 WRITES = 20

@@ -37,7 +37,9 @@ class TableEntry:
     optimizer: Mapping[str, Any] | None = None
     """Class and options, as `config_to_dict` writes them; None if not known."""
     dtype: str = "float32"
-    """The dtype of the weights, 'float32' or 'bfloat16'; slots are float32."""
+    """The dtype of the weights, 'float32' or 'bfloat16'."""
+    slot_dtype: str = "float32"
+    """The dtype of slots of several numbers a row; slots of one number a row are float32."""
     vocabulary: Mapping[str, Any] | None = None
     """Class and options of what finds the row of an id; None if ids are row numbers."""
 
@@ -45,7 +47,15 @@ class TableEntry:
         described = {**vars(self), "fields": dict(self.fields)}
         if self.vocabulary is None:
             del described["vocabulary"]
+        if self.slot_dtype == "float32":
+            del described["slot_dtype"]
         return described
+
+    def dtype_of(self, field: str) -> str:
+        """The dtype of a field, 'float32' or 'bfloat16'."""
+        if field == "weight":
+            return self.dtype
+        return self.slot_dtype if self.fields.get(field, 1) > 1 else "float32"
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -127,6 +137,9 @@ class Index:
     extra: str | None = None
     """The name of the extra file, if the step has one."""
     base: Base | None = None
+    updates: int | None = None
+    """The number of updates of the tables, on which the random bits of rounding depend; None if no table
+    is rounded, or the step is older than this entry."""
 
     def to_text(self) -> str:
         """The index as JSON."""
@@ -145,6 +158,7 @@ class Index:
                 "pieces": [piece.to_json() for piece in self.pieces],
                 "files": {name: vars(entry) for name, entry in self.files.items()},
                 "extra": self.extra,
+                **({} if self.updates is None else {"updates": self.updates}),
             },
         }
         return json.dumps({**body, "sha256": _digest(body)}, indent=1)
@@ -212,6 +226,7 @@ def _from_json(ours: Mapping[str, Any]) -> Index:
                 each["fields"],
                 each["optimizer"],
                 each.get("dtype", "float32"),
+                each.get("slot_dtype", "float32"),
                 vocabulary=each.get("vocabulary"),
             )
             for name, each in ours["tables"].items()
@@ -222,6 +237,7 @@ def _from_json(ours: Mapping[str, Any]) -> Index:
         },
         extra=ours["extra"],
         base=Base(ours["base"]["step"], ours["base"]["save_id"]) if ours["base"] else None,
+        updates=ours.get("updates"),
     )
 
 

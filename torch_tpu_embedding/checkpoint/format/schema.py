@@ -45,6 +45,7 @@ _TABLE = fields(
     },
     {
         "dtype": one_of("float32", "bfloat16"),
+        "slot_dtype": one_of("float32", "bfloat16"),
         "vocabulary": all_of(fields({"class": text}), plain(_OPTION_DEPTH)),
     },
 )
@@ -81,7 +82,8 @@ check_index: Check = fields(
                 "files": _FILES,
                 "pieces": list_of(_PIECE),
                 "extra": nullable(_file_name),
-            }
+            },
+            {"updates": _COUNT},
         ),
     }
 )

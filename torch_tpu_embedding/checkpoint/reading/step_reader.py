@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...config.resolved import WEIGHT
 from ...io.paths import naming
 from ..errors import REMEDY, CheckpointError
 from ..format.index import IDS, Index, Piece, check_coverage, read_index
@@ -146,7 +145,7 @@ class StepFiles:
             entry = self.index.tables[piece.table]
             width = entry.fields.get(piece.field)
             shape = (piece.rows,) if piece.field == IDS else (piece.rows, width)
-            halves = entry.dtype == "bfloat16" and piece.field == WEIGHT
+            halves = entry.dtype_of(piece.field) == "bfloat16"
             dtype = "I64" if piece.field == IDS else "BF16" if halves else "F32"
             wanted = (dtype, shape)
             spec = file.tensors.get(piece.key)

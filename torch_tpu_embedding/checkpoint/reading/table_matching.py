@@ -5,8 +5,10 @@ Letter: V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from ...config.resolved import WEIGHT, Table
 from ...config.vocabulary import DynamicVocabulary, HashedVocabulary, vocabulary_difference
@@ -28,8 +30,8 @@ class TableMatch:
     """The number of rows to be loaded: the ids below it."""
     is_whole: bool
     """True if the table is, after the load, exactly the table of the checkpoint."""
-    is_rounded: bool
-    """True if its weights are float32 and those of the table bfloat16."""
+    rounded: tuple[str, ...]
+    """The fields that are float32 in the checkpoint and bfloat16 in the table."""
 
 
 def match_tables(
@@ -89,6 +91,13 @@ def _problems(table: Table, entry: TableEntry, resize: bool, slots: str, dtype: 
         found.append(
             f"table {table.name!r}: {entry.dtype} in the checkpoint, {table.dtype_name} in the embedding; "
             f"pass dtype='convert' to load it {how}"
+        )
+    both = [name for name in table.slot_names if name in entry.fields and slots != "skip"]
+    if (others := _other_dtypes(table, entry, both)) and dtype == "require":
+        found.append(
+            f"table {table.name!r}: slots {others} are {entry.slot_dtype} in the checkpoint, "
+            f"{table.slot_dtype_name} in the embedding; pass dtype='convert' to load them too, or "
+            "slots='skip' for the weights alone"
         )
     if entry.dim != table.dim:
         found.append(
@@ -166,10 +175,16 @@ def _match(number: int, table: Table, entry: TableEntry, slots: str) -> TableMat
         shared == (*widths,)
         and {*shared} == {*entry.fields}
         and entry.vocabulary_size == table.vocabulary_size
-        and entry.dtype == table.dtype_name
+        and not _other_dtypes(table, entry, shared)
         and entry.name == table.name,
-        table.in_bfloat16 and entry.dtype != table.dtype_name,
+        tuple(n for n in _other_dtypes(table, entry, shared) if entry.dtype_of(n) == "float32"),
     )
+
+
+def _other_dtypes(table: Table, entry: TableEntry, fields: Iterable[str]) -> list[str]:
+    """Those of some fields that have another dtype in the checkpoint."""
+    names = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+    return [name for name in fields if entry.dtype_of(name) != names[table.dtype_of(name)]]
 
 
 def _shown(fields: Mapping[str, int]) -> str:

@@ -41,6 +41,8 @@ class Commit:
     """The job's right to save here; None on processes other than 0."""
     newer: Mapping[int, str | None] = field(default_factory=dict)
     """Later steps that this save drops → save id, or None where a step is unfinished."""
+    updates: int | None = None
+    """As in the index."""
 
 
 def finish(attempt: SaveAttempt, commit: Commit, timeout: float) -> None:
@@ -128,6 +130,7 @@ def _write_index(attempt: SaveAttempt, commit: Commit, by_rank: list[ShardFiles]
         files=files,
         extra=attempt.extra_name if attempt.extra_name in files else None,
         base=commit.base,
+        updates=commit.updates,
     )
     try:
         durable.fill_file(

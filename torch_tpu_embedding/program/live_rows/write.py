@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ...config.resolved import WEIGHT
 from ...runtime.slices import cut
-from ...tables.layout import LANES, ArrayLayout, StackLayout
+from ...tables.layout import ArrayLayout, StackLayout
 from ...tables.low_precision.lanes import lanes_of
+from ...tables.record_shapes import LANES
 from ..records import field_row, join_lanes
 
 
@@ -36,9 +37,12 @@ def write_new_records(
     starts = stack.rule.slot_initial_values() if stack.rule is not None else {}
     values = {WEIGHT: torch.where(valid, weights, 0.0)}
     for layout, array in zip(stack.arrays, arrays, strict=True):
-        for name, width in zip(layout.fields, layout.widths, strict=True):
+        for name in layout.fields:
             if name != WEIGHT:
-                filled = weights.new_full((count, width), starts[name])
+                start = starts[name]
+                if name in layout.packed:
+                    start = torch.tensor(start, dtype=torch.bfloat16, device="cpu").item()
+                filled = weights.new_full((count, layout.numbers(name)), start)
                 values[name] = torch.where(valid, filled, 0.0)
         if layout.fields_have_rows:
             for name in layout.fields:

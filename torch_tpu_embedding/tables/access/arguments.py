@@ -14,7 +14,7 @@ from ...config.resolved import WEIGHT, Resolved, Table, field_shape
 from ...config.vocabulary import HashedVocabulary
 from ...runtime import host
 from ...vocabularies.row_hash import hashed_rows
-from ..low_precision.rounding import exact_or_reason
+from ..low_precision.rounding import exact_or_reason, nearest
 
 METRICS = ("dot", "cosine")
 
@@ -227,7 +227,8 @@ def slot_starts(call: str, table: Table, field: str, count: int) -> dict[str, Te
     starts = table.optimizer.slot_initial_values() if table.optimizer is not None else {}
     found = {}
     for name, value in starts.items():
-        found[name] = host.empty(count, field_shape(table, name)[1]).fill_(value)
+        rows = host.empty(count, field_shape(table, name)[1]).fill_(value)
+        found[name] = nearest(rows) if table.dtype_of(name) == torch.bfloat16 else rows
     return found
 
 

@@ -1,6 +1,6 @@
 """The numbers from which a device draws the random bits of a step's rounding.
 
-Letters: T tables of a stack, P devices of a process.
+Letters: T tables of a stack, F fields of it that are rounded, P devices of a process.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...config.hashed_normal import seed_of
-from ...config.resolved import Resolved
+from ...config.resolved import WEIGHT, Resolved
 from ...distributed.exchange import Exchange
 from ...distributed.placement import Placement
 from ...runtime import host
@@ -46,7 +46,8 @@ class RoundingKeys:
         return [each.tensor for each in self._held]
 
     def on_device(self, number: int) -> Tensor | None:
-        """The keys of a stack for its next update, `[P, 2T + 1]`; None if it rounds nothing by chance."""
+        """The keys of a stack for its next update, `[P, (F + 1) T + 1]`; None if it rounds nothing by
+        chance."""
         stack, step = self._store.stacks[number], self._store.updates
         if stack.rounding != "stochastic":
             return None
@@ -67,11 +68,11 @@ class RoundingKeys:
 def step_keys(
     resolved: Resolved, stack: StackLayout, placement: Placement, seed: int, step: int
 ) -> Tensor:
-    """The numbers on which the random bits of a step depend, int32 `[P, 2T + 1]`: a hash of each table, the
-    id that the record 0 would have if it were of that table, and the distance of the ids of neighbouring
-    records."""
+    """The numbers on which the random bits of a step depend, int32 `[P, (F + 1) T + 1]`: a hash of each
+    field and table, the id that the record 0 would have if it were of that table, and the distance of the
+    ids of neighbouring records."""
     tables = [resolved.tables[number] for number in stack.table_indices]
-    salts = [seed_of(f"{seed}/{table.name}/{step}") for table in tables]
+    salts = [_salt(seed, table.name, step, name) for name in stack.packed for table in tables]
     devices = placement.local_devices
     found: list[list[int]] = []
     for device in range(devices):
@@ -85,6 +86,11 @@ def step_keys(
             starts.append(first - stride * record)
         found.append([*map(_int32, [*salts, *starts, stride])])
     return torch.tensor(found, dtype=torch.int32, device="cpu")
+
+
+def _salt(seed: int, table: str, step: int, field: str) -> int:
+    of_slot = "" if field == WEIGHT else f"/{field}"
+    return seed_of(f"{seed}/{table}/{step}{of_slot}")
 
 
 def _int32(number: int) -> int:

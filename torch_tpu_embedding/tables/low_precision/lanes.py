@@ -1,8 +1,8 @@
 """The way between the numbers of a row and the lanes of its record.
 
 In float32 they are the same. In an array of packed weights a lane is an int32: two bfloat16 of a row, or
-the bits of one float32 of a slot. Lane i holds weight i in its lower half and weight i + W in its upper
-half, W being the lanes of the weights, so that numbers side by side stay so. Letters: n rows, D dim.
+the bits of one float32 of a slot. Lane i holds number i in its lower half and number i + W in its upper
+half, W being the lanes of the field, so that numbers side by side stay so. Letters: n rows, D dim.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ...config.resolved import WEIGHT
 from ...runtime.bits import as_floats, as_ints, shift_right
 from ..layout import ArrayLayout
 
@@ -23,19 +22,19 @@ def numbers_of(layout: ArrayLayout, field: str, lanes: Tensor) -> Tensor:
     """The float32 numbers `[n, width]` of a field, out of its lanes."""
     if layout.packed_dim is None:
         return lanes
-    if field != WEIGHT:
+    if field not in layout.packed:
         return as_floats(lanes)
     both = torch.cat([lanes * 0x10000, lanes & UPPER_HALF], dim=1)
     return as_floats(both[:, : layout.packed_dim])
 
 
 def lanes_of(layout: ArrayLayout, field: str, numbers: Tensor) -> Tensor:
-    """The lanes of a field, out of its float32 numbers `[n, width]`; weights to pack must be bfloat16
+    """The lanes of a field, out of its float32 numbers `[n, width]`; those to pack must be bfloat16
     numbers."""
     if layout.packed_dim is None:
         return numbers
     bits = as_ints(numbers.contiguous())
-    return packed(bits) if field == WEIGHT else bits
+    return packed(bits) if field in layout.packed else bits
 
 
 def packed(bits: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ the lower half off rounds away from zero with the probability that the lower hal
 result is the number itself (Gupta et al. 2015, "Deep learning with limited numerical precision"). A nan
 stays a nan, an infinity an infinity, and a number that bfloat16 has stays as it is.
 
-The random bits of a weight are a hash of the seed, the name of the table, the step, the id of the row and
-the column: they depend neither on processes nor on padding. Letters: U records, D dim, T tables of a stack.
+The random bits of a number are a hash of the seed, the names of table and field, the step, the id of the
+row and the column: they depend neither on processes nor on padding. Letters: U records, D dim, T tables of
+a stack, F fields that are rounded.
 """
 
 from __future__ import annotations
@@ -40,15 +41,19 @@ def nearest(values: Tensor) -> Tensor:
     return as_floats(rounded_bits(values.contiguous(), None))
 
 
-def random_bits(keys: Tensor, record: Tensor, table: Tensor, dim: int) -> Tensor:
-    """A random number of 16 bits for each weight of some records, int32 `[U, D]`.
+def random_bits(
+    keys: Tensor, record: Tensor, table: Tensor, dim: int, field: int = 0, fields: int = 1
+) -> Tensor:
+    """A random number of 16 bits for each number of a field of some records, int32 `[U, D]`.
 
     Args:
-        keys: `[2T + 1]` int32, one device's part of the `step_keys` of `keys.py`.
+        keys: `[(F + 1) T + 1]` int32, one device's part of the `step_keys` of `keys.py`.
         record: `[U]` int32. table: `[U]`, the table of each, counted in the stack; unused if T is 1.
+        field: the number of the field among those that are rounded. fields: F.
     """
-    count = len(keys) // 2
-    salts, starts, stride = keys[:count], keys[count : 2 * count], keys[2 * count :]
+    count = len(keys) // (fields + 1)
+    salts, starts = keys[field * count : (field + 1) * count], keys[fields * count : -1]
+    stride = keys[(fields + 1) * count :]
     if count > 1:
         salts, starts = salts.index_select(0, table), starts.index_select(0, table)
     of_row = _hash((starts + record * stride) ^ salts)
