@@ -1,8 +1,9 @@
-"""A process without torch_xla: the core works, and what trains says which line to run."""
+"""A process without torch_xla and torch_tpu: the core works, and what trains says which line to run."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,14 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-BLOCKED = "import sys; sys.modules['torch_xla'] = None\n"
+from torch_tpu_embedding import runtime
+
+BLOCKED = "import sys; sys.modules['torch_xla'] = sys.modules['torch_tpu'] = None\n"
+MISSING = f"{runtime.backend()} is not installed"
+INSTALL = "run: pip install 'torch_tpu_embedding[" + (
+    "xla]'" if runtime.backend() == "torch_xla" else "torch-tpu]'"
+)
+"""The backend that works with this environment's torch."""
 START = """
 import torch
 import torch_tpu_embedding as tte
@@ -49,7 +57,7 @@ said = {}
 for call in CALLS:
     try:
         exec(call)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, RuntimeError) as error:
         said[call] = str(error)
 print(json.dumps(said))
 """
@@ -61,7 +69,10 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "-c",
         f"sys = __import__('sys'); sys.path.insert(0, {str(ROOT)!r})\n" + code,
     ]
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    # Nothing imports torch_tpu at the start: not torch, and not what brings the tests their device.
+    environment = {**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    environment.pop("PYTHONPATH", None)
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, env=environment)
 
 
 def test_serving_export_and_checkpoints_work(tmp_path: Path) -> None:
@@ -81,12 +92,12 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_what_needs_it_names_the_install_line(call: str, said: dict[str, str]) -> None:
-    assert "torch_xla is not installed" in said[call]
-    assert "run: pip install 'torch_tpu_embedding[xla]'" in said[call]
+    assert MISSING in said[call]
+    assert INSTALL in said[call]
 
 
 def test_the_command_says_so_too(tmp_path: Path) -> None:
     code = "from torch_tpu_embedding.command.main import main; sys.exit(main(['smoke']))"
     done = run(BLOCKED + code, tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("torch-tpu-embedding: torch_xla is not installed")
+    assert done.stderr.startswith(f"torch-tpu-embedding: {MISSING}")

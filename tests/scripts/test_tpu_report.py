@@ -72,11 +72,16 @@ def test_a_kernel_without_machine_code_is_named_and_not_taken_for_free() -> None
     assert found["without_estimate"] == [{"name": "rows", "does": "scatter", "cycles": None}]
 
 
-def kernel(inner_limit: str) -> str:
-    """Machine code of a scatter: blocks of 256 row numbers, 16 rows in each trip of the inner loop."""
+def kernel(inner_limit: str, memory: str = "vmem") -> str:
+    """Machine code of a scatter: blocks of 256 row numbers, 16 rows in each trip of the inner loop.
+
+    Args:
+        memory: in which the row numbers lie.
+    """
     return "\n".join([
         "     0   :  { %1 = start }",
-        "   0x1 LB: > { %2 = dma.vmem_to_smem /*vmem=*/%s6, /*size_in_granules=*/32, /*smem=*/%s7 }",
+        f"   0x1 LB: > {{ %2 = dma.{memory}_to_smem /*{memory}=*/%s6, /*size_in_granules=*/32, /*smem=*/"
+        "%s7 }",
         "   0x2 LB: >> { %3 = wait }",
         *[f"   0x{n} : >> {{ %{n} = dma.hbm_to_vmem [thread:$0] }}" for n in range(10, 26)],
         "   0x3   : >> { %p4 = scmp.ge.s32.totalorder %s5, " + inner_limit + " }",
@@ -86,12 +91,13 @@ def kernel(inner_limit: str) -> str:
     ])  # fmt: skip
 
 
+@pytest.mark.parametrize("memory", ["vmem", "cmem", "hbm"])
 @pytest.mark.parametrize("limit", ["16 /* loop exit test */", "%s99"])
 def test_cycles_are_bundles_times_trips_also_where_the_limit_follows_from_the_row_numbers(
-    limit: str,
+    limit: str, memory: str
 ) -> None:
     inner = 16 * (1 + 16 + 1 + 1)
-    assert read_kernel(kernel(limit), 32).cycles_of_trip == 2 + 4 * (1 + inner + 1)
+    assert read_kernel(kernel(limit, memory), 32).cycles_of_trip == 2 + 4 * (1 + inner + 1)
 
 
 def test_the_bound_is_bytes_over_bandwidth_in_cycles() -> None:

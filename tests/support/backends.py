@@ -14,6 +14,8 @@ OF_TORCH_XLA = "about torch_xla itself: "
 NO_SCALER = "torch_tpu 0.2 has no kernel for the unscaling of torch.amp.GradScaler"
 ROUNDING = "op by op, torch.optim's Adagrad rounds once more or less than ours does: 1 ulp"
 
+NEEDS_NOTHING = "under torch_tpu it needs no device: there is nothing to start, seed or ask"
+
 NOT_UNDER_TORCH_TPU = {
     "tests/replay/": LAZY
     + "replay calls the step (tests/torch_tpu/test_without_tracing.py tests that)",
@@ -57,6 +59,13 @@ NOT_UNDER_TORCH_TPU = {
     + "replay, which the example asks for, runs its step as it is and warns",
     "test_a_program_of_replicas_that_is_not_run_prints_no_stack": OF_TORCH_XLA
     + "what it traces is compiled for replicas",
+    **{
+        f"test_what_needs_it_names_the_install_line[tte.runtime.{call}(": NEEDS_NOTHING
+        for call in (
+            *("sync", "manual_seed", "wait_seconds", "cpu_fallbacks", "use_spmd", "is_spmd"),
+            "cache_compiled_programs",
+        )
+    },
     "bfloat16": "torch_tpu has no tables in bfloat16: refused when the embedding is built",
     "tests/kernels/": OF_TORCH_XLA + "row kernels are calls that it makes",
     "tests/runtime/test_forked_python.py": OF_TORCH_XLA

@@ -100,6 +100,7 @@ def test_a_program_that_changes_an_array_is_given_its_memory_and_none_copies_one
         if any(size >= smallest for size in made):
             writers += 1
             assert "buffer_donor" in head or "input_output_alias" in head, head[:300]
+            assert " multiply(" not in text, "a pass over the changes"
         else:
             readers += 1
         compiled = path.with_name(

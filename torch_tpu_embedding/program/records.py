@@ -198,10 +198,24 @@ def _zero(like: Tensor) -> float | int:
     return 0.0 if like.is_floating_point() else 0
 
 
+def add_rows_in_place(array: Tensor, rows: Tensor, change: Tensor) -> Tensor:
+    """`array.index_add_(0, rows, change)`, without the pass over `change` in which torch_tpu multiplies it
+    by that operator's factor, 1.
+
+    Args:
+        rows: `[n]` int32.
+        change: `[n]` or `[n, width]`.
+    """
+    # of numbers repeated along a row torch_tpu takes one, and adds whole rows
+    return array.scatter_add_(
+        0, rows if change.dim() == 1 else rows[:, None].expand_as(change), change
+    )
+
+
 def _add_rows(array: Tensor, rows: Tensor, change: Tensor) -> Tensor:
-    if runtime.is_spmd() or runtime.backend() == "torch_tpu":
-        # Under SPMD a part of an array, which out of place would make another program; torch_tpu, which
-        # runs operators one by one, would copy the array.
+    if runtime.backend() == "torch_tpu":
+        return add_rows_in_place(array, rows, change)  # it runs operators one by one
+    if runtime.is_spmd():  # a part of an array, which out of place would make another program
         return array.index_add_(0, rows, change)
     # To the same program; in place it goes through functions in Python, for three times as long.
     return array.index_add(0, rows, change)

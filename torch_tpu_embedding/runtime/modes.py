@@ -34,13 +34,20 @@ def for_tables(function: Callable[P, R]) -> Callable[P, R]:
             with torch.inference_mode(False):
                 return run(*args, **kwargs)
         for kind in ("cpu", device_type()):
-            if torch.is_autocast_enabled(kind):
+            if _is_autocast(kind):
                 with torch.autocast(kind, enabled=False):
                     return run(*args, **kwargs)
         with torch.no_grad():
             return function(*args, **kwargs)
 
     return run
+
+
+def _is_autocast(kind: str) -> bool:
+    try:
+        return torch.is_autocast_enabled(kind)
+    except RuntimeError:  # there is none, or no torch_tpu, which tells torch of it
+        return False
 
 
 def refuse_transforms() -> None:

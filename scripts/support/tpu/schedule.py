@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _BUNDLE = re.compile(r"\s*0?(?:x[0-9a-f]+)?\s+([A-Z]{2})?\s*:\s(>*)\s*\{(.*)")
-_ROW_NUMBERS = re.compile(r"= dma\.[cv]mem_to_smem.*?/\*size_in_granules=\*/(\d+)")
+_ROW_NUMBERS = re.compile(r"= dma\.(?:[cv]mem|hbm)_to_smem.*?/\*size_in_granules=\*/(\d+)")
 _NUMBER_BYTES = 4
 _BOUNDS_CHECK = re.compile(r"/\* BoundsCheck.*")
 _LIMIT = re.compile(r"scmp\.ge\.s32\.totalorder [^,]+, (\d+) /\* loop exit test \*/")

@@ -16,7 +16,7 @@ from ... import runtime
 from ...batch.program_shape import StackShape
 from ...tables.layout import StackLayout
 from ..lookup import activations, rows_of
-from ..records import gather_records
+from ..records import add_rows_in_place, gather_records
 from ..stack_index import SentBatch, StackIndex, split_buffers
 from ..update import apply_stack, row_gradients
 
@@ -36,8 +36,8 @@ class _Noted:
     def index_select(self, dim: int, rows: Tensor) -> Tensor:
         return self._array.index_select(dim, rows)
 
-    def index_add_(self, dim: int, rows: Tensor, change: Tensor) -> _Noted:
-        self._writes += [rows, change]
+    def scatter_add_(self, dim: int, rows: Tensor, change: Tensor) -> _Noted:
+        self._writes += [rows if rows.dim() == 1 else rows.select(1, 0), change]
         return self
 
 
@@ -142,7 +142,7 @@ class CompiledSteps:
             self._writes[batch.shapes] = tuple(written)
         for array, count in zip(targets, self._writes[batch.shapes], strict=True):
             for _ in range(count // 2):
-                array.index_add_(0, next(parts), next(parts))
+                add_rows_in_place(array, next(parts), next(parts))
 
     def _run(
         self, name: str, batch: SentBatch, function: _Program, inputs: list[Tensor]
