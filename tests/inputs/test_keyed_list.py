@@ -17,7 +17,7 @@ from torch_tpu_embedding.batch.batcher import HostBatch
 from torch_tpu_embedding.batch.sample_padding import SampleCount
 from torch_tpu_embedding.config.resolved import Resolved, resolve
 from torch_tpu_embedding.inputs import parse as parsing
-from torch_tpu_embedding.inputs.at_once.bags import AtOnceBags
+from torch_tpu_embedding.inputs.at_once.bags import OneLengthBags
 from torch_tpu_embedding.inputs.at_once.uneven import UnevenBags
 
 SIZE = 3
@@ -115,7 +115,10 @@ def test_uneven_keys_are_read_at_once_for_a_list_and_for_a_dict(container: type)
         bags = read(resolve(config, tte.Adagrad(0.1)), KEYED)
         assert isinstance(bags, UnevenBags)
     equal = Keyed(["seen", "user"], [1, 2, 7, 8], [1, 1, 1, 1])
-    assert isinstance(read(resolve(container(CONFIG), tte.Adagrad(0.1)), equal), AtOnceBags)
+    assert isinstance(read(resolve(container(CONFIG), tte.Adagrad(0.1)), equal), OneLengthBags)
+    history = tte.FeatureConfig(TABLES[1], max_sequence_length=2, name="seen")
+    config = container([CONFIG[0], history])
+    assert isinstance(read(resolve(config, tte.Adagrad(0.1)), equal), UnevenBags)
 
 
 def test_it_trains_and_serves_as_the_list() -> None:

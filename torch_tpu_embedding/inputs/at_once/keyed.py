@@ -49,9 +49,11 @@ def read_keyed(
     places = [keys.index(name) for name in names]
     parts = [ids[start:stop] for start, stop in pairwise(ends[::size].tolist())]
     ordered = [parts[place] for place in places]
-    every = tuple((ends[1::size] - ends[:-1:size]).tolist())
-    if all(every) and ends.tobytes() == _memory(every, size, ends.dtype.itemsize):
-        return _of_one_length(resolved, ordered, tuple(every[place] for place in places), size)
+    if resolved.all_may_be_plain:
+        every = tuple((ends[1::size] - ends[:-1:size]).tolist())
+        if all(every) and ends.tobytes() == _memory(every, size, ends.dtype.itemsize):
+            lengths = tuple(every[place] for place in places)
+            return _of_one_length(resolved, ordered, lengths, size)
     splits = [ends[size * place : size * (place + 1) + 1] - ends[size * place] for place in places]
     return bags_of(resolved, ordered, splits)
 
@@ -59,7 +61,7 @@ def read_keyed(
 def _of_one_length(
     resolved: Resolved, parts: Sequence[NDArray[Any]], lengths: tuple[int, ...], size: int
 ) -> OneLengthBags | None:
-    if any(resolved.sequence_lengths) or not all(map(are_inside, parts, resolved.vocabulary_sizes)):
+    if not all(map(are_inside, parts, resolved.vocabulary_sizes)):
         return None
     gains = map(gain_of, resolved.combiners, lengths)
     return OneLengthBags(parts, lengths, tuple(gains), size)
