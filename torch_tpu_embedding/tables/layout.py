@@ -294,8 +294,7 @@ def _for_kernel(array: ArrayLayout, arrays: Iterable[ArrayLayout]) -> ArrayLayou
     rows = array.num_elements // LANES  # numbered by int32
     if array.is_vector or rows > MAX_RECORDS or array.row_width > _WIDEST_FOR_KERNEL:
         return array
-    fits_on_chip = 4 * array.num_elements <= _ON_CHIP
-    if array.records_per_row > 1 and fits_on_chip and any(each.is_vector for each in arrays):
+    if 4 * array.num_elements <= _ON_CHIP and any(each.is_vector for each in arrays):
         return array
     return replace(array, written_by_kernel=True)
 
