@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from programs import kernels_on_cpu
 from torch import Tensor
 
 import torch_tpu_embedding as tte
@@ -27,6 +28,11 @@ def layout(width: int, per_row: int = 1) -> ArrayLayout:
 
 
 EVERY_KIND = [layout(128), layout(384), layout(32, 4)]
+
+
+@pytest.fixture(autouse=True)
+def small_tables_are_written_by_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels_on_cpu.take_few(monkeypatch)
 
 
 def make(**options: Any) -> tte.TPUEmbedding:

@@ -85,16 +85,20 @@ def test_steps_of_few_records_and_then_of_many_equal_those_of_the_scatter(
 @pytest.mark.parametrize(
     ("optimizer", "dim", "vocabulary", "written"),
     [
-        (tte.optimizers.RowWiseAdagrad(0.1), 16, 1 << 20, False),  # 67 MB
+        (tte.Adagrad(0.1), 16, 100_000, False),  # 13 MB
+        (tte.Adagrad(0.1), 64, 20_000, False),  # 10 MB
+        (tte.Adagrad(0.1), 64, 100_000, True),  # 51 MB
+        (tte.SGD(0.1), 16, 1 << 20, True),  # 67 MB
+        (tte.optimizers.RowWiseAdagrad(0.1), 16, 1 << 20, False),  # 67 MB, and a vector
+        (tte.optimizers.RowWiseAdagrad(0.1), 128, 100_000, False),  # 51 MB
         (tte.optimizers.RowWiseAdagrad(0.1), 16, 1 << 22, True),
-        (tte.optimizers.RowWiseAdagrad(0.1), 128, 1 << 16, True),  # a record a row
-        (tte.SGD(0.1), 16, 1 << 20, True),  # no slot
+        (tte.optimizers.RowWiseAdagrad(0.1), 128, 300_000, True),
     ],
 )
-def test_small_arrays_of_narrow_records_beside_a_vector_are_left_to_the_scatter(
+def test_arrays_that_fit_on_the_chip_are_left_to_the_scatter(
     optimizer: tte.optimizers.Optimizer, dim: int, vocabulary: int, written: bool
 ) -> None:
-    """XLA brings them into on-chip memory, where its scatter costs less than the kernel."""
+    """XLA may bring them in, and beside a vector larger ones; its scatter is cheap there."""
     table = tte.TableConfig(vocabulary, dim, optimizer=optimizer)
     tables = resolve([tte.FeatureConfig(table)], None).tables
     (stack,) = build_stacks(tables, "TPU", row_kernels=True)

@@ -31,9 +31,8 @@ from .sizes import MAX_RECORDS, check_sizes
 _ROW_STEP = 8  # physical rows come in multiples of the tile height
 _VECTOR_STEP = 1024  # and vectors in multiples of a whole tile
 _WIDEST_FOR_KERNEL = 8 * LANES  # two blocks of 1,024 such records take 8 MiB of on-chip memory
-_ON_CHIP = (
-    128 << 20
-)  # bytes, of v4, v5e and v6e: beside a vector XLA brings in and scatters so much faster
+_ON_CHIP = 48 << 20  # bytes that XLA may bring into on-chip memory, where its scatter costs little
+_ON_CHIP_BESIDE_VECTOR = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -239,10 +238,8 @@ def _for_kernel(array: ArrayLayout, arrays: Iterable[ArrayLayout]) -> ArrayLayou
     rows = array.num_elements // LANES  # numbered by int32
     if array.is_vector or rows > MAX_RECORDS or array.row_width > _WIDEST_FOR_KERNEL:
         return array
-    fits_on_chip = 4 * array.num_elements <= _ON_CHIP
-    if array.records_per_row > 1 and fits_on_chip and any(each.is_vector for each in arrays):
-        return array
-    return replace(array, written_by_kernel=True)
+    small = _ON_CHIP_BESIDE_VECTOR if any(each.is_vector for each in arrays) else _ON_CHIP
+    return replace(array, written_by_kernel=4 * array.num_elements > small)
 
 
 def _group(tables: tuple[Table, ...], rows_of: list[int]) -> dict[_StackKey, list[int]]:
