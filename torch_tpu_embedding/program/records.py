@@ -118,9 +118,8 @@ def write_changes(
         return
     # The padding record must stay zero even where a rule or a gradient gives nan for it. Adding -0.0, not
     # 0.0, leaves every bit pattern as it is. Before the fields are joined, for then it costs no pass.
-    # Not by `where`, which would trace a tensor for the number.
-    padding = ~valid
-    changes = {name: change.masked_fill(padding, -0.0) for name, change in changes.items()}
+    nothing = changes[WEIGHT].new_full((), -0.0)  # one for all, which `where` would each make
+    changes = {name: torch.where(valid, change, nothing) for name, change in changes.items()}
     for number in scattered:
         layout = layouts[number]
         if layout.fields_have_rows:
