@@ -58,10 +58,8 @@ def main() -> None:
     if args.json:
         print(json.dumps(report))
         return
-    for array in report["arrays"]:
-        print("  ".join(f"{key} {value}" for key, value in array.items()))
-    for moved in (*report["exchanged"], *report.get("collectives", [])):
-        print("  ".join(f"{key} {value}" for key, value in moved.items()))
+    for each in (*report["arrays"], *report["exchanged"], *report.get("collectives", [])):
+        print("  ".join(f"{key} {value}" for key, value in each.items()))
     if not args.row_kernels:
         print(f"temporary bytes {report['temporary_bytes']:,}; programs {report['programs']}")
     print(report["proto"])
@@ -107,8 +105,8 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
     add("--ids-per-sample", type=int, default=0, help="H: bags of H ids each; 0: dense features")
     add("--ragged", action="store_true", help="bags of none and of twice as many, in turn")
     add("--dynamic", action="store_true", help="ids that get and lose rows")
-    add("--bfloat16", action="store_true", help="weights in bfloat16, two to a lane")
-    add("--bfloat16-slots", action="store_true", help="slots too, of --bfloat16")
+    halves = {"nargs": "?", "const": "weights", "choices": ["weights", "slots"]}
+    add("--bfloat16", **halves, help="weights in bfloat16, two to a lane; 'slots': slots too")
     add("--unique", type=float, default=0.5, help="ids to draw from, as share of a table's ids")
 
 
@@ -136,7 +134,7 @@ def make_case(args: argparse.Namespace) -> tuple[list[Any], int, list[Any]]:
                 initializer=torch.zeros,
                 combiner="sum",
                 dtype=torch.bfloat16 if args.bfloat16 else torch.float32,
-                slot_dtype=torch.bfloat16 if args.bfloat16_slots else torch.float32,
+                slot_dtype=torch.bfloat16 if args.bfloat16 == "slots" else torch.float32,
                 vocabulary=tte.DynamicVocabulary() if args.dynamic else None,
             )
         )

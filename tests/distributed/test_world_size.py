@@ -39,7 +39,7 @@ from torch_tpu_embedding.distributed.placement import STRATEGIES, Placement, Str
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.tables import layout
+from torch_tpu_embedding.tables import record_shapes
 from torch_tpu_embedding.tables.start_values import start_values
 
 SIZES = [1, 2, 3, 4]
@@ -84,7 +84,7 @@ def train(
 @pytest.fixture(autouse=True)
 def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that on CPU the tables of D = 4 have a physical row for each field, and that of D = 3 has not."""
-    monkeypatch.setattr(layout, "_FIELD_ROW_WIDTH", 4)
+    monkeypatch.setattr(record_shapes, "_FIELD_ROW_WIDTH", 4)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

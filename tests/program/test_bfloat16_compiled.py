@@ -34,7 +34,7 @@ STEPS = {
     ],
     "all in bfloat16": [
         *("--optimizer", "Adagrad", "--dim", "64", "--vocabulary", "600000", *BAGS),
-        "--bfloat16-slots",
+        *("--bfloat16", "slots"),
     ],
 }
 """Tables of 150 MB and more: small ones may pass through on-chip memory."""
@@ -54,7 +54,8 @@ pytestmark = pytest.mark.skipif(
 def test_tables_are_written_in_place_without_copies_on_four_chips(
     name: str, tmp_path: Path
 ) -> None:
-    step = traced(tmp_path, "--bfloat16", "--layout", "TPU", "--batch-size", "4096", *STEPS[name])
+    given = ["--bfloat16", "--layout", "TPU", "--batch-size", "4096"]
+    step = traced(tmp_path, *given, *STEPS[name])
     shapes = [array["shape"] for array in step["arrays"]]
     size = sum(4 * rows * lanes for rows, lanes in shapes)
     assert size > 150e6

@@ -13,12 +13,14 @@ from programs.traced import RAGGED, USUAL_STEPS, traced
     [
         *USUAL_STEPS,
         ["--optimizer", "Adagrad", "--dim", "16", "--linear", "--dynamic", *RAGGED],
+        ["--optimizer", "Adam", "--dim", "16", "--bfloat16", "slots"],
+        ["--optimizer", "Adam", "--dim", "64", "--layout", "TPU", "--bfloat16", "slots", *RAGGED],
     ],
 )
 def test_each_array_has_one_gather_and_one_scatter_no_copy_and_is_donated(
     tmp_path: Path, options: list[str]
 ) -> None:
-    report = traced(tmp_path, *options, "--bfloat16")
+    report = traced(tmp_path, "--bfloat16", *options)
     assert report["programs"] == 1
     sizes = []
     for array in report["arrays"]:

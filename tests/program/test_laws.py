@@ -31,13 +31,13 @@ import torch_tpu_embedding as tte
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.reference import ReferenceEmbedding, Sample
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.tables import layout
+from torch_tpu_embedding.tables import record_shapes
 
 
 @pytest.fixture(autouse=True)
 def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that on CPU the tables of D = 4 have a physical row for each field, and that of D = 3 has not."""
-    monkeypatch.setattr(layout, "_FIELD_ROW_WIDTH", 4)
+    monkeypatch.setattr(record_shapes, "_FIELD_ROW_WIDTH", 4)
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)

@@ -103,7 +103,7 @@ class OnTensors:
 
 
 def rounded(table: str, field: str, step: int, values: Tensor, rounding: str) -> Tensor:
-    """What the reference's rounding makes of float32 rows of ids 0, 1, …"""
+    """The float32 rows of ids 0, 1, … as the reference rounds them."""
     found = torch.empty_like(values)
     for row, of_row in enumerate(values.tolist()):
         slot = None if field == "weight" else field

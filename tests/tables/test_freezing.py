@@ -24,7 +24,7 @@ from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.program.stack_index import SentBatch
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.tables import layout
+from torch_tpu_embedding.tables import record_shapes
 from torch_tpu_embedding.tables.start_values import start_values
 
 DENORMAL = 1e-40
@@ -74,7 +74,7 @@ def test_a_table_frozen_for_a_step_is_as_if_it_had_not_taken_that_step(
     name: str, kind: DeviceKind, steps: list[Batch], frozen: Sequence[int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "_FIELD_ROW_WIDTH", 4)
+        patch.setattr(record_shapes, "_FIELD_ROW_WIDTH", 4)
         runs = [Halting(config(OPTIMIZERS[name]), OPTIMIZERS[name], kind) for _ in range(3)]
     halted, every_step, two_steps = runs
     first, middle, last = steps

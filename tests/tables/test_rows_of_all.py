@@ -19,7 +19,7 @@ from torch_tpu_embedding.distributed.group import PeerError
 from torch_tpu_embedding.distributed.placement import STRATEGIES, Placement, Strategy
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.tables import layout, row_windows
+from torch_tpu_embedding.tables import record_shapes, row_windows
 from torch_tpu_embedding.tables.access import rows as access
 from torch_tpu_embedding.tables.access import scoring
 from torch_tpu_embedding.tables.access.rows import RowsOfAll, merge
@@ -33,7 +33,7 @@ State = list[dict[str, Tensor]]
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_windows, "_WINDOW_BYTES", 1200)
     monkeypatch.setattr(row_windows, "_FEWEST_ROWS", 2)
-    monkeypatch.setattr(layout, "_FIELD_ROW_WIDTH", 4)  # on CPU the fields of a have rows
+    monkeypatch.setattr(record_shapes, "_FIELD_ROW_WIDTH", 4)  # on CPU the fields of a have rows
     monkeypatch.setattr(access, "_BLOCK_BYTES", 200)
     monkeypatch.setattr(access, "_MOST_QUERIES", 4)
     monkeypatch.setattr(scoring, "_FEWEST_QUERIES", 2)

@@ -23,7 +23,7 @@ from torch_tpu_embedding.distributed.placement import STRATEGIES, Placement, Str
 from torch_tpu_embedding.inputs.bags import parse
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.tables import layout, row_windows, store
+from torch_tpu_embedding.tables import layout, record_shapes, row_windows, store
 from torch_tpu_embedding.tables.shard import DeviceRows
 from torch_tpu_embedding.tables.start_values import start_values
 
@@ -48,7 +48,7 @@ def make(group: ThreadGroup, kind: DeviceKind, strategy: Strategy) -> tuple[Engi
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_windows, "_WINDOW_BYTES", 1200)
     monkeypatch.setattr(
-        layout, "_FIELD_ROW_WIDTH", 4
+        record_shapes, "_FIELD_ROW_WIDTH", 4
     )  # on CPU a physical row for each field of a and b
     monkeypatch.setattr(store, "_STAGED_BYTES", 4000)  # some stacks pass whole, some in windows
 

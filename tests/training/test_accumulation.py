@@ -32,7 +32,7 @@ from torch_tpu_embedding.distributed.exchange import Process
 from torch_tpu_embedding.program.engine import Engine
 from torch_tpu_embedding.reference import ReferenceEmbedding
 from torch_tpu_embedding.runtime import DeviceKind
-from torch_tpu_embedding.tables import layout
+from torch_tpu_embedding.tables import record_shapes
 from torch_tpu_embedding.tables.start_values import start_values
 
 SUMMED = [name for name, each in OPTIMIZERS.items() if not each.steps_per_occurrence]
@@ -41,7 +41,7 @@ SUMMED = [name for name, each in OPTIMIZERS.items() if not each.steps_per_occurr
 @pytest.fixture(autouse=True)
 def narrow_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that on CPU the tables of D = 4 have a physical row for each field, and that of D = 3 has not."""
-    monkeypatch.setattr(layout, "_FIELD_ROW_WIDTH", 4)
+    monkeypatch.setattr(record_shapes, "_FIELD_ROW_WIDTH", 4)
 
 
 @pytest.mark.parametrize("name", SUMMED)

@@ -44,12 +44,12 @@ class TableConfig:
             would; the table stays.
         dtype: the dtype of the weights, torch.float32 or torch.bfloat16. Gradients and sums are float32 in
             any case, and so are activations, unless a feature's `output_dtype` says otherwise.
-        slot_dtype: the dtype of the slots of a table in bfloat16, torch.float32 or torch.bfloat16. A slot
-            of one number a row is float32 in any case.
         rounding: the way in which an update rounds new weights and slots to bfloat16: 'stochastic' up or
             down by chance, so that the expected number is the exact one and small changes add up, or
             'nearest'.
             None: 'stochastic' for torch.bfloat16. Only for that dtype.
+        slot_dtype: the dtype of the slots of a table in bfloat16, torch.float32 or torch.bfloat16. A slot
+            of one number a row is float32 in any case.
         padding_idx: an id that stands for no id, as in `torch.nn.EmbeddingBag`: a pooled feature
             leaves it out (a mean does not count it), a dense feature or a position of a sequence gets
             zeros, and its row, which starts as zeros, is neither read nor trained. A negative one

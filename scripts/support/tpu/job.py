@@ -33,7 +33,7 @@ def trace_step(
 ) -> dict[str, Any]:
     """Trace a step with the TPU layout in a process of its own; returns scripts/trace_step.py's report."""
     name = "-".join([args.workload or "tables", optimizer, *map(str, dim), mode, form])
-    name += "-bfloat16" * args.bfloat16 + "-slots" * args.bfloat16_slots
+    name += f"-{args.bfloat16}-in-bfloat16" if args.bfloat16 else ""
     tracer = [sys.executable, "-W", "ignore", str(SCRIPTS / "trace_step.py")]
     if form == "torch_tpu":
         tracer = [args.torch_tpu_python, "-W", "ignore", "-m", "support.tpu.step_programs"]
@@ -47,8 +47,7 @@ def trace_step(
         command += [f"--{option.replace('_', '-')}", str(value)] if value is not None else []
     command += ["--ids-per-sample", str(args.ids_per_sample), "--unique", str(args.unique)]
     command += ["--ragged"] if args.ragged else []
-    command += ["--bfloat16"] if args.bfloat16 else []
-    command += ["--bfloat16-slots"] if args.bfloat16_slots else []
+    command += ["--bfloat16", args.bfloat16] if args.bfloat16 else []
     settings = {"PJRT_DEVICE": "CPU", "OMP_NUM_THREADS": "1", "XLA_FLAGS": QUICK_COMPILES}
     if form == "torch_tpu":
         settings["PYTHONPATH"] = os.pathsep.join(map(str, (TORCH_TPU_ON_CPU, SCRIPTS, ROOT)))

@@ -39,7 +39,7 @@ class Case:
     Args:
         dense: names the dense optimizer.
         ragged: the second feature has bags of any number of ids, so that sizes vary.
-        dtype: of the tables.
+        dtype, slot_dtype: of the tables. output_dtype: of the activations.
         options: of TPUEmbedding.
     """
 
@@ -50,13 +50,20 @@ class Case:
         tables: tte.optimizers.Optimizer | None = None,
         ragged: bool = False,
         dtype: torch.dtype = torch.float32,
+        slot_dtype: torch.dtype = torch.float32,
+        output_dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> None:
         torch.manual_seed(0)
         self.ragged = ragged
-        one = tte.TableConfig(30, 4, name="one", dtype=dtype)
-        two = tte.TableConfig(50, 4, name="two", dtype=dtype)
-        features = {"x": tte.FeatureConfig(one), "y": tte.FeatureConfig(two)}
+        one, two = (
+            tte.TableConfig(rows, 4, name=name, dtype=dtype, slot_dtype=slot_dtype)
+            for name, rows in (("one", 30), ("two", 50))
+        )
+        features = {
+            key: tte.FeatureConfig(table, output_dtype=output_dtype)
+            for key, table in (("x", one), ("y", two))
+        }
         rule = tables or tte.Adagrad(0.1)
         self.embedding = tte.TPUEmbedding(features, BATCH, rule, seed=0, **options)
         self.embedding_optimizer = tte.EmbeddingOptimizer(self.embedding)
