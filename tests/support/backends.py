@@ -16,11 +16,20 @@ ROUNDING = "op by op, torch.optim's Adagrad rounds once more or less than ours d
 
 NEEDS_NOTHING = "under torch_tpu it needs no device: there is nothing to start, seed or ask"
 
-_BFLOAT16_ON_A_DEVICE = (
-    *("a_state_", "a_table_", "a_checkpoint_", "float32_", "rows_are_", "lookups_", "metrics_"),
-    *("the_description_", "accumulated_", "imported_"),
+NO_BFLOAT16 = "torch_tpu has no tables in bfloat16: refused when the embedding is built"
+_BFLOAT16 = (
+    *("test_bfloat16.py", "test_bfloat16_program.py", "test_bfloat16_spmd.py"),
+    *("test_bfloat16_vocabularies.py", "order[bfloat16.md]", "recompile[--tables bfloat16"),
+    "test_tables_in_bfloat16_learn_beside_float32_ones",
+    *(
+        f"tests/tables/test_bfloat16_state.py::test_{begin}"
+        for begin in (
+            *("a_state_", "a_table_", "a_checkpoint_", "float32_", "rows_are_", "lookups_"),
+            *("metrics_", "the_description_", "accumulated_", "imported_"),
+        )
+    ),
 )
-"""How the names of the tests in tests/tables/test_bfloat16_state.py begin that build tables on a device."""
+"""Parts of the names of tests that train such tables, or put them on a device."""
 
 NOT_UNDER_TORCH_TPU = {
     "tests/replay/": LAZY
@@ -72,15 +81,7 @@ NOT_UNDER_TORCH_TPU = {
             "cache_compiled_programs",
         )
     },
-    **{
-        part: "torch_tpu has no tables in bfloat16: refused when the embedding is built"
-        for part in (
-            *("test_bfloat16.py", "test_bfloat16_program.py", "test_bfloat16_spmd.py"),
-            *("test_bfloat16_vocabularies.py", "order[bfloat16.md]"),
-            *("recompile[--tables bfloat16", "test_tables_in_bfloat16_learn_beside_float32_ones"),
-            *(f"test_bfloat16_state.py::test_{each}" for each in _BFLOAT16_ON_A_DEVICE),
-        )
-    },
+    **dict.fromkeys(_BFLOAT16, NO_BFLOAT16),
     "tests/kernels/": OF_TORCH_XLA + "row kernels are calls that it makes",
     "tests/runtime/test_forked_python.py": OF_TORCH_XLA
     + "a fork of a process that has started torch_tpu's device cannot use it",
