@@ -5,8 +5,9 @@ Real steps are traced on the CPU (scripts/trace_step.py, TPU layout) and compile
 each generation. Compared are this package (ours), the same with row kernels (kernels), nn.Embedding with an
 optimizer of torch.optim (naive) and one array [V, D] for each table and slot, of which only the distinct
 rows are touched (plain). torch_tpu is our step under torch_tpu, whose programs are compiled one by one and
-summed; it needs an interpreter that has torch_tpu and the plugin of its tests (extras torch-tpu and
-torch-tpu-test), --torch-tpu-python.
+summed; torch_tpu_joint, for training, has the loss and its gradients from one function (torch.func). Both
+need an interpreter that has torch_tpu and the plugin of its tests (extras torch-tpu and torch-tpu-test),
+--torch-tpu-python.
 
   temp MB     temporaries of the program
   MB in place outputs that take over the memory of an argument (donated)
@@ -34,7 +35,7 @@ from typing import Any
 from support.command_line import make_parser
 from support.paths import output_file, output_folder, picture_file
 from support.tpu.chips import CHIPS, SPARSE_CORE
-from support.tpu.job import JobError, compile_calls, compile_step, trace_step
+from support.tpu.job import JOINT, SEVERAL, JobError, compile_calls, compile_step, trace_step
 from trace_step import FORMS, OPTIMIZERS, add_case_options
 
 Row = dict[str, Any]
@@ -66,8 +67,8 @@ def parse_args() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--chips", nargs="+", choices=CHIPS, default=list(CHIPS), help="generations to compile for")
-    text = "steps to compare (default: all but kernels and torch_tpu)"
-    add("--form", nargs="+", choices=[*FORMS, "kernels", "torch_tpu"], default=FORMS, help=text)
+    text = "steps to compare (default: all but kernels and those of torch_tpu)"
+    add("--form", nargs="+", choices=[*FORMS, "kernels", *SEVERAL], default=FORMS, help=text)
     add("--optimizer", nargs="+", choices=OPTIMIZERS, default=["Adagrad"], help="in turn")
     add("--train", action="store_true", help="training steps (the default)")
     add("--eval", action="store_true", help="evaluation steps, also or only")
@@ -115,7 +116,8 @@ def run(args: argparse.Namespace) -> Iterator[Row]:
         for optimizer in args.optimizer
         for dim in dims
         for form in args.form
-        if form != "naive" or optimizer in ("SGD", "Adagrad", "Adam")
+        if (form != "naive" or optimizer in ("SGD", "Adagrad", "Adam"))
+        and (form, mode) != (JOINT, "eval")
     ]
     needed: dict[str, Any] = {}
     for optimizer, dim, mode, form in tqdm(cases, unit="step", disable=None):

@@ -182,13 +182,19 @@ def test_the_programs_of_a_step_under_torch_tpu_are_in_place_on_v5e_and_cost_lit
     tmp_path: Path,
 ) -> None:
     command = [sys.executable, "-W", "ignore", str(SCRIPTS / "tpu_report.py"), "--chips", "v5e"]
-    command += ["--form", "ours", "torch_tpu", "--dim", "64", "--vocabulary", "1000000"]
-    command += ["--batch-size", "8192", "--compiler-python", COMPILER]
+    command += ["--form", "ours", "torch_tpu", "torch_tpu_joint", "--dim", "64"]
+    command += ["--vocabulary", "1000000", "--batch-size", "8192", "--compiler-python", COMPILER]
     command += ["--torch-tpu-python", os.environ["OTHER_BACKEND_PYTHON"]]
     command += ["--out", str(tmp_path), "--json", str(tmp_path / "report.json")]
     subprocess.run(command, check=True, capture_output=True)
-    one, several = json.loads((tmp_path / "report.json").read_text())["rows"]
+    one, several, joint = json.loads((tmp_path / "report.json").read_text())["rows"]
     assert [*several["calls"]] == ["lookup", "head", "backward", "update"]
-    assert several["program"]["table_sized"] == {}
-    assert several["aliased_bytes"] == one["aliased_bytes"], "weights and accumulators"
-    assert several["all_cycles"] < 1.5 * one["all_cycles"]
+    assert [*joint["calls"]] == ["lookup", "head", "update"]
+    for row in (several, joint):
+        assert row["program"]["table_sized"] == {}
+        assert row["aliased_bytes"] == one["aliased_bytes"], "weights and accumulators"
+        assert row["all_cycles"] < 1.5 * one["all_cycles"]
+        (write,) = (each for each in row["calls"]["update"] if "scatter_add" in each["name"])
+        assert write["estimated_cycles"] == 0, "changes are added as they are"
+    estimated = [row["program"]["estimated_cycles"] for row in (joint, several)]
+    assert estimated == sorted(estimated)

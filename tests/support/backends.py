@@ -16,6 +16,21 @@ ROUNDING = "op by op, torch.optim's Adagrad rounds once more or less than ours d
 
 NEEDS_NOTHING = "under torch_tpu it needs no device: there is nothing to start, seed or ask"
 
+NO_BFLOAT16 = "torch_tpu has no tables in bfloat16: refused when the embedding is built"
+_BFLOAT16 = (
+    *("test_bfloat16.py", "test_bfloat16_program.py", "test_bfloat16_spmd.py"),
+    *("test_bfloat16_vocabularies.py", "order[bfloat16.md]", "recompile[--tables bfloat16"),
+    "test_tables_in_bfloat16_learn_beside_float32_ones",
+    *(
+        f"tests/tables/test_bfloat16_state.py::test_{begin}"
+        for begin in (
+            *("a_state_", "a_table_", "a_checkpoint_", "float32_", "rows_are_", "lookups_"),
+            *("metrics_", "the_description_", "accumulated_", "imported_"),
+        )
+    ),
+)
+"""Parts of the names of tests that train such tables, or put them on a device."""
+
 NOT_UNDER_TORCH_TPU = {
     "tests/replay/": LAZY
     + "replay calls the step (tests/torch_tpu/test_without_tracing.py tests that)",
@@ -66,7 +81,7 @@ NOT_UNDER_TORCH_TPU = {
             "cache_compiled_programs",
         )
     },
-    "bfloat16": "torch_tpu has no tables in bfloat16: refused when the embedding is built",
+    **dict.fromkeys(_BFLOAT16, NO_BFLOAT16),
     "tests/kernels/": OF_TORCH_XLA + "row kernels are calls that it makes",
     "tests/runtime/test_forked_python.py": OF_TORCH_XLA
     + "a fork of a process that has started torch_tpu's device cannot use it",

@@ -205,10 +205,11 @@ def add_rows_in_place(array: Tensor, rows: Tensor, change: Tensor) -> Tensor:
         rows: `[n]` int32.
         change: `[n]` or `[n, width]`.
     """
+    if array.device.type != runtime.device_type():
+        return array.index_add_(0, rows, change)  # torch's own scatter_add_ takes int64 alone
     # of numbers repeated along a row torch_tpu takes one, and adds whole rows
-    return array.scatter_add_(
-        0, rows if change.dim() == 1 else rows[:, None].expand_as(change), change
-    )
+    index = rows if change.dim() == 1 else rows[:, None].expand_as(change)
+    return array.scatter_add_(0, index, change)
 
 
 def _add_rows(array: Tensor, rows: Tensor, change: Tensor) -> Tensor:

@@ -24,6 +24,11 @@ QUICK_COMPILES = "--xla_backend_optimization_level=0"
 """For XLA's CPU compiler, whose code is thrown away."""
 
 
+JOINT = "torch_tpu_joint"
+SEVERAL = ("torch_tpu", JOINT)
+"""The forms of several programs a step."""
+
+
 class JobError(Exception):
     """A job did not end well; the message says how."""
 
@@ -35,13 +40,15 @@ def trace_step(
     name = "-".join([args.workload or "tables", optimizer, *map(str, dim), mode, form])
     name += f"-{args.bfloat16}-in-bfloat16" if args.bfloat16 else ""
     tracer = [sys.executable, "-W", "ignore", str(SCRIPTS / "trace_step.py")]
-    if form == "torch_tpu":
+    several = form in SEVERAL
+    if several:
         tracer = [args.torch_tpu_python, "-W", "ignore", "-m", "support.tpu.step_programs"]
     command = [*tracer, "--json", "--out", str(out / "traced" / name), "--layout", "TPU"]
     command += ["--form", form if form in FORMS else "ours"]
     command += ["--row-kernels"] if form == "kernels" else []
     command += ["--optimizer", optimizer, "--dim", *map(str, dim)]
     command += ["--evaluate"] if mode == "eval" else []
+    command += ["--joint"] if form == JOINT else []
     for option in ("workload", "max_rows", "tables", "vocabulary", "batch_size"):
         value = getattr(args, option)
         command += [f"--{option.replace('_', '-')}", str(value)] if value is not None else []
@@ -49,7 +56,7 @@ def trace_step(
     command += ["--ragged"] if args.ragged else []
     command += ["--bfloat16", args.bfloat16] if args.bfloat16 else []
     settings = {"PJRT_DEVICE": "CPU", "OMP_NUM_THREADS": "1", "XLA_FLAGS": QUICK_COMPILES}
-    if form == "torch_tpu":
+    if several:
         settings["PYTHONPATH"] = os.pathsep.join(map(str, (TORCH_TPU_ON_CPU, SCRIPTS, ROOT)))
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, **settings}, check=False

@@ -3,7 +3,8 @@
     python -m support.tpu.step_programs --out folder --layout TPU   (the options of scripts/trace_step.py)
 
 For an interpreter that has torch_tpu and the plugin of its tests; `scripts/tpu_report.py` starts it. The
-step is that of scripts/trace_step.py; its head is one function of `torch.compile`, as a user's would be.
+step is that of scripts/trace_step.py; its head is one function of `torch.compile`, as a user's would be,
+with --joint one that gives the loss and its gradients.
 Prints one JSON object: `arrays` and `bytes` as trace_step.py does, and `calls`: for each call of the step
 its programs, XLA's dump of each, and how often the step runs it.
 """
@@ -15,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,17 +31,20 @@ _OF_A_FUNCTION = re.compile(r"_L\d+C\d+_")
 
 def main() -> None:
     """Run from the command line."""
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--joint", action="store_true")
+    joint, sys.argv[1:] = own.parse_known_args()
     args = parse_args()
     shutil.rmtree(args.out, ignore_errors=True)
     args.out.mkdir(parents=True)
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {dump_flags(args.out)}".strip()
     os.environ["TPU_EMBEDDING_COMPILE"] = "1"
     os.environ["TORCHINDUCTOR_AUTOGRAD_CACHE"] = "0"  # what is read from it is not dumped
-    print(json.dumps(run(args)))
+    print(json.dumps(run(args, joint.joint)))
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Take two steps: the first compiles, the second counts."""
+def run(args: argparse.Namespace, joint: bool) -> dict[str, Any]:
+    """Take two steps: the first compiles, the second counts. For `joint` see `Step`."""
     import torch
     from support.step_bytes import bytes_moved
 
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     form = make_form(args, features, size, inputs)
     widths = [each.table.dim * max(each.max_sequence_length, 1) for each in features]
     calls = Calls(args.out)
-    step = Step(form, sum(widths), training=not args.evaluate)
+    step = Step(form, sum(widths), training=not args.evaluate, joint=joint)
     first = [calls.during(name, call) for name, call in step.calls()]
     second = [calls.during(name, call) for name, call in step.calls()]
     return {
@@ -59,14 +64,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class Step:
-    """One step in several calls, of which each is over before the next begins."""
+    """One step in several calls, of which each is over before the next begins.
 
-    def __init__(self, form: Any, width: int, training: bool) -> None:
+    Args:
+        width: of the activations of a sample, joined.
+        joint: True if one call gives the loss and the gradients of the activations.
+    """
+
+    def __init__(self, form: Any, width: int, training: bool, joint: bool) -> None:
         import torch
 
         import torch_tpu_embedding as tte
 
-        self._form, self._training = form, training
+        self._form, self._training, self._joint = form, training, joint
         device = tte.runtime.device()
         hidden, last = torch.randn(width, HIDDEN).to(device), torch.randn(HIDDEN, 1).to(device)
 
@@ -74,16 +84,31 @@ class Step:
             joined = torch.cat([each.flatten(1) for each in activations], dim=1)
             return ((torch.relu(joined @ hidden) @ last) ** 2).mean()
 
-        self._head = torch.compile(head, backend="tpu", fullgraph=True, dynamic=False)
+        def with_gradients(*activations: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            every = tuple(range(len(activations)))
+            gradients, loss = torch.func.grad_and_value(head, argnums=every)(*activations)
+            return loss, *gradients
+
+        used = with_gradients if joint else head
+        self._head = torch.compile(used, backend="tpu", fullgraph=True, dynamic=False)
 
     def calls(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """The calls in their order; each must be made before the next is asked for."""
         kept: dict[str, Any] = {}
         yield "lookup", lambda: kept.update(activations=self._form.look_up())
+        if self._joint:
+            yield "head", lambda: kept.update(found=self._head(*detached(kept["activations"])))
+            yield "update", lambda: self._form.embedding.apply_gradients([*kept["found"][1:]])
+            return
         yield "head", lambda: kept.update(loss=self._head(*kept["activations"]))
         if self._training:
             yield "backward", lambda: kept["loss"].backward()
             yield "update", self._form.update
+
+
+def detached(activations: list[Any]) -> list[Any]:
+    """The activations as numbers alone."""
+    return [each.detach() for each in activations]
 
 
 class Calls:

@@ -32,6 +32,7 @@ class _Noted:
     def __init__(self, array: Tensor, writes: list[Tensor]) -> None:
         self._array = array
         self._writes = writes
+        self.device = array.device
 
     def index_select(self, dim: int, rows: Tensor) -> Tensor:
         return self._array.index_select(dim, rows)
