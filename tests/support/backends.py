@@ -22,7 +22,7 @@ _BFLOAT16 = (
     *("test_bfloat16_vocabularies.py", "order[bfloat16.md]", "recompile[--tables bfloat16"),
     "test_tables_in_bfloat16_learn_beside_float32_ones",
     *(
-        f"tests/tables/test_bfloat16_state.py::test_{begin}"
+        f"tests/tables/low_precision/test_bfloat16_state.py::test_{begin}"
         for begin in (
             *("a_state_", "a_table_", "a_checkpoint_", "float32_", "rows_are_", "lookups_"),
             *("metrics_", "the_description_", "accumulated_", "imported_"),
