@@ -89,6 +89,8 @@ def test_steps_of_few_records_and_then_of_many_equal_those_of_the_scatter(
         (tte.Adagrad(0.1), 64, 20_000, False),  # 10 MB
         (tte.Adagrad(0.1), 64, 100_000, True),  # 51 MB
         (tte.SGD(0.1), 16, 1 << 20, True),  # 67 MB
+        (tte.Adagrad(0.1), 128, 50_000, False),  # 51 MB, records of two rows
+        (tte.Adagrad(0.1), 128, 150_000, True),
         (tte.optimizers.RowWiseAdagrad(0.1), 16, 1 << 20, False),  # 67 MB, and a vector
         (tte.optimizers.RowWiseAdagrad(0.1), 128, 100_000, False),  # 51 MB
         (tte.optimizers.RowWiseAdagrad(0.1), 16, 1 << 22, True),
@@ -98,7 +100,7 @@ def test_steps_of_few_records_and_then_of_many_equal_those_of_the_scatter(
 def test_arrays_that_fit_on_the_chip_are_left_to_the_scatter(
     optimizer: tte.optimizers.Optimizer, dim: int, vocabulary: int, written: bool
 ) -> None:
-    """XLA may bring them in, and beside a vector larger ones; its scatter is cheap there."""
+    """XLA may bring them in; of wide records, or beside a vector, larger ones, too."""
     table = tte.TableConfig(vocabulary, dim, optimizer=optimizer)
     tables = resolve([tte.FeatureConfig(table)], None).tables
     (stack,) = build_stacks(tables, "TPU", row_kernels=True)
