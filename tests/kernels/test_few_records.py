@@ -18,7 +18,7 @@ from torch_tpu_embedding.tables.layout import ArrayLayout, build_stacks
 
 
 def layout(width: int, per_row: int = 1, written: bool = True) -> ArrayLayout:
-    return ArrayLayout(("weight",), (width,), width, per_row, 40, written_by_kernel=written)
+    return ArrayLayout(("weight",), (width,), width, per_row, 50_000, written_by_kernel=written)
 
 
 def test_few_records_that_share_rows_are_left_to_the_scatter() -> None:
@@ -30,6 +30,15 @@ def test_few_records_that_share_rows_are_left_to_the_scatter() -> None:
 @pytest.mark.parametrize("width", [128, 256])
 def test_records_of_whole_rows_are_written_by_the_kernel_however_few(width: int) -> None:
     assert all(records.kernel_writes(layout(width), count) for count in (1, 31, 5000))
+
+
+@pytest.mark.parametrize(("width", "per_row"), [(128, 1), (32, 4)])
+def test_more_than_a_record_for_eight_rows_of_an_array_are_left_to_the_scatter(
+    width: int, per_row: int
+) -> None:
+    array = layout(width, per_row)
+    writes = [records.kernel_writes(array, count) for count in (6_250, 6_251, 50_000)]
+    assert writes == [True, False, False]
 
 
 def test_arrays_that_are_not_laid_out_for_kernels_never_are() -> None:

@@ -28,6 +28,8 @@ UNROLL = 8
 """Copies that it starts in one trip of a loop."""
 FEWEST_MARKED_ROWS = BLOCK
 """Records that share rows for which a kernel is worth it: it goes through a whole block however few."""
+ROWS_A_RECORD = 8
+"""Of an array with fewer rows for each record written XLA's scatter costs less: it sorts the records."""
 
 
 def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) -> None:
