@@ -29,7 +29,7 @@ UNROLL = 8
 FEWEST_MARKED_ROWS = BLOCK
 """Records that share rows for which a kernel is worth it: it goes through a whole block however few."""
 ROWS_A_RECORD = 8
-"""Of an array with fewer rows for each record written XLA's scatter costs less: it sorts the records."""
+"""Rows of an array for each record written, at least: if there are fewer, XLA sorts, and costs less."""
 
 
 def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) -> None:
