@@ -18,7 +18,7 @@ from torch_tpu_embedding.tables.layout import ArrayLayout, build_stacks
 
 
 def layout(width: int, per_row: int = 1, written: bool = True) -> ArrayLayout:
-    return ArrayLayout(("weight",), (width,), width, per_row, 40, written_by_kernel=written)
+    return ArrayLayout(("weight",), (width,), width, per_row, 50_000, written_by_kernel=written)
 
 
 def test_few_records_that_share_rows_are_left_to_the_scatter() -> None:
@@ -30,6 +30,15 @@ def test_few_records_that_share_rows_are_left_to_the_scatter() -> None:
 @pytest.mark.parametrize("width", [128, 256])
 def test_records_of_whole_rows_are_written_by_the_kernel_however_few(width: int) -> None:
     assert all(records.kernel_writes(layout(width), count) for count in (1, 31, 5000))
+
+
+@pytest.mark.parametrize(("width", "per_row"), [(128, 1), (32, 4)])
+def test_more_than_a_record_for_eight_rows_of_an_array_are_left_to_the_scatter(
+    width: int, per_row: int
+) -> None:
+    array = layout(width, per_row)
+    writes = [records.kernel_writes(array, count) for count in (6_250, 6_251, 50_000)]
+    assert writes == [True, False, False]
 
 
 def test_arrays_that_are_not_laid_out_for_kernels_never_are() -> None:
@@ -89,6 +98,8 @@ def test_steps_of_few_records_and_then_of_many_equal_those_of_the_scatter(
         (tte.Adagrad(0.1), 64, 20_000, False),  # 10 MB
         (tte.Adagrad(0.1), 64, 100_000, True),  # 51 MB
         (tte.SGD(0.1), 16, 1 << 20, True),  # 67 MB
+        (tte.Adagrad(0.1), 128, 50_000, False),  # 51 MB, records of two rows
+        (tte.Adagrad(0.1), 128, 150_000, True),
         (tte.optimizers.RowWiseAdagrad(0.1), 16, 1 << 20, False),  # 67 MB, and a vector
         (tte.optimizers.RowWiseAdagrad(0.1), 128, 100_000, False),  # 51 MB
         (tte.optimizers.RowWiseAdagrad(0.1), 16, 1 << 22, True),
@@ -98,7 +109,7 @@ def test_steps_of_few_records_and_then_of_many_equal_those_of_the_scatter(
 def test_arrays_that_fit_on_the_chip_are_left_to_the_scatter(
     optimizer: tte.optimizers.Optimizer, dim: int, vocabulary: int, written: bool
 ) -> None:
-    """XLA may bring them in, and beside a vector larger ones; its scatter is cheap there."""
+    """XLA may bring them in; of wide records, or beside a vector, larger ones, too."""
     table = tte.TableConfig(vocabulary, dim, optimizer=optimizer)
     tables = resolve([tte.FeatureConfig(table)], None).tables
     (stack,) = build_stacks(tables, "TPU", row_kernels=True)

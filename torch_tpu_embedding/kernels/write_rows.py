@@ -28,6 +28,8 @@ UNROLL = 8
 """Copies that it starts in one trip of a loop."""
 FEWEST_MARKED_ROWS = BLOCK
 """Records that share rows for which a kernel is worth it: it goes through a whole block however few."""
+ROWS_A_RECORD = 8
+"""Rows of an array for each record written, at least: if there are fewer, XLA sorts, and costs less."""
 
 
 def write_records(array: Tensor, record: Tensor, values: Tensor, count: Tensor) -> None:

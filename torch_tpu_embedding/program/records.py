@@ -14,7 +14,12 @@ from torch import Tensor
 from .. import runtime
 from ..config.resolved import WEIGHT
 from ..kernels.narrow_records import merge_into_rows
-from ..kernels.write_rows import FEWEST_MARKED_ROWS, write_marked_rows, write_records
+from ..kernels.write_rows import (
+    FEWEST_MARKED_ROWS,
+    ROWS_A_RECORD,
+    write_marked_rows,
+    write_records,
+)
 from ..tables.layout import ArrayLayout
 from ..tables.low_precision.lanes import numbers_of
 from ..tables.record_shapes import LANES
@@ -90,9 +95,14 @@ def read_fields(layouts: Sequence[ArrayLayout], records: Sequence[Tensor]) -> di
 
 
 def kernel_writes(layout: ArrayLayout, count: int) -> bool:
-    """True if a kernel writes that many records of an array; else a scatter-add does."""
-    enough = layout.records_per_row == 1 or count >= FEWEST_MARKED_ROWS
-    return layout.written_by_kernel and enough
+    """True if a kernel writes that many records of an array; else a scatter-add does.
+
+    Records of several rows it always writes, for XLA would scatter each row.
+    """
+    if not layout.written_by_kernel or layout.parts > 1:
+        return layout.written_by_kernel
+    fewest = 1 if layout.records_per_row == 1 else FEWEST_MARKED_ROWS
+    return count >= fewest and count * ROWS_A_RECORD <= layout.num_rows
 
 
 def write_changes(

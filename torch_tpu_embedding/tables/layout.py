@@ -32,7 +32,7 @@ _ROW_STEP = 8  # physical rows come in multiples of the tile height
 _VECTOR_STEP = 1024  # and vectors in multiples of a whole tile
 _WIDEST_FOR_KERNEL = 8 * LANES  # two blocks of 1,024 such records take 8 MiB of on-chip memory
 _ON_CHIP = 48 << 20  # bytes that XLA may bring into on-chip memory, where its scatter costs little
-_ON_CHIP_BESIDE_VECTOR = 128 << 20
+_MOST_ON_CHIP = 128 << 20  # and of records of several rows, or beside a vector
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,8 @@ def _for_kernel(array: ArrayLayout, arrays: Iterable[ArrayLayout]) -> ArrayLayou
     rows = array.num_elements // LANES  # numbered by int32
     if array.is_vector or rows > MAX_RECORDS or array.row_width > _WIDEST_FOR_KERNEL:
         return array
-    small = _ON_CHIP_BESIDE_VECTOR if any(each.is_vector for each in arrays) else _ON_CHIP
+    more = array.row_width > LANES or any(each.is_vector for each in arrays)
+    small = _MOST_ON_CHIP if more else _ON_CHIP
     return replace(array, written_by_kernel=4 * array.num_elements > small)
 
 

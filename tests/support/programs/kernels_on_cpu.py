@@ -52,5 +52,6 @@ def use(patch: pytest.MonkeyPatch) -> None:
 def take_few(patch: pytest.MonkeyPatch) -> None:
     """Let kernels write as few records as tests have, of tables as small as theirs."""
     patch.setattr(records, "FEWEST_MARKED_ROWS", 1)
-    for name in ("_ON_CHIP", "_ON_CHIP_BESIDE_VECTOR"):
+    patch.setattr(records, "ROWS_A_RECORD", 0)
+    for name in ("_ON_CHIP", "_MOST_ON_CHIP"):
         patch.setattr(layout, name, 0)
