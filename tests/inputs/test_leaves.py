@@ -1,4 +1,4 @@
-"""Activations as leaves: each backward pass gives them a tensor of their own, whatever hooks a user adds."""
+"""Activations as leaves: each backward pass gives them a tensor of their own, whatever hooks users add."""
 
 from __future__ import annotations
 

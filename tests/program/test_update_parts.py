@@ -111,6 +111,7 @@ def name_parts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "look_up", without)
 
 
+@pytest.mark.filterwarnings("ignore:load_state_dict")
 @pytest.mark.parametrize("optimizer", [tte.Adagrad(0.1), tte.Adam(0.01, lazy_adam=False)])
 @pytest.mark.parametrize(
     "step",
