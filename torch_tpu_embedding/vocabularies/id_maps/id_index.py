@@ -64,6 +64,10 @@ class IdIndex:
         """`[V]`: True for a row that has an id."""
         return self._place >= 0
 
+    def part(self, start: int, stop: int) -> tuple[Ids, NDArray[np.bool_]]:
+        """Rows start … stop-1: the id of each that has one, in memory of its own; and which have one."""
+        return self._ids[start:stop].copy(), self._place[start:stop] >= 0
+
     def have_ids(self, rows: Rows) -> NDArray[np.bool_]:
         """True for each of these rows that has an id."""
         return self._place.take(rows) >= 0
