@@ -95,8 +95,8 @@ class EarlierMap:
     """The cells of its sketch; empty without one."""
 
     def part(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
-        """The map's rows start … stop-1: 'ids' int64, 'last_used' and 'count' int32; 0 for a row without an id,
-        whose count tells it from all others."""
+        """The map's rows start … stop-1: 'ids' int64, 'last_used' and 'count' int32; 0 for a row without an
+        id, whose count tells it from all others."""
         ids, has_id, packed = self.changed.read(start, stop)
         packed *= has_id
         ids *= has_id
@@ -122,7 +122,7 @@ class EarlierMap:
 def _put(
     array: NDArray[Any], rows: NDArray[np.int64], some: NDArray[Any], values: NDArray[Any]
 ) -> None:
-    """Set the values of those of some rows that are among the rising ones, whose values are in the array."""
+    """Set the values of those of some rows that are among rising ones, whose values are in the array."""
     at = np.searchsorted(rows, some)
     here = np.flatnonzero(at < len(rows))
     here = here[rows[at[here]] == some[here]]

@@ -19,7 +19,7 @@ from .grouping import grouped
 from .id_index import IdIndex, Ids, Rows
 from .journal import Journal
 from .mapped import Mapped, Numbers
-from .sketch import CountMinSketch
+from .sketch import CountMinSketch, sketch_width
 from .uses import Packed, UseForm
 
 
@@ -65,7 +65,7 @@ class IdMap:
         """`[V]`: the last use and the frequency of each row, as `form` packs them."""
         self.form = UseForm(rules.eviction == "lfu")
         self.clock = 0
-        self._sketch = CountMinSketch(max(num_rows, 1024)) if rules.admission > 1 else None
+        self._sketch = CountMinSketch(sketch_width(num_rows)) if rules.admission > 1 else None
         self._free = np.arange(num_rows - 1, self._num_shared - 1, -1, dtype=np.int32)
         self._num_free = len(self._free)
         self._candidates: Rows | None = None
@@ -112,7 +112,7 @@ class IdMap:
             or ((own < made._num_shared) | (own >= len(made.rows)) | (rest != 0)).any()
             or len(np.unique(own)) < len(own)
             or len(np.unique(ids)) < len(ids)
-            or (used > clock).any()
+            or ((used < 0) | (used > clock) | (count < 1)).any()
         ):
             raise ValueError("the ids, rows and ages are no map from ids to rows of this table")
         made.index.insert(ids, own.astype(np.int32))
@@ -178,7 +178,7 @@ class IdMap:
         rows = self.index.find(ids)
         known = rows >= 0
         missing = np.flatnonzero(~known)
-        self._use(rows.compress(known))
+        self._use(rows.compress(known).astype(np.int64))
         if not missing.size:
             none = np.empty(0, np.int32)
             return Mapped(
@@ -234,7 +234,7 @@ class IdMap:
     def _begin(self) -> Journal:
         return Journal(self.clock, self._num_free, self._sketch.sightings if self._sketch else 0)
 
-    def _use(self, hits: Rows) -> None:
+    def _use(self, hits: NDArray[np.int64]) -> None:
         """Note that a batch uses rows; once, however often an id occurs in it."""
         assert self._journal is not None
         before = self._journal.keep(self.uses, hits)

@@ -5,7 +5,7 @@ Letters: n ids, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,3 +78,18 @@ class CountMinSketch:
         h >>= np.uint64(32)
         h *= np.uint64(width)
         return (h >> np.uint64(32)).view(np.int64)
+
+
+def sketch_width(num_rows: int) -> int:
+    """W of the sketch of a map of so many rows."""
+    return max(num_rows, 1024)
+
+
+def cells_a_row(rows_of_maps: Iterable[int]) -> int:
+    """The most cells that a row of any of some maps must take if each map deals those of its sketch to its
+    rows.
+
+    Args:
+        rows_of_maps: the number of rows of each map; those without any are passed over.
+    """
+    return max(-(-2 * sketch_width(rows) // rows) for rows in rows_of_maps if rows)

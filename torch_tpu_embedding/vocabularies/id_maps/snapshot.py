@@ -22,8 +22,8 @@ class TableSnapshot:
     Args:
         maps: one a device, in the order of devices.
         units: the number of each device among all.
-        offsets: of the rows of this process, counted in order, the first that each map has; it has every P-th
-            from there on.
+        offsets: of the rows of this process, counted in order, the first that each map has; it has every
+            P-th from there on.
         lock: held while the maps change.
     """
 
@@ -34,10 +34,10 @@ class TableSnapshot:
         offsets: Sequence[int],
         lock: threading.Lock,
     ) -> None:
-        self.units = {
-            unit: (each.clock, each.sightings) for unit, each in zip(units, maps, strict=True)
-        }
-        """The number of each device → the clock of its map, and the sightings of its sketch."""
+        self.clock = maps[0].clock
+        """The clock of the maps, which see the same batches."""
+        self.sightings = {unit: each.sightings for unit, each in zip(units, maps, strict=True)}
+        """The number of each device → the sightings of its sketch."""
         self._maps, self._offsets, self._lock = maps, offsets, lock
 
     def note(self, journals: Sequence[Journal]) -> None:
