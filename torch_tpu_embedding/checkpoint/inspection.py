@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ..config.resolved import WEIGHT
 from ..distributed.placement import Strategy
+from ..vocabularies.saved_maps import blocks
 from .errors import CheckpointError
 from .format.index import TableEntry
 from .format.run_directory import run_directory
 from .format.steps import all_steps, choose_step, complete_steps
-from .maps import ids_in_maps
 from .reading.reader import Reader, open_checkpoint
 from .reading.step_reader import StepFiles
 from .rows import block_rows
@@ -71,11 +71,12 @@ def _serving_bytes(reader: Reader) -> dict[str, int]:
 
 
 def _tables(reader: Reader, norms: bool) -> list[dict[str, Any]]:
-    found, maps = [_table(reader, entry, norms) for entry in reader.tables.values()], reader.maps()
+    found = [_table(reader, entry, norms) for entry in reader.tables.values()]
     for table in found:
-        if table["name"] in maps:
-            rows = table["fields"][WEIGHT]["shape"][0] - table["vocabulary"]["oov_rows"]
-            ids = ids_in_maps(maps[table["name"]])
+        saved = reader.map(table["name"])
+        if saved is not None:
+            rows = saved.vocabulary - table["vocabulary"]["oov_rows"]
+            ids = sum(len(each["ids"]) for each in blocks(saved, range(saved.vocabulary)))
             table["vocabulary"] = {**table["vocabulary"], "ids": ids, "occupancy": ids / rows}
     return found
 
@@ -206,6 +207,7 @@ def reshard(
                 {field: _Watched(reader, name, field, progress) for field in entry.fields},
                 entry.optimizer,
                 entry.vocabulary,
+                reader.map(name),
             )
             for name, entry in reader.tables.items()
         }
@@ -213,7 +215,7 @@ def reshard(
             target,
             reader.step,
             tables,
-            extra=reader.extra_as_written(),
+            extra=reader.extra(),
             num_shards=num_shards,
             strategy=chosen,
             overwrite=overwrite,

@@ -18,15 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..distributed.group import HostGroup, raise_together, together
+from ..distributed.group import raise_together, together
 from ..io.warn import warn_caller
 from ..tables.low_precision.rounding import nearest
-from ..vocabularies.saved_maps import Moves
+from ..vocabularies.saved_maps import Moves, Restored
 from .errors import CheckpointError, StepRemovedError
-from .format.extra import parted
 from .format.run_directory import shared_directory
 from .format.steps import choose_step, complete_steps, require_step
-from .maps import LoadedMaps, live_vocabularies, maps_for
+from .maps import live_vocabularies, maps_for
 from .open_steps import drop_open_steps
 from .reading.reader import TRIES, Reader, open_step
 from .reading.table_matching import TableMatch, match_tables
@@ -161,7 +160,7 @@ class _Opened:
     reader: Reader
     matches: list[TableMatch]
     extra: Any
-    maps: dict[int, LoadedMaps]
+    maps: dict[int, Restored]
 
 
 def _open(shard: Shard, arguments: _Arguments, steps: list[int]) -> _Opened:
@@ -224,11 +223,10 @@ def _try(shard: Shard, arguments: _Arguments, step: int) -> _Opened | Exception:
             arguments.slots,
             arguments.dtype,
         )
-        _check(reader, matches, arguments.verify, shard.group)
+        _check(reader, matches, arguments.verify, shard)
         sources = [(match.number, match.source) for match in matches]
-        extra, saved = parted(reader.extra_as_written())  # read once: it may be large
-        maps = maps_for(shard, sources, saved, reader.tables, arguments.resize == "allow")
-        return _Opened(reader, matches, extra, maps)
+        maps = maps_for(shard, sources, reader, arguments.resize == "allow")
+        return _Opened(reader, matches, reader.extra(), maps)
     except Exception as error:
         return _explained(error, reader)
 
@@ -245,12 +243,15 @@ def _explained(error: Exception, reader: Reader | None) -> Exception:
     return error
 
 
-def _check(reader: Reader, matches: list[TableMatch], verify: bool, group: HostGroup) -> None:
+def _check(reader: Reader, matches: list[TableMatch], verify: bool, shard: Shard) -> None:
     """Check the step's files against its index, and hash this process's portion of them."""
     fields = [(match.source, field) for match in matches for field in match.fields]
+    for match in matches:
+        if match.number in getattr(live_vocabularies(shard), "maps", {}):
+            fields += ((match.source, field) for field in reader.tables[match.source].map_fields)
     reader.check(fields)
     if verify:
-        reader.verify(reader.files(fields)[group.rank :: group.size])
+        reader.verify(reader.files(fields)[shard.group.rank :: shard.group.size])
 
 
 def _fill(embedding: HasShard, root: Path, opened: _Opened) -> int:

@@ -108,7 +108,7 @@ def block_rows(widths: Mapping[str, int]) -> int:
 
 TableBlock = tuple[str, dict[str, Tensor]]
 """Table name and field → rows `[n, width]` as they are saved, float32, or bfloat16 for the weights of a
-table of that dtype; int64 `[n]` for the ids of a delta."""
+table of that dtype; int64 `[n]` for the ids of a delta; fields of maps have dtypes of their own."""
 
 
 def all_blocks(shard: Shard) -> Iterator[TableBlock]:

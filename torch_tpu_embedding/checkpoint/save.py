@@ -9,6 +9,7 @@ process.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,13 +24,14 @@ from ..config.serialization import optimizer_to_dict
 from ..config.vocabulary import vocabulary_to_dict
 from ..distributed.group import HostGroup, together
 from ..runtime import host
+from ..vocabularies.saved_maps import MapHead
 from .format import durable
 from .format.extra import pack
 from .format.index import Base, TableEntry
 from .format.run_directory import shared_directory
 from .format.schema import check_table
 from .format.steps import require_step, step_path
-from .maps import with_maps
+from .maps import live_vocabularies
 from .open_steps import warn_of_unsaved
 from .rows import HasShard, Shard, TableBlock, all_blocks, changed_blocks, field_widths
 from .writing.background import SaveHandle, wait_before
@@ -37,6 +39,7 @@ from .writing.begin import begin, open_attempt, require_arguments, require_ticke
 from .writing.commit import Commit, finish, remove_attempt
 from .writing.delta_bases import base_and_mark, remember
 from .writing.file_plan import RowRange, shard_ranges
+from .writing.map_blocks import MapsToSave, maps_to_save
 from .writing.shard_writer import (
     SaveAttempt,
     remove_shard_files,
@@ -142,7 +145,7 @@ def _prepare(embedding: HasShard, root: Path, arguments: _Arguments, what: str) 
     group = embedding.shard.group
     directory = step_path(root, arguments.step)
     attempt = SaveAttempt(directory, secrets.token_hex(6), group.rank, group.size)
-    arguments = replace(arguments, extra=with_maps(embedding.shard, arguments.extra))
+    maps = maps_to_save(embedding.shard, live_vocabularies(embedding.shard))
     with taken_back(attempt):
         with together(group, what):
             wait_before(embedding, root)
@@ -151,7 +154,7 @@ def _prepare(embedding: HasShard, root: Path, arguments: _Arguments, what: str) 
         attempt = replace(attempt, save_id=save_id)
         with together(group, what):
             require_ticket(attempt, root_there)
-            return _plan(embedding, attempt, arguments, opened)
+            return _plan(embedding, attempt, arguments, opened, maps)
 
 
 @dataclass(frozen=True)
@@ -182,17 +185,22 @@ def _open(embedding: HasShard, attempt: SaveAttempt, arguments: _Arguments) -> _
 
 
 def _plan(
-    embedding: HasShard, attempt: SaveAttempt, arguments: _Arguments, opened: _Opened
+    embedding: HasShard,
+    attempt: SaveAttempt,
+    arguments: _Arguments,
+    opened: _Opened,
+    maps: MapsToSave,
 ) -> _Job:
     """Decide which rows go to which files; rows that change from here on belong to the next delta."""
     shard, root, step = embedding.shard, attempt.directory.parent, arguments.step
     changed = None if opened.base is None else _changed_rows(shard, opened.mark)
     new_mark = shard.set_mark()
-    blocks = all_blocks(shard) if changed is None else changed_blocks(shard, changed)
+    rows = all_blocks(shard) if changed is None else changed_blocks(shard, changed)
+    blocks = itertools.chain(rows, maps.blocks(shard))
     commit = Commit(
         step,
         shard.strategy,
-        table_entries(shard.tables),
+        table_entries(shard.tables, maps.heads),
         opened.base,
         arguments.keep_last,
         arguments.overwrite,
@@ -203,7 +211,7 @@ def _plan(
     return _Job(
         attempt,
         commit,
-        shard_ranges(shard, changed),
+        {**shard_ranges(shard, changed), **maps.ranges(shard)},
         _draining([*blocks]) if arguments.asynchronous else blocks,
         opened.extra,
         arguments.max_file_bytes,
@@ -275,14 +283,14 @@ class _Job:
         self.remember()
 
 
-def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
+def table_entries(tables: Sequence[Table], maps: Mapping[int, MapHead]) -> dict[str, TableEntry]:
     """Name → the entry of each table in the index.
 
     Raises:
         ValueError: an option of an optimizer cannot be written as JSON.
     """
     entries = {}
-    for table in tables:
+    for number, table in enumerate(tables):
         optimizer = optimizer_to_dict(table.optimizer)
         entry = TableEntry(
             table.name,
@@ -293,6 +301,7 @@ def table_entries(tables: Sequence[Table]) -> dict[str, TableEntry]:
             table.dtype_name,
             table.slot_dtype_name,
             vocabulary=vocabulary_to_dict(table.config.vocabulary),
+            map=maps.get(number),
         )
         check_table(entry.to_json())
         entries[table.name] = entry

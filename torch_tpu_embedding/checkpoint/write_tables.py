@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..config.resolved import WEIGHT
@@ -21,13 +22,15 @@ from ..config.vocabulary import HashedVocabulary, vocabulary_to_dict
 from ..distributed.placement import STRATEGIES, Strategy, shard_ids
 from ..inputs.host_values import float32_copy, is_floating
 from ..optimizers import Optimizer
+from ..vocabularies.saved_maps import SavedMap
 from .format.extra import pack
 from .format.index import IDS, TableEntry
+from .format.map_columns import COLUMNS, DTYPES
 from .format.run_directory import run_directory
 from .format.safetensors_file import Hasher
 from .format.schema import check_table
 from .format.steps import step_path
-from .rows import block_rows
+from .rows import BLOCK_BYTES, block_rows
 from .save import MAX_FILE_BYTES
 from .writing.begin import begin, open_attempt, require_arguments, taken_back
 from .writing.commit import Commit, finish
@@ -58,11 +61,14 @@ class TableSource:
             it.
         vocabulary: the vocabulary by which the rows of ids are found; a mapping is taken as another
             index has it; None if ids are row numbers.
+        map: of a table with a DynamicVocabulary, whose vocabulary comes as a mapping, the map from ids to
+            rows, as `Reader.map` gives it.
     """
 
     fields: Mapping[str, RowSource]
     optimizer: Optimizer | Mapping[str, Any] | None = None
     vocabulary: HashedVocabulary | Mapping[str, Any] | None = None
+    map: SavedMap | None = None
 
 
 def write_tables(
@@ -125,6 +131,7 @@ def write_tables(
         ]
         for name, source in sources.items():
             _deal(name, source, entries[name], strategy, writers)
+            _deal_map(source, entries[name], strategy, writers)
         by_rank = [
             writer.finish(content if shard == 0 else None) for shard, writer in enumerate(writers)
         ]
@@ -143,7 +150,7 @@ def _entry(name: str, source: TableSource) -> TableEntry:
     widths = {}
     for field in (WEIGHT, *(each for each in source.fields if each != WEIGHT)):
         found = [int(size) for size in source.fields[field].shape]
-        if len(found) != 2 or found[0] != shape[0] or not all(found) or field == IDS:
+        if len(found) != 2 or found[0] != shape[0] or not all(found) or field in (IDS, *DTYPES):
             raise ValueError(
                 f"table {name!r}: {field!r} has shape {found}, expected [vocabulary_size, width] with "
                 f"the vocabulary_size of the weight, {shape[0] if shape else shape}; reshape it"
@@ -155,7 +162,15 @@ def _entry(name: str, source: TableSource) -> TableEntry:
     vocabulary = source.vocabulary
     if isinstance(vocabulary, HashedVocabulary):
         vocabulary = vocabulary_to_dict(vocabulary)
-    entry = TableEntry(name, shape[0], widths[WEIGHT], widths, optimizer, vocabulary=vocabulary)
+    head = None if source.map is None else source.map.head
+    if source.map is not None and source.map.vocabulary != shape[0]:
+        raise ValueError(
+            f"table {name!r}: the map is one of {source.map.vocabulary} rows, but the weight has "
+            f"{shape[0]}; give the map of the same table"
+        )
+    entry = TableEntry(
+        name, shape[0], widths[WEIGHT], widths, optimizer, vocabulary=vocabulary, map=head
+    )
     check_table(entry.to_json())
     return entry
 
@@ -170,6 +185,10 @@ def _ranges(
             for field, width in entry.fields.items():
                 row_range = RowRange(name, field, ids, len(ids), width, entry.vocabulary_size)
                 ranges.setdefault(field, []).append(row_range)
+            for field, width in entry.map_fields.items():
+                size, dtype = entry.vocabulary_size, DTYPES[field]
+                row_range = RowRange(name, field, ids, len(ids), width, size, False, dtype)
+                ranges.setdefault(field, []).append(row_range)
     return ranges
 
 
@@ -181,10 +200,6 @@ def _deal(
     writers: Sequence[ShardWriter],
 ) -> None:
     """Read a table once, in id order, and give each row to the shard that owns it."""
-    shards = [
-        shard_ids(entry.vocabulary_size, len(writers), shard, strategy)
-        for shard in range(len(writers))
-    ]
     at_once = block_rows(entry.fields)
     for start in range(0, entry.vocabulary_size, at_once):
         stop = min(start + at_once, entry.vocabulary_size)
@@ -195,11 +210,40 @@ def _deal(
                     f"table {name!r}: rows {start} … {stop - 1} of {field!r} have shape "
                     f"{[*rows.shape]}, expected {[stop - start, width]}"
                 )
-            for ids, writer in zip(shards, writers, strict=True):
-                first = ids.start + max(0, -(-(start - ids.start) // ids.step)) * ids.step
-                mine = range(first, min(stop, ids.stop), ids.step)
-                if mine:
-                    writer.write({field: rows[first - start : mine[-1] + 1 - start : ids.step]})
+            _give(field, rows, start, entry, strategy, writers)
+
+
+def _deal_map(
+    source: TableSource, entry: TableEntry, strategy: Strategy, writers: Sequence[ShardWriter]
+) -> None:
+    """Read the map of a table once, and give that of each row to the shard that owns it."""
+    if source.map is None or entry.map is None:
+        return
+    at_once = max(1, BLOCK_BYTES // (16 + entry.map.cells))
+    for start in range(0, entry.vocabulary_size, at_once):
+        some = range(start, min(start + at_once, entry.vocabulary_size))
+        columns = {**source.map.read(some), "sketch": source.map.read_sketch(some)}
+        for field in entry.map_fields:
+            values = torch.from_numpy(columns[COLUMNS[field]])
+            _give(field, values, start, entry, strategy, writers)
+
+
+def _give(
+    field: str,
+    rows: Tensor,
+    start: int,
+    entry: TableEntry,
+    strategy: Strategy,
+    writers: Sequence[ShardWriter],
+) -> None:
+    """Give the rows of a field, from one on, to the shards that own them."""
+    stop = start + len(rows)
+    for shard, writer in enumerate(writers):
+        ids = shard_ids(entry.vocabulary_size, len(writers), shard, strategy)
+        first = ids.start + max(0, -(-(start - ids.start) // ids.step)) * ids.step
+        mine = range(first, min(stop, ids.stop), ids.step)
+        if mine:
+            writer.write({field: rows[first - start : mine[-1] + 1 - start : ids.step]})
 
 
 def _rows(what: str, source: RowSource, start: int, stop: int) -> Tensor:

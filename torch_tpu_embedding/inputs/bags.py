@@ -115,6 +115,8 @@ def parse(
         raw, sparse_ids = sparse_ids.ids, sparse_ids.numbered()
     if length:
         ids, count = _sequence(where, sparse_ids, length)
+        if raw is not None and count < len(raw):
+            raw, ids = _looked_up(raw, ids)
         return Bags(ids, None, None, shape, count, dropped, raw)
     gain = _gain(
         where, sparse_ids, gains, table.combiner, feature.config.validate_weights_and_indices
@@ -219,7 +221,16 @@ def _parse_dense(
         raw, ids = ids, host.arange(len(ids))
     if kept is None:
         return Bags(ids, None, None, shape, ids.numel(), 0, raw)
-    return Bags(ids.where(kept, NO_ID), None, None, shape, int(kept.sum()), dropped, raw)
+    ids = ids.where(kept, NO_ID)
+    if raw is not None:
+        raw, ids = _looked_up(raw, ids)
+    return Bags(ids, None, None, shape, int(kept.sum()), dropped, raw)
+
+
+def _looked_up(raw: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The raw ids that are looked up, and positions in these, of positions in all: others are not seen."""
+    kept = ids >= 0
+    return raw[ids[kept]], (kept.cumsum(0) - 1).where(kept, NO_ID)
 
 
 def _output(

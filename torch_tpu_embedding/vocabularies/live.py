@@ -24,9 +24,11 @@ from ..distributed.group import HostGroup
 from ..distributed.placement import Placement
 from ..inputs.bags import Bags
 from .asking import Asked, ask
+from .id_maps.earlier import EarlierMap
 from .id_maps.id_map import IdMap, MapRules
 from .id_maps.journal import Journal
 from .id_maps.mapped import Mapped, Numbers
+from .id_maps.snapshot import TableSnapshot
 from .live_counts import LiveCounts
 from .owners import local_units, owners, unit_rows
 from .start_values import start_values_by_id
@@ -79,6 +81,7 @@ class LiveVocabularies:
         self._lock = threading.Lock()
         self._claims: weakref.WeakSet[Claim] = weakref.WeakSet()
         self._counts = LiveCounts()
+        self._snapshots: dict[int, weakref.WeakSet[TableSnapshot]] = {}
         self._unwritten: dict[int, set[int]] = {}
         self.maps: dict[int, list[IdMap]] = {}
         """Table → the maps of the P devices."""
@@ -90,10 +93,10 @@ class LiveVocabularies:
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies of an embedding on the CPU, where no batch is in flight."""
-        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_claims")}
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_claims", "_snapshots")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock(), _claims=weakref.WeakSet())
+        vars(self).update(state, _lock=threading.Lock(), _claims=weakref.WeakSet(), _snapshots={})
 
     def rules(self, table: int) -> MapRules:
         """The rules of a table's vocabulary."""
@@ -183,13 +186,26 @@ class LiveVocabularies:
         that goes on from here sees again, and without ids whose rows are not written yet."""
         units, strategy = local_units(self.placement, table), self.placement.strategy
         with self._lock:
-            ahead = self._ahead(table)
-            waiting = self._not_written(table, ahead)
-            found = []
-            for number, (unit, each) in enumerate(zip(units, self.maps[table], strict=True)):
-                state = each.state(waiting, [c.seen[table].journals[number] for c in ahead])
-                found.append({**state, "unit": unit, "strategy": strategy})
-            return found
+            pairs = zip(units, self._before(table), strict=True)
+            return [{**each.state(), "unit": unit, "strategy": strategy} for unit, each in pairs]
+
+    def snapshot(self, table: int) -> TableSnapshot:
+        """The maps of a table as `states` gives them, to be read part by part while others follow."""
+        units = local_units(self.placement, table)
+        offsets = [unit // self.placement.num_shards for unit in units]
+        with self._lock:
+            made = TableSnapshot(self._before(table), units, offsets, self._lock)
+            self._snapshots.setdefault(table, weakref.WeakSet()).add(made)
+        return made
+
+    def _before(self, table: int) -> list[EarlierMap]:
+        """The maps of a table before the batches that wait to be looked up, but for unwritten ids."""
+        ahead = self._ahead(table)
+        waiting = self._not_written(table, ahead)
+        return [
+            each.before([c.seen[table].journals[number] for c in ahead], waiting)
+            for number, each in enumerate(self.maps[table])
+        ]
 
     def require_idle(self, call: str) -> None:
         """Raise RuntimeError if batches are in flight, whose rows a load would give to other ids."""
@@ -247,6 +263,8 @@ class LiveVocabularies:
         clock = maps[0].clock + 1
         oldest = min((c.clocks[table] for c in self._claims if table in c.clocks), default=clock)
         mapped, rows = self._update(table, asked, oldest)
+        for snapshot in self._snapshots.get(table, ()):
+            snapshot.note([each.journal for each in mapped])
         config, unwritten = self._resolved.tables[table], {*self._unwritten.get(table, ())}
         counts = self._counts.note(config, table, maps, mapped, asked.times)
         claim.seen[table] = Seen([each.journal for each in mapped], counts, unwritten)

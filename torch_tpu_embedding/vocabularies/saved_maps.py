@@ -5,18 +5,20 @@ Letters: V vocabulary (rows), G devices, n ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..distributed.placement import Placement
+from ..distributed.placement import Placement, Strategy
 from .id_maps.id_map import IdMap, MapRules
+from .id_maps.sketch import sketch_width
 from .owners import local_units, owners, unit_rows
 
 _COLUMNS = ("ids", "rows", "last_used", "count")
+_BLOCK_ROWS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -30,87 +32,162 @@ class Moves:
 
 
 @dataclass(frozen=True)
-class SavedMaps:
-    """The maps of all devices that a table was saved with.
+class MapHead:
+    """The part of a saved map that is not row by row."""
+
+    clock: int
+    """The number of training batches that it has seen."""
+    sightings: Sequence[int]
+    """The sightings of the sketch of each of the G devices."""
+    strategy: Strategy
+    num_shards: int
+    """The number of processes, by whose placement the rows of a device are known."""
+    devices: int
+    """The number of devices of a process."""
+    cells: int
+    """The cells of sketches that lie with a row; 0 if there are no sketches."""
+
+    def unit_rows(self, vocabulary: int) -> list[range]:
+        """The rows of each of the G devices, of a table of V rows."""
+        placement = Placement(self.strategy, self.num_shards, 0, self.devices)
+        return [unit_rows(placement, vocabulary, unit) for unit in range(placement.num_devices)]
+
+
+class SavedMap(Protocol):
+    """The saved map of a table, read by its rows."""
+
+    @property
+    def vocabulary(self) -> int:
+        """V when it was saved."""
+
+    @property
+    def head(self) -> MapHead | None:
+        """Its other part; None if ids were row numbers, of which none is shared."""
+
+    def read(self, rows: range) -> dict[str, NDArray[Any]]:
+        """Some rows of the table: 'ids' int64, 'last_used' and 'count' int32 `[n]`, whose count is 0 for a
+        row without an id."""
+
+    def read_sketch(self, rows: range) -> NDArray[np.uint8]:
+        """The cells `[n, head.cells]` that lie with some rows."""
+
+
+@dataclass(frozen=True)
+class NumberedRows:
+    """A table without a vocabulary as a map: its row numbers are ids, each used once, just now.
 
     Args:
         vocabulary: V when it was saved.
-        parts: the state of each map, with the number of its 'unit' and the 'strategy' of its placement.
-        has_shared: False if no row is a shared one there; those of the table then stay as they are.
+        padding_idx: a row number that is no id.
     """
 
     vocabulary: int
-    parts: Sequence[Mapping[str, Any]]
-    has_shared: bool = True
+    padding_idx: int | None
+    head: None = None
 
-    @classmethod
-    def of_numbers(cls, vocabulary: int, padding_idx: int | None) -> SavedMaps:
-        """A table without a vocabulary, whose row numbers are its ids: each used once, just now.
+    def read(self, rows: range) -> dict[str, NDArray[Any]]:
+        """As `SavedMap.read`."""
+        ids = np.arange(rows.start, rows.stop, rows.step)
+        never = np.zeros(len(ids), np.int32)
+        return {"ids": ids, "last_used": never, "count": (ids != self.padding_idx).astype(np.int32)}
 
-        Args:
-            padding_idx: a row number that is no id.
-        """
-        rows = np.arange(vocabulary)
-        if padding_idx is not None:
-            rows = rows[rows != padding_idx]
-        once = np.ones_like(rows)
-        part = {"clock": 0, "ids": rows, "rows": rows, "last_used": 0 * once, "count": once}
-        return cls(vocabulary, [{**part, "unit": 0, "strategy": "mod"}], has_shared=False)
+    def read_sketch(self, rows: range) -> NDArray[np.uint8]:
+        """There is none."""
+        return np.zeros((len(rows), 0), np.uint8)
 
-    def restored(
-        self, placement: Placement, table: int, vocabulary: int, rules: MapRules
-    ) -> tuple[list[IdMap], Moves | None]:
-        """The maps of the devices of this process, and the rows that must move; None if none does.
 
-        Of more ids than there are rows now, those used least, by the rule of eviction, are left out.
+def blocks(saved: SavedMap, rows: range) -> Iterator[dict[str, NDArray[Any]]]:
+    """The ids that have one of some rows, block by block: 'ids', 'last_used', 'count' and 'rows' `[n]`."""
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        some = rows[start : start + _BLOCK_ROWS]
+        part = saved.read(some)
+        found = np.flatnonzero(part["count"])
+        own = {name: part[name].take(found) for name in ("ids", "last_used", "count")}
+        yield {**own, "rows": found * some.step + some.start}
 
-        Args:
-            table: the position of the table.
-            vocabulary: V now.
 
-        Raises:
-            ValueError: the states are none of such maps.
-        """
-        units = local_units(placement, table)
-        rows = [unit_rows(placement, vocabulary, unit) for unit in units]
-        by_unit = {part["unit"]: part for part in self.parts}
-        count = placement.num_devices
-        if sorted(by_unit) != [*range(len(self.parts))]:
-            raise ValueError("the maps of some devices are missing")
-        stays = (
-            self.has_shared
-            and len(by_unit) == count
-            and (
-                (vocabulary == self.vocabulary and placement.strategy == self.parts[0]["strategy"])
-                or (vocabulary >= self.vocabulary and count == 1)
-            )
-        )
-        if stays:
-            pairs = zip(units, rows, strict=True)
-            return [IdMap.of_state(each, rules, by_unit[u]) for u, each in pairs], None
-        return self._moved(units, rows, rules, count, min(vocabulary, rules.oov_rows))
+@dataclass(frozen=True)
+class Restored:
+    """The maps of a table for the devices of this process."""
 
-    def _moved(
-        self, units: Sequence[int], rows: Sequence[range], rules: MapRules, count: int, shared: int
-    ) -> tuple[list[IdMap], Moves]:
-        whole = joined(self.parts)
-        of = owners(whole["ids"], count)
-        made, sources, targets = [], [], []
-        for unit, of_unit in zip(units, rows, strict=True):
-            first = len(range(of_unit.start, min(shared, of_unit.stop), of_unit.step))
-            mine = {name: whole[name][of == unit] for name in _COLUMNS}
-            kept = _most_used(mine, rules, len(of_unit) - first)
-            own = np.arange(first, first + len(kept)) * of_unit.step + of_unit.start
-            state = {name: mine[name][kept] for name in _COLUMNS} | {"rows": own}
-            end = shared if self.has_shared else 0
-            sources += [mine["rows"][kept], np.arange(of_unit.start, end, of_unit.step)]
-            targets += [own, sources[-1]]
-            made.append(
-                IdMap.of_state(of_unit, rules, {**_EMPTY, "clock": whole["clock"], **state})
-            )
-        source, target = np.concatenate(sources), np.concatenate(targets)
-        order = np.argsort(source)
-        return made, Moves(source[order], target[order])
+    maps: list[IdMap]
+    moves: Moves | None
+    """The rows that must move; None if none does."""
+    left_out: int
+    """The number of ids of these devices for which there was no row."""
+
+
+def restored(
+    saved: SavedMap, placement: Placement, table: int, vocabulary: int, rules: MapRules
+) -> Restored:
+    """The maps of the devices of this process out of a saved one.
+
+    Of more ids than there are rows now, those used least, by the rule of eviction, are left out. In memory
+    is what these maps hold, and a block of the saved one.
+
+    Args:
+        table: the position of the table.
+        vocabulary: V now.
+
+    Raises:
+        ValueError: it is no map from ids to rows.
+    """
+    units = local_units(placement, table)
+    rows = [unit_rows(placement, vocabulary, unit) for unit in range(placement.num_devices)]
+    if saved.head is not None:
+        before = saved.head.unit_rows(saved.vocabulary)
+        if len(before) == len(rows) and all(
+            now[: len(then)] == then for now, then in zip(rows, before, strict=True)
+        ):
+            made = [IdMap.of_state(rows[u], rules, _state(saved, u, before[u])) for u in units]
+            return Restored(made, None, 0)
+    shared = min(vocabulary, rules.oov_rows)
+    return _moved(saved, units, rows, rules, 0 if saved.head is None else shared)
+
+
+def _state(saved: SavedMap, unit: int, rows: range) -> dict[str, Any]:
+    """The state of the map of a device that has these rows."""
+    assert saved.head is not None
+    sketch, cells = np.zeros((2, 0), np.uint8), saved.head.cells
+    if cells:
+        width = sketch_width(len(rows))
+        steps = range(0, len(rows), _BLOCK_ROWS)
+        parts = [saved.read_sketch(rows[at : at + _BLOCK_ROWS]).reshape(-1) for at in steps]
+        flat = np.concatenate([*parts, np.zeros(0, np.uint8)])[: 2 * width]
+        sketch = flat.reshape(2, width) if len(flat) == 2 * width else sketch
+    head = {"clock": saved.head.clock, "sightings": saved.head.sightings[unit], "sketch": sketch}
+    return _gathered([*blocks(saved, rows)]) | head
+
+
+def _moved(
+    saved: SavedMap, units: Sequence[int], rows: Sequence[range], rules: MapRules, shared: int
+) -> Restored:
+    parts: dict[int, list[dict[str, NDArray[Any]]]] = {unit: [] for unit in units}
+    for block in blocks(saved, range(saved.vocabulary)):
+        of = owners(block["ids"], len(rows))
+        for unit, found in parts.items():
+            here = np.flatnonzero(of == unit)
+            found.append({name: column.take(here) for name, column in block.items()})
+    clock = 0 if saved.head is None else saved.head.clock
+    made, sources, targets, left_out = [], [], [], 0
+    for unit in units:
+        of_unit, mine = rows[unit], _gathered(parts.pop(unit))
+        first = len(range(of_unit.start, min(rules.oov_rows, of_unit.stop), of_unit.step))
+        kept = _most_used(mine, rules, len(of_unit) - first)
+        left_out += len(mine["ids"]) - len(kept)
+        own = np.arange(first, first + len(kept)) * of_unit.step + of_unit.start
+        state = {name: mine[name][kept] for name in _COLUMNS} | {"rows": own}
+        sources += [mine["rows"][kept], np.arange(of_unit.start, shared, of_unit.step)]
+        targets += [own, sources[-1]]
+        made.append(IdMap.of_state(of_unit, rules, {**_EMPTY, "clock": clock, **state}))
+    source, target = np.concatenate(sources), np.concatenate(targets)
+    order = np.argsort(source)
+    return Restored(made, Moves(source[order], target[order]), left_out)
+
+
+def _gathered(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    none = np.zeros(0, np.int64)
+    return {name: np.concatenate([none, *(part[name] for part in parts)]) for name in _COLUMNS}
 
 
 _EMPTY = {"sightings": 0, "sketch": np.zeros((2, 0), np.uint8)}

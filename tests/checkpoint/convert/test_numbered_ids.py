@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from models import helpers
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
 from torch_tpu_embedding.checkpoint import __main__ as command
+from torch_tpu_embedding.checkpoint.convert import rows_by_id
+from torch_tpu_embedding.checkpoint.reading.reader import Reader
 from torch_tpu_embedding.distributed.placement import Placement
 from torch_tpu_embedding.vocabularies.id_maps.id_map import MapRules
 from torch_tpu_embedding.vocabularies.owners import local_units, owners, unit_rows
-from torch_tpu_embedding.vocabularies.saved_maps import SavedMaps
+from torch_tpu_embedding.vocabularies.saved_maps import NumberedRows, restored
 
 V, D, OOV = 11, 4, 3
 
@@ -161,6 +164,39 @@ def test_too_few_rows_for_all_row_numbers_are_refused_and_both_remedies_work(
         assert_same_fields(large, source, torch.arange(V))
 
 
+def test_tables_are_written_by_id_with_a_few_rows_in_memory_from_shards_and_deltas(
+    tmp_path: Path,
+) -> None:
+    embedding = live(40 + OOV)
+    ids = torch.from_numpy(np.random.default_rng(0).permutation(40))
+    for step, part in enumerate(ids.split(20), 1):
+        for some in part.split(4):
+            helpers.train_step(embedding, [some])
+        checkpoint.save(embedding, tmp_path / "live", step, since=step - 1 or None)
+    assert run("reshard", tmp_path / "live", tmp_path / "shards", "--shards", 3) == 0
+    most: list[int] = []
+    real = Reader.read_rows
+
+    def read(self: Reader, table: str, field: str, rows: Any) -> Any:
+        most.append(len(rows))
+        return real(self, table, field, rows)
+
+    for path in (tmp_path / "live", tmp_path / "shards"):
+        with (
+            mock.patch.object(rows_by_id, "block_rows", return_value=7),
+            mock.patch.object(Reader, "read_rows", read),
+            mock.patch.object(Reader, "read", side_effect=AssertionError),
+        ):
+            assert run("to-tensorflow", path, path / "tf" / "ckpt-1") == 0
+        assert max(most) == 7
+        target = path / "back"
+        assert run("from-tensorflow", path / "tf", target, "--step", 1) == 0
+        reader = checkpoint.open(target)
+        for field, slot in (("weight", None), ("accumulators", "accumulators")):
+            rows = embedding.read_rows("t", torch.arange(40), slot=slot)
+            assert torch.equal(reader.read("t", field, 0, 40), rows)
+
+
 def test_the_row_number_of_padding_becomes_no_id(tmp_path: Path) -> None:
     source = numbered(tmp_path, padding_idx=4)
     embedding = live(padding_idx=4)
@@ -186,7 +222,8 @@ def test_on_any_processes_and_devices_each_row_number_goes_to_the_device_that_ow
     found: dict[int, int] = {}
     for rank in range(shards):
         placement = Placement(strategy, shards, rank, devices)
-        maps, moves = SavedMaps.of_numbers(saved, None).restored(placement, 0, rows, rules)
+        loaded = restored(NumberedRows(saved, None), placement, 0, rows, rules)
+        maps, moves = loaded.maps, loaded.moves
         assert moves is not None
         by_row = dict(zip(moves.targets.tolist(), moves.sources.tolist(), strict=True))
         for unit, made in zip(local_units(placement, 0), maps, strict=True):

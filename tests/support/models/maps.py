@@ -28,5 +28,4 @@ streams = st.lists(
 class SmallMap(IdMap):
     """A map whose candidates are few, so that they run out and are looked for again."""
 
-    candidates_share = 8
     fewest_candidates = 2

@@ -6,16 +6,15 @@ Letter: N ids.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...config.vocabulary import DynamicVocabulary, vocabulary_from_dict
 from ...vocabularies.row_hash import shared_rows_of_array
+from ...vocabularies.saved_maps import SavedMap, blocks
 from ..errors import CheckpointError
 from ..format.index import TableEntry
-from ..maps import ids_and_rows
 from ..reading.reader import Reader
 from ..rows import block_rows
 
@@ -41,14 +40,14 @@ def orders_by_id(reader: Reader, tables: Sequence[str], sizes: Sequence[str]) ->
             "hold; name the others with --tables"
         )
     wanted = _sizes(sizes, dynamic)
-    maps = reader.maps() if dynamic else {}
     orders = {}
     for name, vocabulary in dynamic.items():
         entry = reader.tables[name]
-        if name not in maps:
+        saved = reader.map(name)
+        if saved is None:
             raise CheckpointError(f"table {name!r}: the checkpoint has no map of its ids")
         count = wanted.get(name, entry.vocabulary_size - vocabulary.oov_rows)
-        orders[name] = _order(entry, maps[name], count, vocabulary.oov_rows)
+        orders[name] = _order(entry, saved, count, vocabulary.oov_rows)
     return orders
 
 
@@ -58,35 +57,40 @@ def blocks_by_id(
     """The rows of a field, block by block.
 
     Args:
-        order: the rows to read; None for all as they lie. With an order the field is read whole, for rows
-            that follow each other may lie anywhere.
+        order: the rows to read, which may lie anywhere; None for all as they lie.
     """
     entry = reader.tables[table]
     step = block_rows({field: entry.fields[field]})
     if order is not None:
-        whole = reader.read(table, field, 0, entry.vocabulary_size).numpy()
         for start in range(0, len(order), step):
-            yield whole[order[start : start + step]]
+            rising, back = np.unique(order[start : start + step], return_inverse=True)
+            yield reader.read_rows(table, field, rising)[back]
         return
     for start in range(0, entry.vocabulary_size, step):
         yield reader.read(table, field, start, min(start + step, entry.vocabulary_size)).numpy()
 
 
-def _order(
-    entry: TableEntry, parts: Sequence[Mapping[str, Any]], count: int, oov_rows: int
-) -> Order:
-    ids, rows = ids_and_rows(parts)
-    outside = np.sort(ids[(ids < 0) | (ids >= count)])
-    if len(outside):
-        numbered = outside[0] >= 0 and outside[-1] < 1 << 31
-        larger = f"give --rows {entry.name}={outside[-1] + 1}, " if numbered else ""
+def _order(entry: TableEntry, saved: SavedMap, count: int, oov_rows: int) -> Order:
+    order = shared_rows_of_array(np.arange(count), oov_rows).astype(np.int64)
+    outside, least, most, found = 0, 0, 0, 0
+    for block in blocks(saved, range(saved.vocabulary)):
+        ids, rows = block["ids"], block["rows"]
+        found += len(ids)
+        inside = (ids >= 0) & (ids < count)
+        if not inside.all():
+            beyond = ids[~inside]
+            least = min(least, int(beyond.min())) if outside else int(beyond.min())
+            most = max(most, int(beyond.max())) if outside else int(beyond.max())
+            outside += len(beyond)
+        order[ids[inside]] = rows[inside]
+    if outside:
+        numbered = least >= 0 and most < 1 << 31
+        larger = f"give --rows {entry.name}={most + 1}, " if numbered else ""
         raise ValueError(
-            f"table {entry.name!r}: id {outside[0]} has a row ({len(outside)} of {len(ids)} ids are like "
+            f"table {entry.name!r}: id {least} has a row ({outside} of {found} ids are like "
             f"it), but TensorFlow's row i is id i, here 0 … {count - 1}; {larger}leave the table out by "
             "naming the others with --tables, or serve it with its map by export_serving"
         )
-    order = shared_rows_of_array(np.arange(count), oov_rows).astype(np.int64)
-    order[ids] = rows
     return order
 
 

@@ -15,7 +15,9 @@ from typing import Any
 
 from ...io import json_checks
 from ...io.json_checks import shown
+from ...vocabularies.saved_maps import MapHead
 from ..errors import REMEDY, CheckpointError
+from .map_columns import head_from_json, head_to_json, map_fields
 from .regular import read_regular
 from .schema import check_index
 
@@ -42,6 +44,8 @@ class TableEntry:
     """The dtype of slots of several numbers a row; slots of one number a row are float32."""
     vocabulary: Mapping[str, Any] | None = None
     """Class and options of what finds the row of an id; None if ids are row numbers."""
+    map: MapHead | None = None
+    """The part of the map from ids to rows that is not row by row; None without a map in fields."""
 
     def to_json(self) -> dict[str, Any]:
         described = {**vars(self), "fields": dict(self.fields)}
@@ -49,7 +53,13 @@ class TableEntry:
             del described["vocabulary"]
         if self.slot_dtype == "float32":
             del described["slot_dtype"]
-        return described
+        del described["map"]
+        return described if self.map is None else {**described, "map": head_to_json(self.map)}
+
+    @property
+    def map_fields(self) -> dict[str, int]:
+        """The fields of the map, and their numbers a row, 0 for a vector."""
+        return map_fields(self.map)
 
     def dtype_of(self, field: str) -> str:
         """The dtype of a field, 'float32' or 'bfloat16'."""
@@ -228,6 +238,7 @@ def _from_json(ours: Mapping[str, Any]) -> Index:
                 each.get("dtype", "float32"),
                 each.get("slot_dtype", "float32"),
                 vocabulary=each.get("vocabulary"),
+                map=head_from_json(each.get("map")),
             )
             for name, each in ours["tables"].items()
         },
@@ -246,6 +257,9 @@ def _check_references(index: Index) -> None:
     for name, entry in index.tables.items():
         if entry.name != name or entry.fields.get("weight") != entry.dim:
             raise ValueError(f"table {name!r} of dim {entry.dim} has fields {dict(entry.fields)}")
+        head = entry.map
+        if head is not None and len(head.sightings) != head.num_shards * head.devices:
+            raise ValueError(f"table {name!r}: a map of {len(head.sightings)} devices")
     if index.extra is not None and index.extra not in index.files:
         raise ValueError(f"no size and hash of {index.extra!r}")
     if index.base is not None and index.base.step >= index.step:
@@ -254,8 +268,10 @@ def _check_references(index: Index) -> None:
         where, table = f"checkpoint.pieces[{position}]", index.tables.get(piece.table)
         if table is None:
             raise ValueError(f"{where} is of table {piece.table!r}, which is not there")
-        if piece.field not in {IDS, *table.fields}:
+        if piece.field not in {IDS, *table.fields, *table.map_fields}:
             raise ValueError(f"{where} is of no field of table {piece.table!r}: {piece.field!r}")
+        if piece.start is not None and piece.field in {*table.map_fields} - {*table.fields}:
+            raise ValueError(f"{where}: some rows of a field that is there whole: {piece.field!r}")
         if piece.file not in index.files:
             raise ValueError(f"{where}: no size and hash of {piece.file!r}")
         if piece.ids[-1] >= table.vocabulary_size:

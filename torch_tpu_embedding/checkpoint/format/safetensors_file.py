@@ -28,7 +28,9 @@ from .index import FileEntry
 from .regular import open_regular
 from .schema import check_header
 
-_ITEM_SIZES = {"F32": 4, "BF16": 2, "I64": 8}
+ITEM_SIZES = {"F32": 4, "BF16": 2, "I64": 8, "I32": 4, "U8": 1}
+_DTYPES = {"F32": np.float32, "BF16": np.float32, "I64": np.int64, "I32": np.int32, "U8": np.uint8}
+"""The dtypes that rows are read as."""
 _MAX_HEADER = 100_000_000  # the safetensors library refuses longer ones
 _HASH_CHUNK = 4 << 20
 _WRITE_BACK_BYTES = 16 << 20
@@ -36,7 +38,7 @@ _WRITE_BACK_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a file: its key, 'F32', 'BF16' or 'I64', and its shape."""
+    """One tensor of a file: its key, one of `ITEM_SIZES`, and its shape."""
 
     key: str
     dtype: str
@@ -44,7 +46,7 @@ class TensorSpec:
 
     @property
     def num_bytes(self) -> int:
-        return _ITEM_SIZES[self.dtype] * math.prod(self.shape)
+        return ITEM_SIZES[self.dtype] * math.prod(self.shape)
 
 
 class Hasher:
@@ -247,8 +249,7 @@ class TensorFile:
     def read_rows(self, key: str, start: int, stop: int) -> NDArray[Any]:
         """Rows start … stop-1 of a tensor, in memory of their own."""
         spec = self.tensors[key]
-        dtype = np.int64 if spec.dtype == "I64" else np.float32
-        rows = np.empty((stop - start, *spec.shape[1:]), dtype)
+        rows: NDArray[Any] = np.empty((stop - start, *spec.shape[1:]), _DTYPES[spec.dtype])
         self.read_into(key, start, rows)
         return rows
 
@@ -268,7 +269,7 @@ class TensorFile:
 
     def _read_bytes(self, key: str, start: int, rows: NDArray[Any]) -> None:
         spec = self.tensors[key]
-        row_bytes = _ITEM_SIZES[spec.dtype] * math.prod(spec.shape[1:])
+        row_bytes = ITEM_SIZES[spec.dtype] * math.prod(spec.shape[1:])
         position = self._offsets[key] + start * row_bytes
         view = rows.reshape(-1).view(np.uint8).data
         while len(view):
@@ -284,6 +285,17 @@ class TensorFile:
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             return np.memmap(file, np.int64, "r", self._offsets[key], shape)
 
+    def pick(self, key: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Some rows, anywhere in a tensor, by way of a map of the file; those of 'BF16' become float32."""
+        spec = self.tensors[key]
+        kept = np.uint16 if spec.dtype == "BF16" else _DTYPES[spec.dtype]
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            mapped = np.memmap(file, kept, "r", self._offsets[key], spec.shape)
+        found: NDArray[Any] = np.asarray(mapped[rows])
+        if spec.dtype == "BF16":
+            found = (found.astype(np.uint32) << 16).view(np.float32)
+        return found
+
     def _header(self, size: int) -> tuple[dict[str, TensorSpec], dict[str, int]]:
         length = int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
         if length > min(_MAX_HEADER, size - 8):
@@ -296,7 +308,7 @@ class TensorFile:
         for key, each in described.items():
             spec = TensorSpec(key, each["dtype"], tuple(each["shape"]))
             begin, end = each["data_offsets"]
-            if spec.dtype not in _ITEM_SIZES:
+            if spec.dtype not in ITEM_SIZES:
                 raise ValueError(f"{key!r} is of dtype {spec.dtype}")
             if end - begin != spec.num_bytes or not 0 <= begin <= end <= size - 8 - length:
                 raise ValueError(f"{key!r} of shape {[*spec.shape]} lies at {begin} … {end}")

@@ -25,6 +25,7 @@ from ...io.json_checks import (
     shown,
     text,
 )
+from .map_columns import check_map
 
 _COUNT, _SIZE = integer(0), integer(1)
 _OPTION_DEPTH = 8
@@ -47,6 +48,7 @@ _TABLE = fields(
         "dtype": one_of("float32", "bfloat16"),
         "slot_dtype": one_of("float32", "bfloat16"),
         "vocabulary": all_of(fields({"class": text}), plain(_OPTION_DEPTH)),
+        "map": check_map,
     },
 )
 _PIECE = fields(

@@ -5,6 +5,7 @@ Needs no embedding and no device. Letters: V vocabulary, S shards.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ...config.vocabulary import DynamicVocabulary
+from ...vocabularies.saved_maps import SavedMap
 from ..errors import REMEDY, CheckpointError, StepRemovedError
 from ..format.extra import parted, unpack
 from ..format.index import Index, TableEntry
@@ -23,6 +27,7 @@ from ..format.run_directory import run_directory
 from ..format.steps import choose_step, complete_steps, index_path, step_path
 from ..writing.attempts import is_published
 from .open_files import OpenFiles
+from .saved_map import MapInExtra, MapOfRows
 from .step_reader import Field, StepFiles
 
 _HASH_THREADS = 4
@@ -117,18 +122,48 @@ class Reader:
         """
         return Rows(self, table, field)
 
+    def read_rows(self, table: str, field: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows that lie anywhere in a table: float32 `[n, width]`. No others are read, but for their
+        neighbors in the pages of the files.
+
+        Args:
+            table: a name in `tables`.
+            field: 'weight', or the name of a slot.
+            rows: `[n]`, rising, within 0 … V-1.
+        """
+        out = np.empty((len(rows), self.tables[table].fields[field]), np.float32)
+        for step in self._chain:
+            step.pick_into(out, table, field, rows)
+        return out
+
     def extra(self) -> Any:
         """The extra value given to `save`, or None; nothing but data is ever restored."""
-        return parted(self.extra_as_written())[0]
+        return self._extra[0]
 
-    def maps(self) -> Mapping[str, Any]:
-        """Table → the state of its map from ids to rows, of the tables that have a DynamicVocabulary."""
-        return parted(self.extra_as_written())[1]
+    def map(self, table: str) -> SavedMap | None:
+        """The map from ids to rows of a table with a DynamicVocabulary, as `TableSource` takes it; None
+        where the step has none.
 
-    def extra_as_written(self) -> Any:
-        """The extra value, with the maps of tables beside it if there are any."""
+        Args:
+            table: a name in `tables`.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        if self.tables[table].map is not None:
+            return MapOfRows(self._chain[-1], self.tables[table])
+        if not _is_dynamic(self.tables[table]) or table not in self._extra[1]:
+            return None
+        try:
+            return MapInExtra(self.tables[table], self._extra[1][table], self.index.num_shards)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise CheckpointError(f"table {table!r}: its map cannot be read ({error})") from error
+
+    @functools.cached_property
+    def _extra(self) -> tuple[Any, Mapping[str, Any]]:
+        """The caller's part of the extra file, and the maps that earlier versions have put beside it."""
         name = self.index.extra
-        return None if name is None else unpack(self._chain[-1].path / name)
+        return (None, {}) if name is None else parted(unpack(self._chain[-1].path / name))
 
     def check(self, fields: Iterable[Field] | None = None) -> None:
         """Check headers and shapes of all or some fields, and that each id is there exactly once.
@@ -202,7 +237,11 @@ class Reader:
     def _fields(self, fields: Iterable[Field] | None) -> list[Field]:
         if fields is not None:
             return [*fields]
-        return [(name, field) for name, entry in self.tables.items() for field in entry.fields]
+        return [
+            (name, field)
+            for name, entry in self.tables.items()
+            for field in (*entry.fields, *entry.map_fields)
+        ]
 
 
 def open_checkpoint(
@@ -263,6 +302,10 @@ def _removed(path: Path) -> StepRemovedError:
     )
 
 
+def _is_dynamic(entry: TableEntry) -> bool:
+    return entry.vocabulary is not None and entry.vocabulary["class"] == DynamicVocabulary.__name__
+
+
 def _open_chain(root: Path, step: int) -> list[StepFiles]:
     """The chain of steps from the full step to the given one."""
     files = OpenFiles()
@@ -280,10 +323,13 @@ def _open_chain(root: Path, step: int) -> list[StepFiles]:
             )
         for name, entry in above.index.tables.items():
             below = chain[0].index.tables.get(name)
-            wanted = entry.vocabulary_size, entry.fields, entry.dtype
-            if below is None or (below.vocabulary_size, below.fields, below.dtype) != wanted:
+            if below is None or _form(below) != _form(entry):
                 raise CheckpointError(
                     f"{above.index_path}: table {name!r} is another than in its base, step "
                     f"{base.step}; {REMEDY}"
                 )
     return chain
+
+
+def _form(entry: TableEntry) -> tuple[object, ...]:
+    return entry.vocabulary_size, entry.fields, entry.dtype, entry.slot_dtype

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...io.paths import naming
 from ..errors import REMEDY, CheckpointError
 from ..format.index import IDS, Index, Piece, check_coverage, read_index
+from ..format.map_columns import DTYPES
 from ..format.safetensors_file import TensorFile, hash_open, open_sized
 from ..format.steps import index_path, step_path
 from .open_files import OpenFiles
@@ -73,11 +74,12 @@ class StepFiles:
             self._check_file(name)
         for table, field in wanted:
             pieces, size = self._of((table, field)), self.index.tables[table].vocabulary_size
-            ranges = {piece.ids for piece in pieces} if self.is_delta else [p.ids for p in pieces]
-            problem = check_coverage(ranges, size, complete=not self.is_delta)
+            changed = self._is_changed(table, field)
+            ranges = {piece.ids for piece in pieces} if changed else [p.ids for p in pieces]
+            problem = check_coverage(ranges, size, complete=not changed)
             if problem:
                 raise CheckpointError(f"{self.index_path}: {table}.{field}: {problem}; {REMEDY}")
-            if self.is_delta:
+            if changed:
                 self._check_changed(table, field)
 
     def verify(self, names: Iterable[str]) -> None:
@@ -98,15 +100,27 @@ class StepFiles:
                     f"{stated[:12]}…{holds}; {REMEDY}"
                 )
 
-    def read_into(self, out: NDArray[np.float32], table: str, field: str, ids: range) -> None:
+    def read_into(self, out: NDArray[Any], table: str, field: str, ids: range) -> None:
         """Fill `out` `[n, width]` with the rows of `ids`; a delta fills only the rows that it holds."""
-        if self.is_delta:
+        if self._is_changed(table, field):
             self._overlay(out, table, field, ids)
             return
         for piece in self._of((table, field)):
             positions = _overlap(ids, piece.ids)
             if positions is not None:
                 self._pick(out, *positions, piece)
+
+    def pick_into(
+        self, out: NDArray[np.float32], table: str, field: str, rows: NDArray[np.int64]
+    ) -> None:
+        """As `read_into`, for rows anywhere in the table, rising."""
+        changed = self._is_changed(table, field)
+        for piece in self._of((table, field)):
+            at, there = _among(rows, piece.ids)
+            if changed:
+                at, there = self._among_changed(rows, table, piece)
+            if len(at):
+                out[at] = self._file(piece.file).pick(piece.key, there)
 
     def changed_ids(self, piece: Piece) -> NDArray[np.int64]:
         """The ids that a piece of ids lists, mapped from the file."""
@@ -132,9 +146,13 @@ class StepFiles:
 
     def _wanted(self, fields: Iterable[Field]) -> list[Field]:
         wanted = list(fields)
-        if self.is_delta:
-            wanted += dict.fromkeys((table, IDS) for table, field in wanted if field != IDS)
-        return wanted
+        lists = ((table, IDS) for table, field in wanted if self._is_changed(table, field))
+        return wanted + [each for each in dict.fromkeys(lists) if each not in wanted]
+
+    def _is_changed(self, table: str, field: str) -> bool:
+        """True where only changed rows are there: in a delta, but for the map of ids, which is whole."""
+        entry = self.index.tables[table]
+        return self.is_delta and (field in entry.fields or field not in entry.map_fields)
 
     def _file(self, name: str) -> TensorFile:
         return self._files.get(self.path / name, self.index.files[name].bytes)
@@ -143,10 +161,11 @@ class StepFiles:
         file = self._file(name)
         for piece in self._by_file[name]:
             entry = self.index.tables[piece.table]
-            width = entry.fields.get(piece.field)
-            shape = (piece.rows,) if piece.field == IDS else (piece.rows, width)
-            halves = entry.dtype_of(piece.field) == "bfloat16"
-            dtype = "I64" if piece.field == IDS else "BF16" if halves else "F32"
+            width = {IDS: 0, **entry.map_fields, **entry.fields}[piece.field]
+            shape = (piece.rows, width) if width else (piece.rows,)
+            halves = piece.field in entry.fields and entry.dtype_of(piece.field) == "bfloat16"
+            dtypes = {IDS: "I64", **DTYPES, **dict.fromkeys(entry.fields, "F32")}
+            dtype = "BF16" if halves else dtypes[piece.field]
             wanted = (dtype, shape)
             spec = file.tensors.get(piece.key)
             found = (spec.dtype, spec.shape) if spec is not None else None
@@ -208,6 +227,21 @@ class StepFiles:
             read = file.read_rows(piece.key, rows[0], rows[-1] + 1)
             out[to.start : to[-1] + 1 : to.step] = read[:: rows.step]
 
+    def _among_changed(
+        self, rows: NDArray[np.int64], table: str, piece: Piece
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The positions of rows that a piece of changed rows has, and their positions in it."""
+        found, there = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for listed in self._of((table, IDS)):
+            if listed.ids == piece.ids:
+                changed = self.changed_ids(listed)
+                at = np.minimum(np.searchsorted(changed, rows), len(changed) - 1)
+                number = at + (listed.start or 0) - (piece.start or 0)
+                same = (changed[at] == rows) & (number >= 0) & (number < piece.rows)
+                found.append(np.flatnonzero(same))
+                there.append(number[found[-1]])
+        return np.concatenate(found), np.concatenate(there)
+
     def _overlay(self, out: NDArray[Any], table: str, field: str, ids: range) -> None:
         for listed in self._of((table, IDS)):
             changed = self.changed_ids(listed)
@@ -228,6 +262,13 @@ class StepFiles:
                     )
                     part = slice(low - first, high - first)
                     out[found[part][wanted[part]] // ids.step] = rows[wanted[part]]
+
+
+def _among(rows: NDArray[np.int64], ids: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The positions of rows that are in a range, and their positions in the range."""
+    here = (rows >= ids.start) & (rows < ids.stop) & ((rows - ids.start) % ids.step == 0)
+    at = np.flatnonzero(here)
+    return at, (rows[at] - ids.start) // ids.step
 
 
 def _overlap(wanted: range, there: range) -> tuple[range, range] | None:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from ..format.index import IDS, Piece
-from ..format.safetensors_file import TensorSpec
+from ..format.safetensors_file import ITEM_SIZES, TensorSpec
 from ..rows import Shard, field_widths
+
+_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,16 @@ class RowRange:
     """The ids of the rows; for a delta, all ids of the shard."""
     rows: int
     width: int
-    """Numbers a row; 0 stands for a vector of int64."""
+    """Numbers a row; 0 stands for a vector."""
     vocabulary_size: int
     changed: bool = False
     """True for the changed rows of a delta, which are not all of `ids`."""
-    in_bfloat16: bool = False
-    """True for numbers of bfloat16, False for float32."""
+    dtype: str = "F32"
+    """The dtype of the tensor, as safetensors names it."""
 
     @property
     def row_bytes(self) -> int:
-        return (2 if self.in_bfloat16 else 4) * self.width or 8
+        return ITEM_SIZES[self.dtype] * max(self.width, 1)
 
     def cut(self, start: int, stop: int, file: str) -> tuple[Piece, TensorSpec]:
         """Rows start … stop-1 as a piece of a file."""
@@ -52,8 +54,7 @@ class RowRange:
             piece = Piece(file, key, self.table, self.field, ids, stop - start)
         rows = stop - start
         shape = (rows, self.width) if self.width else (rows,)
-        dtype = "BF16" if self.in_bfloat16 else "F32"
-        return piece, TensorSpec(key, dtype if self.width else "I64", shape)
+        return piece, TensorSpec(key, self.dtype, shape)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def shard_ranges(
                 width,
                 table.vocabulary_size,
                 changed is not None,
-                table.dtype_of(field) == torch.bfloat16,
+                "I64" if field == IDS else _NAMES[table.dtype_of(field)],
             )
             if rows:
                 ranges.setdefault(field, []).append(row_range)

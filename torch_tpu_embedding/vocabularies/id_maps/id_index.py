@@ -35,7 +35,7 @@ class IdIndex:
     def __init__(self, num_rows: int) -> None:
         self._size = min(max(_PLACES_A_ROW * num_rows, 8), _MOST_PLACES)
         self._rows = np.full(self._size, _EMPTY, np.int32)
-        self._ids = np.zeros(num_rows, np.int64)
+        self._ids = np.zeros(max(num_rows, 1), np.int64)  # of none, too, one is looked at
         self._place = np.full(num_rows, _EMPTY, np.int32)
         self._taken = 0
 
@@ -64,7 +64,11 @@ class IdIndex:
         """`[V]`: True for a row that has an id."""
         return self._place >= 0
 
-    def have_ids(self, rows: Rows) -> NDArray[np.bool_]:
+    def part(self, start: int, stop: int) -> tuple[Ids, NDArray[np.bool_]]:
+        """Rows start … stop-1: the id of each that has one, in memory of its own; and which have one."""
+        return self._ids[start:stop].copy(), self._place[start:stop] >= 0
+
+    def have_ids(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """True for each of these rows that has an id."""
         return self._place.take(rows) >= 0
 

@@ -5,6 +5,7 @@ Letters: N ids of a batch, V rows, O rows that are shared by ids without one of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..row_hash import shared_rows_of_array
+from .earlier import EarlierMap, EarlierRows
 from .grouping import grouped
 from .id_index import IdIndex, Ids, Rows
-from .journal import Journal, ids_before, values_before
+from .journal import Journal
 from .mapped import Mapped, Numbers
-from .sketch import CountMinSketch
-
-_Keys = NDArray[np.int32] | NDArray[np.int64]
+from .sketch import CountMinSketch, sketch_width
+from .uses import Packed, UseForm
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,18 @@ class IdMap:
     """The map of one table. Its clock counts training batches.
 
     Rows of batches in flight are never taken from their ids: they were used at or after the clock of the
-    oldest of them. Frequency counts the batches that had an id. With the index (24 bytes a row), last use,
-    frequency and free rows (4 each), the sketch (2) and candidates for eviction (4 bytes each, mostly one
-    row in 16, half of them at the most) it takes 40 bytes a row at the most.
+    oldest of them. Frequency counts the batches that had an id. With the index (24 bytes a row), last use
+    and frequency (8), free rows (4), the sketch (2) and candidates for eviction (4 bytes each, half of the
+    rows at the most) it takes 40 bytes a row at the most.
 
     Args:
         rows: the rows of the table that it has, counted here from 0 on; a number for all of them. Those
             that are shared come first, and are given to no id.
     """
 
-    candidates_share = 16
     fewest_candidates = 1024
+    sample = 4096
+    """The number of rows whose keys tell about where the lowest keys end."""
 
     def __init__(self, rows: range | int, rules: MapRules) -> None:
         self.rows = range(rows) if isinstance(rows, int) else rows
@@ -59,10 +61,11 @@ class IdMap:
         of_shared = range(self.rows.start, rules.oov_rows, self.rows.step)
         self._num_shared = min(len(of_shared), num_rows)
         self.index = IdIndex(num_rows)
-        self.last_used = np.zeros(num_rows, np.int32)
-        self.count = np.zeros(num_rows, np.int32)
+        self.uses = np.zeros(num_rows, np.int64)
+        """`[V]`: the last use and the frequency of each row, as `form` packs them."""
+        self.form = UseForm(rules.eviction == "lfu")
         self.clock = 0
-        self._sketch = CountMinSketch(max(num_rows, 1024)) if rules.admission > 1 else None
+        self._sketch = CountMinSketch(sketch_width(num_rows)) if rules.admission > 1 else None
         self._free = np.arange(num_rows - 1, self._num_shared - 1, -1, dtype=np.int32)
         self._num_free = len(self._free)
         self._candidates: Rows | None = None
@@ -79,20 +82,16 @@ class IdMap:
         Args:
             before: the records of these updates, which are the last ones, the latest first.
         """
-        rows, ids = ids_before(self.index, before)
-        kept = ~np.isin(ids, without)
-        rows, at = rows[kept], before[-1] if before else self._begin()
-        cells = np.zeros((2, 0), np.uint8) if self._sketch is None else self._sketch.cells
-        with values_before([self.last_used, self.count, cells], before):
-            return {
-                "clock": at.clock,
-                "ids": ids[kept],
-                "rows": self._outside(rows),
-                "last_used": self.last_used[rows],
-                "count": self.count[rows],
-                "sightings": at.sightings,
-                "sketch": cells.copy(),
-            }
+        return self.before(before, without).state()
+
+    def before(self, journals: Sequence[Journal], without: Ids) -> EarlierMap:
+        """This map before some updates and but for some ids, as in `state`, to be read part by part."""
+        at = journals[-1] if journals else self._begin()
+        cells = np.zeros((2, 0), np.uint8)
+        if self._sketch is not None:
+            cells = self._sketch.cells_before(journals)
+        rows = EarlierRows(self.index, self.uses, journals, without)
+        return EarlierMap(rows, self.form, self.rows, at.clock, at.sightings, cells)
 
     @classmethod
     def of_state(cls, rows: range | int, rules: MapRules, state: Mapping[str, Any]) -> IdMap:
@@ -113,11 +112,11 @@ class IdMap:
             or ((own < made._num_shared) | (own >= len(made.rows)) | (rest != 0)).any()
             or len(np.unique(own)) < len(own)
             or len(np.unique(ids)) < len(ids)
-            or (used > clock).any()
+            or ((used < 0) | (used > clock) | (count < 1)).any()
         ):
             raise ValueError("the ids, rows and ages are no map from ids to rows of this table")
         made.index.insert(ids, own.astype(np.int32))
-        made.last_used[own], made.count[own], made.clock = used, count, clock
+        made.uses[own], made.clock = made.form.pack(used, count), clock
         free = ~made.index.has_id()
         free[: made._num_shared] = False
         found = np.flatnonzero(free)[::-1]
@@ -126,6 +125,11 @@ class IdMap:
         if made._sketch is not None and cells.shape == made._sketch.cells.shape:
             made._sketch.cells[:], made._sketch.sightings = cells, int(state["sightings"])
         return made
+
+    @property
+    def last_used(self) -> NDArray[np.int64]:
+        """`[V]`: the clock at the last use of each row that has an id."""
+        return self.form.last_used(self.uses)
 
     @property
     def num_ids(self) -> int:
@@ -174,7 +178,7 @@ class IdMap:
         rows = self.index.find(ids)
         known = rows >= 0
         missing = np.flatnonzero(~known)
-        self._use(rows.compress(known))
+        self._use(rows.compress(known).astype(np.int64))
         if not missing.size:
             none = np.empty(0, np.int32)
             return Mapped(
@@ -192,9 +196,8 @@ class IdMap:
         new_ids, new_rows = distinct.take(placed), self._take(len(placed))
         self.index.insert(new_ids, new_rows)
         journal.given = new_rows
-        for of_row, value in ((self.last_used, self.clock), (self.count, 1)):
-            journal.keep(of_row, new_rows)
-            of_row[new_rows] = value
+        journal.keep(self.uses, new_rows)
+        self.uses[new_rows] = self.form.first_use(self.clock)
         found = self._outside(rows)
         own = self.shared_rows(distinct).astype(found.dtype)
         own[placed] = self._outside(new_rows)
@@ -231,13 +234,11 @@ class IdMap:
     def _begin(self) -> Journal:
         return Journal(self.clock, self._num_free, self._sketch.sightings if self._sketch else 0)
 
-    def _use(self, hits: Rows) -> None:
+    def _use(self, hits: NDArray[np.int64]) -> None:
         """Note that a batch uses rows; once, however often an id occurs in it."""
         assert self._journal is not None
-        self._journal.keep(self.last_used, hits)
-        self.last_used[hits] = self.clock
-        if self.rules.eviction == "lfu":
-            self.count[hits] = self._journal.keep(self.count, hits) + 1
+        before = self._journal.keep(self.uses, hits)
+        self.uses[hits] = self.form.used_at(before, self.clock)
 
     def _take(self, number: int) -> Rows:
         """Rows that no id has, rising; the lowest while none was taken from an id."""
@@ -259,7 +260,8 @@ class IdMap:
         limit = min(self.clock - self.rules.max_age, oldest)
         if limit <= 0:
             return 0
-        rows = np.flatnonzero((self.last_used < limit) & self.index.has_id()).astype(np.int32)
+        old = self.form.used_before(self.uses, limit)
+        rows = np.flatnonzero(old & self.index.has_id()).astype(np.int32)
         if len(rows):
             self._give_back(rows)
             self._candidates = None
@@ -289,52 +291,46 @@ class IdMap:
             found = self._of_candidates(number, oldest)
             if len(found) == number:
                 return found
-        keys = self._keys()
-        others = len(keys) - self.num_ids  # rows without an id, whose keys may be anything
-        size = max(4 * number, self.num_ids // self.candidates_share, self.fewest_candidates)
-        while size < self.num_ids // 2:
-            self._bound = int(np.partition(keys, size + others - 1)[size + others - 1])
-            rows = np.flatnonzero(keys <= self._bound).astype(np.int32)
-            rows = rows.compress(self.index.have_ids(rows))
-            ends = np.flatnonzero(keys.take(rows) == self._bound)
-            surplus = min(len(rows) - size, len(ends))
-            self._candidates = np.delete(rows, ends[len(ends) - surplus :])
+        own = self.uses[self._num_shared :]
+        sample = np.sort(own[:: max(1, len(own) // self.sample)])
+        # Fewer candidates make each batch cheaper, more of them make looks at all rows rarer.
+        best = math.isqrt(len(own) * number) // 3
+        most = max(number + number // 2, best, self.fewest_candidates)
+        while most < self.num_ids // 2:
+            self._bound = self.form.last_of_key(int(sample[most * len(sample) // len(own)]))
+            rows = np.flatnonzero(own <= self._bound).astype(np.int32)
+            rows += self._num_shared
+            if self._num_free:  # what rows without an id were used for does not count
+                rows = rows.compress(self.index.have_ids(rows))
+            if len(rows) > self.num_ids // 2:
+                break
+            self._candidates = rows
             found = self._of_candidates(number, oldest)
             if len(found) == number:
                 return found
-            size *= 4
+            most *= 2
         self._candidates = None
         every = np.flatnonzero(self.index.has_id()).astype(np.int32)
-        return self._lowest(every, keys.take(every), number, oldest)
+        return self._lowest(every, self.uses.take(every), number, oldest)
 
     def _of_candidates(self, number: int, oldest: int) -> Rows:
         assert self._candidates is not None
-        keys = self._keys(self._candidates)
-        still = keys <= self._bound
+        packed = self.uses.take(self._candidates)
+        still = packed <= self._bound
         if not still.all():
-            self._candidates, keys = self._candidates.compress(still), keys.compress(still)
-        return self._lowest(self._candidates, keys, number, oldest)
+            self._candidates, packed = self._candidates.compress(still), packed.compress(still)
+        return self._lowest(self._candidates, packed, number, oldest)
 
-    def _lowest(self, rows: Rows, keys: _Keys, number: int, oldest: int) -> Rows:
+    def _lowest(self, rows: Rows, packed: Packed, number: int, oldest: int) -> Rows:
         """At most so many of these rising rows, by rising key, that no batch in flight has; rising."""
-        used = keys if self.rules.eviction == "lru" else self.last_used.take(rows)
-        done = used < oldest
+        done = self.form.used_before(packed, oldest)
         if not done.all():
-            rows, keys = rows.compress(done), keys.compress(done)
+            rows, packed = rows.compress(done), packed.compress(done)
         if len(rows) <= number:
             return rows
+        keys = self.form.keys(packed)
         limit = np.partition(keys, number - 1)[number - 1]
         lowest = np.flatnonzero(keys <= limit)
         ends = np.flatnonzero(keys.take(lowest) == limit)
         surplus = len(lowest) - number
         return rows.take(np.delete(lowest, ends[len(ends) - surplus :]) if surplus else lowest)
-
-    def _keys(self, rows: Rows | None = None) -> _Keys:
-        """The keys by which the rule takes rows, the lowest first: those of these rows, or of all."""
-        used = self.last_used if rows is None else self.last_used.take(rows)
-        if self.rules.eviction == "lru":
-            return used
-        keys = (self.count if rows is None else self.count.take(rows)).astype(np.int64)
-        keys <<= 32
-        keys |= used
-        return keys

@@ -1,19 +1,18 @@
 """The values that an update of a map has changed, so that it can be taken back.
 
-Letters: n places, or ids; V rows.
+Letter: n places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from types import EllipsisType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .id_index import IdIndex, Ids, Rows
+from .id_index import Ids, Rows
 
 _Places = NDArray[np.integer[Any]] | EllipsisType
 
@@ -52,38 +51,8 @@ class Journal:
         for array, places, values in reversed(self._values):
             array[places] = values
 
-
-def ids_before(index: IdIndex, journals: Sequence[Journal]) -> tuple[Rows, Ids]:
-    """The rows `[n]`, rising, that had an id before some updates, and their ids.
-
-    Args:
-        journals: of the last updates of the index, the latest first.
-    """
-    has_id = index.has_id().copy()
-    ids = np.zeros(len(has_id), np.int64)
-    rows = np.flatnonzero(has_id).astype(np.int32)
-    ids[rows] = index.ids_of(rows)
-    for journal in journals:
-        has_id[journal.given] = False
-        for removed, of_rows in journal.removed:
-            ids[of_rows], has_id[of_rows] = removed, True
-    rows = np.flatnonzero(has_id).astype(np.int32)
-    return rows, ids[rows]
-
-
-@contextmanager
-def values_before(arrays: Sequence[NDArray[Any]], journals: Sequence[Journal]) -> Iterator[None]:
-    """Gives arrays the values that they had before some updates, for as long as the context lasts.
-
-    Args:
-        arrays: all that the updates have changed.
-        journals: of the last updates, the latest first.
-    """
-    now = [each.copy() for each in arrays] if journals else []
-    try:
-        for journal in journals:
-            journal.restore()
-        yield
-    finally:
-        for array, values in zip(arrays, now, strict=False):
-            array[...] = values
+    def changes(self, array: NDArray[Any]) -> Iterator[tuple[_Places, NDArray[Any]]]:
+        """The places of an array that changed and what was there before, the latest change first."""
+        for changed, places, values in reversed(self._values):
+            if changed is array:
+                yield places, values
