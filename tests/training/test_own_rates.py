@@ -1,4 +1,4 @@
-"""Rates set on an EmbeddingOptimizer are heeded, or said not to be; unchanged ones are not checked again."""
+"""Rates set on an EmbeddingOptimizer are heeded, or said not to be; unchanged ones are checked once."""
 
 from __future__ import annotations
 
