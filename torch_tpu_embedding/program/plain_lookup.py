@@ -107,7 +107,7 @@ def look_up_on_host(
     shapes = [feature.output_shape for feature in resolved.features]
     with torch._C._DisableFuncTorch():  # ids are data, which a transform of the tables leaves alone
         bags = parse_features(resolved, inputs, weights, None, id_bounds, shapes)
-        bags = bags_of_rows(resolved, bags, find)
+        bags = [*bags_of_rows(resolved, bags, find)]  # made here, not when looked at
     return pack_like(resolved.structure, look_up_features(resolved, bags, held))
 
 
