@@ -1,5 +1,5 @@
-"""Rates set on an EmbeddingOptimizer are heeded, or said not to be; those that have not changed since the last
-update are not checked again."""
+"""Rates set on an EmbeddingOptimizer are heeded, or said not to be; those that have not changed since the
+last update are not checked again."""
 
 from __future__ import annotations
 
