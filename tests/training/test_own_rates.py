@@ -1,4 +1,5 @@
-"""Rates set on an EmbeddingOptimizer are heeded, or said not to be; unchanged ones are checked once."""
+"""Rates set on an EmbeddingOptimizer are heeded, or said not to be; those that have not changed since the
+last update are not checked again."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def hold(tensors: Iterable[Tensor]) -> None:
     Args:
         tensors: of any device; those that are not computed yet have no memory to hold.
     """
-    known = [each for each in tensors if each.is_xla]
+    known = [each for each in tensors if each.device.type == "xla"]
     if not known:
         return
     import torch_xla
