@@ -14,21 +14,21 @@ from .sent_numbers import Number
 def plus(value: Tensor, other: Tensor, factor: Number) -> Tensor:
     """value + factor · other."""
     if isinstance(factor, Tensor):
-        return value.addcmul(other, _typed(factor, other))
+        return value.addcmul(other, _in_type(factor, other))
     return value.add(other, alpha=factor)
 
 
 def plus_product(value: Tensor, one: Tensor, other: Tensor, factor: Number) -> Tensor:
     """value + factor · one · other."""
     if isinstance(factor, Tensor):
-        return value.addcmul(one * other, _typed(factor, one))
+        return value.addcmul(one * other, _in_type(factor, one))
     return value.addcmul(one, other, value=factor)
 
 
 def plus_ratio(value: Tensor, one: Tensor, other: Tensor, factor: Number) -> Tensor:
     """value + factor · one / other."""
     if isinstance(factor, Tensor):
-        return value.addcmul(one / other, _typed(factor, one))
+        return value.addcmul(one / other, _in_type(factor, one))
     return value.addcdiv(one, other, value=factor)
 
 
@@ -53,7 +53,11 @@ def increased(value: Tensor, number: Number) -> Tensor:
 
 
 def _typed(number: Number, like: Tensor) -> Number:
+    return _in_type(number, like) if isinstance(number, Tensor) else number
+
+
+def _in_type(number: Tensor, like: Tensor) -> Tensor:
     """A number of the device in the type of a tensor, in which torch's operators have theirs."""
-    if not isinstance(number, Tensor) or number.dtype == like.dtype:
+    if number.dtype == like.dtype:
         return number  # `to` would give the same tensor, and be slow to find that out
     return number.to(like.dtype)
