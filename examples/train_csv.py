@@ -11,6 +11,7 @@ docs/own_data.md tells why it does what it does.
 
 import argparse
 import csv
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -57,12 +58,12 @@ def read(
         file.seek(0)
         rows = [*csv.DictReader(file, delimiter="\t" if "\t" in first else ",")]
     if missing := {label, *ids, *bags, *numbers} - {*rows[0]}:
-        raise SystemExit(f"{path} has no columns {sorted(missing)}; it has {[*rows[0]]}")
+        raise ValueError(f"{path} has no columns {sorted(missing)}; it has {[*rows[0]]}")
     train = len(rows) - int(held_out * len(rows))
     columns = {name: Column([row[name] for row in rows], train) for name in [*ids, *bags]}
     for name in ids:
         if wrong := [n for n, bag in enumerate(columns[name].bags, 2) if len(bag) != 1]:
-            raise SystemExit(
+            raise ValueError(
                 f"{path}: line {wrong[0]}: column {name!r} has not one id; is it one of --bags?"
             )
     values = [np.array([float(row[label]) for row in rows])]
@@ -166,7 +167,7 @@ class ClickModel:
         return auc(torch.cat(labels).numpy(), torch.cat(found).numpy())
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -183,17 +184,21 @@ def arguments() -> argparse.Namespace:
     add("--batch-size", type=int, default=1024, help="default: 1024")
     add("--dim", type=int, default=16, help="width of the tables' rows (default: 16)")
     add("--held-out", type=float, default=0.2, metavar="SHARE", help="of the file (default: 0.2)")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
     if args.data is None:
         args.data = Path("made_up_clicks.tsv")
         make_up(args.data)
-    columns, values, train = read(
-        args.data, args.label, args.ids, args.bags, args.numbers, args.held_out
-    )
+    try:
+        columns, values, train = read(
+            args.data, args.label, args.ids, args.bags, args.numbers, args.held_out
+        )
+    except (OSError, ValueError) as error:
+        print(f"train_csv.py: error: {error}", file=sys.stderr)
+        return 2
     print(f"{args.data}: {train:,} samples to train, {len(values) - train:,} held out")
 
     def batch(samples: np.ndarray) -> tuple[Ids, Tensor]:  # ids stay on the host
@@ -226,7 +231,8 @@ def main() -> None:
         states = [each.state_dict() for each in model.stateful]
         tte.checkpoint.save(embedding, args.run, epoch.number, (curve, states))
         print(f"epoch {epoch.number}: loss {loss.item():.4f}, held-out AUC {curve[-1]:.4f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 import serve_retrieval
+import train_csv
 import train_dlrm
 import train_movielens
 import train_retrieval
@@ -24,6 +25,7 @@ OUTPUTS = {
     train_stream: ["--plot", "--json", "--checkpoint"],
 }
 INPUTS = {
+    train_csv: ["--data"],
     train_dlrm: ["--data"],
     train_movielens: ["--data"],
     train_retrieval: ["--data"],

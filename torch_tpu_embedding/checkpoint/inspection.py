@@ -208,6 +208,8 @@ def reshard(
                 entry.optimizer,
                 entry.vocabulary,
                 reader.map(name),
+                entry.dtype,
+                entry.slot_dtype,
             )
             for name, entry in reader.tables.items()
         }
@@ -219,6 +221,7 @@ def reshard(
             num_shards=num_shards,
             strategy=chosen,
             overwrite=overwrite,
+            updates=reader.index.updates,
         )
         return {
             "step": reader.step, "directory": str(target), "num_shards": num_shards,

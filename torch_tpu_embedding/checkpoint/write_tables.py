@@ -22,6 +22,7 @@ from ..config.vocabulary import HashedVocabulary, vocabulary_to_dict
 from ..distributed.placement import STRATEGIES, Strategy, shard_ids
 from ..inputs.host_values import float32_copy, is_floating
 from ..optimizers import Optimizer
+from ..tables.low_precision.rounding import exact_or_reason
 from ..vocabularies.saved_maps import SavedMap
 from .format.extra import pack
 from .format.index import IDS, TableEntry
@@ -63,12 +64,17 @@ class TableSource:
             index has it; None if ids are row numbers.
         map: of a table with a DynamicVocabulary, whose vocabulary comes as a mapping, the map from ids to
             rows, as `Reader.map` gives it.
+        dtype: in which the weights are written, 'float32' or 'bfloat16'; all of them must be numbers that
+            it has.
+        slot_dtype: the same of slots of several numbers a row.
     """
 
     fields: Mapping[str, RowSource]
     optimizer: Optimizer | Mapping[str, Any] | None = None
     vocabulary: HashedVocabulary | Mapping[str, Any] | None = None
     map: SavedMap | None = None
+    dtype: str = "float32"
+    slot_dtype: str = "float32"
 
 
 def write_tables(
@@ -82,6 +88,7 @@ def write_tables(
     keep_last: int | None = None,
     overwrite: bool = False,
     max_file_bytes: int = MAX_FILE_BYTES,
+    updates: int | None = None,
 ) -> None:
     """Write `directory/step-<step>/` as `num_shards` processes would have saved it, reading every row once.
 
@@ -95,10 +102,13 @@ def write_tables(
         keep_last: as for `save`.
         overwrite: as for `save`.
         max_file_bytes: size of the tensors in a file.
+        updates: the number of updates of tables in bfloat16, as `Index.updates` says of another step: on it
+            the random bits of the next one depend.
 
     Raises:
         FileExistsError: the step is complete already, and `overwrite` is not set.
-        ValueError: a field has another shape than its table, or an argument is out of range.
+        ValueError: a field has another shape than its table, a number that its dtype does not have, or an
+            argument is out of range.
         OSError: the disk is full, or the like; the step stays incomplete.
     """
     root = run_directory(directory)
@@ -110,6 +120,8 @@ def write_tables(
         raise ValueError(f"strategy must be 'mod' or 'div', got {strategy!r}")
     if not isinstance(num_shards, int) or num_shards < 1:
         raise ValueError(f"num_shards must be an int of at least 1, got {num_shards!r}")
+    if updates is not None and (not isinstance(updates, int) or updates < 0):
+        raise ValueError(f"updates must be an int of at least 0, or None, got {updates!r}")
     entries = {name: _entry(name, source) for name, source in sources.items()}
     content = pack(extra) if extra is not None else None
     require_arguments(keep_last, max_file_bytes, 1.0, {"overwrite": overwrite})
@@ -137,7 +149,9 @@ def write_tables(
         ]
         for attempt, written in zip(attempts, by_rank, strict=True):
             write_manifest(attempt, written)
-    commit = Commit(step, strategy, entries, None, keep_last, overwrite, claim, newer)
+    commit = Commit(
+        step, strategy, entries, None, keep_last, overwrite, claim, newer, updates=updates
+    )
     finish(attempts[0], commit, timeout=0.0)
 
 
@@ -168,8 +182,21 @@ def _entry(name: str, source: TableSource) -> TableEntry:
             f"table {name!r}: the map is one of {source.map.vocabulary} rows, but the weight has "
             f"{shape[0]}; give the map of the same table"
         )
+    for argument, given in (("dtype", source.dtype), ("slot_dtype", source.slot_dtype)):
+        if given not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"table {name!r}: {argument} must be 'float32' or 'bfloat16', got {given!r}"
+            )
     entry = TableEntry(
-        name, shape[0], widths[WEIGHT], widths, optimizer, vocabulary=vocabulary, map=head
+        name,
+        shape[0],
+        widths[WEIGHT],
+        widths,
+        optimizer,
+        source.dtype,
+        source.slot_dtype,
+        vocabulary=vocabulary,
+        map=head,
     )
     check_table(entry.to_json())
     return entry
@@ -183,7 +210,9 @@ def _ranges(
         ids = shard_ids(entry.vocabulary_size, attempt.size, attempt.rank, strategy)
         if ids:
             for field, width in entry.fields.items():
-                row_range = RowRange(name, field, ids, len(ids), width, entry.vocabulary_size)
+                size = entry.vocabulary_size
+                dtype = "BF16" if entry.dtype_of(field) == "bfloat16" else "F32"
+                row_range = RowRange(name, field, ids, len(ids), width, size, False, dtype)
                 ranges.setdefault(field, []).append(row_range)
             for field, width in entry.map_fields.items():
                 size, dtype = entry.vocabulary_size, DTYPES[field]
@@ -204,12 +233,17 @@ def _deal(
     for start in range(0, entry.vocabulary_size, at_once):
         stop = min(start + at_once, entry.vocabulary_size)
         for field, width in entry.fields.items():
-            rows = _rows(f"table {name!r}: {field!r}", source.fields[field], start, stop)
+            what = f"table {name!r}: {field!r}"
+            rows = _rows(what, source.fields[field], start, stop)
             if [*rows.shape] != [stop - start, width]:
                 raise ValueError(
                     f"table {name!r}: rows {start} … {stop - 1} of {field!r} have shape "
                     f"{[*rows.shape]}, expected {[stop - start, width]}"
                 )
+            if entry.dtype_of(field) == "bfloat16":
+                if reason := exact_or_reason(rows, f"{what}, rows {start} … {stop - 1}"):
+                    raise ValueError(reason)
+                rows = rows.bfloat16()
             _give(field, rows, start, entry, strategy, writers)
 
 

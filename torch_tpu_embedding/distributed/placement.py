@@ -94,7 +94,11 @@ class Placement:
             border = longer * (size + 1)
             short = longer + (ids - border) // (size + (size == 0))
             shard = torch.where(ids < border, ids // (size + 1), short)
-            row = ids - shard * size - torch.minimum(shard, torch.as_tensor(longer, device="cpu"))
+            row = (
+                ids
+                - shard * size
+                - torch.minimum(shard, torch.as_tensor(longer, dtype=torch.int64, device="cpu"))
+            )
         process = (shard + table) % shards
         device = (row + table // shards) % devices
         return process * devices + device, row // devices

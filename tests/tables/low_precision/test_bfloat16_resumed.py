@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.checkpoint import __main__ as command
 from torch_tpu_embedding.tables.state_dict import EXTRA_KEY
 
 V, D, B = 30, 5, 4
@@ -65,7 +67,14 @@ def by_delta(trained: tte.TPUEmbedding, fresh: tte.TPUEmbedding, directory: Path
     checkpoint.load(fresh, directory)
 
 
-WAYS = [by_state, by_checkpoint, by_delta]
+def by_reshard(trained: tte.TPUEmbedding, fresh: tte.TPUEmbedding, directory: Path) -> None:
+    checkpoint.save(trained, directory / "one", 1)
+    line = ["reshard", str(directory / "one"), str(directory / "two"), "--shards", "3"]
+    assert command.main(line) == 0
+    checkpoint.load(fresh, directory / "two")
+
+
+WAYS = [by_state, by_checkpoint, by_delta, by_reshard]
 
 
 @pytest.mark.parametrize("pipelined", [False, True])
@@ -137,3 +146,55 @@ def test_the_description_in_a_state_has_one_length_whatever_the_count_and_none_i
         lengths.add(len(embedding.state_dict()[EXTRA_KEY]))
     assert len(lengths) == 1
     assert b"updates" not in bytes(plain.state_dict()[EXTRA_KEY].tolist())
+
+
+def test_a_table_is_written_in_bfloat16_where_that_has_all_its_numbers(tmp_path: Path) -> None:
+    weight = torch.tensor([[1.0, 2.5], [-0.0, 2.0**-100]])
+    slots = {"accumulators": torch.tensor([[0.5, 0.25], [3.0, 1.0]])}
+    for slot_dtype in ("float32", "bfloat16"):
+        source = checkpoint.TableSource(
+            {"weight": weight, **slots}, None, None, None, "bfloat16", slot_dtype
+        )
+        checkpoint.write_tables(tmp_path, 1, {"t": source}, updates=7, overwrite=True)
+        with checkpoint.open(tmp_path) as reader:
+            entry = reader.tables["t"]
+            assert (entry.dtype, entry.slot_dtype, reader.index.updates) == (
+                "bfloat16",
+                slot_dtype,
+                7,
+            )
+            assert torch.equal(reader.read("t", "weight", 0, 2), weight)
+            assert torch.equal(reader.read("t", "accumulators", 0, 2), slots["accumulators"])
+        (file,) = tmp_path.glob("step-1/weight*")
+        with safe_open(file, "pt") as stored:
+            assert {stored.get_tensor(key).dtype for key in [*stored.keys()]} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": "float16"}, "table 't': dtype must be 'float32' or 'bfloat16', got 'float16'"),
+        (
+            {"slot_dtype": "half"},
+            "table 't': slot_dtype must be 'float32' or 'bfloat16', got 'half'",
+        ),
+        (
+            {"dtype": "bfloat16"},
+            r"table 't': 'weight', rows 0 … 1: 0.1\d* at \[1, 0\] is no number of bfloat16",
+        ),
+    ],
+)
+def test_what_a_dtype_cannot_hold_is_not_written(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    weight = torch.tensor([[1.0], [0.1]])
+    with pytest.raises(ValueError, match=message):
+        checkpoint.write_tables(
+            tmp_path, 1, {"t": checkpoint.TableSource({"weight": weight}, **change)}
+        )
+    assert checkpoint.complete_steps(tmp_path) == []
+
+
+def test_a_count_of_updates_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="updates must be an int of at least 0, or None, got -1"):
+        checkpoint.write_tables(tmp_path, 1, {"t": {"weight": torch.ones(2, 2)}}, updates=-1)
