@@ -28,12 +28,29 @@ _BFLOAT16 = (
             *("metrics_", "the_description_", "accumulated_", "imported_"),
         )
     ),
+    *(
+        f"tests/tables/low_precision/test_bfloat16_slots.py::test_{begin}"
+        for begin in (
+            *("a_checkpoint_", "a_state_", "a_table_", "checkpoints_and_", "start_values_"),
+            *("the_description_", "the_device_", "the_reference_"),
+        )
+    ),
+    *(
+        f"tests/tables/low_precision/test_bfloat16_resumed.py::test_{begin}"
+        for begin in ("a_resumed_", "a_state_", "a_part_", "the_description_", "without_")
+    ),
+    "tests/tables/low_precision/test_bfloat16_together.py",
+    "test_bfloat16_activations.py::test_they_and_the_updates_are_those_of_the_reference",
+    "updates_the_same_bit_for_bit[dtype1-",
+    "test_a_step_that_is_written_again_is_the_same_map[dtype1-",
 )
 """Parts of the names of tests that train such tables, or put them on a device."""
 
 NOT_UNDER_TORCH_TPU = {
     "tests/replay/": LAZY
     + "replay calls the step (tests/torch_tpu/test_without_tracing.py tests that)",
+    "test_tables_are_written_in_place_without_copies_on_four_chips[": LAZY
+    + "what is compiled is the step's one program",
     "tests/dense_optimizers/test_program.py": LAZY + "in place in the step's one program",
     "test_states.py::test_a_state_loads_both_ways_on_an_xla_device[case1-": ROUNDING,
     "torchs_to_the_bit_where_the_formula_is_the_same[Adagrad-": ROUNDING,
