@@ -44,6 +44,40 @@ class Column:
         return tte.Ragged.from_lists([self.ids[n] for n in samples])
 
 
+def read_rows(path: Path, wanted: set[str]) -> tuple[list[dict[str, str]], list[int]]:
+    """The samples, each with all wanted columns, and the line at which each ends."""
+    rows, lines = [], []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
+            first = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter="\t" if "\t" in first else ",")
+            header = reader.fieldnames or []
+            for row in reader:
+                rows.append(row)
+                lines.append(reader.line_num)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error}; save it as UTF-8") from None
+    if missing := wanted - {*header}:
+        raise ValueError(f"{path} has no columns {sorted(missing)}; it has {[*header]}")
+    for row, line in zip(rows, lines, strict=True):
+        if short := sorted(name for name in wanted if row[name] is None):
+            raise ValueError(f"{path}: line {line} ends before its columns {short}")
+        if None in row:
+            raise ValueError(f"{path}: line {line} has more columns than the header")
+    return rows, lines
+
+
+def number(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise ValueError(f"{where}: {text!r} is no number")
+    return value
+
+
 def read(
     path: Path,
     label: str,
@@ -53,25 +87,32 @@ def read(
     held_out: float,
 ) -> tuple[dict[str, Column], np.ndarray, int]:
     """Columns of ids; an array of the label, numbers, and whether each is there; samples to train on."""
-    with open(path, newline="", encoding="utf-8") as file:
-        first = file.readline()
-        file.seek(0)
-        rows = [*csv.DictReader(file, delimiter="\t" if "\t" in first else ",")]
-    if missing := {label, *ids, *bags, *numbers} - {*rows[0]}:
-        raise ValueError(f"{path} has no columns {sorted(missing)}; it has {[*rows[0]]}")
+    rows, lines = read_rows(path, {label, *ids, *bags, *numbers})
     train = len(rows) - int(held_out * len(rows))
     columns = {name: Column([row[name] for row in rows], train) for name in [*ids, *bags]}
     for name in ids:
-        if wrong := [n for n, bag in enumerate(columns[name].bags, 2) if len(bag) != 1]:
+        if wrong := [n for n, bag in enumerate(columns[name].bags) if len(bag) != 1]:
             raise ValueError(
-                f"{path}: line {wrong[0]}: column {name!r} has not one id; is it one of --bags?"
+                f"{path}: line {lines[wrong[0]]}: column {name!r} has not one id; is it one of --bags?"
             )
-    values = [np.array([float(row[label]) for row in rows])]
+
+    def column(name: str, missing: str) -> np.ndarray:
+        return np.array(
+            [
+                number(row[name].strip() or missing, f"{path}: line {line}: column {name!r}")
+                for row, line in zip(rows, lines, strict=True)
+            ]
+        )
+
+    values = [column(label, "")]
+    if (wrong := np.flatnonzero((values[0] != 0) & (values[0] != 1))).size:
+        raise ValueError(f"{path}: line {lines[wrong[0]]}: the label {label!r} is neither 0 nor 1")
     for name in numbers:
-        there = np.array([row[name].strip() != "" for row in rows])
-        value = np.array([float(row[name].strip() or 0) for row in rows])
+        there = np.array([row[name].strip() != "" for row in rows], dtype=bool)
+        value = column(name, "0")
         known = value[:train][there[:train]]
-        values += [np.where(there, (value - known.mean()) / (known.std() + 1e-9), 0), there]
+        mean, scale = (known.mean(), known.std() + 1e-9) if known.size else (0, 1)
+        values += [np.where(there, (value - mean) / scale, 0), there]
     return columns, np.stack(values, axis=1).astype(np.float32), train
 
 
@@ -91,10 +132,13 @@ def make_up(path: Path) -> None:
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """How likely a click has a higher score than a sample without; the same score counts half."""
+    """How likely a click has a higher score than a sample without, nan if there is but one kind; the same
+    score counts half."""
     _, place, size = np.unique(scores, return_inverse=True, return_counts=True)
     ranks, clicked = (size.cumsum() - (size - 1) / 2)[place], labels > 0.5
     clicks, others = clicked.sum(), (~clicked).sum()
+    if not clicks or not others:
+        return float("nan")  # there is nothing to compare
     return float((ranks[clicked].sum() - clicks * (clicks + 1) / 2) / (clicks * others))
 
 
@@ -187,19 +231,34 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = arguments(argv)
+def prepared(args: argparse.Namespace) -> tuple[dict[str, Column], np.ndarray, int]:
+    """What `read` gives of the file, which is made up if there is none."""
+    if not args.ids and not args.bags:
+        raise ValueError("--ids and --bags: name at least one column of ids")
+    if not 0 < args.held_out < 1:
+        raise ValueError(f"--held-out: give a share between 0 and 1, not {args.held_out}")
     if args.data is None:
         args.data = Path("made_up_clicks.tsv")
         make_up(args.data)
-    try:
-        columns, values, train = read(
-            args.data, args.label, args.ids, args.bags, args.numbers, args.held_out
+    columns, values, train = read(
+        args.data, args.label, args.ids, args.bags, args.numbers, args.held_out
+    )
+    print(f"{args.data}: {train:,} samples to train, {len(values) - train:,} held out")
+    if train < args.batch_size or train == len(values):
+        raise ValueError(
+            f"{args.data}: give a --batch-size of at most the samples to train, and a --held-out that "
+            "leaves some to each part"
         )
+    return columns, values, train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
+    try:
+        columns, values, train = prepared(args)
     except (OSError, ValueError) as error:
         print(f"train_csv.py: error: {error}", file=sys.stderr)
         return 2
-    print(f"{args.data}: {train:,} samples to train, {len(values) - train:,} held out")
 
     def batch(samples: np.ndarray) -> tuple[Ids, Tensor]:  # ids stay on the host
         ids = {name: column.batch(samples) for name, column in columns.items()}

@@ -108,3 +108,74 @@ def test_a_file_is_made_up_where_none_is_given(
     monkeypatch.chdir(tmp_path)
     run("--epochs", 1)
     assert float(capsys.readouterr().out.split()[-1]) > 0.8, "docs/own_data.md: 0.8233"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_quotes_line_ends_and_byte_order_marks_change_nothing(
+    encoding: str, end: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "clicks.csv"
+    lines = ['"user","tags",click', '"a, b","x\ny",1', "", "c,,0"]
+    data.write_bytes(end.join(lines).encode(encoding))
+    columns, values, _ = train_csv.read(data, "click", [], ["user", "tags"], [], 0.5)
+    assert columns["user"].bags == [["a,", "b"], ["c"]]
+    assert columns["tags"].bags == [["x", "y"], []]
+    assert values.tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"has no columns \['age', 'click', 'user'\]; it has \[\]"),
+        ("user,age,click\n", "0 samples to train, 0 held out.*--batch-size"),
+        ("user,age,click\na,1,1\nb,2,0\n", "1 samples to train, 1 held out.*--batch-size"),
+        ("user,age,click\na,1,1\n\nb,2,\n", "line 4: column 'click': '' is no number"),
+        ('user,age,click\n"a\n",1,nan\n', "line 3: column 'click': 'nan' is no number"),
+        ("user,age,click\na,inf,1\n", "line 2: column 'age': 'inf' is no number"),
+        ("user,age,click\na,old,1\n", "line 2: column 'age': 'old' is no number"),
+        ("user,age,click\na,1,2\n", "line 2: the label 'click' is neither 0 nor 1"),
+        ("user,age,click\na,1\n", r"line 2 ends before its columns \['click'\]"),
+        ("user,age,click\na,1,0,5\n", "line 2 has more columns than the header"),
+        ("user,age,click\n\xe4,1,0\n", "can't decode byte 0xe4.*; save it as UTF-8"),
+    ],
+)
+def test_files_that_cannot_be_learned_are_refused_with_their_line(
+    text: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, columns = tmp_path / "clicks.csv", ["--ids", "user", "--bags", "--numbers", "age"]
+    data.write_bytes(text.encode("latin-1"))
+    assert run("--data", data, "--run", tmp_path / "run", "--held-out", 0.5, *columns) == 2
+    shown = "".join(capsys.readouterr()).replace("\n", " ")
+    assert re.search(message, shown), shown
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--ids", "--bags"], "name at least one column of ids"),
+        (["--held-out", 1], "give a share between 0 and 1, not 1.0"),
+        (["--held-out", 0], "give a share between 0 and 1, not 0.0"),
+    ],
+)
+def test_options_that_leave_nothing_to_learn_are_refused(
+    change: list[object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "clicks.csv")
+    assert run(*options(data, tmp_path / "run"), *change) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_number_that_the_training_part_never_has_is_taken_as_it_is(tmp_path: Path) -> None:
+    data = tmp_path / "clicks.csv"
+    data.write_text("age,click\n,0\n,1\n3,1\n")
+    _, values, _ = train_csv.read(data, "click", [], [], ["age"], 0.4)
+    assert values[2].tolist() == [1, 3, 1]
+
+
+def test_there_is_no_auc_where_all_labels_are_the_same() -> None:
+    assert np.isnan(train_csv.auc(np.ones(3), np.arange(3.0)))

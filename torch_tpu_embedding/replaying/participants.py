@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import is_
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -136,7 +137,7 @@ class Participants:
         dense = [group for each in self.optimizers for group in each.param_groups]
         tables = [group for each in self.table_optimizers for group in each.param_groups]
         found = [v for group in dense for key, v in group.items() if key != "params"]
-        return [*found, *(group["lr"] for group in tables)]
+        return [*found, *(_as_shown(group["lr"]) for group in tables)]
 
     def send_numbers(self) -> None:
         """Bring what `dense_optimizers` have on the device up to their groups' values.
@@ -209,6 +210,16 @@ def same(now: Sequence[object], then: Sequence[object]) -> bool:
     if all(map(is_, now, then)):
         return True
     return all(a is b or _equal(a, b) for a, b in zip(now, then, strict=True))
+
+
+def _as_shown(rate: Any) -> Any:
+    """A table's rate as its group shows it after a step: a float, whatever kind of number was set."""
+    if isinstance(rate, Tensor) and programs.is_on_device(rate):
+        return rate
+    try:
+        return float(rate)
+    except (TypeError, ValueError):  # the step tells what is wrong with it
+        return rate
 
 
 def _equal(one: object, other: object) -> bool:

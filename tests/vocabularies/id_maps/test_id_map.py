@@ -103,6 +103,18 @@ def test_the_map_is_a_dict_that_admits_ages_and_evicts(
         )
 
 
+def test_rows_that_were_free_beside_candidates_for_eviction_are_taken_first_if_used_least() -> None:
+    made = SmallMap(21, MapRules("lfu", 1, 1, None))
+    every, often, late, later = (np.arange(*each) for each in ((18,), (9, 18), (20, 25), (30, 35)))
+    for ids in (every, every, often, often, late):
+        got = made.update(ids, made.clock + 1)
+    assert got.evicted == 3, "two of the rows were free"
+    before = every[made.index.find(every) >= 0]
+    assert made.update(later, made.clock + 1).evicted == 5
+    assert (made.index.find(late) < 0).all(), "their ids were used once"
+    assert (made.index.find(before) >= 0).all(), "these twice and more often"
+
+
 @settings(max_examples=100, deadline=None)
 @given(rules, st.integers(1, 12), streams)
 def test_distinct_ids_with_their_numbers_are_seen_as_repeated_ones(

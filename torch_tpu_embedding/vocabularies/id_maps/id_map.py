@@ -278,6 +278,8 @@ class IdMap:
         if self._num_free:
             self._candidates = None
         rows = self._victims(missing, oldest)
+        if self._num_free:  # now they get ids that may be used less than all candidates, too
+            self._candidates = None
         self._give_back(rows)
         return len(rows)
 
