@@ -219,6 +219,7 @@ def reshard(
             num_shards=num_shards,
             strategy=chosen,
             overwrite=overwrite,
+            updates=reader.index.updates,
         )
         return {
             "step": reader.step, "directory": str(target), "num_shards": num_shards,

@@ -82,6 +82,7 @@ def write_tables(
     keep_last: int | None = None,
     overwrite: bool = False,
     max_file_bytes: int = MAX_FILE_BYTES,
+    updates: int | None = None,
 ) -> None:
     """Write `directory/step-<step>/` as `num_shards` processes would have saved it, reading every row once.
 
@@ -95,6 +96,8 @@ def write_tables(
         keep_last: as for `save`.
         overwrite: as for `save`.
         max_file_bytes: size of the tensors in a file.
+        updates: the number of updates that the tables have had, which goes on where they are loaded into
+            tables in bfloat16, whose random bits of rounding depend on it; None is 0.
 
     Raises:
         FileExistsError: the step is complete already, and `overwrite` is not set.
@@ -113,6 +116,8 @@ def write_tables(
     entries = {name: _entry(name, source) for name, source in sources.items()}
     content = pack(extra) if extra is not None else None
     require_arguments(keep_last, max_file_bytes, 1.0, {"overwrite": overwrite})
+    if updates is not None and (type(updates) is not int or updates < 0):
+        raise ValueError(f"updates must be an int of at least 0, or None, got {updates!r}")
     begin(root, step, overwrite)
     save_id = secrets.token_hex(6)
     attempts = [
@@ -137,7 +142,7 @@ def write_tables(
         ]
         for attempt, written in zip(attempts, by_rank, strict=True):
             write_manifest(attempt, written)
-    commit = Commit(step, strategy, entries, None, keep_last, overwrite, claim, newer)
+    commit = Commit(step, strategy, entries, None, keep_last, overwrite, claim, newer, updates)
     finish(attempts[0], commit, timeout=0.0)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
+from torch_tpu_embedding.checkpoint import __main__ as command
 from torch_tpu_embedding.tables.state_dict import EXTRA_KEY
 
 V, D, B = 30, 5, 4
@@ -65,7 +66,16 @@ def by_delta(trained: tte.TPUEmbedding, fresh: tte.TPUEmbedding, directory: Path
     checkpoint.load(fresh, directory)
 
 
-WAYS = [by_state, by_checkpoint, by_delta]
+def by_a_step_written_again(
+    trained: tte.TPUEmbedding, fresh: tte.TPUEmbedding, directory: Path
+) -> None:
+    checkpoint.save(trained, directory / "one", 1)
+    line = ["reshard", str(directory / "one"), str(directory / "two"), "--shards", "3"]
+    assert command.main(line) == 0
+    checkpoint.load(fresh, directory / "two", dtype="convert")
+
+
+WAYS = [by_state, by_checkpoint, by_delta, by_a_step_written_again]
 
 
 @pytest.mark.parametrize("pipelined", [False, True])
@@ -137,3 +147,12 @@ def test_the_description_in_a_state_has_one_length_whatever_the_count_and_none_i
         lengths.add(len(embedding.state_dict()[EXTRA_KEY]))
     assert len(lengths) == 1
     assert b"updates" not in bytes(plain.state_dict()[EXTRA_KEY].tolist())
+
+
+@pytest.mark.parametrize("updates", [-1, True, 2.0])
+def test_a_step_of_rows_takes_no_other_count_of_updates_than_an_int(
+    updates: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"updates must be an int .*, got {updates}"):
+        checkpoint.write_tables(tmp_path, 1, {"t": {"weight": torch.ones(3, 2)}}, updates=updates)
+    assert not [*tmp_path.iterdir()]
