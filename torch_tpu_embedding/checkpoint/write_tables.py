@@ -120,7 +120,7 @@ def write_tables(
         raise ValueError(f"strategy must be 'mod' or 'div', got {strategy!r}")
     if not isinstance(num_shards, int) or num_shards < 1:
         raise ValueError(f"num_shards must be an int of at least 1, got {num_shards!r}")
-    if updates is not None and (not isinstance(updates, int) or updates < 0):
+    if updates is not None and (type(updates) is not int or updates < 0):
         raise ValueError(f"updates must be an int of at least 0, or None, got {updates!r}")
     entries = {name: _entry(name, source) for name, source in sources.items()}
     content = pack(extra) if extra is not None else None
