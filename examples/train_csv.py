@@ -232,7 +232,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def prepared(args: argparse.Namespace) -> tuple[dict[str, Column], np.ndarray, int]:
-    """What `read` gives of the file, which is made up if there is none."""
+    """Read the file, which is made up if there is none."""
     if not args.ids and not args.bags:
         raise ValueError("--ids and --bags: name at least one column of ids")
     if not 0 < args.held_out < 1:
