@@ -209,13 +209,8 @@ def _ranges(
     for name, entry in entries.items():
         ids = shard_ids(entry.vocabulary_size, attempt.size, attempt.rank, strategy)
         if ids:
-            for field, width in entry.fields.items():
-                size = entry.vocabulary_size
-                dtype = "BF16" if entry.dtype_of(field) == "bfloat16" else "F32"
-                row_range = RowRange(name, field, ids, len(ids), width, size, False, dtype)
-                ranges.setdefault(field, []).append(row_range)
-            for field, width in entry.map_fields.items():
-                size, dtype = entry.vocabulary_size, DTYPES[field]
+            for field, width in {**entry.fields, **entry.map_fields}.items():
+                size, dtype = entry.vocabulary_size, entry.stored_dtype(field)
                 row_range = RowRange(name, field, ids, len(ids), width, size, False, dtype)
                 ranges.setdefault(field, []).append(row_range)
     return ranges

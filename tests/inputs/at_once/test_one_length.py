@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.host_batches import assert_same, assert_same_bags, make_batcher
+from models import at_once
+from models.at_once import SIZE, Case, host_batches, parse, parse_one_by_one
+from models.host_batches import assert_same, assert_same_bags
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch.at_once import keys, stack
 from torch_tpu_embedding.batch.at_once.batch import OneLengthBatch
-from torch_tpu_embedding.batch.batcher import HostBatch
-from torch_tpu_embedding.batch.sample_padding import SampleCount
-from torch_tpu_embedding.config.resolved import Resolved, resolve
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.inputs import parse as parsing
 from torch_tpu_embedding.inputs.at_once.bags import OneIdBags, OneLengthBags
-
-SIZE = 3
-
-
-class Case(NamedTuple):
-    """Features, batches of their inputs with weights or None, and what an id outside does."""
-
-    resolved: Resolved
-    batches: list[tuple[list[Any], list[Any] | None]]
-    id_bounds: str
 
 
 @st.composite
@@ -68,22 +58,6 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(resolved, batches, id_bounds)
 
 
-def parse(case: Case, batch: tuple[list[Any], list[Any] | None]) -> Any:
-    shapes = [None] * len(case.resolved.features)
-    return parsing.parse_features(case.resolved, *batch, None, case.id_bounds, shapes)
-
-
-def parse_one_by_one(case: Case, batch: tuple[list[Any], list[Any] | None]) -> Any:
-    with mock.patch.multiple(parsing, read_flat=lambda *_: None, read_at_once=lambda *_: None):
-        return parse(case, batch)
-
-
-def host_batches(case: Case, parsed: list[Any], training: bool) -> list[HostBatch]:
-    batcher, shapes = make_batcher(case.resolved, 1), [None] * len(case.resolved.features)
-    samples = SampleCount(case.resolved, SIZE, 1)
-    return [batcher.make(each, training, samples.of(each, shapes, training)) for each in parsed]
-
-
 @settings(max_examples=300, deadline=None)
 @given(cases())
 def test_the_bags_are_those_of_the_reference(case: Case) -> None:
@@ -119,9 +93,7 @@ BATCH = [
 
 
 def read(values: Any, config: Any = None, weights: Any = None) -> Any:
-    resolved = resolve(config or features(), tte.Adagrad(0.1))
-    shapes = [each.output_shape for each in resolved.features]
-    return parsing.parse_features(resolved, values, weights, None, "raise", shapes)
+    return at_once.read(config or features(), values, weights, "raise")
 
 
 def test_bags_of_one_length_are_read_at_once() -> None:
@@ -139,12 +111,7 @@ def test_other_bags_are_read_one_feature_after_another() -> None:
 
 
 def test_batches_are_packed_at_once_as_soon_as_their_lengths_are_known() -> None:
-    resolved = resolve(features(), tte.Adagrad(0.1))
-    case = Case(resolved, [(BATCH, None)] * 3, "raise")
-    pack = OneLengthBatch.pack
-    with mock.patch.object(OneLengthBatch, "pack", autospec=True, side_effect=pack) as taken:
-        host_batches(case, [parse(case, each) for each in case.batches], True)
-    assert taken.call_count == 2
+    assert at_once.times_packed(OneLengthBatch, features(), BATCH) == 2
 
 
 def test_another_length_after_that_is_dealt_with_in_the_general_way() -> None:
@@ -163,17 +130,7 @@ def make(**options: Any) -> tte.TPUEmbedding:
 
 @pytest.mark.parametrize("wrong", [-1, 11, 2**40])
 def test_an_id_outside_is_named_with_its_bag_and_position(wrong: int) -> None:
-    embedding = make()
-    for _ in range(2):
-        embedding.enqueue(BATCH)
-        embedding.discard()
-    ids = BATCH[1].values.clone()
-    ids[3] = wrong
-    bad = [BATCH[0], tte.Ragged(ids, BATCH[1].row_splits), BATCH[2]]
-    match = rf"feature '1' \(table 't1'\): id {wrong} at sample 1, position 1 is outside \[0, 11\)"
-    with pytest.raises(ValueError, match=match):
-        embedding.enqueue(bad)
-    embedding.enqueue(BATCH)
+    at_once.assert_an_id_outside_is_named(make(), BATCH, wrong, sample=1)
 
 
 def test_gains_that_are_always_the_same_are_sent_once() -> None:

@@ -3,37 +3,24 @@ way's result."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.host_batches import assert_same, assert_same_bags, make_batcher
+from models import at_once
+from models.at_once import SIZE, Case, host_batches, one_by_one, parse, parse_one_by_one
+from models.host_batches import assert_same, assert_same_bags
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.batch import dedup
 from torch_tpu_embedding.batch.at_once.uneven import UnevenBatch
-from torch_tpu_embedding.batch.batcher import HostBatch
-from torch_tpu_embedding.batch.sample_padding import SampleCount
 from torch_tpu_embedding.config.nest import pack_like
-from torch_tpu_embedding.config.resolved import Resolved, resolve
-from torch_tpu_embedding.inputs import parse as parsing
+from torch_tpu_embedding.config.resolved import resolve
 from torch_tpu_embedding.inputs.at_once.bags import OneLengthBags
 from torch_tpu_embedding.inputs.at_once.uneven import UnevenBags
-
-SIZE = 3
-
-
-class Case(NamedTuple):
-    """Features, batches of their inputs with weights or None, and what an id outside does."""
-
-    resolved: Resolved
-    batches: list[tuple[Any, Any]]
-    id_bounds: str
 
 
 @st.composite
@@ -91,31 +78,6 @@ def _leaves(config: Any) -> list[Any]:
     return [*config.values()] if isinstance(config, dict) else config
 
 
-def parse(case: Case, batch: tuple[Any, Any]) -> Any:
-    shapes = [None] * len(case.resolved.features)
-    return parsing.parse_features(case.resolved, *batch, None, case.id_bounds, shapes)
-
-
-@contextmanager
-def one_by_one() -> Iterator[None]:
-    names = ("read_flat", "read_at_once", "read_keyed")
-    with mock.patch.multiple(parsing, **{name: lambda *_: None for name in names}):
-        yield
-
-
-def parse_one_by_one(case: Case, batch: tuple[Any, Any]) -> Any:
-    with one_by_one():
-        return parse(case, batch)
-
-
-def host_batches(
-    case: Case, parsed: list[Any], training: bool, devices: int = 1
-) -> list[HostBatch]:
-    batcher, shapes = make_batcher(case.resolved, devices), [None] * len(case.resolved.features)
-    samples = SampleCount(case.resolved, SIZE, 1)
-    return [batcher.make(each, training, samples.of(each, shapes, training)) for each in parsed]
-
-
 @settings(max_examples=300, deadline=None)
 @given(cases())
 def test_the_bags_are_those_of_the_reference(case: Case) -> None:
@@ -164,9 +126,7 @@ BATCH = [
 
 
 def read(values: Any, config: Any = None, weights: Any = None, id_bounds: str = "raise") -> Any:
-    resolved = resolve(config or features(), tte.Adagrad(0.1))
-    shapes = [each.output_shape for each in resolved.features]
-    return parsing.parse_features(resolved, values, weights, None, id_bounds, shapes)
+    return at_once.read(config or features(), values, weights, id_bounds)
 
 
 def test_uneven_bags_and_sequences_are_read_at_once() -> None:
@@ -194,11 +154,7 @@ def test_what_needs_a_look_of_its_own_is_read_one_feature_after_another() -> Non
 
 
 def test_batches_are_packed_at_once_as_soon_as_their_lengths_are_known() -> None:
-    case = Case(resolve(features(), tte.Adagrad(0.1)), [(BATCH, None)] * 3, "raise")
-    pack = UnevenBatch.pack
-    with mock.patch.object(UnevenBatch, "pack", autospec=True, side_effect=pack) as taken:
-        host_batches(case, [parse(case, each) for each in case.batches], True)
-    assert taken.call_count == 2
+    assert at_once.times_packed(UnevenBatch, features(), BATCH) == 2
 
 
 def test_bags_that_happen_to_have_one_length_go_the_way_of_the_batches_before() -> None:
@@ -220,17 +176,7 @@ def make(**options: Any) -> tte.TPUEmbedding:
 
 @pytest.mark.parametrize("wrong", [-1, 11, 2**40])
 def test_an_id_outside_is_named_with_its_bag_and_position(wrong: int) -> None:
-    embedding = make()
-    for _ in range(2):
-        embedding.enqueue(BATCH)
-        embedding.discard()
-    ids = BATCH[1].values.clone()
-    ids[3] = wrong
-    bad = [BATCH[0], tte.Ragged(ids, BATCH[1].row_splits), BATCH[2]]
-    match = rf"feature '1' \(table 't1'\): id {wrong} at sample 2, position 1 is outside \[0, 11\)"
-    with pytest.raises(ValueError, match=match):
-        embedding.enqueue(bad)
-    embedding.enqueue(BATCH)
+    at_once.assert_an_id_outside_is_named(make(), BATCH, wrong, sample=2)
 
 
 def test_another_number_of_samples_is_named_with_its_feature() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding.reference import Sample
+from torch_tpu_embedding.tables.state_dict import EXTRA_KEY
 
 BATCH = 4
 SGD = tte.SGD(0.25)
@@ -17,11 +18,21 @@ Ids = list[list[list[int]]]
 """Feature by feature and sample by sample."""
 
 
-def config(rounding: str | None = None) -> list[tte.FeatureConfig]:
+def config(
+    rounding: str | None = None,
+    slots: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.bfloat16,
+) -> list[tte.FeatureConfig]:
     """Three tables in two stacks, two features on one table, an odd dim, sums and a sequence."""
     a, b, c = (
         tte.TableConfig(
-            rows, dim, combiner="sum", name=name, dtype=torch.bfloat16, rounding=rounding
+            rows,
+            dim,
+            combiner="sum",
+            name=name,
+            dtype=dtype,
+            rounding=rounding,
+            slot_dtype=slots,
         )
         for name, rows, dim in (("a", 7, 4), ("b", 5, 4), ("c", 9, 3))
     )
@@ -71,3 +82,16 @@ def exact_gradients(shapes: Sequence[Sequence[int]], seed: int) -> list[Tensor]:
     after a step of them, but for what rounding to bfloat16 takes from it."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(-7, 8, [*each], generator=generator) / 2.0**9 for each in shapes]
+
+
+def tensors(embedding: tte.TPUEmbedding) -> dict[str, Tensor]:
+    """The tables and slots of its state."""
+    state = embedding.state_dict()
+    return {key: value for key, value in state.items() if key != EXTRA_KEY}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert value.dtype == other[key].dtype, key
+        assert torch.equal(value, other[key]), key

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from models.bfloat16 import BATCH, as_samples, exact_gradients, ragged, random_ids
+from models import bfloat16
+from models.bfloat16 import (
+    BATCH,
+    as_samples,
+    assert_same,
+    exact_gradients,
+    ragged,
+    random_ids,
+    tensors,
+)
 from models.laws import LAYOUTS, OPTIMIZERS
 from processes.worlds import ThreadGroup, run_processes
 from torch import Tensor
@@ -44,26 +53,8 @@ ADAM = tte.Adam(0.05, epsilon=1e-3)
 def config(
     rounding: str | None = None, slots: torch.dtype = HALVES, dtype: torch.dtype = HALVES
 ) -> list[tte.FeatureConfig]:
-    """The features of `models.bfloat16`."""
-    a, b, c = (
-        tte.TableConfig(
-            rows,
-            dim,
-            combiner="sum",
-            name=name,
-            dtype=dtype,
-            rounding=rounding,
-            slot_dtype=slots,
-        )
-        for name, rows, dim in (("a", 7, 4), ("b", 5, 4), ("c", 9, 3))
-    )
-    return [
-        tte.FeatureConfig(a, name="a0"),
-        tte.FeatureConfig(b, name="b0"),
-        tte.FeatureConfig(a, name="a1"),
-        tte.FeatureConfig(c, name="c0"),
-        tte.FeatureConfig(b, name="sequence", max_sequence_length=3),
-    ]
+    """The features of `models.bfloat16`, with slots in bfloat16, too."""
+    return bfloat16.config(rounding, slots, dtype)
 
 
 class OnTensors:
@@ -157,18 +148,6 @@ def make(
 ) -> tte.TPUEmbedding:
     rule = options.pop("optimizer", ADAM)
     return tte.TPUEmbedding(config(rounding, slots), BATCH, rule, seed=seed, **options)
-
-
-def tensors(embedding: tte.TPUEmbedding) -> dict[str, Tensor]:
-    state = embedding.state_dict()
-    return {key: value for key, value in state.items() if key != "_extra_state"}
-
-
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert value.dtype == other[key].dtype, key
-        assert torch.equal(value, other[key]), key
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)

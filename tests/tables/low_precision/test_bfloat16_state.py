@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from models.bfloat16 import assert_same, tensors
 
 import torch_tpu_embedding as tte
 from torch_tpu_embedding import checkpoint
@@ -34,18 +34,6 @@ def features() -> dict[str, Any]:
 def step(embedding: tte.TPUEmbedding) -> None:
     embedding.enqueue(features())
     embedding.apply_gradients({k: torch.full_like(v, 0.3) for k, v in embedding.dequeue().items()})
-
-
-def tensors(embedding: tte.TPUEmbedding) -> dict[str, Tensor]:
-    state = embedding.state_dict()
-    return {key: value for key, value in state.items() if key != "_extra_state"}
-
-
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert value.dtype == other[key].dtype
-        assert torch.equal(value, other[key]), key
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])

@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from models.bfloat16 import assert_same, tensors
 from models.bfloat16_together import SAMPLES, batch, config, exact_gradients
 from places import SLOW, WORKERS
 from processes.launch import environment, forked_python
@@ -22,18 +23,6 @@ from torch_tpu_embedding.checkpoint.__main__ import main
 
 HALVES = torch.bfloat16
 SCRIPT = WORKERS.parent / "programs" / "bfloat16_together.py"
-
-
-def tensors(embedding: tte.TPUEmbedding) -> dict[str, Tensor]:
-    state = embedding.state_dict()
-    return {key: value for key, value in state.items() if "." in key}
-
-
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert value.dtype == other[key].dtype, key
-        assert torch.equal(value, other[key]), key
 
 
 def test_on_two_devices_everything_is_as_on_one_bit_for_bit_and_so_is_a_resumed_run(

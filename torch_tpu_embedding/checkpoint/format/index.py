@@ -17,7 +17,7 @@ from ...io import json_checks
 from ...io.json_checks import shown
 from ...vocabularies.saved_maps import MapHead
 from ..errors import REMEDY, CheckpointError
-from .map_columns import head_from_json, head_to_json, map_fields
+from .map_columns import DTYPES, head_from_json, head_to_json, map_fields
 from .regular import read_regular
 from .schema import check_index
 
@@ -66,6 +66,12 @@ class TableEntry:
         if field == "weight":
             return self.dtype
         return self.slot_dtype if self.fields.get(field, 1) > 1 else "float32"
+
+    def stored_dtype(self, field: str) -> str:
+        """The dtype of the tensors of any field, as safetensors names it."""
+        if field in self.fields:
+            return "BF16" if self.dtype_of(field) == "bfloat16" else "F32"
+        return "I64" if field == IDS else DTYPES[field]
 
     @property
     def slots(self) -> tuple[str, ...]:

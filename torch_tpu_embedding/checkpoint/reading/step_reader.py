@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ...io.paths import naming
 from ..errors import REMEDY, CheckpointError
 from ..format.index import IDS, Index, Piece, check_coverage, read_index
-from ..format.map_columns import DTYPES
 from ..format.safetensors_file import TensorFile, hash_open, open_sized
 from ..format.steps import index_path, step_path
 from .open_files import OpenFiles
@@ -163,10 +162,7 @@ class StepFiles:
             entry = self.index.tables[piece.table]
             width = {IDS: 0, **entry.map_fields, **entry.fields}[piece.field]
             shape = (piece.rows, width) if width else (piece.rows,)
-            halves = piece.field in entry.fields and entry.dtype_of(piece.field) == "bfloat16"
-            dtypes = {IDS: "I64", **DTYPES, **dict.fromkeys(entry.fields, "F32")}
-            dtype = "BF16" if halves else dtypes[piece.field]
-            wanted = (dtype, shape)
+            wanted = (entry.stored_dtype(piece.field), shape)
             spec = file.tensors.get(piece.key)
             found = (spec.dtype, spec.shape) if spec is not None else None
             if found != wanted:

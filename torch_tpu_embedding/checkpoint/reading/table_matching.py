@@ -182,7 +182,7 @@ def _match(number: int, table: Table, entry: TableEntry, slots: str) -> TableMat
 
 
 def _other_dtypes(table: Table, entry: TableEntry, fields: Iterable[str]) -> list[str]:
-    """Those of some fields that have another dtype in the checkpoint."""
+    """The names of the fields that have another dtype in the checkpoint than in the table."""
     names = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
     return [name for name in fields if entry.dtype_of(name) != names[table.dtype_of(name)]]
 
