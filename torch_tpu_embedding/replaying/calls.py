@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from .watch import CannotReplayError
 Key = tuple[object, ...]
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
 _MOST_ORDERS = 256
+# Lists of these are made without bytecode for each: they are read at every step.
+_TRAINING, _REQUIRES_GRAD, _GRAD = map(attrgetter, ("training", "requires_grad", "grad"))
 
 
 @dataclass
@@ -64,9 +68,9 @@ class Keys:
             call.structure,
             self._arguments(call.leaves),
             self._sizes(batch),
-            tuple([module.training for module in people.modules]),
-            tuple([each.requires_grad for each in people.parameters]),
-            tuple([each.grad is None for each in people.parameters]),
+            tuple(map(_TRAINING, people.modules)),
+            tuple(map(_REQUIRES_GRAD, people.parameters)),
+            tuple(map(is_, map(_GRAD, people.parameters), repeat(None))),
             _modes(),
             others,
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import is_
+from itertools import chain
+from operator import is_, methodcaller
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ..program.engine import Engine
 from ..runtime.torch_xla import programs
 
 _PLAIN = (bool, int, float, str)
+_VALUES = methodcaller("values")
 
 
 class Participants:
@@ -45,6 +47,11 @@ class Participants:
         self.parameters: list[nn.Parameter] = []
         self.optimizers: list[Optimizer] = []
         self.table_optimizers: list[Optimizer] = []
+        self._attributes: list[dict[str, Any]] = []
+        """Those of each module."""
+        self._values: list[Iterable[object]] = []
+        """Views of all values that a module has; to read them at each step is cheap."""
+        self._hooks: list[dict[int, Any]] = []
         self._by_steps: dict[int, int] = {}
         for each in modules:
             self._add_module(each)
@@ -75,6 +82,12 @@ class Participants:
         found = [each for module in self.modules for each in module._parameters.values()]
         found += [each for group in groups for each in group["params"]]
         self.parameters = [*{id(each): each for each in found if each is not None}.values()]
+        self._attributes = [*map(vars, self.modules)]
+        self._values, self._hooks = [], []
+        for each in self.modules:
+            parts = each.__dict__, each._parameters, each._buffers, each._modules
+            self._values += [part.values() for part in parts]
+            self._hooks += [each._forward_hooks, each._forward_pre_hooks]
 
     def _add_module(self, module: nn.Module) -> None:
         if isinstance(module, self._skipped) or any(module is each for each in self.modules):
@@ -106,18 +119,15 @@ class Participants:
     def parts(self) -> list[object]:
         """All objects and values of which a change may make another program: the tables' arrays, attributes
         and tensors of modules, and the optimizers' parameters and states."""
-        found: list[object] = [array for arrays in self._engine.store.arrays for array in arrays]
-        for module in self.modules:
-            found += module.__dict__.values()
-            found += module._parameters.values()
-            found += module._buffers.values()
-            found += module._modules.values()
-            found.append(len(module._forward_hooks) + len(module._forward_pre_hooks))
+        if not all(map(is_, map(vars, self.modules), self._attributes)):
+            self.refresh()
+        found: list[object] = [*chain.from_iterable(self._engine.store.arrays)]
+        found += chain.from_iterable(self._values)
+        found += map(len, self._hooks)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 found += group["params"]
-            for state in optimizer.state.values():
-                found += state.values()
+            found += chain.from_iterable(map(_VALUES, optimizer.state.values()))
         return found
 
     def settings(self) -> list[object]:
@@ -190,6 +200,7 @@ class Snapshot:
 
 def snapshot(participants: Participants) -> Snapshot:
     """The participants as they are now."""
+    participants.refresh()
     parts, settings = participants.parts(), participants.settings()
     tensors = {id(each): each for each in (*parts, *settings) if isinstance(each, Tensor)}
     state = [each for each in tensors.values() if programs.is_on_device(each)]

@@ -82,15 +82,16 @@ class Rerun:
         """Let go of the memory that the last steps have overwritten."""
         self._held.clear()
 
-    def note(self, shared: bool) -> None:
+    def note(self, shared: bool, made: int | None = None) -> None:
         """Take note that a step has ended.
 
         Args:
             shared: True if it may have let tensors of the state share memory.
+            made: the number of tensors that it has made since `own_memory`; None if that is not known.
         """
         self.seed = programs.rng_seed()
         if not shared:
-            self._traces.note()
+            self._traces.note(made)
 
     def own_memory(self, state: Sequence[Tensor]) -> None:
         """Compute what was traced since the last step, and see that nothing else has the memory of the
@@ -102,8 +103,8 @@ class Rerun:
         Raises:
             CannotReplayError: a part of it is split over the devices.
         """
-        made, copied = self._traces.look()
-        if made or programs.num_pending():
+        pending, copied = self._traces.look()
+        if pending:
             programs.compute_all()
         if not copied:
             return
@@ -132,16 +133,19 @@ class Rerun:
         changes = self._participants.changes(program.counters)
         version = self._steps.engine.store.version + 1
         seed = programs.next_seed(programs.rng_seed())
-        overwritten = [programs.memory_of(state[number]) for number, _ in program.changed]
+        changed = [state[number] for number, _ in program.changed]
+        overwritten = programs.memory_of(changed)
         outputs: list[Any] = []
+        made = 0
 
         def finish(results: list[Tensor]) -> None:
+            nonlocal made
+            made = len(results) + program.num_seeds
             # Not again, if it is called again after an interrupt.
             if not any(each is overwritten for each in self._held):
                 self._held.append(overwritten)
             programs.set_rng_seed(seed, program.device)
-            for number, result in program.changed:
-                programs.assign(state[number], results[result])
+            programs.assign(changed, [results[result] for _, result in program.changed])
             for number, of_gradient in program.gradients:
                 parameters[number].grad = None if of_gradient is None else results[of_gradient]
             if counts:
@@ -155,7 +159,7 @@ class Rerun:
             ]
 
         run_to_end(program.key, inputs, finish)
-        self.note(shared=False)
+        self.note(shared=False, made=made)
         self._steps.end()
         return pytree.tree_unflatten(outputs, program.structure)
 

@@ -92,10 +92,9 @@ class TracedStep:
 
         def finish(results: list[Tensor]) -> None:
             programs.set_rng_seed(seed, program.device)
-            for number, root in self.changed:
-                programs.assign(self.snapshot.state[number], results[root])
-            for each, root in (*self._of_gradients, *self._results):
-                programs.assign(each, results[root])
+            of_state = [(self.snapshot.state[number], root) for number, root in self.changed]
+            targets = [*of_state, *self._of_gradients, *self._results]
+            programs.assign([each for each, _ in targets], [results[root] for _, root in targets])
 
         run_to_end(program.key, inputs, finish)
 

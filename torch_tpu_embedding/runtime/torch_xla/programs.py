@@ -6,6 +6,7 @@ They are looked for at first use (`missing`); where one is gone, steps are trace
 from __future__ import annotations
 
 import gc
+from collections import deque
 from collections.abc import Sequence, Set
 from itertools import compress, starmap
 from typing import Any
@@ -134,16 +135,28 @@ class Traces:
     def __init__(self) -> None:
         self._made: int | None = None
         self._copies: int | None = None
+        self._seen: int | None = None
+        """The number of tensors at the last look."""
+        self._alone = False
+        """True if nobody made any between the last look and the note after it."""
 
     def look(self) -> tuple[bool, bool]:
-        """True, if tensors may have been made since `note`, other than by uploads; and true, if one was
-        copied into another."""
-        made, copies = _made(), _copies()
-        return made is None or made != self._made, copies != self._copies
+        """True, if something may have been traced that is not computed yet; and true, if a tensor was
+        copied into another since `note`."""
+        self._seen, copies = _made(), _copies()
+        made = self._seen is None or self._seen != self._made
+        return made or not (self._alone or num_pending() == 0), copies != self._copies
 
-    def note(self) -> None:
-        """Take all that was traced so far as known."""
+    def note(self, own: int | None = None) -> None:
+        """Take all that was traced so far as known.
+
+        Args:
+            own: how many tensors the caller has made since `look`; None if it cannot tell.
+        """
         self._made, self._copies = _made(), _copies()
+        # So nothing waits to be computed before the next one is made; to look at all tensors takes longer.
+        expected = None if own is None or self._seen is None else self._seen + own
+        self._alone = expected is not None and self._made == expected
 
 
 def _made() -> int | None:
@@ -200,7 +213,7 @@ def sharding(value: Tensor) -> str:
 def own_memory(value: Tensor) -> None:
     """Give a tensor memory that nothing else shares. torch_xla lets scalars that were sent with one value
     share it, also with the constants of a program, and tensors of which one was copied into the other."""
-    assign(value, upload(value.detach().cpu(), value.device))
+    assign([value], [upload(value.detach().cpu(), value.device)])
 
 
 def storage_id(value: Tensor) -> int:
@@ -255,20 +268,21 @@ def run_again(key: bytes, inputs: list[Tensor], results: list[list[Tensor]]) -> 
     results.extend(starmap(bindings()._run_cached_graph, ((key, inputs),)))
 
 
-def memory_of(value: Tensor) -> Tensor:
-    """The present memory of a tensor, whatever it is assigned later.
+def memory_of(values: Sequence[Tensor]) -> list[Tensor]:
+    """The present memory of each tensor, whatever it is assigned later.
 
     XLA's CPU device waits for the running program to destroy memory that was donated to it; to hold it for
     one more step avoids that.
     """
-    return as_typed(torch._from_functional_tensor(value))
+    return [*map(torch._from_functional_tensor, values)]
 
 
-def assign(value: Tensor, result: Tensor) -> None:
-    """Give a tensor the memory of another one; its aliases follow. To do it twice does no harm."""
-    torch._functionalize_replace(value, torch._from_functional_tensor(result))
-    torch._functionalize_commit_update(value)
-    torch._functionalize_sync(value)
+def assign(values: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+    """Give each of some tensors the memory of another one; aliases follow. Twice does no harm."""
+    # No bytecode for each tensor: a step assigns all of its state.
+    deque(map(torch._functionalize_replace, values, memory_of(results)), maxlen=0)
+    deque(map(torch._functionalize_commit_update, values), maxlen=0)
+    deque(map(torch._functionalize_sync, values), maxlen=0)
 
 
 def rng_seed() -> int:
