@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backends import FILES_OF_TORCH_XLA
 
 import torch_tpu_embedding as tte
 
@@ -161,3 +162,13 @@ def test_no_folder_has_more_than_12_python_files(name: str) -> None:
     count = {path: len([*path.glob("*.py")]) for path in [root, *root.rglob("*/")]}
     count.pop(REPOSITORY / "scripts", None)  # the commands, whose paths are what users type
     assert {str(path.relative_to(REPOSITORY)): n for path, n in count.items() if n > 12} == {}
+
+
+def test_tests_that_begin_by_importing_torch_xla_are_not_collected_without_it() -> None:
+    tests = Path(__file__).parent
+    found = [
+        path.relative_to(tests).as_posix()
+        for path in tests.rglob("test_*.py")
+        if re.search(r"^(import|from) torch_xla\b", path.read_text(), re.M)
+    ]
+    assert sorted(found) == FILES_OF_TORCH_XLA

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch_xla
 from models import helpers
 from torch import Tensor
 
@@ -155,6 +154,8 @@ def test_parts_are_kept_until_the_update_and_not_beyond_a_program_that_is_known_
 
 def program(embedding: tte.TPUEmbedding) -> str:
     """The text of a step's program, as it is traced."""
+    import torch_xla  # here, for all other tests run without it
+
     for number in range(2):  # the second batch has the padded sizes of all that follow
         plain(embedding, 0)
         if number == 0:
