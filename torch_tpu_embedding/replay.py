@@ -124,7 +124,9 @@ class Replay:
         except CannotReplayError as why:
             self._reasons.traced(str(why), sure=True)
             return self._plain(args, kwargs)
-        kept = self._kept.setdefault(key, Kept())
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._kept[key] = Kept()
         self._kept.move_to_end(key)
         if len(self._kept) > _MOST_PROGRAMS:
             self._kept.popitem(last=False)

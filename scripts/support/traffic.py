@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch_tpu_embedding.batch.program_shape import StackShape, form_of, order_stacks
-from torch_tpu_embedding.batch.requests import make_request
+from torch_tpu_embedding.batch.requests import make_requests
 from torch_tpu_embedding.config.resolved import Resolved
 from torch_tpu_embedding.distributed.placement import Placement
 from torch_tpu_embedding.inputs.bags import Bags, split_bags
@@ -49,11 +49,10 @@ def count_traffic(
     stacks = tuple(each.order.stack for each in shapes)
     needed = asked = 0.0
     for order in order_stacks(resolved, stacks, tuple(map(form_of, parts[0]))):
-        for device, part in enumerate(parts):
-            counts = make_request(resolved, order, part, placement).counts
-            own = int(counts[placement.rank * local + device])
-            asked += int(counts.sum()) / local
-            needed += (int(counts.sum()) - own) * order.stack.dim * FLOAT * 2 / local
+        for device, request in enumerate(make_requests(resolved, order, parts, placement)):
+            own = int(request.counts[placement.rank * local + device])
+            asked += int(request.counts.sum()) / local
+            needed += (int(request.counts.sum()) - own) * order.stack.dim * FLOAT * 2 / local
     return Traffic(needed, sum(bytes_sent(each, devices) for each in shapes), asked)
 
 

@@ -35,7 +35,7 @@ from .requests import (
     IncomingRequest,
     Request,
     UniqueRecords,
-    make_request,
+    make_requests,
     send_requests,
     unique_records,
 )
@@ -271,10 +271,7 @@ class Batcher:
             seen = lengths.observe(arranged)
             orders = self._order(tuple(map(form_of, arranged[0]))) if arranged else ()
             requests = [
-                [
-                    make_request(self._resolved, order, part, self._placement, self._ranks)
-                    for part in arranged
-                ]
+                make_requests(self._resolved, order, arranged, self._placement, self._ranks)
                 for order in orders
             ]
             missing = times * samples.unit - samples.count if samples is not None else 0

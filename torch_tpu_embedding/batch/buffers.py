@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..inputs.bags import Bags
-from ..runtime import host
 from ..runtime.phases import timed
 from ..runtime.slices import join
 from .buffer_parts import FloatParts, IntParts
 from .program_shape import FeatureSpan, StackOrder, StackShape
-from .requests import IncomingRequest, Request, UniqueRecords
+from .requests import IncomingRequest, Request, UniqueRecords, exchange_positions
 
 _Array = NDArray[Any]
 
@@ -63,8 +62,9 @@ def int_buffer(
     parts.record[: unique.size] = unique
     parts.record[unique.size :] = stack.padding_record
     if shape.has_several_tables:
-        firsts = np.searchsorted(unique, np.array(stack.first_records, dtype=np.int32))
-        counts = np.diff(firsts, append=unique.size)
+        firsts = (*stack.first_records, stack.num_records + 1)
+        ends = np.searchsorted(unique, np.array(firsts, dtype=np.int32))
+        counts = ends[1:] - ends[:-1]
         parts.table[: unique.size] = np.repeat(np.arange(counts.size, dtype=np.int32), counts)
         parts.table[unique.size :] = 0
     to_rows = request.inverse
@@ -118,16 +118,10 @@ def incoming_positions(
     Returns:
         `[G · positions_per_device]` int32; U - 1, the padding record, in positions that nobody asked for.
     """
-    positions = torch.full(
-        (shape.num_devices, shape.positions_per_device),
-        shape.num_unique - 1,
-        dtype=torch.int32,
-        device="cpu",
-    )
-    positions[host.arange(shape.positions_per_device) < host.ints(incoming.lengths)[:, None]] = (
-        unique_records.of_incoming
-    )
-    return positions.view(-1)
+    size, counts = shape.num_devices * shape.positions_per_device, np.array(incoming.lengths)
+    found = np.full(size, shape.num_unique - 1, dtype=np.int32)
+    found[exchange_positions(counts, shape.positions_per_device)] = unique_records.of_incoming
+    return torch.from_numpy(found)
 
 
 def fill_fixed_length(order: StackOrder, buffer: _Array, values: Mapping[int, _Array]) -> None:

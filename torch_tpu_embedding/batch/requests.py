@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config.resolved import Resolved
@@ -37,16 +38,15 @@ class Request:
     """`[n]` int32: the feature of each record; only where `records` has one record for every occurrence."""
 
     def positions(self, per_device: int) -> Tensor:
-        """The position in the exchange buffer of each lookup `[N]`; the buffer's last one is padding.
+        """The position in the exchange buffer of each lookup `[N]` int32; the last one is padding.
 
         Args:
             per_device: positions in the exchange buffer for each device.
         """
-        devices = host.arange(len(self.counts))
-        starts = self.counts.cumsum(0) - self.counts
-        shift = (devices * per_device - starts).repeat_interleave(self.counts)
-        positions = host.arange(len(self.records)) + shift
-        return torch.cat([positions, host.ints([len(devices) * per_device - 1])])[self.inverse]
+        positions = np.empty(len(self.records) + 1, dtype=np.int32)
+        positions[:-1] = exchange_positions(self.counts.numpy(), per_device)
+        positions[-1] = len(self.counts) * per_device - 1
+        return torch.from_numpy(positions.take(self.inverse.numpy(), mode="clip"))
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,20 @@ class UniqueRecords:
     """`[m]` int32: the position in `records` of each record of the incoming request."""
 
 
+def exchange_positions(counts: NDArray[np.int64], per_device: int) -> NDArray[np.int32]:
+    """The position in an exchange buffer of each record, those of one device after another.
+
+    Args:
+        counts: `[G]`, the number of records of each device.
+        per_device: positions in the exchange buffer for each device.
+    """
+    starts = np.cumsum(counts) - counts
+    shifts = np.arange(counts.size) * per_device - starts
+    positions = np.arange(counts.sum(), dtype=np.int32)
+    positions += np.repeat(shifts.astype(np.int32), counts)
+    return positions
+
+
 def unique_records(stack: StackLayout, incoming: IncomingRequest, ranks: Ranks) -> UniqueRecords:
     """Deduplicate the records that all devices ask one device for."""
     bound = stack.num_records + 1
@@ -78,54 +92,94 @@ def unique_records(stack: StackLayout, incoming: IncomingRequest, ranks: Ranks) 
     return UniqueRecords(records.to(torch.int32), of_incoming)
 
 
-def make_request(
+def make_requests(
     resolved: Resolved,
     order: StackOrder,
-    bags: Sequence[Bags],
+    parts: Sequence[Sequence[Bags]],
     placement: Placement,
     ranks: Ranks | None = None,
-) -> Request:
-    """Deduplicate the ids of one device and stack, and find their owners.
+) -> list[Request]:
+    """Deduplicate the ids of each device of this process in one stack, and find their owners.
 
     An optimizer that steps once per occurrence needs the gradient of each: on several devices its ids
     are not deduplicated before they are sent, but ordered by feature and sample.
 
     Args:
-        bags: of the device, in feature order.
+        parts: the bags of each device, in feature order.
         ranks: used if they can hold the stack's records; None for the slower reference.
     """
-    stack = order.stack
-    devices, stride = placement.num_devices, stack.num_records + 1
-    no_id = devices * stride - 1  # the padding record of the last device: greater than all others
-    addresses, lengths, has_gaps = _ids_of(order, bags)
-    gaps = addresses == NO_ID if has_gaps else None
-    _to_addresses(resolved, order, addresses, lengths, placement)
-    if gaps is not None:
-        np.copyto(addresses.numpy(), no_id, where=gaps.numpy())
-    if devices > 1 and stack.steps_per_occurrence:
-        return _request_all(order, bags, addresses, lengths, no_id, stride, devices)
-    runs = _runs(resolved, order, lengths) if devices == 1 and not has_gaps else []
-    unique, inverse = unique_by(ranks, addresses, devices * stride, runs)
-    if len(unique) and int(unique[-1]) == no_id:
+    given = [_ids_of(order, bags) for bags in parts]
+    lengths = [length for of_one in given for length in of_one.lengths]
+    pieces = [piece for of_one in given for piece in of_one.pieces]
+    ids = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    addresses = _addresses(resolved, order, ids, lengths, placement)
+    # the padding record of the last device: greater than all others
+    no_id = placement.num_devices * (order.stack.num_records + 1) - 1
+    if any(of_one.has_gaps for of_one in given):
+        np.copyto(addresses, no_id, where=ids == NO_ID)
+    found, start = [], 0
+    for bags, of_one in zip(parts, given, strict=True):
+        start, end = start + sum(of_one.lengths), start
+        own = torch.from_numpy(addresses[end:start])
+        found.append(_request(resolved, order, bags, of_one, own, no_id, placement, ranks))
+    return found
+
+
+def _request(
+    resolved: Resolved,
+    order: StackOrder,
+    bags: Sequence[Bags],
+    ids: _Ids,
+    addresses: Tensor,
+    no_id: int,
+    placement: Placement,
+    ranks: Ranks | None,
+) -> Request:
+    """The request of one device.
+
+    Args:
+        addresses: of its ids `[N]`; overwritten.
+        no_id: the address of what is not looked up.
+    """
+    devices, stride = placement.num_devices, order.stack.num_records + 1
+    if devices > 1 and order.stack.steps_per_occurrence:
+        return _request_all(order, bags, addresses, ids.lengths, no_id, stride, devices)
+    runs = _runs(resolved, order, ids.lengths) if devices == 1 and not ids.has_gaps else []
+    distinct, inverse = unique_by(ranks, addresses, devices * stride, runs)
+    unique = distinct.numpy()
+    if unique.size and unique[-1] == no_id:
         unique = unique[:-1]
-    if devices == 1:
-        return Request(unique.to(torch.int32), host.ints([len(unique)]), inverse)
-    owner = unique // stride
-    counts = torch.bincount(owner, minlength=devices)
-    return Request((unique - owner * stride).to(torch.int32), counts, inverse)
+    counts = np.array([unique.size])
+    if devices > 1:
+        starts = np.arange(devices + 1, dtype=unique.dtype) * unique.dtype.type(stride)
+        ends = np.searchsorted(unique, starts)
+        counts = ends[1:] - ends[:-1]
+        unique = unique - np.repeat(starts[:-1], counts)
+    records = torch.from_numpy(unique.astype(np.int32, copy=False))
+    return Request(records, torch.from_numpy(counts), inverse)
 
 
-def _ids_of(order: StackOrder, bags: Sequence[Bags]) -> tuple[Tensor, list[int], bool]:
-    """The ids of a stack's lookups `[N]` in memory of their own, how many each span has, and True if
-    positions without an id may be among them."""
+@dataclass(frozen=True)
+class _Ids:
+    """The ids of one device's lookups in a stack."""
+
+    pieces: list[NDArray[np.int64]]
+    """All of them, in several arrays."""
+    lengths: list[int]
+    """The number of ids of each span."""
+    has_gaps: bool
+    """True if positions without an id may be among them."""
+
+
+def _ids_of(order: StackOrder, bags: Sequence[Bags]) -> _Ids:
     if isinstance(bags, OneIdBags):
         numbers = [span.feature_index for span in order.spans]
-        ids = bags.ids.clone() if len(numbers) == len(bags) else bags.ids[numbers]
-        return ids.view(-1), [bags.size] * len(numbers), False
+        ids = bags.ids.numpy()
+        ids = ids if len(numbers) == len(bags) else ids[numbers]
+        return _Ids([ids.reshape(-1)], [bags.size] * len(numbers), False)
     parts = [bags[span.feature_index] for span in order.spans]
     has_gaps = any(part.bag is None and part.num_ids < part.ids.numel() for part in parts)
-    ids = torch.cat([part.ids for part in parts])
-    return ids, [part.ids.numel() for part in parts], has_gaps
+    return _Ids([part.ids.numpy() for part in parts], [p.ids.numel() for p in parts], has_gaps)
 
 
 def _runs(resolved: Resolved, order: StackOrder, lengths: list[int]) -> list[list[slice]]:
@@ -139,29 +193,38 @@ def _runs(resolved: Resolved, order: StackOrder, lengths: list[int]) -> list[lis
     return [run for run in runs if run]
 
 
-def _to_addresses(
-    resolved: Resolved, order: StackOrder, ids: Tensor, lengths: list[int], placement: Placement
-) -> None:
-    """Turn each id of the batch, in place, into its address: device · stride + record."""
-    stack = order.stack
+def _addresses(
+    resolved: Resolved,
+    order: StackOrder,
+    ids: NDArray[np.int64],
+    lengths: list[int],
+    placement: Placement,
+) -> NDArray[np.int64]:
+    """The address of each id, device · stride + record, in memory of its own.
+
+    Args:
+        ids: of one device or several.
+        lengths: the number of ids of each span, device after device.
+    """
+    stack, are_equal = order.stack, len(set(lengths)) == 1
+
+    def of_ids(values: list[int]) -> NDArray[np.int64]:
+        of_spans = np.array(values * (len(lengths) // len(values)))
+        return of_spans[:, None] if are_equal else np.repeat(of_spans, lengths)
+
     first = dict(zip(stack.table_indices, stack.first_records, strict=True))
     tables = [resolved.features[span.feature_index].table_index for span in order.spans]
-    if placement.num_devices > 1:
-        rows = [resolved.tables[table].vocabulary_size for table in tables]
-        places: list[tuple[int | Tensor, int | Tensor, Tensor]]
-        places = [*zip(tables, rows, torch.split(ids, lengths), strict=True)]
-        if len(set(lengths)) == 1:  # one call for all
-            of_all = host.ints(tables)[:, None], host.ints(rows)[:, None]
-            places = [(*of_all, ids.view(len(lengths), -1))]
-        for table, vocabulary, part in places:
-            device, row = placement.locate(table, vocabulary, part)
-            torch.add(row, device, alpha=stack.num_records + 1, out=part)
-    shifts, addresses = np.array([first[table] for table in tables]), ids.numpy()
-    if len(set(lengths)) == 1:
-        by_span = addresses.reshape(len(lengths), -1)
-        by_span += shifts[:, None]
-    else:
-        addresses += np.repeat(shifts, lengths)
+    shifts = of_ids([first[table] for table in tables])
+    given = ids.reshape(len(lengths), lengths[0]) if are_equal else ids
+    if placement.num_devices == 1:
+        return (given + shifts).reshape(-1)
+    rows = of_ids([resolved.tables[table].vocabulary_size for table in tables])
+    places = map(torch.from_numpy, (of_ids(tables), rows, given))
+    device, row = (each.numpy() for each in placement.locate(*places))
+    device *= stack.num_records + 1
+    device += row
+    device += shifts
+    return device.reshape(-1)
 
 
 def _request_all(
@@ -225,14 +288,14 @@ def send_requests(
         for field in (request.records, request.features)
         if field is not None
     ]
-    by_process = _rearrange(torch.cat(fields), leaving, (3, 0, 1, 2, 4))
+    by_process = _rearrange(_joined(fields), leaving, (3, 0, 1, 2, 4))
     messages = torch.split(by_process, leaving.sum((0, 1, 2, 4)).tolist())
 
     coming = table[
         ..., group.rank, :
     ]  # by asking process, stack, asking device, kind, asked device
     received = group.all_to_all([*messages], coming.sum((1, 2, 3, 4)).tolist())
-    by_device = _rearrange(torch.cat(received), coming, (1, 4, 3, 0, 2))
+    by_device = _rearrange(_joined(received), coming, (1, 4, 3, 0, 2))
     parts = iter(torch.split(by_device, coming.sum((0, 2)).transpose(1, 2).flatten().tolist()))
 
     lengths = coming[:, :, :, 0].permute(1, 3, 0, 2).flatten(2).tolist()  # [stacks, P, G asking]
@@ -251,6 +314,10 @@ def send_requests(
     return incoming
 
 
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat([*parts])
+
+
 def _rearrange(values: Tensor, lengths: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Permute the pieces of which `values` consists.
 
@@ -259,6 +326,9 @@ def _rearrange(values: Tensor, lengths: Tensor, axes: tuple[int, ...]) -> Tensor
             lie in `values` in the order of the flattened dimensions.
         axes: the order of these dimensions in the result.
     """
+    moved = [axis for axis in axes if lengths.shape[axis] > 1]
+    if moved == sorted(moved):
+        return values  # they lie in that order already
     end = lengths.flatten().cumsum(0).view_as(lengths)
     starts = (end - lengths).permute(axes).flatten().tolist()
     ends = end.permute(axes).flatten().tolist()

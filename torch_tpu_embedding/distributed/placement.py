@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,9 +87,9 @@ class Placement:
         """
         shards, devices = self.num_shards, self.local_devices
         if shards == 1:
-            return (ids + table) % devices, ids // devices
+            return _modulo(ids + table, devices), _over(ids, devices)
         if self.strategy == "mod":
-            shard, row = ids % shards, ids // shards
+            shard, row = _modulo(ids, shards), _over(ids, shards)
         else:
             size, longer = vocabulary // shards, vocabulary % shards
             border = longer * (size + 1)
@@ -99,6 +100,21 @@ class Placement:
                 - shard * size
                 - torch.minimum(shard, torch.as_tensor(longer, dtype=torch.int64, device="cpu"))
             )
-        process = (shard + table) % shards
-        device = (row + table // shards) % devices
-        return process * devices + device, row // devices
+        process = _modulo(shard + table, shards)
+        device = _modulo(row + table // shards, devices)
+        return process * devices + device, _over(row, devices)
+
+
+# Of int64 numbers, in a fraction of the time of torch's `//` and `%`.
+
+
+def _over(values: Tensor, by: int) -> Tensor:
+    """`values // by`."""
+    if by & (by - 1):
+        return torch.from_numpy(np.floor_divide(values.numpy(), by))
+    return values >> (by.bit_length() - 1)
+
+
+def _modulo(values: Tensor, by: int) -> Tensor:
+    """`values % by`."""
+    return values - _over(values, by) * by if by & (by - 1) else values & (by - 1)

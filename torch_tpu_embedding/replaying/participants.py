@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
-from operator import is_, methodcaller
+from operator import attrgetter, is_, itemgetter, methodcaller
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules import module as of_modules
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim import optimizer as of_optimizers
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from ..dense_optimizers.base import DenseOptimizer
@@ -19,6 +21,19 @@ from ..runtime.torch_xla import programs
 
 _PLAIN = (bool, int, float, str)
 _VALUES = methodcaller("values")
+_HOOKS_OF_MODULES = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+)  # fmt: skip
+_HOOKS_OF_TENSOR = attrgetter("_backward_hooks", "_post_accumulate_grad_hooks")
+_HOOKS_OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+_HOOKS_OF_ALL = [
+    *(getattr(of_modules, f"_global{each}") for each in _HOOKS_OF_MODULES),
+    of_optimizers._global_optimizer_pre_hooks,
+    of_optimizers._global_optimizer_post_hooks,
+]
+_EMPTY_MODULE = frozenset(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules"}
+"""Attributes that every module has and that are no part of a program, or are hooks."""
+_FORM = attrgetter("shape", "dtype")
 
 
 class Participants:
@@ -49,9 +64,12 @@ class Participants:
         self.table_optimizers: list[Optimizer] = []
         self._attributes: list[dict[str, Any]] = []
         """Those of each module."""
+        self._readers: list[Callable[[dict[str, Any]], tuple[object, ...]]] = []
+        """Give those of each module that may be part of a program; to read them at each step is cheap."""
         self._values: list[Iterable[object]] = []
-        """Views of all values that a module has; to read them at each step is cheap."""
-        self._hooks: list[dict[int, Any]] = []
+        """Views of the tensors and modules of each module."""
+        self._sized: list[Sized] = []
+        """Attributes and hooks, of which it is watched how many there are."""
         self._by_steps: dict[int, int] = {}
         for each in modules:
             self._add_module(each)
@@ -83,11 +101,15 @@ class Participants:
         found += [each for group in groups for each in group["params"]]
         self.parameters = [*{id(each): each for each in found if each is not None}.values()]
         self._attributes = [*map(vars, self.modules)]
-        self._values, self._hooks = [], []
-        for each in self.modules:
-            parts = each.__dict__, each._parameters, each._buffers, each._modules
-            self._values += [part.values() for part in parts]
-            self._hooks += [each._forward_hooks, each._forward_pre_hooks]
+        self._readers = [
+            itemgetter(*(name for name in each if name not in _EMPTY_MODULE))
+            for each in self._attributes
+        ]
+        parts = [(each._parameters, each._buffers, each._modules) for each in self.modules]
+        self._values = [part.values() for of_one in parts for part in of_one]
+        hooks = [getattr(each, name) for each in self.modules for name in _HOOKS_OF_MODULES]
+        hooks += [getattr(each, name) for each in self.optimizers for name in _HOOKS_OF_OPTIMIZERS]
+        self._sized = [*self._attributes, *_HOOKS_OF_ALL, *hooks]
 
     def _add_module(self, module: nn.Module) -> None:
         if isinstance(module, self._skipped) or any(module is each for each in self.modules):
@@ -119,15 +141,27 @@ class Participants:
     def parts(self) -> list[object]:
         """All objects and values of which a change may make another program: the tables' arrays, attributes
         and tensors of modules, and the optimizers' parameters and states."""
-        if not all(map(is_, map(vars, self.modules), self._attributes)):
-            self.refresh()
         found: list[object] = [*chain.from_iterable(self._engine.store.arrays)]
+        try:
+            if not all(map(is_, map(vars, self.modules), self._attributes)):
+                raise KeyError
+            read = [read(of) for read, of in zip(self._readers, self._attributes, strict=True)]
+        except KeyError:  # a module has lost an attribute, or all
+            self.refresh()
+            return self.parts()
+        found += chain.from_iterable(read)
         found += chain.from_iterable(self._values)
-        found += map(len, self._hooks)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 found += group["params"]
             found += chain.from_iterable(map(_VALUES, optimizer.state.values()))
+        return found
+
+    def sizes(self) -> list[int]:
+        """How many attributes and hooks there are."""
+        found = [*map(len, self._sized)]
+        hooks = chain.from_iterable(map(_HOOKS_OF_TENSOR, self.parameters))
+        found += [len(each or ()) for each in hooks]
         return found
 
     def settings(self) -> list[object]:
@@ -181,6 +215,8 @@ class Snapshot:
     """The tensors of the host among them, each once."""
     changes: list[int]
     """How often each of these had been changed, but for the changes by steps."""
+    sizes: list[int]
+    """How many attributes and hooks there were."""
 
     def change(self, participants: Participants) -> str | None:
         """The way in which the participants have changed since; None if they have not."""
@@ -188,6 +224,8 @@ class Snapshot:
             return "a hyper-parameter of an optimizer has changed"
         if participants.changes(self.on_host) != self.changes:
             return "a tensor of the host has been changed"
+        if participants.sizes() != self.sizes:
+            return "a hook or an attribute has been added or removed"
         now = participants.parts()
         if not same(now, self.parts):
             return _changed_part(participants, now, self.parts)
@@ -206,12 +244,13 @@ def snapshot(participants: Participants) -> Snapshot:
     state = [each for each in tensors.values() if programs.is_on_device(each)]
     on_host = participants.on_host()
     changes = participants.changes(on_host)
-    return Snapshot(parts, settings, state, forms_of(state), on_host, changes)
+    forms, sizes = forms_of(state), participants.sizes()
+    return Snapshot(parts, settings, state, forms, on_host, changes, sizes)
 
 
 def forms_of(tensors: Sequence[Tensor]) -> list[object]:
     """The shape and dtype of each tensor."""
-    return [(each.shape, each.dtype) for each in tensors]
+    return [*map(_FORM, tensors)]
 
 
 def same(now: Sequence[object], then: Sequence[object]) -> bool:
