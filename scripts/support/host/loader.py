@@ -28,14 +28,16 @@ class Alone:
     def __init__(self, case: Case) -> None:
         self._case = case
         self._steps = case.embedding._steps
-        self._sent = self._steps.prepare(case.batches[0], None, True).sent
+        # All of them: the rows of one batch alone would stay in the caches of a CPU.
+        sent = [self._steps.prepare(batch, None, True).sent for batch in case.batches]
+        self._next_sent = itertools.cycle(sent).__next__
         self._draw = itertools.cycle(case.batches).__next__
         self._loader = tte.EmbeddingLoader(iter(self._draw, None), case.embedding)
         self.running = iter(self._loader)
 
     def _again(self) -> None:
-        """A step on a batch that was sent before."""
-        self._steps.enqueue_prepared(Queued(self._sent, True), None)
+        """A step on the next of the batches, which were sent before."""
+        self._steps.enqueue_prepared(Queued(self._next_sent(), True), None)
         self._case.step()
 
     def main(self, steps: int) -> float:
@@ -53,7 +55,7 @@ class Alone:
         return clocked(lambda: self._steps.prepare(self._draw(), None, True), steps, lambda: None)
 
     def device(self, steps: int) -> float:
-        """Steps on one batch, one behind the other, until the device has finished."""
+        """Steps one behind the other, until the device has finished."""
         return clocked(self._again, steps, wait_for_device)
 
     def together(self, steps: int) -> float:
