@@ -5,7 +5,7 @@ The workload is `dcnv2-capped` (26 tables of D = 128, multi-hot, a small dense h
 --cap rows. In turn, round after round, the mean time of a step over --steps steps of
 
   host      batches checked, deduplicated and sent, and nothing else
-  device    steps on one batch that was sent before, until the device has finished
+  device    steps on batches that were sent before, until the device has finished
   plain     both, one after the other: enqueue, dequeue, backward, apply_gradients
   loader    the same through EmbeddingLoader, and once more with pipelined execution
 
@@ -57,7 +57,8 @@ class Bench:
         self.draw = drawn.__next__
         self.loader = tte.EmbeddingLoader(self._batches(), self.embedding)
         self.running = iter(self.loader)
-        self.sent = self.embedding._steps.prepare(self.draw(), None, True).sent
+        prepared = [self.embedding._steps.prepare(self.draw(), None, True) for _ in range(POOL)]
+        self.next_sent = itertools.cycle([each.sent for each in prepared]).__next__
 
     def _batches(self) -> Iterator[list[object]]:
         while True:
@@ -76,7 +77,7 @@ class Bench:
 
     def device(self, steps: int) -> None:
         for _ in range(steps):
-            self.embedding._steps.enqueue_prepared(Queued(self.sent, True), None)
+            self.embedding._steps.enqueue_prepared(Queued(self.next_sent(), True), None)
             self._step()
             tte.runtime.sync(wait=True)
 
