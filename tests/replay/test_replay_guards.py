@@ -78,6 +78,16 @@ def move_hook_to_another_parameter(case: Case, k: int) -> None:
         )
 
 
+def replace_hook(case: Case, k: int) -> None:
+    if k in (0, 10):
+        factor = 0.5 if k == 0 else 0.25
+        if k == 10:
+            case.handle.remove()  # type: ignore[attr-defined]
+        case.handle = case.model[0].register_forward_hook(  # type: ignore[attr-defined]
+            lambda module, inputs, output: output * factor
+        )
+
+
 def add_hook_after_gradient(case: Case, k: int) -> None:
     def halve(parameter: Tensor) -> None:
         assert parameter.grad is not None
@@ -121,6 +131,7 @@ def add_hook_of_all_modules(case: Case, k: int) -> None:
         add_hook_before_backward,
         add_hook_of_parameter,
         move_hook_to_another_parameter,
+        replace_hook,
         add_hook_after_gradient,
         add_hook_of_optimizer,
         add_hook_of_all_modules,

@@ -117,10 +117,10 @@ def make_requests(
     no_id = placement.num_devices * (order.stack.num_records + 1) - 1
     if any(of_one.has_gaps for of_one in given):
         np.copyto(addresses, no_id, where=ids == NO_ID)
-    found, start = [], 0
+    found, end = [], 0
     for bags, of_one in zip(parts, given, strict=True):
-        start, end = start + sum(of_one.lengths), start
-        own = torch.from_numpy(addresses[end:start])
+        start, end = end, end + sum(of_one.lengths)
+        own = torch.from_numpy(addresses[start:end])
         found.append(_request(resolved, order, bags, of_one, own, no_id, placement, ranks))
     return found
 

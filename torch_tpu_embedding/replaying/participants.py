@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter, is_, itemgetter, methodcaller
@@ -21,16 +21,16 @@ from ..runtime.torch_xla import programs
 
 _PLAIN = (bool, int, float, str)
 _VALUES = methodcaller("values")
-_HOOKS_OF_MODULES = (
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
-)  # fmt: skip
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+_HOOKS_OF_MODULE = attrgetter(*_HOOKS)
+_HOOKS_OF_OPTIMIZER = attrgetter("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _HOOKS_OF_TENSOR = attrgetter("_backward_hooks", "_post_accumulate_grad_hooks")
-_HOOKS_OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
-_HOOKS_OF_ALL = [
-    *(getattr(of_modules, f"_global{each}") for each in _HOOKS_OF_MODULES),
+_HOOKS_OF_ALL: list[Mapping[int, object]] = [
+    *(getattr(of_modules, f"_global{each}") for each in _HOOKS),
     of_optimizers._global_optimizer_pre_hooks,
     of_optimizers._global_optimizer_post_hooks,
 ]
+_NO_HOOKS: Mapping[int, object] = {}
 _EMPTY_MODULE = frozenset(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules"}
 """Attributes that every module has and that are no part of a program, or are hooks."""
 _FORM = attrgetter("shape", "dtype")
@@ -66,10 +66,10 @@ class Participants:
         """Those of each module."""
         self._readers: list[Callable[[dict[str, Any]], tuple[object, ...]]] = []
         """Give those of each module that may be part of a program; to read them at each step is cheap."""
-        self._values: list[Iterable[object]] = []
-        """Views of the tensors and modules of each module."""
-        self._sized: list[Sized] = []
-        """Attributes and hooks, of which it is watched how many there are."""
+        self._contents: list[Mapping[str, object]] = []
+        """Parameters, buffers and modules of each module."""
+        self._hooks: list[Mapping[int, object]] = [*_HOOKS_OF_ALL]
+        """Those of modules and optimizers."""
         self._by_steps: dict[int, int] = {}
         for each in modules:
             self._add_module(each)
@@ -105,11 +105,14 @@ class Participants:
             itemgetter(*(name for name in each if name not in _EMPTY_MODULE))
             for each in self._attributes
         ]
-        parts = [(each._parameters, each._buffers, each._modules) for each in self.modules]
-        self._values = [part.values() for of_one in parts for part in of_one]
-        hooks = [getattr(each, name) for each in self.modules for name in _HOOKS_OF_MODULES]
-        hooks += [getattr(each, name) for each in self.optimizers for name in _HOOKS_OF_OPTIMIZERS]
-        self._sized = [*self._attributes, *_HOOKS_OF_ALL, *hooks]
+        self._contents = [
+            part
+            for each in self.modules
+            for part in (each._parameters, each._buffers, each._modules)
+        ]
+        self._hooks = [*_HOOKS_OF_ALL]
+        self._hooks += chain.from_iterable(map(_HOOKS_OF_MODULE, self.modules))
+        self._hooks += chain.from_iterable(map(_HOOKS_OF_OPTIMIZER, self.optimizers))
 
     def _add_module(self, module: nn.Module) -> None:
         if isinstance(module, self._skipped) or any(module is each for each in self.modules):
@@ -150,7 +153,8 @@ class Participants:
             self.refresh()
             return self.parts()
         found += chain.from_iterable(read)
-        found += chain.from_iterable(self._values)
+        found += chain.from_iterable(map(_VALUES, self._contents))
+        found += chain.from_iterable(map(_VALUES, self._all_hooks()))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 found += group["params"]
@@ -158,11 +162,12 @@ class Participants:
         return found
 
     def sizes(self) -> list[int]:
-        """How many attributes and hooks there are."""
-        found = [*map(len, self._sized)]
-        hooks = chain.from_iterable(map(_HOOKS_OF_TENSOR, self.parameters))
-        found += [len(each or ()) for each in hooks]
-        return found
+        """How many attributes each module has, and how many hooks it, each parameter and optimizer."""
+        return [*map(len, self._attributes), *map(len, self._all_hooks())]
+
+    def _all_hooks(self) -> list[Mapping[int, object]]:
+        of_tensors = chain.from_iterable(map(_HOOKS_OF_TENSOR, self.parameters))
+        return [*self._hooks, *(each or _NO_HOOKS for each in of_tensors)]
 
     def settings(self) -> list[object]:
         """The hyper-parameters of the optimizers, whose values are in the program."""
@@ -288,4 +293,4 @@ def _changed_part(participants: Participants, now: Sequence[object], then: Seque
             for name, value in module.__dict__.items():
                 if value is changed and isinstance(value, _PLAIN):
                     return f"attribute {name!r} of a {type(module).__name__} has changed"
-    return "modules, parameters or optimizer states have been replaced"
+    return "modules, parameters, hooks or optimizer states have been replaced"
