@@ -5,8 +5,7 @@ What it needs, checks and refuses: docs/replay.md.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,9 +13,9 @@ from torch import nn
 from . import runtime
 from .embedding import TPUEmbedding
 from .embedding_optimizer import EmbeddingOptimizer
-from .replaying.calls import Call, Key, Keys, call_of
+from .replaying.calls import Call, Keys, call_of
 from .replaying.capture import Capture, Traced
-from .replaying.kept import Effort, Kept, failed_check
+from .replaying.kept import Effort, Kept, KeptPrograms, failed_check
 from .replaying.participants import Participants
 from .replaying.program import Program
 from .replaying.reasons import Reasons, counts_on_host, never_replayed
@@ -26,7 +25,6 @@ from .replaying.watch import CannotReplayError
 from .runtime.torch_xla import programs
 from .table_module import TableModule
 
-_MOST_PROGRAMS = 32
 _STRIKES = 3
 _DIFFERENCES = 8
 _CHANGES = 8
@@ -78,7 +76,7 @@ class Replay:
         self._embedding = embedding
         self._steps = embedding._steps.replayed
         self._verify, self._check_every = verify, check_every
-        self._kept: OrderedDict[Key, Kept] = OrderedDict()
+        self._kept = KeptPrograms()
         self._parts: tuple[Participants, Keys, Capture, Rerun, Surroundings] | None = None
         self._name: str | None = None
         self._effort, self._reasons, self._changes = Effort(), Reasons(verify), 0
@@ -122,18 +120,13 @@ class Replay:
         try:
             key = keys.of(call, queued.sent, self._steps.frozen, token)
         except CannotReplayError as why:
-            self._reasons.traced(str(why), sure=True)
-            return self._plain(args, kwargs)
-        kept = self._kept.get(key)
-        if kept is None:
-            kept = self._kept[key] = Kept()
-        self._kept.move_to_end(key)
-        if len(self._kept) > _MOST_PROGRAMS:
-            self._kept.popitem(last=False)
+            return self._refused(why, args, kwargs)
+        kept = self._kept.of(key)
         if kept.strikes >= _STRIKES:
             return self._plain(args, kwargs)
         if kept.program is not None and (change := self._change(kept.program)):
-            kept.program, self._reasons.last = None, change
+            # No trace of what comes now says anything of the replays before.
+            kept.program, kept.replayed, self._reasons.last = None, 0, change
         if kept.agreed < self._verify and self._effort.rests():
             return self._plain(args, kwargs)
         if kept.program is None or kept.due == 0:
@@ -146,8 +139,7 @@ class Replay:
             kept.program, self._reasons.last = None, "torch_xla has dropped its program"
             return self._trace(kept, call)
         except CannotReplayError as why:
-            self._reasons.traced(str(why), sure=True)
-            return self._plain(args, kwargs)
+            return self._refused(why, args, kwargs)
         kept.due -= 1
         kept.replayed += 1
         self.replayed += 1
@@ -207,7 +199,14 @@ class Replay:
         )
         return self._plain(args, kwargs)
 
-    def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _refused(
+        self, why: Exception, args: Sequence[Any], kwargs: Mapping[str, Any], sure: bool = True
+    ) -> Any:
+        """A traced step that cannot be replayed, and the reason."""
+        self._reasons.traced(str(why), sure)
+        return self._plain(args, kwargs)
+
+    def _plain(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """A traced step, as without replay."""
         people, rerun = (self._parts[0], self._parts[3]) if self._parts else (None, None)
         on_host = people.on_host() if people is not None else []
@@ -231,7 +230,12 @@ class Replay:
         rerun.release()
         self.traced += 1
         trusted = kept.program if kept.agreed >= self._verify else None
-        traced = capture.trace(call, queued, trusted, again=kept.program is not None)
+        try:
+            traced = capture.trace(call, queued, trusted, again=kept.program is not None)
+        except CannotReplayError as why:
+            kept.program, kept.agreed, kept.replayed, kept.strikes = None, 0, 0, kept.strikes + 1
+            self.traced -= 1  # it is counted again
+            return self._refused(why, call.args, call.kwargs, kept.strikes >= _STRIKES)
         self._judge(kept, traced)
         return traced.result
 

@@ -39,84 +39,6 @@ def swap_layer(case: Case, k: int) -> None:
         case.model[1] = nn.Tanh()
 
 
-def add_hook(case: Case, k: int) -> None:
-    if k == 10:
-        case.model[0].register_forward_hook(lambda module, inputs, output: output * 0.5)
-
-
-def add_hook_before_forward(case: Case, k: int) -> None:
-    if k == 10:
-        case.model[0].register_forward_pre_hook(lambda module, inputs: (inputs[0] * 0.5,))
-
-
-def add_backward_hook(case: Case, k: int) -> None:
-    if k == 10:
-        case.model[0].register_full_backward_hook(
-            lambda module, of_inputs, of_outputs: (of_inputs[0] * 0.5,)
-        )
-
-
-def add_hook_before_backward(case: Case, k: int) -> None:
-    if k == 10:
-        case.model[0].register_full_backward_pre_hook(
-            lambda module, of_outputs: (of_outputs[0] * 0.5,)
-        )
-
-
-def add_hook_of_parameter(case: Case, k: int) -> None:
-    if k == 10:
-        case.model[0].weight.register_hook(lambda gradient: gradient * 0.5)
-
-
-def move_hook_to_another_parameter(case: Case, k: int) -> None:
-    if k in (0, 10):
-        parameter = case.model[0].weight if k == 0 else case.model[3].weight
-        if k == 10:
-            case.handle.remove()  # type: ignore[attr-defined]
-        case.handle = parameter.register_hook(  # type: ignore[attr-defined]
-            lambda gradient: gradient * 0.5
-        )
-
-
-def replace_hook(case: Case, k: int) -> None:
-    if k in (0, 10):
-        factor = 0.5 if k == 0 else 0.25
-        if k == 10:
-            case.handle.remove()  # type: ignore[attr-defined]
-        case.handle = case.model[0].register_forward_hook(  # type: ignore[attr-defined]
-            lambda module, inputs, output: output * factor
-        )
-
-
-def add_hook_after_gradient(case: Case, k: int) -> None:
-    def halve(parameter: Tensor) -> None:
-        assert parameter.grad is not None
-        parameter.grad = parameter.grad * 0.5
-
-    if k == 10:
-        case.model[0].weight.register_post_accumulate_grad_hook(halve)
-
-
-def halve_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    for group in optimizer.param_groups:
-        for each in group["params"]:
-            each.grad = each.grad * 0.5
-
-
-def add_hook_of_optimizer(case: Case, k: int) -> None:
-    if k == 10:
-        case.dense_optimizer.register_step_pre_hook(halve_gradients)
-
-
-def add_hook_of_all_modules(case: Case, k: int) -> None:
-    if k == 10:
-        case.handle = nn.modules.module.register_module_forward_hook(  # type: ignore[attr-defined]
-            lambda module, inputs, output: output * 0.5 if isinstance(module, nn.ReLU) else None
-        )
-    elif k == 29:
-        case.handle.remove()  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize(
     "between",
     [
@@ -125,16 +47,6 @@ def add_hook_of_all_modules(case: Case, k: int) -> None:
         switch_dropout,
         set_dropout,
         swap_layer,
-        add_hook,
-        add_hook_before_forward,
-        add_backward_hook,
-        add_hook_before_backward,
-        add_hook_of_parameter,
-        move_hook_to_another_parameter,
-        replace_hook,
-        add_hook_after_gradient,
-        add_hook_of_optimizer,
-        add_hook_of_all_modules,
     ],
 )
 def test_a_change_between_two_calls_is_traced_and_then_replayed(

@@ -78,22 +78,15 @@ class Capture:
             queued: the batch that it will look up.
             trusted: the program of earlier traces, if this is to check it.
             again: True if its program was traced before.
+
+        Raises:
+            CannotReplayError: no such step can be replayed; this one has not begun.
         """
         programs.settle_all()
         before = snapshot(self._participants)
         self._rerun.own_memory(before.state)
-        scalars = self._around.scalars()
-        for each in (*before.state, *call.tensors, *scalars):
-            if each.dim() == 0:
-                programs.own_memory(each)
-        memory = programs.memory_ids(before.state)
         gradients = [each.grad for each in self._participants.parameters]
-        known = KnownTensors()
-        known.add(before.state, "state")
-        known.add(call.leaves, "argument")
-        known.add(queued.sent.buffers, "batch")
-        known.add(gradients, "gradient")
-        known.add(scalars, "elsewhere")
+        memory, known = self._memory(before.state, call, queued, gradients)
         before_it = [_known_weakly(each) for each in gradients]
         watch, count = Watch(self._participants, before.on_host), self._participants.count
         seed = programs.rng_seed()
@@ -138,6 +131,36 @@ class Capture:
         release()
         self._rerun.note(shared=False)
         return Traced(result, program, None, impurity)
+
+    def _memory(
+        self,
+        state: Sequence[Tensor],
+        call: Call,
+        queued: Queued,
+        gradients: Sequence[Tensor | None],
+    ) -> tuple[list[int], KnownTensors]:
+        """The numbers of the state's memory, and all tensors that the step may read by theirs.
+
+        Raises:
+            CannotReplayError: torch_xla does not know the memory of one, as of a view of another tensor.
+        """
+        try:
+            scalars = self._around.scalars()
+            for each in (*state, *call.tensors, *scalars):
+                if each.dim() == 0:
+                    programs.own_memory(each)
+            known = KnownTensors()
+            known.add(state, "state")
+            known.add(call.leaves, "argument")
+            known.add(queued.sent.buffers, "batch")
+            known.add(gradients, "gradient")
+            known.add(scalars, "elsewhere")
+            return programs.memory_ids(state), known
+        except RuntimeError as error:
+            raise CannotReplayError(
+                "torch_xla cannot tell the memory of a tensor that it reads (a parameter or buffer that is "
+                f"a view of another tensor?); give each its own (clone): {error}"
+            ) from error
 
     def _reads(self, known: Sequence[Tensor | None]) -> UnknownReads | None:
         """Looks for the line that reads an unknown tensor, if the trace before has met one."""

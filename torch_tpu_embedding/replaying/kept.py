@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
+from .calls import Key
 from .program import Program
 
 
@@ -37,6 +39,22 @@ class Kept:
     """Traces in a row that could not be replayed at all."""
     differed: int = 0
     """Traces that gave another program than the one before, since it was trusted last."""
+
+
+class KeptPrograms(OrderedDict[Key, Kept]):
+    """The programs by the keys of their calls; the one used last stands last."""
+
+    _MOST = 32
+
+    def of(self, key: Key) -> Kept:
+        """The program of a key, or a place for it; the one that was not used for longest may go."""
+        kept = self.get(key)
+        if kept is None:
+            kept = self[key] = Kept()
+        self.move_to_end(key)
+        if len(self) > self._MOST:
+            self.popitem(last=False)
+        return kept
 
 
 class Effort:

@@ -23,16 +23,14 @@ _PLAIN = (bool, int, float, str)
 _VALUES = methodcaller("values")
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 _HOOKS_OF_MODULE = attrgetter(*_HOOKS)
+_HOOKS_OF_MODULES = attrgetter(*(f"_global{each}" for each in _HOOKS))
 _HOOKS_OF_OPTIMIZER = attrgetter("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+_HOOKS_OF_OPTIMIZERS = attrgetter("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
 _HOOKS_OF_TENSOR = attrgetter("_backward_hooks", "_post_accumulate_grad_hooks")
-_HOOKS_OF_ALL: list[Mapping[int, object]] = [
-    *(getattr(of_modules, f"_global{each}") for each in _HOOKS),
-    of_optimizers._global_optimizer_pre_hooks,
-    of_optimizers._global_optimizer_post_hooks,
-]
-_NO_HOOKS: Mapping[int, object] = {}
-_EMPTY_MODULE = frozenset(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules"}
-"""Attributes that every module has and that are no part of a program, or are hooks."""
+_OF_STATES = frozenset(
+    name for name in vars(nn.Module()) if "state_dict" in name or "persistent" in name
+)
+"""Attributes of every module that have to do with saving and loading alone."""
 _FORM = attrgetter("shape", "dtype")
 
 
@@ -66,10 +64,12 @@ class Participants:
         """Those of each module."""
         self._readers: list[Callable[[dict[str, Any]], tuple[object, ...]]] = []
         """Give those of each module that may be part of a program; to read them at each step is cheap."""
+        self._hooks: list[Mapping[int, object]] = []
+        """Those of each module, by numbers that no two hooks share."""
         self._contents: list[Mapping[str, object]] = []
         """Parameters, buffers and modules of each module."""
-        self._hooks: list[Mapping[int, object]] = [*_HOOKS_OF_ALL]
-        """Those of modules and optimizers."""
+        self.replaced = 0
+        """How often a module was found to have other attributes than were known of it."""
         self._by_steps: dict[int, int] = {}
         for each in modules:
             self._add_module(each)
@@ -102,17 +102,15 @@ class Participants:
         self.parameters = [*{id(each): each for each in found if each is not None}.values()]
         self._attributes = [*map(vars, self.modules)]
         self._readers = [
-            itemgetter(*(name for name in each if name not in _EMPTY_MODULE))
+            itemgetter(*(name for name in each if name not in _OF_STATES))
             for each in self._attributes
         ]
+        self._hooks = [*chain.from_iterable(map(_HOOKS_OF_MODULE, self.modules))]
         self._contents = [
             part
             for each in self.modules
             for part in (each._parameters, each._buffers, each._modules)
         ]
-        self._hooks = [*_HOOKS_OF_ALL]
-        self._hooks += chain.from_iterable(map(_HOOKS_OF_MODULE, self.modules))
-        self._hooks += chain.from_iterable(map(_HOOKS_OF_OPTIMIZER, self.optimizers))
 
     def _add_module(self, module: nn.Module) -> None:
         if isinstance(module, self._skipped) or any(module is each for each in self.modules):
@@ -149,25 +147,39 @@ class Participants:
             if not all(map(is_, map(vars, self.modules), self._attributes)):
                 raise KeyError
             read = [read(of) for read, of in zip(self._readers, self._attributes, strict=True)]
-        except KeyError:  # a module has lost an attribute, or all
+        except KeyError:  # a module has lost an attribute, or has all in another dict
+            self.replaced += 1
             self.refresh()
             return self.parts()
         found += chain.from_iterable(read)
         found += chain.from_iterable(map(_VALUES, self._contents))
-        found += chain.from_iterable(map(_VALUES, self._all_hooks()))
+        found += map(type, self.modules)
+        found += self._all_hooks()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                found += group["params"]
+                found += (len(group["params"]), *group["params"])
+            found += optimizer.state
             found += chain.from_iterable(map(_VALUES, optimizer.state.values()))
         return found
 
     def sizes(self) -> list[int]:
-        """How many attributes each module has, and how many hooks it, each parameter and optimizer."""
-        return [*map(len, self._attributes), *map(len, self._all_hooks())]
+        """How many attributes each module has."""
+        return [*map(len, self._attributes)]
 
-    def _all_hooks(self) -> list[Mapping[int, object]]:
-        of_tensors = chain.from_iterable(map(_HOOKS_OF_TENSOR, self.parameters))
-        return [*self._hooks, *(each or _NO_HOOKS for each in of_tensors)]
+    def _all_hooks(self) -> list[object]:
+        """The numbers of all hooks of modules, parameters and optimizers, and then the hooks."""
+        of_one = [
+            *self._hooks,
+            *_HOOKS_OF_MODULES(of_modules),
+            *_HOOKS_OF_OPTIMIZERS(of_optimizers),
+        ]
+        for optimizer in (*self.optimizers, *self.table_optimizers):
+            of_one += _HOOKS_OF_OPTIMIZER(optimizer)
+        of_one += filter(None, chain.from_iterable(map(_HOOKS_OF_TENSOR, self.parameters)))
+        found: list[object] = [*chain.from_iterable(of_one)]
+        if found:
+            found += chain.from_iterable(map(_VALUES, of_one))
+        return found
 
     def settings(self) -> list[object]:
         """The hyper-parameters of the optimizers, whose values are in the program."""
@@ -221,7 +233,8 @@ class Snapshot:
     changes: list[int]
     """How often each of these had been changed, but for the changes by steps."""
     sizes: list[int]
-    """How many attributes and hooks there were."""
+    """How many attributes each module had."""
+    replaced: int
 
     def change(self, participants: Participants) -> str | None:
         """The way in which the participants have changed since; None if they have not."""
@@ -229,9 +242,11 @@ class Snapshot:
             return "a hyper-parameter of an optimizer has changed"
         if participants.changes(self.on_host) != self.changes:
             return "a tensor of the host has been changed"
-        if participants.sizes() != self.sizes:
-            return "a hook or an attribute has been added or removed"
         now = participants.parts()
+        if participants.replaced != self.replaced:
+            return "a module has got other attributes"
+        if participants.sizes() != self.sizes:
+            return "a module has got or lost an attribute"
         if not same(now, self.parts):
             return _changed_part(participants, now, self.parts)
         if forms_of(self.state) != self.forms:
@@ -249,8 +264,16 @@ def snapshot(participants: Participants) -> Snapshot:
     state = [each for each in tensors.values() if programs.is_on_device(each)]
     on_host = participants.on_host()
     changes = participants.changes(on_host)
-    forms, sizes = forms_of(state), participants.sizes()
-    return Snapshot(parts, settings, state, forms, on_host, changes, sizes)
+    return Snapshot(
+        parts,
+        settings,
+        state,
+        forms_of(state),
+        on_host,
+        changes,
+        participants.sizes(),
+        participants.replaced,
+    )
 
 
 def forms_of(tensors: Sequence[Tensor]) -> list[object]:

@@ -93,12 +93,15 @@ class Rerun:
         if not shared:
             self._traces.note(made)
 
-    def own_memory(self, state: Sequence[Tensor]) -> None:
+    def own_memory(self, state: Sequence[Tensor]) -> bool:
         """Compute what was traced since the last step, and see that nothing else has the memory of the
         dense state, which a program overwrites.
 
         Args:
             state: as a snapshot has it, the tables' arrays first; nobody else has those.
+
+        Returns:
+            True if something may have been traced since the last step.
 
         Raises:
             CannotReplayError: a part of it is split over the devices.
@@ -107,11 +110,12 @@ class Rerun:
         if pending:
             programs.compute_all()
         if not copied:
-            return
+            return pending
         for each in state[self._steps.engine.store.num_arrays :]:
             if "devices=" in programs.sharding(each):
                 raise CannotReplayError("a tensor of its dense state is split over the devices")
             programs.own_memory(each)
+        return True
 
     @timed("replay")
     def run(self, program: Program, call: Call, name: str | None, queued: Queued) -> Any:
@@ -126,7 +130,7 @@ class Rerun:
         rates = self._rates()
         self._participants.send_numbers()
         checked = self._steps.begin(queued, rates)
-        self.own_memory(program.snapshot.state)
+        traced = self.own_memory(program.snapshot.state)
         inputs = self._inputs(program, call, queued, checked)
         state, parameters = program.snapshot.state, self._participants.parameters
         counts = [each + 1 for each in program.counters]
@@ -135,6 +139,13 @@ class Rerun:
         seed = programs.next_seed(programs.rng_seed())
         changed = [state[number] for number, _ in program.changed]
         overwritten = programs.memory_of(changed)
+        if len({*map(id, overwritten)}) < len(changed) or (
+            traced and programs.share_memory(changed)
+        ):
+            raise CannotReplayError(
+                "two tensors that it changes share memory (`.data` of both is one tensor?); give each its "
+                "own (clone)"
+            )
         outputs: list[Any] = []
         made = 0
 
@@ -187,5 +198,10 @@ class Rerun:
                 found.append(self._participants.parameters[number].grad)
             else:
                 found.append(programs.seed_tensor(program.device))
-        programs.settle(found)  # rates, and arguments that were not computed yet
+        waits = programs.pending(found)
+        if any(waits):
+            sources = zip(program.inputs, waits, strict=True)
+            if any(pends for (kind, _), pends in sources if kind == "state"):
+                programs.compute_all()  # a barrier ties it to others, which no counter shows
+            programs.settle(found)  # rates, and arguments that were not computed yet
         return found
