@@ -1,5 +1,4 @@
-"""Hooks and attributes of modules that come, go or change between two calls of a replayed step are noticed; so is
-memory that two tensors have got."""
+"""Changes of hooks and attributes between two calls are noticed, and memory that tensors share."""
 
 from __future__ import annotations
 
