@@ -171,18 +171,47 @@ def test_a_state_that_is_cleared_is_no_failed_check() -> None:
     assert replayed.step.replayed > 10
 
 
-def test_a_barrier_between_steps_ties_no_tensor_to_memory_that_is_gone() -> None:
-    import torch_xla.core.xla_model as xm
-
+def test_a_hook_that_is_taken_off_and_put_on_again_is_replayed() -> None:
     def between(case: Case, k: int) -> None:
-        if k == 0:
-            case.beside = torch.zeros(6, 11).to(case.embedding.device)  # type: ignore[attr-defined]
-        elif k == 14:
-            xm.optimization_barrier_([case.beside, case.model[0].weight])  # type: ignore[attr-defined]
+        if k:
+            case.handle.remove()  # type: ignore[attr-defined]
+        case.handle = case.model[0].register_forward_hook(halve_output)  # type: ignore[attr-defined]
 
     _, replayed = twins(between=between)
     assert replayed.step.replayed > 10
-    assert torch.equal(replayed.case.beside.cpu(), torch.zeros(6, 11))  # type: ignore[attr-defined]
+
+
+def halve_output(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    return output * 0.5
+
+
+def tie_by_barrier(beside: Tensor, weight: Tensor) -> None:
+    import torch_xla.core.xla_model as xm
+
+    xm.optimization_barrier_([beside, weight])
+
+
+def gather_into(beside: Tensor, weight: Tensor) -> None:
+    import torch_xla.core.xla_model as xm
+
+    xm.all_gather(weight.data, output=beside)
+
+
+@pytest.mark.parametrize("trace", [tie_by_barrier, gather_into])
+def test_what_torch_xla_traces_in_place_between_steps_reads_memory_that_is_there(
+    trace: Callable[[Tensor, Tensor], None],
+) -> None:
+    def between(case: Case, k: int) -> None:
+        if k == 0:
+            case.beside = torch.zeros(6, 11).to(case.embedding.device)  # type: ignore[attr-defined]
+            tte.runtime.sync()
+        elif k == 14:
+            trace(case.beside, case.model[0].weight)  # type: ignore[attr-defined]
+
+    traced, replayed = twins(between=between)
+    assert replayed.step.replayed > 10
+    found = [each.case.beside.cpu() for each in (traced, replayed)]  # type: ignore[attr-defined]
+    assert torch.equal(*found)
 
 
 class TwoLayers(nn.Module):

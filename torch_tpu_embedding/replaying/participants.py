@@ -26,6 +26,7 @@ _HOOKS_OF_MODULE = attrgetter(*_HOOKS)
 _HOOKS_OF_MODULES = attrgetter(*(f"_global{each}" for each in _HOOKS))
 _HOOKS_OF_OPTIMIZER = attrgetter("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _HOOKS_OF_OPTIMIZERS = attrgetter("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
+_NO_HOOKS: Mapping[int, object] = {}
 _HOOKS_OF_TENSOR = attrgetter("_backward_hooks", "_post_accumulate_grad_hooks")
 _OF_STATES = frozenset(
     name for name in vars(nn.Module()) if "state_dict" in name or "persistent" in name
@@ -65,7 +66,7 @@ class Participants:
         self._readers: list[Callable[[dict[str, Any]], tuple[object, ...]]] = []
         """Give those of each module that may be part of a program; to read them at each step is cheap."""
         self._hooks: list[Mapping[int, object]] = []
-        """Those of each module, by numbers that no two hooks share."""
+        """Those of each module."""
         self._contents: list[Mapping[str, object]] = []
         """Parameters, buffers and modules of each module."""
         self.replaced = 0
@@ -167,19 +168,19 @@ class Participants:
         return [*map(len, self._attributes)]
 
     def _all_hooks(self) -> list[object]:
-        """The numbers of all hooks of modules, parameters and optimizers, and then the hooks."""
-        of_one = [
+        """How many hooks each module, parameter and optimizer has, then the hooks; empty without any."""
+        holders = [
             *self._hooks,
             *_HOOKS_OF_MODULES(of_modules),
             *_HOOKS_OF_OPTIMIZERS(of_optimizers),
         ]
         for optimizer in (*self.optimizers, *self.table_optimizers):
-            of_one += _HOOKS_OF_OPTIMIZER(optimizer)
-        of_one += filter(None, chain.from_iterable(map(_HOOKS_OF_TENSOR, self.parameters)))
-        found: list[object] = [*chain.from_iterable(of_one)]
-        if found:
-            found += chain.from_iterable(map(_VALUES, of_one))
-        return found
+            holders += _HOOKS_OF_OPTIMIZER(optimizer)
+        holders += chain.from_iterable(map(_HOOKS_OF_TENSOR, self.parameters))
+        if not any(holders):
+            return []
+        hooks = [each or _NO_HOOKS for each in holders]
+        return [*map(len, hooks), *chain.from_iterable(map(_VALUES, hooks))]
 
     def settings(self) -> list[object]:
         """The hyper-parameters of the optimizers, whose values are in the program."""

@@ -82,16 +82,15 @@ class Rerun:
         """Let go of the memory that the last steps have overwritten."""
         self._held.clear()
 
-    def note(self, shared: bool, made: int | None = None) -> None:
+    def note(self, shared: bool) -> None:
         """Take note that a step has ended.
 
         Args:
             shared: True if it may have let tensors of the state share memory.
-            made: the number of tensors that it has made since `own_memory`; None if that is not known.
         """
         self.seed = programs.rng_seed()
         if not shared:
-            self._traces.note(made)
+            self._traces.note()
 
     def own_memory(self, state: Sequence[Tensor]) -> bool:
         """Compute what was traced since the last step, and see that nothing else has the memory of the
@@ -147,11 +146,8 @@ class Rerun:
                 "own (clone)"
             )
         outputs: list[Any] = []
-        made = 0
 
         def finish(results: list[Tensor]) -> None:
-            nonlocal made
-            made = len(results) + program.num_seeds
             # Not again, if it is called again after an interrupt.
             if not any(each is overwritten for each in self._held):
                 self._held.append(overwritten)
@@ -170,7 +166,7 @@ class Rerun:
             ]
 
         run_to_end(program.key, inputs, finish)
-        self.note(shared=False, made=made)
+        self.note(shared=False)
         self._steps.end()
         return pytree.tree_unflatten(outputs, program.structure)
 
@@ -198,10 +194,5 @@ class Rerun:
                 found.append(self._participants.parameters[number].grad)
             else:
                 found.append(programs.seed_tensor(program.device))
-        waits = programs.pending(found)
-        if any(waits):
-            sources = zip(program.inputs, waits, strict=True)
-            if any(pends for (kind, _), pends in sources if kind == "state"):
-                programs.compute_all()  # a barrier ties it to others, which no counter shows
-            programs.settle(found)  # rates, and arguments that were not computed yet
+        programs.settle(found)  # rates, and arguments that were not computed yet
         return found

@@ -135,28 +135,18 @@ class Traces:
     def __init__(self) -> None:
         self._made: int | None = None
         self._copies: int | None = None
-        self._seen: int | None = None
-        """The number of tensors at the last look."""
-        self._alone = False
-        """True if nobody made any between the last look and the note after it."""
 
     def look(self) -> tuple[bool, bool]:
-        """True, if something may have been traced that is not computed yet; and true, if a tensor was
-        copied into another since `note`."""
-        self._seen, copies = _made(), _copies()
-        made = self._seen is None or self._seen != self._made
-        return made or not (self._alone or num_pending() == 0), copies != self._copies
+        """True, if something may have been traced since `note`, or waits to be computed; and true, if a
+        tensor was copied into another."""
+        made, copies = _made(), _copies()
+        is_known = made is not None and made == self._made
+        # Some functions of torch_xla let a tensor wait without making one (`optimization_barrier_`).
+        return not is_known or num_pending() > 0, copies != self._copies
 
-    def note(self, own: int | None = None) -> None:
-        """Take all that was traced so far as known.
-
-        Args:
-            own: how many tensors the caller has made since `look`; None if it cannot tell.
-        """
+    def note(self) -> None:
+        """Take all that was traced so far as known."""
         self._made, self._copies = _made(), _copies()
-        # So nothing waits to be computed before the next one is made; to look at all tensors takes longer.
-        expected = None if own is None or self._seen is None else self._seen + own
-        self._alone = expected is not None and self._made == expected
 
 
 def _made() -> int | None:
