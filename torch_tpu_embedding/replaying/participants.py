@@ -169,17 +169,13 @@ class Participants:
 
     def _all_hooks(self) -> list[object]:
         """How many hooks each module, parameter and optimizer has, then the hooks; empty without any."""
-        holders = [
-            *self._hooks,
-            *_HOOKS_OF_MODULES(of_modules),
-            *_HOOKS_OF_OPTIMIZERS(of_optimizers),
-        ]
+        others = [*_HOOKS_OF_MODULES(of_modules), *_HOOKS_OF_OPTIMIZERS(of_optimizers)]
         for optimizer in (*self.optimizers, *self.table_optimizers):
-            holders += _HOOKS_OF_OPTIMIZER(optimizer)
-        holders += chain.from_iterable(map(_HOOKS_OF_TENSOR, self.parameters))
-        if not any(holders):
+            others += _HOOKS_OF_OPTIMIZER(optimizer)
+        others += chain.from_iterable(map(_HOOKS_OF_TENSOR, self.parameters))
+        if not any(self._hooks) and not any(others):
             return []
-        hooks = [each or _NO_HOOKS for each in holders]
+        hooks = [each or _NO_HOOKS for each in (*self._hooks, *others)]
         return [*map(len, hooks), *chain.from_iterable(map(_VALUES, hooks))]
 
     def settings(self) -> list[object]:
