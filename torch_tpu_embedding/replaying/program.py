@@ -43,9 +43,12 @@ class Program:
     counts: tuple[int, int] | None = None
     """How many tensors its trace has made, and how many copies; None if that is not known."""
     constant_bytes: list[bytes] = field(init=False)
+    num_seeds: int = field(init=False)
+    """The number of inputs that are the seed, for which a run makes a tensor."""
 
     def __post_init__(self) -> None:
         self.constant_bytes = [_bytes(each) for each in self.constants]
+        self.num_seeds = sum(kind == "seed" for kind, _ in self.inputs)
 
     def difference(self, other: Program) -> str | None:
         """A sentence about how another trace of the same step differs from this one; None if not."""

@@ -82,15 +82,16 @@ class Rerun:
         """Let go of the memory that the last steps have overwritten."""
         self._held.clear()
 
-    def note(self, shared: bool) -> None:
+    def note(self, shared: bool, made: int | None = None) -> None:
         """Take note that a step has ended.
 
         Args:
             shared: True if it may have let tensors of the state share memory.
+            made: the number of tensors that it has made since `own_memory`; None if that is not known.
         """
         self.seed = programs.rng_seed()
         if not shared:
-            self._traces.note()
+            self._traces.note(made)
 
     def own_memory(self, state: Sequence[Tensor]) -> bool:
         """Compute what was traced since the last step, and see that nothing else has the memory of the
@@ -146,8 +147,11 @@ class Rerun:
                 "own (clone)"
             )
         outputs: list[Any] = []
+        made = 0
 
         def finish(results: list[Tensor]) -> None:
+            nonlocal made
+            made = len(results) + program.num_seeds
             # Not again, if it is called again after an interrupt.
             if not any(each is overwritten for each in self._held):
                 self._held.append(overwritten)
@@ -166,7 +170,7 @@ class Rerun:
             ]
 
         run_to_end(program.key, inputs, finish)
-        self.note(shared=False)
+        self.note(shared=False, made=made)
         self._steps.end()
         return pytree.tree_unflatten(outputs, program.structure)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .device import as_typed, bindings, seeded, sent, upload
+from .in_place import calls, count_calls
 
 _BINDINGS = (
     "_check_device_tensor_need_materialization", "_check_tensor_need_materialization",
@@ -133,26 +134,38 @@ class Traces:
     """
 
     def __init__(self) -> None:
+        count_calls()
         self._made: int | None = None
         self._copies: int | None = None
+        self._seen: int | None = None
+        """The number of tensors at the last look."""
+        self._alone = False
+        """True if nobody made any between the last look and the note after it."""
 
     def look(self) -> tuple[bool, bool]:
-        """True, if something may have been traced since `note`, or waits to be computed; and true, if a
-        tensor was copied into another."""
-        made, copies = _made(), _copies()
-        is_known = made is not None and made == self._made
-        # Some functions of torch_xla let a tensor wait without making one (`optimization_barrier_`).
-        return not is_known or num_pending() > 0, copies != self._copies
+        """True, if something may have been traced that is not computed yet; and true, if a tensor was
+        copied into another since `note`."""
+        self._seen, copies = _made(), _copies()
+        made = self._seen is None or self._seen != self._made
+        return made or not (self._alone or num_pending() == 0), copies != self._copies
 
-    def note(self) -> None:
-        """Take all that was traced so far as known."""
+    def note(self, own: int | None = None) -> None:
+        """Take all that was traced so far as known.
+
+        Args:
+            own: how many tensors the caller has made since `look`; None if it cannot tell.
+        """
         self._made, self._copies = _made(), _copies()
+        # So nothing waits to be computed before the next one is made; to look at all tensors takes longer.
+        expected = None if own is None or self._seen is None else self._seen + own
+        self._alone = expected is not None and self._made == expected
 
 
 def _made() -> int | None:
-    """The number of tensors made so far, but for uploads; None while one is under way."""
+    """The number of tensors made or changed in place so far, but for uploads; None while one is under
+    way."""
     begun = sent["begun"]
-    made = int(bindings()._xla_counter_value("CreateXlaTensor") or 0)
+    made = int(bindings()._xla_counter_value("CreateXlaTensor") or 0) + calls["begun"]
     return made - begun if sent["done"] == begun == sent["begun"] else None
 
 
