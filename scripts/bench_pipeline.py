@@ -57,8 +57,9 @@ class Bench:
         self.draw = drawn.__next__
         self.loader = tte.EmbeddingLoader(self._batches(), self.embedding)
         self.running = iter(self.loader)
-        prepared = [self.embedding._steps.prepare(self.draw(), None, True) for _ in range(POOL)]
-        self.next_sent = itertools.cycle([each.sent for each in prepared]).__next__
+        prepare = self.embedding._steps.prepare
+        sent = [prepare(self.draw(), None, True).sent for _ in range(POOL)]
+        self.next_sent = itertools.cycle(sent).__next__
 
     def _batches(self) -> Iterator[list[object]]:
         while True:

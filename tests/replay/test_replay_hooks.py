@@ -13,9 +13,13 @@ from torch import Tensor, nn
 import torch_tpu_embedding as tte
 
 
+def halve_output(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    return output * 0.5
+
+
 def add_hook(case: Case, k: int) -> None:
     if k == 10:
-        case.model[0].register_forward_hook(lambda module, inputs, output: output * 0.5)
+        case.model[0].register_forward_hook(halve_output)
 
 
 def add_hook_before_forward(case: Case, k: int) -> None:
@@ -100,7 +104,7 @@ def rebind_hooks(case: Case, k: int) -> None:
 
 def replace_attributes(case: Case, k: int) -> None:
     if k == 10:
-        hooks = OrderedDict({1: lambda module, inputs, output: output * 0.5})
+        hooks = OrderedDict({1: halve_output})
         case.model[0].__dict__ = {**vars(case.model[0]), "_forward_hooks": hooks}
 
 
@@ -156,7 +160,9 @@ def swap_one_attribute_for_another(case: Case, k: int) -> None:
         swap_one_attribute_for_another,
     ],
 )
-def test_it_is_traced_at_once_and_then_replayed(between: Callable[[Case, int], None]) -> None:
+def test_such_a_change_is_traced_at_once_and_then_replayed(
+    between: Callable[[Case, int], None],
+) -> None:
     _, replayed = twins(between=between, dropout=0.3, steps=30, check_every=10**6)
     assert replayed.step.replayed > 8
     assert replayed.step.traced > 6, "it was verified anew"
@@ -179,10 +185,6 @@ def test_a_hook_that_is_taken_off_and_put_on_again_is_replayed() -> None:
 
     _, replayed = twins(between=between)
     assert replayed.step.replayed > 10
-
-
-def halve_output(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-    return output * 0.5
 
 
 def tie_by_barrier(beside: Tensor, weight: Tensor) -> None:

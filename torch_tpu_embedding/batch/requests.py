@@ -19,6 +19,7 @@ from ..distributed.placement import Placement
 from ..inputs.at_once.bags import OneIdBags
 from ..inputs.bags import NO_ID, Bags
 from ..runtime import host
+from ..runtime.slices import join
 from ..tables.layout import StackLayout
 from .dedup import Ranks, unique_by
 from .program_shape import StackOrder
@@ -288,14 +289,14 @@ def send_requests(
         for field in (request.records, request.features)
         if field is not None
     ]
-    by_process = _rearrange(_joined(fields), leaving, (3, 0, 1, 2, 4))
+    by_process = _rearrange(join(fields), leaving, (3, 0, 1, 2, 4))
     messages = torch.split(by_process, leaving.sum((0, 1, 2, 4)).tolist())
 
     coming = table[
         ..., group.rank, :
     ]  # by asking process, stack, asking device, kind, asked device
     received = group.all_to_all([*messages], coming.sum((1, 2, 3, 4)).tolist())
-    by_device = _rearrange(_joined(received), coming, (1, 4, 3, 0, 2))
+    by_device = _rearrange(join(received), coming, (1, 4, 3, 0, 2))
     parts = iter(torch.split(by_device, coming.sum((0, 2)).transpose(1, 2).flatten().tolist()))
 
     lengths = coming[:, :, :, 0].permute(1, 3, 0, 2).flatten(2).tolist()  # [stacks, P, G asking]
@@ -312,10 +313,6 @@ def send_requests(
             ]
         )
     return incoming
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat([*parts])
 
 
 def _rearrange(values: Tensor, lengths: Tensor, axes: tuple[int, ...]) -> Tensor:

@@ -26,8 +26,8 @@ _HOOKS_OF_MODULE = attrgetter(*_HOOKS)
 _HOOKS_OF_MODULES = attrgetter(*(f"_global{each}" for each in _HOOKS))
 _HOOKS_OF_OPTIMIZER = attrgetter("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _HOOKS_OF_OPTIMIZERS = attrgetter("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
-_NO_HOOKS: Mapping[int, object] = {}
 _HOOKS_OF_TENSOR = attrgetter("_backward_hooks", "_post_accumulate_grad_hooks")
+_NO_HOOKS: Mapping[int, object] = {}
 _OF_STATES = frozenset(
     name for name in vars(nn.Module()) if "state_dict" in name or "persistent" in name
 )
@@ -62,11 +62,11 @@ class Participants:
         self.optimizers: list[Optimizer] = []
         self.table_optimizers: list[Optimizer] = []
         self._attributes: list[dict[str, Any]] = []
-        """Those of each module."""
+        """The `__dict__` of each module."""
         self._readers: list[Callable[[dict[str, Any]], tuple[object, ...]]] = []
-        """Give those of each module that may be part of a program; to read them at each step is cheap."""
+        """For each module, a function that gives those of its attributes that a program may depend on."""
         self._hooks: list[Mapping[int, object]] = []
-        """Those of each module."""
+        """The dicts in which modules have their hooks."""
         self._contents: list[Mapping[str, object]] = []
         """Parameters, buffers and modules of each module."""
         self.replaced = 0

@@ -139,9 +139,7 @@ class Rerun:
         seed = programs.next_seed(programs.rng_seed())
         changed = [state[number] for number, _ in program.changed]
         overwritten = programs.memory_of(changed)
-        if len({*map(id, overwritten)}) < len(changed) or (
-            traced and programs.share_memory(changed)
-        ):
+        if _repeats([*map(id, overwritten)]) or (traced and _repeats(programs.memory_ids(changed))):
             raise CannotReplayError(
                 "two tensors that it changes share memory (`.data` of both is one tensor?); give each its "
                 "own (clone)"
@@ -200,3 +198,8 @@ class Rerun:
                 found.append(programs.seed_tensor(program.device))
         programs.settle(found)  # rates, and arguments that were not computed yet
         return found
+
+
+def _repeats(numbers: Sequence[int]) -> bool:
+    """True if a number is there twice."""
+    return len({*numbers}) < len(numbers)

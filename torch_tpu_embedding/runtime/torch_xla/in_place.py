@@ -18,11 +18,11 @@ calls = {"begun": 0}
 def count_calls() -> None:
     """Count from now on. Twice does no harm."""
     for name, function in vars(bindings()).items():
-        if works_in_place(name) and not hasattr(function, "__wrapped__"):
+        if _works_in_place(name) and not hasattr(function, "__wrapped__"):
             setattr(bindings(), name, _counted(function))
 
 
-def works_in_place(name: str) -> bool:
+def _works_in_place(name: str) -> bool:
     """True for the name of a function of the bindings that works in place."""
     ends = ("_", "_out", "_inplace")
     return name == "_replace_xla_tensor" or (name.startswith("_xla_") and name.endswith(ends))

@@ -180,11 +180,6 @@ def memory_ids(tensors: Sequence[Tensor]) -> list[int]:
     return found
 
 
-def share_memory(tensors: Sequence[Tensor]) -> bool:
-    """True if two of some tensors, none of which is pending, have one memory."""
-    return len({*memory_ids(tensors)}) < len(tensors)
-
-
 def shared_memory(tensors: Sequence[Tensor], memory: Set[int]) -> bool:
     """True if one of some tensors has memory with one of these numbers.
 
